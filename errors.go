@@ -1,0 +1,70 @@
+package fanfare
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Code says what kind of trouble an Error is; protocols translate it by one table each.
+type Code string
+
+// The codes. They are part of the HTTP contract and never change.
+const (
+	CodeInvalid          Code = "invalid"
+	CodeUnauthenticated  Code = "unauthenticated"
+	CodeForbidden        Code = "forbidden"
+	CodeNotFound         Code = "not_found"
+	CodeMethodNotAllowed Code = "method_not_allowed"
+	CodeConflict         Code = "conflict"
+	CodeTooLarge         Code = "too_large"
+	CodeRateLimited      Code = "rate_limited"
+	CodeOverloaded       Code = "overloaded"
+	CodeUnavailable      Code = "unavailable"
+	CodeInternal         Code = "internal"
+)
+
+// Error is an error with a public half, which may be shown to whoever asked, and a private half, which may not.
+type Error struct {
+	Code       Code
+	Detail     string        // public: one sentence that names the field or parameter and the limit
+	RetryAfter time.Duration // public: when another try may help; zero when it says nothing
+	Err        error         // private: the cause, for the log
+}
+
+// Error returns both halves, for logs.
+func (e *Error) Error() string {
+	if e.Err != nil {
+		return string(e.Code) + ": " + e.Detail + ": " + e.Err.Error()
+	}
+	return string(e.Code) + ": " + e.Detail
+}
+
+// Unwrap returns the private half.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Invalid returns an error with CodeInvalid; the format makes its public detail.
+func Invalid(format string, args ...any) *Error {
+	return &Error{Code: CodeInvalid, Detail: fmt.Sprintf(format, args...)}
+}
+
+// Errorf returns an error with the code; the format makes its public detail.
+func Errorf(code Code, format string, args ...any) *Error {
+	return &Error{Code: code, Detail: fmt.Sprintf(format, args...)}
+}
+
+// Unavailable returns an error with CodeUnavailable for a trouble of the log that should pass.
+func Unavailable(detail string, cause error) *Error {
+	return &Error{Code: CodeUnavailable, Detail: detail, RetryAfter: 2 * time.Second, Err: cause}
+}
+
+// CodeOf returns the code of the first *Error in err's chain, CodeInternal when there is none, "" for nil.
+func CodeOf(err error) Code {
+	if err == nil {
+		return ""
+	}
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Code
+	}
+	return CodeInternal
+}

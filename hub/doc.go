@@ -1,0 +1,17 @@
+// Package hub fans a log out to subscribers. It knows no engine and no HTTP.
+//
+// # Top to bottom
+//
+// A Subscriber is a cursor in the log and a wake-up; it holds no payloads (subscriber.go). Its filters are shared with
+// everybody who listens to the same (filter.go): exact channels are found in a map, patterns in a trie on segments
+// (trie.go), so that the cost of a publish depends on who hears it and never on how many others are connected.
+//
+// When the log has made a group durable it calls Committed (hub.go): each event that somebody hears is encoded once and put
+// at the end of the tails of its filters, the durable position moves, and each subscriber concerned is woken once.
+//
+// A woken stream takes a turn (Subscriber.Next): all frames above its cursor up to the durable position, by position, each
+// once, from the tails; or, when the cursor stands below a tail, from the log. Replay and live are this one loop, so there is
+// no seam between them (P2, P3).
+//
+// Where a subscriber starts, and what it has missed, is decided in start.go (P4). Shutting down is in drain.go (P7).
+package hub

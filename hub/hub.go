@@ -1,0 +1,216 @@
+package hub
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"github.com/fanfare-hub/fanfare"
+)
+
+// Frame is one event as finished bytes, shared by all who receive it. Nobody may change them.
+type Frame struct {
+	Position fanfare.Position
+	Body     []byte // the event as the protocol writes it
+	Chunk    []byte // Body as one chunk of HTTP/1.1; the same array
+}
+
+// Options set up a Hub.
+type Options struct {
+	Log            fanfare.Log               // required
+	Encode         func(fanfare.Event) Frame // required; called from many goroutines; sets Body and Chunk
+	MaxSubscribers int                       // more are refused with CodeOverloaded; 0: no limit
+	TailBytes      int                       // memory for the newest frames of all filters; default 64 MiB
+}
+
+// Hub fans out. Make it with New, end it with Close. Its methods may be called from any goroutine.
+type Hub struct {
+	// Fixed after New.
+	log       fanfare.Log
+	encode    func(fanfare.Event) Frame
+	most      int
+	tailBytes int
+	unwatch   func()
+
+	durable atomic.Uint64 // events up to here are in the tails, or were never
+	stats   counters
+
+	mu       sync.RWMutex // guards the fields below; taken before a filter's
+	exact    map[fanfare.Channel]*filter
+	patterns trie
+	appended fanfare.Position // a filter made now has a tail that begins here
+	subs     []*Subscriber
+	admitted int // subscribers, and those that are about to be
+	draining bool
+	empty    chan struct{} // made by Drain; closed when draining and nobody is admitted
+
+	// Owned by the log's goroutine that calls Committed and Reopened.
+	hits  []hit
+	wakes []*Subscriber
+	fifo  []tailRef // of all filters' frames, oldest first
+	head  int       // of fifo
+	held  int       // bytes that fifo accounts for
+	group uint64
+}
+
+var _ fanfare.Watcher = (*Hub)(nil)
+
+// hit is one event for one filter.
+type hit struct {
+	f     *filter
+	event int
+}
+
+type tailRef struct {
+	f     *filter
+	bytes int
+}
+
+// New makes a hub and has it watch the log.
+func New(o Options) *Hub {
+	h := &Hub{log: o.Log, encode: o.Encode, most: o.MaxSubscribers, tailBytes: o.TailBytes, exact: map[fanfare.Channel]*filter{}}
+	if h.tailBytes == 0 {
+		h.tailBytes = 64 << 20
+	}
+	// Nobody can subscribe yet, so nobody misses what is committed between the call and its answer.
+	durable, unwatch := o.Log.Watch(h)
+	h.unwatch = unwatch
+	h.mu.Lock()
+	h.appended = max(h.appended, durable)
+	h.mu.Unlock()
+	h.raise(durable)
+	return h
+}
+
+// Close stops watching the log. Subscribers get nothing more; Drain ends them first.
+func (h *Hub) Close() { h.unwatch() }
+
+// Durable is the newest position that subscribers may see.
+func (h *Hub) Durable() fanfare.Position { return fanfare.Position(h.durable.Load()) }
+
+func (h *Hub) raise(durable fanfare.Position) {
+	for {
+		old := h.durable.Load()
+		if old >= uint64(durable) || h.durable.CompareAndSwap(old, uint64(durable)) {
+			return
+		}
+	}
+}
+
+// Committed implements fanfare.Watcher: encode once, append to the tails, move the durable position, wake.
+// It allocates one frame for each event that is heard, and nothing for each subscriber.
+func (h *Hub) Committed(events []fanfare.Event, durable fanfare.Position) {
+	h.hits = h.hits[:0]
+	h.mu.Lock()
+	for i := range events {
+		h.hearLocked(events[i].Channel, i)
+	}
+	// From here on a new filter's tail begins after this group; its subscribers read the group from the log.
+	h.appended = durable
+	h.mu.Unlock()
+
+	h.group++
+	var frame Frame
+	encoded := -1
+	for _, hit := range h.hits {
+		if hit.event != encoded {
+			frame = h.encode(events[hit.event])
+			frame.Position = events[hit.event].Position
+			encoded = hit.event
+		}
+		hit.f.append(frame)
+		h.account(hit.f, len(frame.Chunk)+tailOverhead)
+	}
+	h.raise(durable)
+	for _, hit := range h.hits {
+		if hit.f.group != h.group {
+			hit.f.group = h.group
+			h.wake(hit.f)
+		}
+	}
+}
+
+func (h *Hub) hearLocked(c fanfare.Channel, event int) {
+	if f := h.exact[c]; f != nil {
+		h.hits = append(h.hits, hit{f, event})
+	}
+	if h.patterns.size > 0 {
+		h.hits = h.patterns.match(h.hits, c, event)
+	}
+}
+
+// wake wakes the filter's subscribers. The list is copied, so that nobody is called under the filter's lock.
+func (h *Hub) wake(f *filter) {
+	f.mu.Lock()
+	h.wakes = append(h.wakes[:0], f.subs...)
+	f.mu.Unlock()
+	for _, s := range h.wakes {
+		s.wake()
+	}
+	clear(h.wakes)
+}
+
+const tailOverhead = 96 // what a frame in a tail costs besides its bytes
+
+// account keeps the tails within their budget: the oldest frame of all goes first. An entry of a filter that has gone
+// still counts until it comes to the front, so the list is bounded too.
+func (h *Hub) account(f *filter, bytes int) {
+	h.fifo = append(h.fifo, tailRef{f, bytes})
+	h.held += bytes
+	for h.held > h.tailBytes && h.head < len(h.fifo) {
+		oldest := h.fifo[h.head]
+		h.fifo[h.head] = tailRef{}
+		h.head++
+		h.held -= oldest.bytes
+		oldest.f.dropOldest()
+	}
+	if h.head > 1024 && h.head > len(h.fifo)/2 {
+		n := copy(h.fifo, h.fifo[h.head:])
+		clear(h.fifo[n:])
+		h.fifo, h.head = h.fifo[:n], 0
+	}
+	h.stats.tailBytes.Store(int64(h.held))
+}
+
+// Reopened implements fanfare.Watcher: what the tails hold is no longer all there is, so everybody reads the log.
+func (h *Hub) Reopened(durable fanfare.Position) {
+	h.mu.Lock()
+	h.appended = durable
+	for _, f := range h.exact {
+		f.reset(durable)
+	}
+	h.patterns.each(func(f *filter) { f.reset(durable) })
+	subs := append([]*Subscriber(nil), h.subs...)
+	h.mu.Unlock()
+	h.raise(durable)
+	for _, s := range subs {
+		s.wake()
+	}
+}
+
+type counters struct {
+	tailHits, tailMisses, delivered, replayed atomic.Uint64
+	tailBytes                                 atomic.Int64
+}
+
+// Stats are the hub's figures.
+type Stats struct {
+	Subscribers int
+	Filters     int
+	TailBytes   int64  // memory accounted to tails
+	TailHits    uint64 // turns served from the tails
+	TailMisses  uint64 // turns that read the log
+	Delivered   uint64 // frames handed to streams
+	Replayed    uint64 // of these, the ones read from the log
+}
+
+// Stats returns the figures. It does not block for long.
+func (h *Hub) Stats() Stats {
+	h.mu.RLock()
+	subs, filters := len(h.subs), len(h.exact)+h.patterns.size
+	h.mu.RUnlock()
+	return Stats{
+		Subscribers: subs, Filters: filters, TailBytes: h.stats.tailBytes.Load(),
+		TailHits: h.stats.tailHits.Load(), TailMisses: h.stats.tailMisses.Load(),
+		Delivered: h.stats.delivered.Load(), Replayed: h.stats.replayed.Load(),
+	}
+}

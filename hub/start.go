@@ -1,0 +1,125 @@
+package hub
+
+import (
+	"context"
+	"time"
+
+	"github.com/fanfare-hub/fanfare"
+)
+
+// From says how a subscriber chooses its start.
+type From int
+
+// The ways to start.
+const (
+	FromNewest  From = iota // hear what comes
+	FromAll                 // everything retained first
+	FromLast                // the last Start.Last events first
+	FromAfter               // resume after Start.After
+	FromUnknown             // resume after something that is not a position: everything retained, and a gap
+)
+
+// Start is where a subscriber asks to start.
+type Start struct {
+	From      From
+	After     fanfare.Position // with FromAfter
+	Last      int              // with FromLast
+	Requested string           // with FromUnknown: what was asked for
+	GapReplay time.Duration    // after a gap replay only events younger than this; 0: all
+}
+
+// Opening is where a subscriber really starts.
+type Opening struct {
+	Position fanfare.Position // to be told the client first, so that one that hears nothing else loses nothing
+	Gap      *Gap             // to be told next; nil for none
+}
+
+// Gap tells a subscriber that events may be missing (P4).
+type Gap struct {
+	Requested string           // the position asked for
+	Oldest    fanfare.Position // the first event that follows, or the position that the next event will get
+	Reason    fanfare.GapReason
+}
+
+// Subscribe adds a subscriber, whose waker is told from now on. It may read the log. Errors: CodeOverloaded when there is
+// no room, CodeUnavailable while draining or when the log cannot be read.
+func (h *Hub) Subscribe(ctx context.Context, patterns []fanfare.Pattern, start Start, w Waker) (*Subscriber, Opening, error) {
+	if err := h.admit(); err != nil {
+		return nil, Opening{}, err
+	}
+	s := &Subscriber{hub: h, patterns: patterns, waker: w}
+	opening, err := s.open(ctx, start)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err != nil {
+		h.releaseLocked()
+		return nil, Opening{}, err
+	}
+	for i, p := range patterns {
+		if !known(patterns[:i], p) {
+			s.refs = append(s.refs, h.joinLocked(p, s))
+		}
+	}
+	s.index = len(h.subs)
+	h.subs = append(h.subs, s)
+	s.ending.Store(h.draining) // Drain may have looked before this one was there
+	return s, opening, nil
+}
+
+func known(patterns []fanfare.Pattern, p fanfare.Pattern) bool {
+	for _, other := range patterns {
+		if other == p {
+			return true
+		}
+	}
+	return false
+}
+
+// open sets the cursor. A new stream that asks for no replay does not touch the log, so that it can start while the log
+// has failed.
+func (s *Subscriber) open(ctx context.Context, start Start) (Opening, error) {
+	if start.From == FromNewest {
+		s.cursor = s.hub.log.Status().Durable
+		return Opening{Position: s.cursor}, nil
+	}
+	place := fanfare.Place{Patterns: s.patterns}
+	switch start.From {
+	case FromLast:
+		place.Last = start.Last
+	case FromAfter:
+		place.After = start.After
+	}
+	loc, err := s.hub.log.Locate(ctx, place)
+	if err != nil {
+		return Opening{}, err
+	}
+	s.told = loc.Trimmed
+	s.cursor = loc.First - 1
+	switch start.From {
+	case FromAll, FromLast:
+		return Opening{Position: s.cursor}, nil
+	case FromUnknown:
+		loc.Reason = fanfare.GapUnknown
+	default:
+		start.Requested = start.After.String()
+	}
+	opening := Opening{Position: place.After}
+	if loc.Reason == "" {
+		s.cursor = place.After // not First-1: a position is complete up to where the client says
+		return opening, nil
+	}
+	if start.GapReplay > 0 {
+		place.Since = time.Now().Add(-start.GapReplay)
+		if loc.Reason == fanfare.GapFuture {
+			place.After = 0
+		}
+		young, err := s.hub.log.Locate(ctx, place)
+		if err != nil {
+			return Opening{}, err
+		}
+		loc.First = young.First
+		s.cursor, s.since = loc.First-1, place.Since
+	}
+	opening.Gap = &Gap{Requested: start.Requested, Oldest: loc.First, Reason: loc.Reason}
+	return opening, nil
+}

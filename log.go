@@ -1,0 +1,132 @@
+package fanfare
+
+import (
+	"context"
+	"time"
+)
+
+// Log is the ordered, durable store of events: the one source of truth, from which both replay and live delivery read.
+// All methods may be called at once from any goroutine. Package logtest holds the suite that every engine passes.
+type Log interface {
+	// Append queues b and returns; done is called exactly once, from a goroutine of the log, and must not block. A nil error
+	// means that b is as durable as the log's setting says, and visible to Read (P1: durable, then visible, then
+	// acknowledged). All events of b are stored, with consecutive positions in their order, or none is.
+	//
+	// Errors: CodeConflict when an idempotency key was used for something else; CodeOverloaded when the queue is full;
+	// CodeUnavailable when the log cannot store at present. After CodeUnavailable b may still turn out to be stored.
+	// b and what it points to belong to the log until done is called; the strings in it for ever.
+	Append(b *Batch, done func(Receipt, error))
+
+	// Read returns the next events of a query, in log order. It never goes beyond the durable position. It may touch the disk.
+	Read(ctx context.Context, q Query) (Page, error)
+
+	// Locate finds where a subscriber starts and what it has missed. It may touch the disk.
+	Locate(ctx context.Context, p Place) (Location, error)
+
+	// Watch makes w hear of every group of events that becomes visible from now on, until stop is called. When Watch has
+	// returned, w has been told nothing at or below the returned position.
+	Watch(w Watcher) (durable Position, stop func())
+
+	// Status tells how the log is. It does not block.
+	Status() Status
+}
+
+// Keeper stores kept positions; an engine that implements Log implements it too.
+type Keeper interface {
+	// Kept returns what a Batch last kept under name, and false when there is nothing or it has expired.
+	Kept(name string) (Kept, bool, error)
+}
+
+// Batch is what one Append stores, all or nothing. A batch without events stores only what it keeps.
+type Batch struct {
+	Events []Event // Position and Time are set by the log
+	Keys   []Key   // nil, or one for each event; the zero Key is none
+	Key    Key     // for the batch as a whole; Keys is nil then
+	Keep   []Kept
+}
+
+// Key is an idempotency key: a second batch or event under the same key is not stored, but answered with the first's
+// receipt. Keys are remembered for ten minutes, across restarts.
+type Key struct {
+	Scope       string   // who and where: equal keys in different scopes are different
+	Text        string   // what the caller sent; empty is no key
+	Fingerprint [16]byte // of what is published; another one under the same key is CodeConflict
+	Note        string   // kept with the first and given back with each repeat
+}
+
+// Receipt says what became of a batch.
+type Receipt struct {
+	Positions []Position // of the batch's events, in order
+	Replayed  bool       // nothing was stored: every event had been stored before under its key
+	Note      string     // of the first Key that was replayed
+}
+
+// Query asks for events of channels and patterns.
+type Query struct {
+	Patterns []Pattern
+	After    Position  // events above it only
+	Through  Position  // up to here at most; zero is the durable position
+	Since    time.Time // events of this time or later only, when set
+	Limit    int       // most events to return; zero is 256
+	Bytes    int       // stop after this many bytes of data (one event always fits); zero is 256 KiB
+}
+
+// Page is an answer to a Query.
+type Page struct {
+	Events  []Event
+	Through Position // the answer is complete up to here; ask again with After: Through
+	// Trimmed is the highest trim mark of the query's exact channels, or of the pattern's channels that were met: when it is above
+	// Query.After, events between the two are gone.
+	Trimmed Position
+}
+
+// Place is where a subscriber would like to start.
+type Place struct {
+	Patterns []Pattern
+	After    Position  // start after this position
+	Last     int       // when above zero, and After is zero: start before the last so many events
+	Since    time.Time // with After: skip events older than this
+}
+
+// Location is where a subscriber can start.
+type Location struct {
+	Durable Position  // the newest position when this was looked up
+	First   Position  // the first event that will be seen, or Durable+1
+	Reason  GapReason // why events after Place.After may be missing, empty when none is
+	Trimmed Position  // the highest trim mark of the patterns' channels
+}
+
+// GapReason says why a subscriber may have missed events (P4).
+type GapReason string
+
+// The reasons. They are part of the HTTP contract.
+const (
+	GapTrimmed GapReason = "trimmed" // retention has removed events after the position
+	GapLost    GapReason = "lost"    // the position lies between two runs: the log has lost its tail
+	GapFuture  GapReason = "future"  // the position is newer than the log
+	GapUnknown GapReason = "unknown" // the text is not a position
+)
+
+// Kept is a position kept under a name for somebody who sends none.
+type Kept struct {
+	Name     string // 1 to 512 bytes
+	Position Position
+	Time     time.Time // when it was true
+	Expires  time.Time // when it may be forgotten
+}
+
+// Watcher hears of what becomes visible. Its methods are called from one goroutine of the log, one at a time, in order,
+// before the publishers are answered; they must not block.
+type Watcher interface {
+	// Committed says that events, in log order, are visible, and the log is durable up to the position given. The slice may
+	// be used until Committed returns, the events for ever.
+	Committed(events []Event, durable Position)
+	// Reopened says that the log has been closed and opened again: events that nobody was told of may stand below durable.
+	Reopened(durable Position)
+}
+
+// Status is the state of a log.
+type Status struct {
+	Durable Position // what may be seen
+	Err     error    // why nothing can be stored at present; nil when it can
+}

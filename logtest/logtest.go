@@ -1,0 +1,196 @@
+package logtest
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/fanfare-hub/fanfare"
+)
+
+// Log is what an engine offers.
+type Log interface {
+	fanfare.Log
+	fanfare.Keeper
+	io.Closer
+}
+
+// Keep is the retention that a test asks for, on all channels. The zero Keep keeps everything.
+type Keep struct {
+	Count int
+	Age   time.Duration
+}
+
+// Engine makes logs for the suite.
+type Engine struct {
+	// New makes fresh storage and returns a function that opens it; the suite calls that again after each Close.
+	New func(t *testing.T, keep Keep) (open func() Log)
+}
+
+// Run runs the suite.
+func Run(t *testing.T, e Engine) {
+	tests := []struct {
+		name string
+		keep Keep
+		run  func(*harness)
+	}{
+		{"AppendRead", Keep{}, testAppendRead},
+		{"Batch", Keep{}, testBatch},
+		{"PagesAndLimits", Keep{}, testPages},
+		{"Patterns", Keep{}, testPatterns},
+		{"Runs", Keep{}, testRuns},
+		{"Locate", Keep{}, testLocate},
+		{"LocateSince", Keep{}, testLocateSince},
+		{"Keys", Keep{}, testKeys},
+		{"KeysOfEvents", Keep{}, testKeysOfEvents},
+		{"Kept", Keep{}, testKept},
+		{"RetainCount", Keep{Count: 5}, testRetainCount},
+		{"RetainAge", Keep{Age: 300 * time.Millisecond}, testRetainAge},
+		{"Watch", Keep{}, testWatch},
+		{"Concurrent", Keep{}, testConcurrent},
+		{"Close", Keep{}, testClose},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			h := &harness{T: t, open: e.New(t, test.keep)}
+			h.log = h.open()
+			t.Cleanup(func() { _ = h.log.Close() })
+			test.run(h)
+		})
+	}
+}
+
+// harness is one test's log.
+type harness struct {
+	*testing.T
+	open func() Log
+	log  Log
+}
+
+func (h *harness) reopen() {
+	h.Helper()
+	if err := h.log.Close(); err != nil {
+		h.Fatalf("close: %v", err)
+	}
+	h.log = h.open()
+}
+
+// twice runs a check on the log as it is, and again after a reopen.
+func (h *harness) twice(check func()) {
+	h.Helper()
+	check()
+	h.reopen()
+	check()
+}
+
+type answer struct {
+	receipt fanfare.Receipt
+	err     error
+}
+
+// Append appends and waits for the answer.
+func Append(l fanfare.Log, b *fanfare.Batch) (fanfare.Receipt, error) {
+	done := make(chan answer, 1)
+	l.Append(b, func(r fanfare.Receipt, err error) { done <- answer{r, err} })
+	a := <-done
+	return a.receipt, a.err
+}
+
+func (h *harness) publish(channel string, data ...string) []fanfare.Position {
+	h.Helper()
+	b := &fanfare.Batch{}
+	for _, d := range data {
+		b.Events = append(b.Events, fanfare.Event{Channel: Channel(channel), Data: d})
+	}
+	r, err := Append(h.log, b)
+	if err != nil {
+		h.Fatalf("append to %s: %v", channel, err)
+	}
+	if len(r.Positions) != len(data) || r.Replayed {
+		h.Fatalf("receipt %+v for %d events", r, len(data))
+	}
+	return r.Positions
+}
+
+// Channel parses a name that is known to be good.
+func Channel(name string) fanfare.Channel {
+	c, err := fanfare.ParseChannel(name)
+	if err != nil {
+		panic(err)
+	}
+	return c
+}
+
+// Patterns parses patterns that are known to be good.
+func Patterns(texts ...string) (patterns []fanfare.Pattern) {
+	for _, text := range texts {
+		p, err := fanfare.ParsePattern(text)
+		if err != nil {
+			panic(err)
+		}
+		patterns = append(patterns, p)
+	}
+	return patterns
+}
+
+// ReadAll reads page by page all that a query finds.
+func ReadAll(l fanfare.Log, q fanfare.Query) (events []fanfare.Event, trimmed fanfare.Position, err error) {
+	q.Through = l.Status().Durable
+	for q.After < q.Through {
+		page, err := l.Read(context.Background(), q)
+		if err != nil {
+			return nil, 0, err
+		}
+		if page.Through <= q.After || page.Through > q.Through {
+			return nil, 0, fmt.Errorf("asked after %v, the page ends at %v", q.After, page.Through)
+		}
+		events = append(events, page.Events...)
+		trimmed = max(trimmed, page.Trimmed)
+		q.After = page.Through
+	}
+	return events, trimmed, nil
+}
+
+func (h *harness) data(q fanfare.Query) (data []string) {
+	h.Helper()
+	events, _, err := ReadAll(h.log, q)
+	if err != nil {
+		h.Fatalf("read: %v", err)
+	}
+	var last fanfare.Position
+	for _, e := range events {
+		if e.Position <= last || e.Position <= q.After {
+			h.Fatalf("position %v after %v, asked after %v", e.Position, last, q.After)
+		}
+		last = e.Position
+		data = append(data, e.Data)
+	}
+	return data
+}
+
+func (h *harness) equal(what string, want, got any) {
+	h.Helper()
+	if diff := cmp.Diff(want, got); diff != "" {
+		h.Fatalf("%s (-want +got):\n%s", what, diff)
+	}
+}
+
+func (h *harness) locate(p fanfare.Place) fanfare.Location {
+	h.Helper()
+	loc, err := h.log.Locate(context.Background(), p)
+	if err != nil {
+		h.Fatalf("locate: %v", err)
+	}
+	return loc
+}
+
+func (h *harness) wantCode(want fanfare.Code, err error) {
+	h.Helper()
+	if got := fanfare.CodeOf(err); got != want {
+		h.Fatalf("error %v has code %q, want %q", err, got, want)
+	}
+}

@@ -1,0 +1,306 @@
+package pebblelog
+
+import (
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/fanfare-hub/fanfare"
+)
+
+// A group is bounded, so that one commit does not hold up what comes after it.
+const (
+	maxGroupBytes    = 4 << 20
+	maxGroupRequests = 8192
+)
+
+// request is one Append on its way.
+type request struct {
+	batch   *fanfare.Batch
+	done    func(fanfare.Receipt, error)
+	bytes   int
+	receipt fanfare.Receipt
+	err     error
+	one     [1]fanfare.Position // room for the commonest receipt
+}
+
+func batchBytes(b *fanfare.Batch) int {
+	n := 64
+	for i := range b.Events {
+		n += len(b.Events[i].Data) + len(b.Events[i].Channel.String()) + 96
+	}
+	return n + 64*len(b.Keep)
+}
+
+// group is what one fsync makes durable.
+type group struct {
+	requests []*request
+	events   []fanfare.Event
+	states   []*channelState // of each event
+	batch    *pebble.Batch   // nil when there is nothing to write
+	last     fanfare.Position
+	bytes    int
+	began    time.Time
+	answered bool // guarded by Log.mu: the requests have been answered
+}
+
+// take waits for something in the queue and takes it as a group. It returns nil when the log closes or the session fails.
+func (s *session) take() *group {
+	l := s.log
+	for {
+		l.mu.Lock()
+		if len(l.queue) > 0 && !s.isDead() {
+			g := &group{began: time.Now()}
+			n := 0
+			for n < len(l.queue) && n < maxGroupRequests && (n == 0 || g.bytes+l.queue[n].bytes <= maxGroupBytes) {
+				g.bytes += l.queue[n].bytes
+				n++
+			}
+			g.requests = l.queue[:n:n]
+			l.queue = l.queue[n:]
+			if len(l.queue) == 0 {
+				l.queue = nil
+			}
+			l.queueBytes -= g.bytes
+			l.inflight = append(l.inflight, g)
+			l.mu.Unlock()
+			return g
+		}
+		closing := l.closing
+		l.mu.Unlock()
+		if closing {
+			return nil
+		}
+		select {
+		case <-l.wake:
+		case <-s.dead:
+			return nil
+		case <-l.stop:
+		}
+	}
+}
+
+// commitLoop is the committer.
+func (s *session) commitLoop() {
+	defer close(s.written)
+	for {
+		select {
+		case s.slots <- struct{}{}:
+		case <-s.dead:
+			return
+		}
+		g := s.take()
+		if g == nil {
+			return
+		}
+		if err := s.log.checkFree(); err != nil {
+			s.refuse(g, err)
+			<-s.slots
+			continue
+		}
+		if err := s.guard(func() error { return s.write(g) }); err != nil {
+			s.fail(fmt.Errorf("commit: %w", err)) // which answers the group
+			return
+		}
+		s.written <- g // has room: there are as many slots
+	}
+}
+
+// refuse answers a group that is not stored.
+func (s *session) refuse(g *group, err error) {
+	for _, r := range g.requests {
+		r.err = err
+	}
+	s.log.stats.refused.Add(uint64(len(g.requests)))
+	s.answer(g)
+}
+
+// write numbers the group's events and puts all of it into the WAL, without waiting for the disk.
+func (s *session) write(g *group) error {
+	b := s.db.NewBatch()
+	w := groupWriter{session: s, group: g, b: b, ms: s.log.opts.Now().UnixMilli(), next: s.next}
+	if err := s.sweepKeys(&w); err != nil {
+		return err
+	}
+	for _, r := range g.requests {
+		if err := w.request(r); err != nil {
+			return err
+		}
+	}
+	if w.next > s.next {
+		s.next = w.next
+		if err := b.Set(keyOf(keyRun, uint64(s.first)), binary.BigEndian.AppendUint64(nil, uint64(s.next)-1), nil); err != nil {
+			return err
+		}
+	}
+	g.last = s.next - 1
+	if b.Empty() {
+		return b.Close()
+	}
+	g.batch = b
+	return s.db.ApplyNoSyncWait(b, pebble.Sync)
+}
+
+// groupWriter builds one group's batch.
+type groupWriter struct {
+	*session
+	group *group
+	b     *pebble.Batch
+	ms    int64
+	next  fanfare.Position
+	used  map[[16]byte]used // idempotency keys of this group, which are not yet in the store
+	key   []byte            // scratch
+	value []byte            // scratch
+}
+
+// request adds one request to the batch, or finds that it needs none. An error is the store's; what is wrong with the
+// request goes into it.
+func (w *groupWriter) request(r *request) error {
+	b := r.batch
+	if b.Key.Text != "" || b.Keys != nil {
+		stored, err := w.keyedRequest(r)
+		if err != nil || stored {
+			return err
+		}
+	} else if len(b.Events) > 0 {
+		first := w.next
+		for i := range b.Events {
+			if err := w.event(&b.Events[i]); err != nil {
+				return err
+			}
+		}
+		r.setPositions(first, len(b.Events))
+	}
+	for _, k := range b.Keep {
+		w.value = appendKept(w.value[:0], k)
+		if err := w.b.Set(textKey(keyKept, k.Name), w.value, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *request) setPositions(first fanfare.Position, n int) {
+	positions := r.one[:0]
+	if n > 1 {
+		positions = make([]fanfare.Position, 0, n)
+	}
+	for i := range n {
+		positions = append(positions, first+fanfare.Position(i))
+	}
+	r.receipt.Positions = positions
+}
+
+// event numbers one event and adds it and its index entry.
+func (w *groupWriter) event(e *fanfare.Event) error {
+	st, err := w.channelForCommit(e.Channel)
+	if err != nil {
+		return err
+	}
+	num := st.num.Load()
+	if num == 0 {
+		if num, err = w.newChannel(e.Channel); err != nil {
+			return err
+		}
+		st.num.Store(num)
+	}
+	pos, seq := w.next, st.nextSeq
+	w.next++
+	st.nextSeq++
+	w.key = appendKey(w.key[:0], keyEvent, uint64(pos))
+	w.value = appendEvent(w.value[:0], num, seq, w.ms, e)
+	if err := w.b.Set(w.key, w.value, nil); err != nil {
+		return err
+	}
+	w.key = appendKey(w.key[:0], keyIndex, num, uint64(pos))
+	w.value = appendEntry(w.value[:0], seq, w.ms)
+	if err := w.b.Set(w.key, w.value, nil); err != nil {
+		return err
+	}
+	e.Position, e.Time = pos, time.UnixMilli(w.ms).UTC()
+	w.group.events = append(w.group.events, *e)
+	w.group.states = append(w.group.states, st)
+	return nil
+}
+
+func (w *groupWriter) newChannel(c fanfare.Channel) (uint64, error) {
+	num := w.nextNum
+	w.nextNum++
+	if err := w.b.Set(textKey(keyChannel, c.String()), binary.BigEndian.AppendUint64(nil, num), nil); err != nil {
+		return 0, err
+	}
+	return num, w.b.Set(keyOf(keyName, num), []byte(c.String()), nil)
+}
+
+// publishLoop waits for each group's fsync, then makes it visible and answers: P1, in this order.
+func (s *session) publishLoop() {
+	for g := range s.written {
+		if g.batch != nil {
+			err := s.guard(g.batch.SyncWait)
+			if err != nil {
+				s.fail(fmt.Errorf("sync the log: %w", err))
+				return
+			}
+			_ = g.batch.Close()
+		}
+		if !s.makeVisible(g) {
+			return
+		}
+		s.answer(g)
+		<-s.slots
+	}
+}
+
+// makeVisible moves the durable position and tells the watchers; not when the session has failed meanwhile, because its
+// successor will tell.
+func (s *session) makeVisible(g *group) bool {
+	l := s.log
+	l.tell.Lock()
+	defer l.tell.Unlock()
+	if s.isDead() {
+		return false
+	}
+	for _, st := range g.states {
+		st.lastSeq.Add(1)
+	}
+	l.durable.Store(uint64(g.last))
+	for _, st := range g.states {
+		st.inFlight.Add(-1) // only now may the state be let go, and loaded again up to the durable position
+	}
+	l.stats.groups.Add(1)
+	l.stats.events.Add(uint64(len(g.events)))
+	l.stats.bytes.Add(uint64(g.bytes))
+	if len(g.events) > 0 {
+		for _, w := range l.watchers {
+			w.w.Committed(g.events, g.last)
+		}
+	}
+	return true
+}
+
+// answer calls the group's callbacks, unless somebody has answered for it.
+func (s *session) answer(g *group) {
+	l := s.log
+	l.mu.Lock()
+	for i, other := range l.inflight {
+		if other == g {
+			l.inflight = append(l.inflight[:i], l.inflight[i+1:]...)
+			break
+		}
+	}
+	answered := g.answered
+	g.answered = true
+	l.mu.Unlock()
+	if answered {
+		return
+	}
+	for _, r := range g.requests {
+		if r.err != nil {
+			r.done(fanfare.Receipt{}, r.err)
+		} else {
+			r.done(r.receipt, nil)
+		}
+	}
+}

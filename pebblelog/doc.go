@@ -1,0 +1,23 @@
+// Package pebblelog keeps a fanfare.Log on one machine, in a Pebble store.
+//
+// # Top to bottom
+//
+// A Log outlives its store: it holds the directory's lock and the queue of batches, and replaces the store when it fails.
+// One opening of the store is a session (session.go); each begins a new run of positions.
+//
+// One goroutine, the committer (commit.go), takes all that waits in the queue as one group, numbers the events, answers
+// idempotency keys (keyed.go), and hands one Pebble batch to the WAL. A second goroutine waits for the group's fsync,
+// moves the durable position, tells the watchers, and answers: durable, then visible, then acknowledged (P1). Two groups
+// may be in flight, so that the next one gathers and is written while the disk syncs the first.
+//
+// Readers (read.go, locate.go) never go beyond the durable position, because Pebble shows a batch before its fsync. Exact
+// channels are read by merging their index entries, so no other channel's events are touched; patterns scan by position.
+//
+// Retention (retain.go, channels.go) clips a channel's reads at its trim mark at once; a sweep deletes what is below.
+//
+// Pebble reports some failures only through Logger.Fatalf (fail.go). The file system is wrapped (fs.go): a failed session
+// is fenced off, so that it can no longer change a file that its successor uses, and with DurabilityAsync the WAL is
+// synced by a timer.
+//
+// The keys are described in docs/format/pebblelog.md.
+package pebblelog

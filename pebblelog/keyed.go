@@ -1,0 +1,238 @@
+package pebblelog
+
+import (
+	"crypto/sha256"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/fanfare-hub/fanfare"
+)
+
+func keyHash(k fanfare.Key) (h [16]byte) {
+	sum := sha256.Sum256([]byte(k.Scope + "\x00" + k.Text))
+	copy(h[:], sum[:])
+	return h
+}
+
+func usedKey(hash [16]byte) []byte { return append([]byte{keyUsed}, hash[:]...) }
+
+// keyedRequest answers a request that has idempotency keys: all of it, whether stored now or before. It reports false when
+// the caller still has to store what the request keeps.
+func (w *groupWriter) keyedRequest(r *request) (stored bool, err error) {
+	b := r.batch
+	keys := b.Keys
+	whole := b.Key.Text != ""
+	if whole {
+		keys = []fanfare.Key{b.Key}
+	}
+	// First look, then store: one conflict refuses the whole batch.
+	earlier := make([]*used, len(keys))
+	twin := map[[16]byte]int{}
+	for i, k := range keys {
+		if k.Text == "" {
+			continue
+		}
+		hash := keyHash(k)
+		if j, ok := twin[hash]; ok {
+			if keys[j].Fingerprint != k.Fingerprint {
+				r.err = conflict(k)
+				return true, nil
+			}
+			continue
+		}
+		twin[hash] = i
+		u, err := w.lookUp(hash)
+		if err != nil {
+			return false, err
+		}
+		if u != nil && u.fingerprint != k.Fingerprint {
+			r.err = conflict(k)
+			return true, nil
+		}
+		earlier[i] = u
+	}
+	if whole {
+		return false, w.wholeBatch(r, earlier[0])
+	}
+	return false, w.eachEvent(r, earlier, twin)
+}
+
+func (w *groupWriter) wholeBatch(r *request, earlier *used) error {
+	if earlier != nil {
+		w.log.stats.replayedKeys.Add(1)
+		r.setPositions(earlier.first, int(earlier.count))
+		r.receipt.Replayed, r.receipt.Note = true, earlier.note
+		return nil
+	}
+	events := r.batch.Events
+	first := w.next
+	for i := range events {
+		if err := w.event(&events[i]); err != nil {
+			return err
+		}
+	}
+	r.setPositions(first, len(events))
+	return w.remember(r.batch.Key, first, len(events))
+}
+
+func (w *groupWriter) eachEvent(r *request, earlier []*used, twin map[[16]byte]int) error {
+	events, keys := r.batch.Events, r.batch.Keys
+	positions := make([]fanfare.Position, len(events))
+	stored := 0
+	for i := range events {
+		if keys[i].Text != "" {
+			if j := twin[keyHash(keys[i])]; j < i {
+				positions[i] = positions[j]
+				continue
+			}
+			if u := earlier[i]; u != nil {
+				positions[i] = u.first
+				if r.receipt.Note == "" {
+					r.receipt.Note = u.note
+				}
+				continue
+			}
+		}
+		if err := w.event(&events[i]); err != nil {
+			return err
+		}
+		positions[i] = events[i].Position
+		stored++
+		if keys[i].Text != "" {
+			if err := w.remember(keys[i], positions[i], 1); err != nil {
+				return err
+			}
+		}
+	}
+	r.receipt.Positions = positions
+	r.receipt.Replayed = stored == 0
+	if r.receipt.Replayed {
+		w.log.stats.replayedKeys.Add(1)
+	}
+	return nil
+}
+
+func conflict(k fanfare.Key) error {
+	return fanfare.Errorf(fanfare.CodeConflict, "Idempotency-Key %q was used for something else", k.Text)
+}
+
+// lookUp finds what was stored under a key, in this group or in the store; nil when nothing was, or too long ago.
+func (w *groupWriter) lookUp(hash [16]byte) (*used, error) {
+	if u, ok := w.used[hash]; ok {
+		return &u, nil
+	}
+	value, closer, err := w.db.Get(usedKey(hash))
+	if isNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer closer.Close()
+	u, err := readUsed(value)
+	if err != nil {
+		return nil, err
+	}
+	if u.ms <= w.ms-w.log.opts.KeyMemory.Milliseconds() {
+		return nil, nil
+	}
+	return &u, nil
+}
+
+func (w *groupWriter) remember(k fanfare.Key, first fanfare.Position, count int) error {
+	u := used{ms: w.ms, fingerprint: k.Fingerprint, first: first, count: uint64(count), note: k.Note}
+	hash := keyHash(k)
+	if w.used == nil {
+		w.used = map[[16]byte]used{}
+	}
+	w.used[hash] = u
+	if err := w.b.Set(usedKey(hash), u.append(nil), nil); err != nil {
+		return err
+	}
+	return w.b.Set(append(keyOf(keyUsedAt, uint64(w.ms)), hash[:]...), nil, nil)
+}
+
+const (
+	sweepKeysEvery = 5 * time.Second
+	sweepKeysMost  = 2000
+)
+
+// sweepKeys forgets idempotency keys and kept positions whose time is over. It is the committer's work, so that no record
+// is removed that is being written anew.
+func (s *session) sweepKeys(w *groupWriter) error {
+	now := time.Now()
+	if now.Sub(s.swept) < sweepKeysEvery {
+		return nil
+	}
+	s.swept = now
+	if err := s.sweepUsed(w); err != nil {
+		return err
+	}
+	return s.sweepKept(w)
+}
+
+func (s *session) sweepUsed(w *groupWriter) error {
+	expired := uint64(max(w.ms-s.log.opts.KeyMemory.Milliseconds(), 0))
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyUsedAt}, UpperBound: keyOf(keyUsedAt, expired)})
+	if err != nil {
+		return err
+	}
+	defer it.Close()
+	n := 0
+	for ok := it.First(); ok && n < sweepKeysMost; ok = it.Next() {
+		key := append([]byte(nil), it.Key()...)
+		if len(key) != 1+8+16 {
+			return errCorrupt
+		}
+		hash := [16]byte(key[9:])
+		value, closer, err := s.db.Get(usedKey(hash))
+		if err == nil {
+			u, _ := readUsed(value)
+			_ = closer.Close()
+			if uint64(u.ms) <= expired { // else the key has been used again since
+				if err := w.b.Delete(usedKey(hash), nil); err != nil {
+					return err
+				}
+			}
+		} else if !isNotFound(err) {
+			return err
+		}
+		if err := w.b.Delete(key, nil); err != nil {
+			return err
+		}
+		n++
+	}
+	return it.Error()
+}
+
+// sweepKept goes round the kept positions, a piece at a time.
+func (s *session) sweepKept(w *groupWriter) error {
+	lower := s.keptSweep
+	if lower == nil {
+		lower = []byte{keyKept}
+	}
+	s.keptSweep = nil
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: []byte{keyKept + 1}})
+	if err != nil {
+		return err
+	}
+	defer it.Close()
+	n := 0
+	for ok := it.First(); ok; ok = it.Next() {
+		if n++; n > sweepKeysMost {
+			s.keptSweep = append([]byte(nil), it.Key()...)
+			break
+		}
+		k, err := readKept("", it.Value())
+		if err != nil {
+			return err
+		}
+		if k.Expires.UnixMilli() <= w.ms {
+			if err := w.b.Delete(append([]byte(nil), it.Key()...), nil); err != nil {
+				return err
+			}
+		}
+	}
+	return it.Error()
+}

@@ -1,0 +1,171 @@
+package pebblelog
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/fanfare-hub/fanfare"
+)
+
+// The first byte of each key; docs/format/pebblelog.md describes them. Numbers in keys are big endian, so that they sort.
+const (
+	keyChannel = 'c' // c name -> channel number
+	keyEvent   = 'e' // e position -> event
+	keyFormat  = 'f' // f -> format version
+	keyIndex   = 'i' // i channel-number position -> sequence, time
+	keyUsed    = 'k' // k hash -> what was stored under an idempotency key
+	keyMark    = 'm' // m channel-number -> trim mark
+	keyName    = 'n' // n channel-number -> name
+	keyKept    = 'p' // p name -> kept position
+	keyRun     = 'r' // r first -> last
+	keyUsedAt  = 'x' // x time hash -> nothing: the used keys in the order of their age
+)
+
+// formatVersion is written into a new store and checked at open. A store of another version is refused.
+const formatVersion = "fanfare pebblelog 1"
+
+var errCorrupt = errors.New("stored value is damaged")
+
+func appendKey(dst []byte, tag byte, numbers ...uint64) []byte {
+	dst = append(dst, tag)
+	for _, n := range numbers {
+		dst = binary.BigEndian.AppendUint64(dst, n)
+	}
+	return dst
+}
+
+func keyOf(tag byte, numbers ...uint64) []byte {
+	return appendKey(make([]byte, 0, 1+8*len(numbers)), tag, numbers...)
+}
+
+func textKey(tag byte, text string) []byte {
+	return append([]byte{tag}, text...)
+}
+
+// indexBounds spans a channel's index entries after one position and through another.
+func indexBounds(num uint64, after, through fanfare.Position) (lower, upper []byte) {
+	return keyOf(keyIndex, num, uint64(after)+1), keyOf(keyIndex, num, uint64(through)+1)
+}
+
+func lastNumber(key []byte) uint64 { return binary.BigEndian.Uint64(key[len(key)-8:]) }
+
+// fields reads the numbers and texts of a stored value one by one; the first that is cut short makes err.
+type fields struct {
+	b   []byte
+	err error
+}
+
+func (f *fields) number() uint64 {
+	n, size := binary.Uvarint(f.b)
+	if size <= 0 {
+		f.err = errCorrupt
+		return 0
+	}
+	f.b = f.b[size:]
+	return n
+}
+
+func (f *fields) bytes(n uint64) []byte {
+	if n > uint64(len(f.b)) {
+		f.err = errCorrupt
+		return nil
+	}
+	b := f.b[:n]
+	f.b = f.b[n:]
+	return b
+}
+
+func appendEvent(dst []byte, num, seq uint64, ms int64, e *fanfare.Event) []byte {
+	dst = binary.AppendUvarint(dst, num)
+	dst = binary.AppendUvarint(dst, seq)
+	dst = binary.AppendUvarint(dst, uint64(ms))
+	name := ""
+	if !e.Type.IsDefault() {
+		name = e.Type.String()
+	}
+	dst = binary.AppendUvarint(dst, uint64(len(name)))
+	dst = append(dst, name...)
+	return append(dst, e.Data...)
+}
+
+// eventChannel reads only the number of the channel, for scans that skip most events.
+func eventChannel(value []byte) (uint64, error) {
+	f := fields{b: value}
+	return f.number(), f.err
+}
+
+func readEvent(pos fanfare.Position, channel fanfare.Channel, value []byte) (fanfare.Event, error) {
+	f := fields{b: value}
+	f.number()
+	f.number()
+	ms := f.number()
+	name := f.bytes(f.number())
+	if f.err != nil {
+		return fanfare.Event{}, fmt.Errorf("event %v: %w", pos, f.err)
+	}
+	kind, err := fanfare.ParseEventType(string(name))
+	if err != nil {
+		return fanfare.Event{}, fmt.Errorf("event %v: %w", pos, errCorrupt)
+	}
+	return fanfare.Event{Position: pos, Channel: channel, Type: kind, Data: string(f.b), Time: time.UnixMilli(int64(ms)).UTC()}, nil
+}
+
+// entry is one index entry: an event seen from its channel.
+type entry struct {
+	pos fanfare.Position
+	seq uint64 // counts the channel's events from 1
+	ms  int64
+}
+
+func appendEntry(dst []byte, seq uint64, ms int64) []byte {
+	return binary.AppendUvarint(binary.AppendUvarint(dst, seq), uint64(ms))
+}
+
+func readEntry(key, value []byte) (entry, error) {
+	f := fields{b: value}
+	e := entry{pos: fanfare.Position(lastNumber(key)), seq: f.number(), ms: int64(f.number())}
+	return e, f.err
+}
+
+// used is what is kept of an idempotency key.
+type used struct {
+	ms          int64
+	fingerprint [16]byte
+	first       fanfare.Position
+	count       uint64
+	note        string
+}
+
+func (u used) append(dst []byte) []byte {
+	dst = binary.AppendUvarint(dst, uint64(u.ms))
+	dst = append(dst, u.fingerprint[:]...)
+	dst = binary.AppendUvarint(dst, uint64(u.first))
+	dst = binary.AppendUvarint(dst, u.count)
+	return append(dst, u.note...)
+}
+
+func readUsed(value []byte) (u used, err error) {
+	f := fields{b: value}
+	u.ms = int64(f.number())
+	copy(u.fingerprint[:], f.bytes(16))
+	u.first = fanfare.Position(f.number())
+	u.count = f.number()
+	u.note = string(f.b)
+	return u, f.err
+}
+
+func appendKept(dst []byte, k fanfare.Kept) []byte {
+	dst = binary.AppendUvarint(dst, uint64(k.Position))
+	dst = binary.AppendUvarint(dst, uint64(k.Time.UnixMilli()))
+	return binary.AppendUvarint(dst, uint64(k.Expires.UnixMilli()))
+}
+
+func readKept(name string, value []byte) (fanfare.Kept, error) {
+	f := fields{b: value}
+	k := fanfare.Kept{Name: name, Position: fanfare.Position(f.number())}
+	k.Time = time.UnixMilli(int64(f.number())).UTC()
+	k.Expires = time.UnixMilli(int64(f.number())).UTC()
+	return k, f.err
+}

@@ -1,0 +1,318 @@
+package pebblelog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/fanfare-hub/fanfare"
+)
+
+// Durability says what an acknowledged event survives.
+type Durability int
+
+// The durabilities.
+const (
+	DurabilitySync   Durability = iota // on disk: survives a power cut
+	DurabilityAsync                    // in the kernel's hands, on disk within a second: survives kill -9
+	DurabilityMemory                   // nothing: there is no file
+)
+
+// Options set up a Log. The zero value of each field but Dir is good.
+type Options struct {
+	Dir           string        // the data directory, made when absent; not used with DurabilityMemory
+	Durability    Durability    // default DurabilitySync
+	Retention     []Rule        // default DefaultRetention; the most specific pattern wins
+	MinFreeBytes  int64         // refuse publishes while the disk has less; default 64 MiB, negative: never
+	MaxQueueBytes int           // most bytes that wait to be committed; default 64 MiB
+	SlowCommit    time.Duration // answer CodeUnavailable when a commit takes longer; default 10 s
+	KeyMemory     time.Duration // how long idempotency keys are remembered; default 10 min
+	TrimInterval  time.Duration // pause between two sweeps of what retention has clipped; default 10 s
+	Logger        *slog.Logger  // default: discard
+
+	FS  vfs.FS           // for tests; default the machine's, or a new memory with DurabilityMemory
+	Now func() time.Time // for tests; default time.Now
+}
+
+func (o Options) withDefaults() Options {
+	if o.Durability == DurabilityMemory {
+		o.Dir = "memory"
+		if o.FS == nil {
+			o.FS = vfs.NewMem()
+		}
+	}
+	if o.FS == nil {
+		o.FS = vfs.Default
+	}
+	if o.Retention == nil {
+		o.Retention = DefaultRetention()
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	setDefault(&o.MinFreeBytes, 64<<20)
+	setDefault(&o.MaxQueueBytes, 64<<20)
+	setDefault(&o.SlowCommit, 10*time.Second)
+	setDefault(&o.KeyMemory, 10*time.Minute)
+	setDefault(&o.TrimInterval, 10*time.Second)
+	return o
+}
+
+func setDefault[T comparable](v *T, value T) {
+	var zero T
+	if *v == zero {
+		*v = value
+	}
+}
+
+// Log is a fanfare.Log and fanfare.Keeper in one directory. Make it with Open, end it with Close.
+type Log struct {
+	// Fixed after Open.
+	opts Options
+	lock io.Closer
+	stop chan struct{} // closed by Close
+	wake chan struct{} // one token: the queue may hold something
+
+	durable atomic.Uint64
+	stats   counters
+
+	// Held while watchers are told, so that they hear one thing at a time and in order. Taken before mu.
+	tell     sync.Mutex
+	watchers []*watch
+
+	mu         sync.Mutex // guards the fields below; nothing slow happens under it
+	queue      []*request
+	queueBytes int
+	inflight   []*group // taken from the queue and not answered, oldest first
+	session    *session // the one to read from; it may have failed
+	failed     error    // why the session failed; nil again when another is open
+	slow       error    // set while a commit takes longer than SlowCommit
+	lowDisk    error    // set while there is less than MinFreeBytes
+	closing    bool
+
+	background sync.WaitGroup // goroutines of the Log itself
+	closers    sync.WaitGroup // sessions being closed; one may hang
+	closeOnce  sync.Once
+	closeErr   error
+}
+
+var (
+	_ fanfare.Log    = (*Log)(nil)
+	_ fanfare.Keeper = (*Log)(nil)
+)
+
+type watch struct{ w fanfare.Watcher }
+
+// Open opens the log in Options.Dir, or makes a new one, and begins a new run. It fails when another process has the
+// directory, or when what lies there is damaged or of another version; nothing is changed then.
+func Open(opts Options) (*Log, error) {
+	l := &Log{opts: opts.withDefaults(), stop: make(chan struct{}), wake: make(chan struct{}, 1)}
+	fs := l.opts.FS
+	if l.opts.Dir == "" {
+		return nil, errors.New("open log: no data directory given")
+	}
+	if err := fs.MkdirAll(l.opts.Dir, 0o750); err != nil {
+		return nil, fmt.Errorf("make data directory %s: %w", l.opts.Dir, err)
+	}
+	var err error
+	if l.lock, err = fs.Lock(fs.PathJoin(l.opts.Dir, "LOCK")); err != nil {
+		return nil, &fanfare.Error{
+			Code: fanfare.CodeConflict, Err: err,
+			Detail: fmt.Sprintf("the data directory %s is in use: one process at a time; stop the other one or choose another directory", l.opts.Dir),
+		}
+	}
+	s, err := l.openSession()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open log in %s: %w", l.opts.Dir, err), l.lock.Close())
+	}
+	l.session = s
+	l.durable.Store(uint64(s.first) - 1)
+	s.start()
+	l.background.Go(l.watchCommits)
+	l.background.Go(l.sweepLoop)
+	return l, nil
+}
+
+// Close commits what is queued, refuses what comes after, and closes the files. It waits for a slow disk at most as long
+// as Options.SlowCommit. A second call does nothing and returns the same error.
+func (l *Log) Close() error {
+	l.closeOnce.Do(func() { l.closeErr = l.close() })
+	return l.closeErr
+}
+
+func (l *Log) close() error {
+	l.mu.Lock()
+	l.closing = true
+	s := l.session
+	l.mu.Unlock()
+	close(l.stop)
+	done := make(chan error, 1)
+	go func() {
+		s.loops.Wait()
+		l.background.Wait()
+		l.mu.Lock()
+		s = l.session // the background may have replaced it before it stopped
+		l.mu.Unlock()
+		s.loops.Wait()
+		err := s.close()
+		l.closers.Wait()
+		done <- err
+	}()
+	timer := time.NewTimer(l.opts.SlowCommit)
+	defer timer.Stop()
+	var err error
+	select {
+	case err = <-done:
+	case <-timer.C:
+		err = errors.New("the store did not close in time: the disk hangs")
+	}
+	l.refuseAll(fanfare.Unavailable("the log is closing", nil))
+	if err != nil {
+		err = fmt.Errorf("close log in %s: %w", l.opts.Dir, err)
+	}
+	return errors.Join(err, l.lock.Close())
+}
+
+// Append implements fanfare.Log. It does not block; a refusal calls done before it returns.
+func (l *Log) Append(b *fanfare.Batch, done func(fanfare.Receipt, error)) {
+	r := &request{batch: b, done: done, bytes: batchBytes(b)}
+	l.mu.Lock()
+	err := l.refusalLocked(r)
+	if err == nil {
+		l.queue = append(l.queue, r)
+		l.queueBytes += r.bytes
+	}
+	l.mu.Unlock()
+	if err != nil {
+		l.stats.refused.Add(1)
+		done(fanfare.Receipt{}, err)
+		return
+	}
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (l *Log) refusalLocked(r *request) error {
+	switch {
+	case l.closing:
+		return fanfare.Unavailable("the log is closing", nil)
+	case l.failed != nil:
+		return l.failed
+	case l.slow != nil:
+		return l.slow
+	case l.queueBytes > 0 && l.queueBytes+r.bytes > l.opts.MaxQueueBytes:
+		return &fanfare.Error{
+			Code: fanfare.CodeOverloaded, RetryAfter: time.Second,
+			Detail: fmt.Sprintf("%d bytes wait to be stored, the limit is %d", l.queueBytes, l.opts.MaxQueueBytes),
+		}
+	}
+	return nil
+}
+
+// Watch implements fanfare.Log.
+func (l *Log) Watch(w fanfare.Watcher) (fanfare.Position, func()) {
+	l.tell.Lock()
+	defer l.tell.Unlock()
+	entry := &watch{w}
+	l.watchers = append(l.watchers, entry)
+	return fanfare.Position(l.durable.Load()), func() {
+		l.tell.Lock()
+		defer l.tell.Unlock()
+		for i, other := range l.watchers {
+			if other == entry {
+				l.watchers = append(l.watchers[:i:i], l.watchers[i+1:]...)
+				return
+			}
+		}
+	}
+}
+
+// Status implements fanfare.Log.
+func (l *Log) Status() fanfare.Status {
+	st := fanfare.Status{Durable: fanfare.Position(l.durable.Load())}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, err := range []error{l.failed, l.slow, l.lowDisk} {
+		if err != nil {
+			st.Err = err
+			break
+		}
+	}
+	return st
+}
+
+// Kept implements fanfare.Keeper.
+func (l *Log) Kept(name string) (k fanfare.Kept, ok bool, err error) {
+	err = l.read(context.Background(), func(s *session) error {
+		value, closer, err := s.db.Get(textKey(keyKept, name))
+		if isNotFound(err) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read kept position: %w", err)
+		}
+		defer closer.Close()
+		k, err = readKept(name, value)
+		ok = err == nil && k.Expires.After(l.opts.Now())
+		return err
+	})
+	return k, ok && err == nil, err
+}
+
+// read runs f on the current session, keeping it open meanwhile.
+func (l *Log) read(ctx context.Context, f func(*session) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	s := l.session
+	l.mu.Unlock()
+	if !s.acquire() {
+		return fanfare.Unavailable("the log is closed", nil)
+	}
+	defer s.release()
+	err := s.guard(func() error { return f(s) })
+	var public *fanfare.Error
+	if err == nil || errors.As(err, &public) || ctx.Err() != nil {
+		return err
+	}
+	return fanfare.Unavailable("the log cannot be read at present", err)
+}
+
+// counters are what Stats reports.
+type counters struct {
+	groups, events, bytes, refused, replayedKeys, reopened, trimmed, eventsRead, indexRead atomic.Uint64
+}
+
+// Stats are counts since Open.
+type Stats struct {
+	Groups, Events, Bytes uint64 // committed
+	Refused               uint64 // appends that were not stored: queue full, slow, failed, or low disk
+	ReplayedKeys          uint64 // appends answered by an idempotency key
+	Reopened              uint64 // times the store failed and was opened again
+	Trimmed               uint64 // events removed by retention
+	EventsRead            uint64 // event values that reads have touched
+	IndexRead             uint64 // index entries that reads have touched
+}
+
+// Stats returns the counts. It does not block.
+func (l *Log) Stats() Stats {
+	c := &l.stats
+	return Stats{
+		Groups: c.groups.Load(), Events: c.events.Load(), Bytes: c.bytes.Load(), Refused: c.refused.Load(),
+		ReplayedKeys: c.replayedKeys.Load(), Reopened: c.reopened.Load(), Trimmed: c.trimmed.Load(),
+		EventsRead: c.eventsRead.Load(), IndexRead: c.indexRead.Load(),
+	}
+}

@@ -1,0 +1,244 @@
+package pebblelog
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+
+	"github.com/fanfare-hub/fanfare"
+)
+
+// run is one stretch of consecutive positions, from one opening of the log. An empty run has last = first-1.
+type run struct{ first, last fanfare.Position }
+
+// session is one opening of the store.
+type session struct {
+	// Fixed after openSession.
+	log   *Log
+	fs    *sessionFS
+	db    *pebble.DB
+	first fanfare.Position // of this session's run
+	runs  []run            // of earlier sessions, oldest first
+
+	dead    chan struct{} // closed when the session fails
+	slots   chan struct{} // one for each group in flight
+	written chan *group   // from the committer to the publisher
+	loops   sync.WaitGroup
+
+	failOnce sync.Once
+
+	// Owned by the committer.
+	next      fanfare.Position
+	nextNum   uint64
+	swept     time.Time // of idempotency keys and kept positions
+	keptSweep []byte
+
+	channels channelCache
+
+	open   sync.RWMutex // readers hold it; close takes it
+	closed bool         // guarded by open
+}
+
+// openSession opens the store and begins a new run, which is on disk before anybody can hear of it.
+func (l *Log) openSession() (*session, error) {
+	s := &session{
+		log: l, fs: newSessionFS(l.opts.FS, l.opts.Durability == DurabilityAsync),
+		dead: make(chan struct{}), slots: make(chan struct{}, 2), written: make(chan *group, 2),
+	}
+	s.channels.init()
+	err := s.guard(func() error {
+		db, err := pebble.Open(l.opts.FS.PathJoin(l.opts.Dir, "log"), s.storeOptions())
+		if err != nil {
+			return err
+		}
+		s.db = db
+		return s.beginRun()
+	})
+	if err != nil {
+		if s.db != nil {
+			l.closers.Go(func() { _ = s.close() })
+		}
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *session) storeOptions() *pebble.Options {
+	o := &pebble.Options{
+		FS:                 s.fs,
+		Logger:             storeLogger{s},
+		FormatMajorVersion: pebble.FormatNewest,
+		MemTableSize:       16 << 20,
+		Cache:              nil, // Pebble's own default, let go at Close
+	}
+	for i := range o.Levels {
+		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+	}
+	return o
+}
+
+func (s *session) beginRun() error {
+	if err := s.checkFormat(); err != nil {
+		return err
+	}
+	last, err := s.loadRuns()
+	if err != nil {
+		return fmt.Errorf("read runs: %w", err)
+	}
+	if s.nextNum, err = s.loadNextNumber(); err != nil {
+		return fmt.Errorf("read channel numbers: %w", err)
+	}
+	s.first = nextFirst(last, s.runs, s.log.opts.Now())
+	s.next = s.first
+	b := s.db.NewBatch()
+	defer b.Close()
+	if err := b.Set(keyOf(keyRun, uint64(s.first)), keyOf(keyRun, uint64(s.first)-1)[1:], nil); err != nil {
+		return err
+	}
+	if err := b.Set([]byte{keyFormat}, []byte(formatVersion), nil); err != nil {
+		return err
+	}
+	if err := s.db.Apply(b, pebble.Sync); err != nil {
+		return fmt.Errorf("begin run: %w", err)
+	}
+	return s.fs.syncDirty() // also with DurabilityAsync: a position that was handed out must not be given again
+}
+
+// nextFirst chooses where a run begins: past all that was given, and normally at the clock, so that numbers lost with a
+// log's tail are not given again. Where the clock does not help (it went back, or two runs begin within one millisecond),
+// the counter jumps by as much as a millisecond holds.
+func nextFirst(last fanfare.Position, runs []run, now time.Time) fanfare.Position {
+	const perMillisecond = 1 << 20
+	if len(runs) > 0 {
+		last = max(last, runs[len(runs)-1].first)
+	}
+	clock := fanfare.Position(max(now.UnixMilli(), 1)) * perMillisecond
+	if clock > last {
+		return clock
+	}
+	return last + perMillisecond
+}
+
+func (s *session) checkFormat() error {
+	value, closer, err := s.db.Get([]byte{keyFormat})
+	if err == nil {
+		defer closer.Close()
+		if string(value) != formatVersion {
+			return fmt.Errorf("the log has format %q, this program reads %q: use the version of fanfare that wrote it", value, formatVersion)
+		}
+		return nil
+	}
+	if !isNotFound(err) {
+		return fmt.Errorf("read format version: %w", err)
+	}
+	it, err := s.db.NewIter(nil)
+	if err != nil {
+		return err
+	}
+	defer it.Close()
+	if it.First() {
+		return errors.New("the folder holds a store that is not a fanfare log: choose another data directory")
+	}
+	return it.Error()
+}
+
+// loadRuns fills s.runs and returns the highest position ever given.
+func (s *session) loadRuns() (last fanfare.Position, err error) {
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyRun}, UpperBound: []byte{keyRun + 1}})
+	if err != nil {
+		return 0, err
+	}
+	defer it.Close()
+	for ok := it.First(); ok; ok = it.Next() {
+		if len(it.Key()) != 9 || len(it.Value()) != 8 {
+			return 0, errCorrupt
+		}
+		r := run{fanfare.Position(lastNumber(it.Key())), fanfare.Position(binary.BigEndian.Uint64(it.Value()))}
+		s.runs = append(s.runs, r)
+		last = max(last, r.last)
+	}
+	return last, it.Error()
+}
+
+func (s *session) loadNextNumber() (uint64, error) {
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyName}, UpperBound: []byte{keyName + 1}})
+	if err != nil {
+		return 0, err
+	}
+	defer it.Close()
+	if it.Last() {
+		return lastNumber(it.Key()) + 1, nil
+	}
+	return 1, it.Error()
+}
+
+// start sets the session to work.
+func (s *session) start() {
+	s.loops.Go(s.commitLoop)
+	s.loops.Go(s.publishLoop)
+	if s.fs.lazyWAL {
+		s.loops.Go(s.syncLoop)
+	}
+}
+
+// syncLoop is the one-second timer of DurabilityAsync.
+func (s *session) syncLoop() {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if err := s.fs.syncDirty(); err != nil {
+				s.fail(fmt.Errorf("sync the log: %w", err))
+				return
+			}
+		case <-s.dead:
+			return
+		case <-s.log.stop:
+			return
+		}
+	}
+}
+
+// acquire keeps the store open until release; false when it is closed.
+func (s *session) acquire() bool {
+	s.open.RLock()
+	if s.closed {
+		s.open.RUnlock()
+		return false
+	}
+	return true
+}
+
+func (s *session) release() { s.open.RUnlock() }
+
+// close closes the store; it may hang with the disk. Nobody may use the session afterwards.
+func (s *session) close() error {
+	s.open.Lock()
+	defer s.open.Unlock()
+	if s.closed {
+		return nil
+	}
+	s.closed = true
+	err := s.guard(s.db.Close)
+	if s.isDead() {
+		return nil // its files belong to a successor; what the close of a fenced store says does not matter
+	}
+	return err
+}
+
+func (s *session) isDead() bool {
+	select {
+	case <-s.dead:
+		return true
+	default:
+		return false
+	}
+}
+
+func isNotFound(err error) bool { return errors.Is(err, pebble.ErrNotFound) }
