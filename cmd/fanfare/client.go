@@ -1,0 +1,146 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// target is the hub that a command speaks to.
+type target struct {
+	URL string `default:"http://127.0.0.1:8082" help:"The hub's address; FANFARE_URL sets it too." name:"url"`
+}
+
+// problem is what the hub answers when it refuses.
+type problem struct {
+	Status int    `json:"status"`
+	Title  string `json:"title"`
+	Code   string `json:"code"`
+	Detail string `json:"detail"`
+
+	retryAfter time.Duration
+}
+
+func (p *problem) Error() string {
+	if p.Detail == "" {
+		return fmt.Sprintf("the hub answered %d %s", p.Status, p.Title)
+	}
+	return fmt.Sprintf("the hub refused (%s): %s", p.Code, p.Detail)
+}
+
+// passing tells whether another try may help.
+func passing(err error) bool {
+	if p, ok := errors.AsType[*problem](err); ok {
+		return p.Status == http.StatusTooManyRequests || p.Status >= 500
+	}
+	_, ok := errors.AsType[*url.Error](err)
+	return ok
+}
+
+// asExit gives an error of a request its exit code.
+func asExit(err error) error {
+	if err == nil || errors.Is(err, context.Canceled) {
+		return err
+	}
+	if passing(err) {
+		return &exitError{exitUnreachable, err}
+	}
+	return &exitError{exitRefused, err}
+}
+
+func (t target) request(ctx context.Context, method, path string, query url.Values, body []byte) (*http.Request, error) {
+	base := strings.TrimSuffix(t.URL, "/")
+	if u, err := url.Parse(base); err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+		return nil, &exitError{exitUsage, fmt.Errorf("--url %q: want http://host:port or https://host", t.URL)}
+	}
+	full := base + path
+	if len(query) > 0 {
+		full += "?" + query.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, method, full, bytes.NewReader(body))
+	if err != nil {
+		return nil, &exitError{exitUsage, err}
+	}
+	req.Header.Set("User-Agent", "fanfare/"+strings.ReplaceAll(version(), " ", "-"))
+	return req, nil
+}
+
+// do sends a request and returns the body of a good answer; anything else is an error.
+func do(req *http.Request) ([]byte, error) {
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
+	if err != nil {
+		return nil, &url.Error{Op: req.Method, URL: req.URL.String(), Err: err}
+	}
+	if resp.StatusCode >= 300 {
+		return nil, asProblem(resp, body)
+	}
+	return body, nil
+}
+
+func asProblem(resp *http.Response, body []byte) *problem {
+	p := &problem{}
+	_ = json.Unmarshal(body, p) // a proxy's page leaves it empty
+	p.Status, p.Title = resp.StatusCode, http.StatusText(resp.StatusCode)
+	if seconds, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil {
+		p.retryAfter = time.Duration(seconds) * time.Second
+	}
+	return p
+}
+
+// publish posts a body under an idempotency key, again and again while that may help, for so long. The key makes a repeat
+// harmless: what had been stored is not stored twice.
+func (t target) publish(ctx context.Context, path string, query url.Values, contentType, key string, body []byte, retryFor time.Duration) ([]byte, error) {
+	began := time.Now()
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
+		req, err := t.request(ctx, http.MethodPost, path, query, body)
+		if err != nil {
+			return nil, err
+		}
+		req.Header.Set("Content-Type", contentType)
+		req.Header.Set("Idempotency-Key", key)
+		answer, err := do(req)
+		if err == nil || ctx.Err() != nil || !passing(err) || time.Since(began) > retryFor {
+			return answer, asExit(err)
+		}
+		pause := wait/2 + rand.N(wait)
+		if p, ok := errors.AsType[*problem](err); ok {
+			pause = max(pause, p.retryAfter)
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// newKey makes an idempotency key.
+func newKey() string {
+	return fmt.Sprintf("%016x%016x", rand.Uint64(), rand.Uint64())
+}
+
+// channelPath is the path that publishes to a channel: every byte that is not plain is escaped, '/' stays.
+func channelPath(channel string) string {
+	segments := strings.Split(channel, "/")
+	for i := range segments {
+		segments[i] = url.PathEscape(segments[i])
+		if segments[i] == "." || segments[i] == ".." {
+			segments[i] = strings.ReplaceAll(segments[i], ".", "%2E") // or a proxy would walk up
+		}
+	}
+	return "/v1/channels/" + strings.Join(segments, "/")
+}

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+)
+
+type historyCmd struct {
+	target
+	Channel string `arg:"" help:"The channel; no pattern."`
+	After   string `help:"Only events after this id." placeholder:"ID"`
+	Limit   int    `default:"0" help:"Most events to print; 0 prints all."`
+	JSON    bool   `name:"json" help:"Print a JSON object a line, as the hub gives it."`
+}
+
+// Help implements kong.HelpProvider.
+func (historyCmd) Help() string {
+	return `Example: fanfare history greetings --limit 20
+
+Prints id, time, type and data, with tabs between; a line end in data shows as \n.`
+}
+
+type historyPage struct {
+	Events []json.RawMessage `json:"events"`
+	Next   string            `json:"next"`
+	Gap    json.RawMessage   `json:"gap"`
+}
+
+func (c *historyCmd) Run(ctx context.Context, std *stdio) error {
+	if c.Limit < 0 {
+		return &exitError{exitUsage, fmt.Errorf("--limit must not be negative")}
+	}
+	const pageSize = 500
+	after := c.After
+	for printed := 0; ; {
+		size := pageSize
+		if c.Limit > 0 {
+			size = min(size, c.Limit-printed)
+		}
+		query := url.Values{"channel": {c.Channel}, "limit": {strconv.Itoa(size)}}
+		if after != "" {
+			query.Set("after", after)
+		}
+		page, err := c.page(ctx, query)
+		if err != nil {
+			return err
+		}
+		if page.Gap != nil {
+			fmt.Fprintln(std.err, "fanfare: warning: events are missing:", string(page.Gap))
+		}
+		for _, e := range page.Events {
+			if err := c.print(std, e); err != nil {
+				return err
+			}
+		}
+		printed += len(page.Events)
+		if page.Next == "" || (c.Limit > 0 && printed >= c.Limit) {
+			return nil
+		}
+		after = page.Next
+	}
+}
+
+func (c *historyCmd) page(ctx context.Context, query url.Values) (page historyPage, err error) {
+	req, err := c.request(ctx, http.MethodGet, "/v1/history", query, nil)
+	if err != nil {
+		return page, err
+	}
+	body, err := do(req)
+	if err != nil {
+		return page, asExit(err)
+	}
+	if err := json.Unmarshal(body, &page); err != nil {
+		return page, fmt.Errorf("the hub's answer is not JSON: %w", err)
+	}
+	return page, nil
+}
+
+func (c *historyCmd) print(std *stdio, raw json.RawMessage) error {
+	if c.JSON {
+		_, err := fmt.Fprintf(std.out, "%s\n", raw)
+		return err
+	}
+	var e struct{ ID, Time, Event, Data string }
+	if err := json.Unmarshal(raw, &e); err != nil {
+		return fmt.Errorf("the hub's answer is not JSON: %w", err)
+	}
+	data := strconv.Quote(e.Data)
+	_, err := fmt.Fprintf(std.out, "%s\t%s\t%s\t%s\n", e.ID, e.Time, e.Event, data[1:len(data)-1])
+	return err
+}

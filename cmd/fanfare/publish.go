@@ -1,0 +1,160 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/url"
+	"strings"
+	"time"
+)
+
+type publishCmd struct {
+	target
+	Channel  string  `arg:"" help:"The channel."`
+	Data     *string `arg:"" optional:"" help:"The data; - publishes each line of standard input; without it all of standard input is one event."`
+	Event    string  `help:"The event's type; default message." placeholder:"TYPE"`
+	Key      string  `help:"Idempotency key, so that a second run publishes nothing; default a random one." placeholder:"KEY"`
+	RetryFor span    `default:"1m" help:"How long to try again when the hub cannot be reached or cannot store."`
+}
+
+// Help implements kong.HelpProvider.
+func (publishCmd) Help() string {
+	return `Examples:
+  fanfare publish greetings hello
+  journalctl -f | fanfare publish logs/web1 -
+
+Prints the event's id; with - the number of lines, at the end, on standard error.`
+}
+
+func (c *publishCmd) Run(ctx context.Context, std *stdio) error {
+	if c.Data != nil && *c.Data == "-" {
+		return c.lines(ctx, std)
+	}
+	if c.Data == nil {
+		all, err := io.ReadAll(std.in)
+		if err != nil {
+			return fmt.Errorf("read standard input: %w", err)
+		}
+		text := string(all)
+		c.Data = &text
+	}
+	key := c.Key
+	if key == "" {
+		key = newKey()
+	}
+	query := url.Values{}
+	if c.Event != "" {
+		query.Set("event", c.Event)
+	}
+	answer, err := c.publish(ctx, channelPath(c.Channel), query, "text/plain; charset=utf-8", key, []byte(*c.Data), time.Duration(c.RetryFor))
+	if err != nil {
+		return err
+	}
+	var receipt struct{ ID string }
+	if err := json.Unmarshal(answer, &receipt); err != nil {
+		return fmt.Errorf("the hub's answer is not JSON: %w", err)
+	}
+	_, err = fmt.Fprintln(std.out, receipt.ID)
+	return err
+}
+
+// A batch goes out when it is full, or when no line has come for a moment.
+const (
+	batchLines = 500
+	batchBytes = 512 << 10
+	batchPause = 20 * time.Millisecond
+)
+
+type lineEvent struct {
+	Channel string `json:"channel"`
+	Event   string `json:"event,omitempty"`
+	Data    string `json:"data"`
+}
+
+// lines publishes standard input line by line. Every batch has a key of its own, so one that was sent twice is stored once.
+func (c *publishCmd) lines(ctx context.Context, std *stdio) error {
+	lines := make(chan string, batchLines)
+	var readErr error
+	go func() {
+		defer close(lines)
+		readErr = readLines(std.in, lines, ctx.Done())
+	}()
+	published := 0
+	defer func() { fmt.Fprintln(std.err, published, "lines published") }()
+	for {
+		batch, open := gather(ctx, lines)
+		if len(batch) > 0 {
+			if err := c.sendBatch(ctx, batch); err != nil {
+				return err
+			}
+			published += len(batch)
+		}
+		if !open {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return readErr
+		}
+	}
+}
+
+func (c *publishCmd) sendBatch(ctx context.Context, batch []string) error {
+	events := make([]lineEvent, len(batch))
+	for i, line := range batch {
+		events[i] = lineEvent{c.Channel, c.Event, line}
+	}
+	body, err := json.Marshal(events)
+	if err != nil {
+		return err
+	}
+	// What was read is sent even when the user has interrupted: it is gone from the pipe.
+	_, err = c.publish(context.WithoutCancel(ctx), "/v1/events", nil, "application/json", newKey(), body, time.Duration(c.RetryFor))
+	return err
+}
+
+func readLines(in io.Reader, lines chan<- string, done <-chan struct{}) error {
+	r := bufio.NewReaderSize(in, 64<<10)
+	for {
+		line, err := r.ReadString('\n')
+		if line != "" {
+			select {
+			case lines <- strings.TrimRight(line, "\r\n"):
+			case <-done:
+				return nil
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read standard input: %w", err)
+		}
+	}
+}
+
+// gather waits for a line, and takes what follows at once. open is false when no more will come.
+func gather(ctx context.Context, lines <-chan string) (batch []string, open bool) {
+	size := 0
+	var pause <-chan time.Time
+	for {
+		select {
+		case line, ok := <-lines:
+			if !ok {
+				return batch, false
+			}
+			batch = append(batch, line)
+			size += len(line)
+			if len(batch) >= batchLines || size >= batchBytes {
+				return batch, true
+			}
+			pause = time.After(batchPause)
+		case <-pause:
+			return batch, true
+		case <-ctx.Done():
+			return batch, false
+		}
+	}
+}

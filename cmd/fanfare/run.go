@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+	"strings"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/fanfare-hub/fanfare"
+)
+
+// Exit codes, for scripts. docs/guide/cli.md lists them.
+const (
+	exitOK          = 0
+	exitRefused     = 1 // the hub said no, or something failed here
+	exitUsage       = 2
+	exitUnreachable = 3 // no hub answered, or it cannot work at present
+)
+
+// exitError is an error with the code that the process ends with.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string { return e.err.Error() }
+func (e *exitError) Unwrap() error { return e.err }
+
+func exitCode(err error) int {
+	if err == nil {
+		return exitOK
+	}
+	if e, ok := errors.AsType[*exitError](err); ok {
+		return e.code
+	}
+	return exitRefused
+}
+
+// message is what a person should read; public errors show their detail without the code.
+func message(err error) string {
+	if err == nil {
+		return ""
+	}
+	if public, ok := errors.AsType[*fanfare.Error](err); ok {
+		text := strings.Replace(err.Error(), public.Error(), public.Detail, 1)
+		if public.Err != nil {
+			text += " (" + public.Err.Error() + ")"
+		}
+		return text
+	}
+	return err.Error()
+}
+
+// streams are a command's standard streams.
+type stdio struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+type cli struct {
+	Serve     serveCmd     `cmd:"" help:"Run the hub."`
+	Publish   publishCmd   `cmd:"" help:"Publish an event, or lines from standard input."`
+	Subscribe subscribeCmd `cmd:"" help:"Print events as they come; reconnects by itself."`
+	Send      sendCmd      `cmd:"" help:"Send a command to a store PC."`
+	History   historyCmd   `cmd:"" help:"Print what the log retains of a channel."`
+	Version   versionCmd   `cmd:"" help:"Print the version."`
+}
+
+// exitPanic carries kong's wish to exit (for --help) out of its parser.
+type exitPanic int
+
+// run is the program without its process: it can be called by a test.
+func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) (err error) {
+	var c cli
+	options := []kong.Option{
+		kong.Name("fanfare"),
+		kong.Description("A durable push hub: publish an event once over HTTP, and everybody who should hear it does, in order, over Server-Sent Events."),
+		kong.DefaultEnvars("FANFARE"),
+		kong.Configuration(loadYAML, configPaths(args)...),
+		kong.Writers(out, errOut),
+		kong.Exit(func(code int) { panic(exitPanic(code)) }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			if _, ok := p.(exitPanic); !ok {
+				panic(p)
+			}
+			err = nil // help was asked for, and printed
+		}
+	}()
+	parser, err := kong.New(&c, options...)
+	if err != nil {
+		return &exitError{exitUsage, err}
+	}
+	parsed, err := parser.Parse(args)
+	if err != nil {
+		return &exitError{exitUsage, fmt.Errorf("%w (try --help)", err)}
+	}
+	parsed.BindTo(ctx, (*context.Context)(nil))
+	return parsed.Run(&stdio{in, out, errOut})
+}
+
+// configPaths is the file that FANFARE_CONFIG names, unless the flag names one.
+func configPaths(args []string) []string {
+	path := os.Getenv("FANFARE_CONFIG")
+	if path == "" {
+		return nil
+	}
+	for _, arg := range args {
+		if arg == "--config" || strings.HasPrefix(arg, "--config=") {
+			return nil
+		}
+	}
+	return []string{path}
+}
+
+type versionCmd struct{}
+
+// Help implements kong.HelpProvider.
+func (versionCmd) Help() string { return "Example: fanfare version" }
+
+func (versionCmd) Run(std *stdio) error {
+	_, err := fmt.Fprintln(std.out, "fanfare", version())
+	return err
+}
+
+// version is the module's version as the build recorded it.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" || info.Main.Version == "(devel)" {
+		return "development build"
+	}
+	return info.Main.Version
+}

@@ -1,0 +1,163 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/sse"
+)
+
+type subscribeCmd struct {
+	target
+	Channel []string `arg:"" help:"Channels or patterns, such as 'logs/*' or 'stores/**'."`
+	Since   string   `help:"Start after this event id, with 'all' retained events, or with the last N." placeholder:"ID|all|N"`
+	JSON    bool     `name:"json" help:"Print a JSON object a line: id, event, data."`
+}
+
+// Help implements kong.HelpProvider.
+func (subscribeCmd) Help() string {
+	return `Example: fanfare subscribe 'logs/**' --since all --json
+
+Prints the data of each event. Warnings, such as one of a gap, go to standard error. When the connection breaks it is
+opened again, and nothing is lost or repeated.`
+}
+
+// silence is how long a hub may say nothing, not even a heartbeat, before the connection counts as broken.
+const silence = 45 * time.Second
+
+// subscription is one run of the command.
+type subscription struct {
+	cmd    *subscribeCmd
+	std    *stdio
+	lastID string
+	retry  time.Duration
+	opened bool // a stream has been open: from now on, connect again
+}
+
+func (c *subscribeCmd) Run(ctx context.Context, std *stdio) error {
+	s := &subscription{cmd: c, std: std, retry: 3 * time.Second}
+	failures := 0
+	for {
+		got, err := s.stream(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil && (!s.opened || !passing(err)):
+			return asExit(err)
+		case got:
+			failures = 0
+		default:
+			failures++
+		}
+		if err != nil {
+			fmt.Fprintln(std.err, "fanfare: the connection broke, trying again:", err)
+		}
+		wait := min(s.retry<<min(failures, 4), 30*time.Second)
+		select {
+		case <-time.After(wait/2 + rand.N(wait/2+1)):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// stream reads one connection to its end; got tells whether anything came. A clean end is no error.
+func (s *subscription) stream(ctx context.Context) (got bool, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	req, err := s.request(ctx)
+	if err != nil {
+		return false, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return false, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		body, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+		return false, asProblem(resp, body)
+	}
+	s.opened = true
+	watchdog := time.AfterFunc(silence, cancel)
+	defer watchdog.Stop()
+	d := sse.NewDecoder(resetOnRead{resp.Body, watchdog})
+	d.Parser.LastEventID = s.lastID
+	d.Parser.Handler.Retry = func(ms int64) { s.retry = time.Duration(ms) * time.Millisecond }
+	for {
+		e, err := d.Next()
+		if errors.Is(err, io.EOF) {
+			return got, nil
+		}
+		if errors.Is(err, sse.ErrTooLong) {
+			return got, err
+		}
+		if err != nil {
+			return got, &url.Error{Op: "Get", URL: s.cmd.URL, Err: err}
+		}
+		got = true
+		if err := s.print(e); err != nil {
+			return got, err
+		}
+		s.lastID = e.LastEventID
+	}
+}
+
+type resetOnRead struct {
+	r        io.Reader
+	watchdog *time.Timer
+}
+
+func (r resetOnRead) Read(p []byte) (int, error) {
+	n, err := r.r.Read(p)
+	r.watchdog.Reset(silence)
+	return n, err
+}
+
+func (s *subscription) request(ctx context.Context) (*http.Request, error) {
+	query := url.Values{"channel": s.cmd.Channel, "heartbeat": {"15"}}
+	if s.lastID == "" && s.cmd.Since != "" {
+		if _, err := fanfare.ParsePosition(s.cmd.Since); err == nil {
+			s.lastID = s.cmd.Since
+		} else {
+			query.Set("replay", s.cmd.Since)
+		}
+	}
+	req, err := s.cmd.request(ctx, http.MethodGet, "/v1/events", query, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Accept", sse.MediaType)
+	req.Header.Set("Cache-Control", "no-cache")
+	if s.lastID != "" {
+		req.Header.Set("Last-Event-ID", s.lastID)
+	}
+	return req, nil
+}
+
+func (s *subscription) print(e sse.Event) error {
+	switch e.Type {
+	case "heartbeat":
+		return nil
+	case "gap":
+		_, err := fmt.Fprintln(s.std.err, "fanfare: warning: events are missing:", e.Data)
+		return err
+	}
+	if !s.cmd.JSON {
+		_, err := fmt.Fprintln(s.std.out, e.Data)
+		return err
+	}
+	return json.NewEncoder(s.std.out).Encode(struct {
+		ID    string `json:"id"`
+		Event string `json:"event"`
+		Data  string `json:"data"`
+	}{e.LastEventID, e.Type, e.Data})
+}

@@ -1,0 +1,111 @@
+package httpapi
+
+import (
+	"log/slog"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/hub"
+	"github.com/fanfare-hub/fanfare/internal/problem"
+	"github.com/fanfare-hub/fanfare/internal/publish"
+	"github.com/fanfare-hub/fanfare/internal/query"
+	"github.com/fanfare-hub/fanfare/internal/stream"
+)
+
+// Options set up an API. All are required.
+type Options struct {
+	Log        fanfare.Log
+	Publisher  *publish.Publisher
+	Streams    *stream.Streams
+	Problems   *problem.Writer
+	Logger     *slog.Logger
+	Lifetime   time.Duration   // of streams; 0: for ever
+	IngestIdle time.Duration   // end an NDJSON body that brings nothing for so long
+	Stopping   <-chan struct{} // closed when NDJSON bodies must come to their end
+}
+
+// API serves the native API. Its methods may be called from any goroutine.
+type API struct{ o Options }
+
+// New returns an API.
+func New(o Options) *API { return &API{o} }
+
+// The limits of a stream's parameters.
+const (
+	MaxChannels = 100
+	MaxReplay   = 100_000
+)
+
+// Stream is GET /v1/events.
+func (a *API) Stream(w http.ResponseWriter, r *http.Request) {
+	req, err := a.streamRequest(r)
+	if err != nil {
+		a.o.Problems.Write(w, r, err)
+		return
+	}
+	a.o.Streams.Serve(w, r, req)
+}
+
+func (a *API) streamRequest(r *http.Request) (req stream.Request, err error) {
+	q, err := query.Parse(r)
+	if err != nil {
+		return req, err
+	}
+	channels := q["channel"]
+	if len(channels) == 0 {
+		return req, fanfare.Invalid("channel is missing: name at least one, as in ?channel=greetings")
+	}
+	if len(channels) > MaxChannels {
+		return req, fanfare.Invalid("channel is given %d times, the limit is %d", len(channels), MaxChannels)
+	}
+	for _, text := range channels {
+		p, err := fanfare.ParsePattern(text)
+		if err != nil {
+			return req, err
+		}
+		req.Patterns = append(req.Patterns, p)
+	}
+	if req.Heartbeat, err = query.Heartbeat(q); err != nil {
+		return req, err
+	}
+	events, given, err := query.Bool(q, "heartbeatEvent")
+	if err != nil {
+		return req, err
+	}
+	if !given || events {
+		req.First, req.Farewell = stream.AppendHeartbeat, true
+	}
+	if events {
+		req.Idle = stream.IdleEvent
+	}
+	replay, err := replayStart(q.Get("replay"))
+	if err != nil {
+		return req, err
+	}
+	req.Start = query.Start(r, q)
+	if req.Start.From == hub.FromNewest {
+		req.Start = replay
+	}
+	req.Lifetime = a.o.Lifetime
+	return req, nil
+}
+
+// replayStart reads `all` or a number; "" is the newest position.
+func replayStart(text string) (hub.Start, error) {
+	switch text {
+	case "":
+		return hub.Start{}, nil
+	case "all":
+		return hub.Start{From: hub.FromAll}, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 || n > MaxReplay {
+		return hub.Start{}, fanfare.Invalid("replay must be `all` or a number from 0 to %d", MaxReplay)
+	}
+	if n == 0 {
+		return hub.Start{}, nil
+	}
+	return hub.Start{From: hub.FromLast, Last: n}, nil
+}

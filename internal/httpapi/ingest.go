@@ -1,0 +1,286 @@
+package httpapi
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/internal/publish"
+)
+
+func itoa(n int) string { return strconv.Itoa(n) }
+
+// heldAnswers is how much of the answers is held for a client that does not read them; then its body is read no further.
+const heldAnswers = 1 << 20
+
+// answerBytes is what one answer is counted as before it is known.
+const answerBytes = 64
+
+// ingest is POST /v1/events with NDJSON: an answer line for each line, in full duplex. Lines are handed to the log as they
+// come, without waiting for one another, so that many share a commit; the answers are written in the lines' order.
+func (a *API) ingest(w http.ResponseWriter, r *http.Request) {
+	if key, err := publish.HeaderKey(r); err != nil || key != "" {
+		if err == nil {
+			err = fanfare.Invalid("Idempotency-Key cannot key an NDJSON body: use the member idempotencyKey of each line")
+		}
+		a.o.Problems.Write(w, r, err)
+		return
+	}
+	rc := http.NewResponseController(w)
+	_ = rc.EnableFullDuplex() // HTTP/2 is so by itself
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Accel-Buffering", "no")
+	w.WriteHeader(http.StatusOK)
+	_ = rc.Flush()
+
+	in := &ingest{api: a, w: w, rc: rc, room: heldAnswers, ready: make(chan struct{}, 1), closed: make(chan struct{})}
+	in.freed.L = &in.mu
+	var answers sync.WaitGroup
+	answers.Go(in.writeAnswers)
+	stopped := make(chan struct{})
+	var watcher sync.WaitGroup
+	watcher.Go(func() {
+		select {
+		case <-a.o.Stopping:
+			in.stop()
+		case <-stopped:
+		}
+	})
+	in.readLines(r.Body)
+	close(stopped)
+	watcher.Wait()
+	close(in.closed)
+	answers.Wait()
+}
+
+// ingest is one NDJSON request.
+type ingest struct {
+	api *API
+	w   http.ResponseWriter // written by writeAnswers alone
+	rc  *http.ResponseController
+
+	ready  chan struct{} // one token: the first answer may be known
+	closed chan struct{} // no more lines will come
+
+	mu      sync.Mutex // guards the fields below
+	freed   sync.Cond  // room has grown, or broken is set
+	pending []*pendingAnswer
+	room    int
+	broken  bool // the client does not take answers any more
+	stopped bool
+}
+
+// pendingAnswer is an answer line, known or not.
+type pendingAnswer struct {
+	line []byte // nil until it is known
+	cost int
+}
+
+// stop makes the reader's next read fail at once.
+func (in *ingest) stop() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.stopped = true
+	_ = in.rc.SetReadDeadline(time.Unix(1, 0))
+	in.freed.Broadcast()
+}
+
+// idle puts the read deadline off, unless the hub is stopping.
+func (in *ingest) idle() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if !in.stopped {
+		_ = in.rc.SetReadDeadline(time.Now().Add(in.api.o.IngestIdle))
+	}
+}
+
+// readLines reads the body line by line until it ends, or breaks.
+func (in *ingest) readLines(body io.Reader) {
+	lines := bufio.NewReaderSize(idleReader{body, in}, 64<<10)
+	limit := in.api.o.Publisher.MaxRequestBytes
+	for n := 1; ; n++ {
+		line, err := readLine(lines, limit)
+		switch {
+		case errors.Is(err, errLineTooLong):
+			ok := in.add(n, nil, fanfare.Errorf(fanfare.CodeTooLarge, "the line is longer than %d bytes (--max-request-bytes)", limit))
+			if !ok {
+				return
+			}
+			continue
+		case err != nil && err != io.EOF:
+			in.broke(n, err)
+			return
+		}
+		if len(bytes.TrimSpace(line)) > 0 && !in.take(n, line) {
+			return
+		}
+		if err == io.EOF {
+			return
+		}
+	}
+}
+
+// broke answers for a body that did not come to its end.
+func (in *ingest) broke(n int, err error) {
+	in.mu.Lock()
+	stopped := in.stopped
+	in.mu.Unlock()
+	switch {
+	case stopped:
+		in.add(n, nil, fanfare.Unavailable("the hub is shutting down; the lines before this one are answered for", nil))
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		in.add(n, nil, fanfare.Unavailable(fmt.Sprintf("no line came for %v (--ingest-idle)", in.api.o.IngestIdle), nil))
+	}
+}
+
+type idleReader struct {
+	r  io.Reader
+	in *ingest
+}
+
+func (r idleReader) Read(p []byte) (int, error) {
+	r.in.idle()
+	return r.r.Read(p)
+}
+
+var errLineTooLong = errors.New("line too long")
+
+// readLine reads a line without its end. One that is too long is read to its end and thrown away.
+func readLine(r *bufio.Reader, limit int) ([]byte, error) {
+	var line []byte
+	for {
+		piece, err := r.ReadSlice('\n')
+		if len(line)+len(piece) > limit+1 {
+			for err == bufio.ErrBufferFull {
+				_, err = r.ReadSlice('\n')
+			}
+			if err != nil && err != io.EOF {
+				return nil, err
+			}
+			return nil, errLineTooLong
+		}
+		line = append(line, piece...)
+		if err == bufio.ErrBufferFull {
+			continue
+		}
+		return bytes.TrimSuffix(bytes.TrimSuffix(line, []byte("\n")), []byte("\r")), err
+	}
+}
+
+// take hands one line to the log; false when the request is over.
+func (in *ingest) take(n int, line []byte) bool {
+	o, err := publish.ParseObject(line)
+	if err != nil {
+		return in.add(n, nil, err)
+	}
+	b, err := in.api.batch([]publish.Object{o}, "", false)
+	return in.add(n, b, err)
+}
+
+// add queues line n's answer, and hands b to the log. It waits while too much is held; false when the client is gone.
+func (in *ingest) add(n int, b *fanfare.Batch, err error) bool {
+	p := &pendingAnswer{cost: answerBytes}
+	if err != nil {
+		p.line = in.problem(n, err)
+		p.cost = len(p.line)
+	}
+	in.mu.Lock()
+	for in.room < p.cost && !in.broken && !(in.stopped && b != nil) {
+		in.freed.Wait()
+	}
+	if in.broken || (in.stopped && b != nil) {
+		in.mu.Unlock()
+		return false
+	}
+	in.room -= p.cost
+	in.pending = append(in.pending, p)
+	in.mu.Unlock()
+	if b == nil {
+		in.signal()
+		return true
+	}
+	in.api.o.Publisher.Log.Append(b, func(receipt fanfare.Receipt, err error) {
+		var line []byte
+		if err != nil {
+			line = in.problem(n, err)
+		} else {
+			line = append(receipt.Positions[0].Append([]byte(`{"id":"`)), "\"}\n"...)
+		}
+		in.mu.Lock()
+		p.line = line
+		in.mu.Unlock()
+		in.signal()
+	})
+	return true
+}
+
+func (in *ingest) problem(n int, err error) []byte {
+	d, _ := in.api.o.Problems.Document(err)
+	d.Line = n
+	line, _ := json.Marshal(d)
+	return append(line, '\n')
+}
+
+func (in *ingest) signal() {
+	select {
+	case in.ready <- struct{}{}:
+	default:
+	}
+}
+
+// writeAnswers writes the known answers at the front of the queue, until no line is left and none will come.
+func (in *ingest) writeAnswers() {
+	closed := in.closed
+	for {
+		out, left := in.known()
+		if len(out) > 0 {
+			_ = in.rc.SetWriteDeadline(time.Now().Add(time.Minute))
+			_, err := in.w.Write(out)
+			if err == nil {
+				err = in.rc.Flush()
+			}
+			if err != nil {
+				in.mu.Lock()
+				in.broken = true
+				in.freed.Broadcast()
+				in.mu.Unlock()
+			}
+			continue
+		}
+		if closed == nil && left == 0 {
+			return
+		}
+		select {
+		case <-in.ready:
+		case <-closed:
+			closed = nil
+		}
+	}
+}
+
+// known takes the answers that are known off the front.
+func (in *ingest) known() (out []byte, left int) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	n := 0
+	for n < len(in.pending) && in.pending[n].line != nil {
+		out = append(out, in.pending[n].line...)
+		in.room += in.pending[n].cost
+		n++
+	}
+	if n > 0 {
+		in.pending = append(in.pending[:0:0], in.pending[n:]...)
+		in.freed.Broadcast()
+	}
+	return out, len(in.pending)
+}

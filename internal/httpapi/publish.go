@@ -1,0 +1,202 @@
+package httpapi
+
+import (
+	"encoding/json"
+	"mime"
+	"net/http"
+	"net/url"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/internal/publish"
+	"github.com/fanfare-hub/fanfare/internal/query"
+)
+
+// MaxArray is how many events one JSON array may have.
+const MaxArray = 1000
+
+// anonymous is the principal of idempotency keys while nobody has to say who they are.
+const anonymous = ""
+
+// Publish is POST /v1/events: one event, an array, or NDJSON.
+func (a *API) Publish(w http.ResponseWriter, r *http.Request) {
+	if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind == "application/x-ndjson" {
+		a.ingest(w, r)
+		return
+	}
+	header, err := publish.HeaderKey(r)
+	if err != nil {
+		a.o.Problems.Write(w, r, err)
+		return
+	}
+	body, err := publish.Body(w, r, a.o.Publisher.MaxRequestBytes, "--max-request-bytes")
+	if err != nil {
+		a.o.Problems.Write(w, r, err)
+		return
+	}
+	objects, array, err := publish.ParseObjects(body, MaxArray)
+	if err == nil {
+		var b *fanfare.Batch
+		if b, err = a.batch(objects, header, array); err == nil {
+			a.answer(w, r, b, array)
+			return
+		}
+	}
+	a.o.Problems.Write(w, r, err)
+}
+
+// batch makes a batch of a body's objects. On an array the header keys the batch as a whole.
+func (a *API) batch(objects []publish.Object, header string, array bool) (*fanfare.Batch, error) {
+	b := &fanfare.Batch{Events: make([]fanfare.Event, 0, len(objects))}
+	var parts []string
+	for i, o := range objects {
+		e, member, err := a.event(o)
+		if err == nil && member != "" && header != "" && member != header {
+			err = fanfare.Invalid("idempotencyKey %q and the header Idempotency-Key %q differ", member, header)
+		}
+		if err != nil {
+			return nil, nameItem(err, i, array)
+		}
+		b.Events = append(b.Events, e)
+		fields := []string{e.Channel.String(), e.Type.String(), e.Data}
+		switch {
+		case array && header != "":
+			parts = append(parts, fields...)
+		case header != "" || member != "":
+			if b.Keys == nil {
+				b.Keys = make([]fanfare.Key, len(objects))
+			}
+			if member == "" {
+				member = header
+			}
+			b.Keys[i] = publish.Key(anonymous, e.Channel, member, fields...)
+		}
+	}
+	if array && header != "" {
+		b.Key = fanfare.Key{Scope: anonymous + "\x00\x00array", Text: header, Fingerprint: publish.Fingerprint(parts...)}
+	}
+	return b, nil
+}
+
+func nameItem(err error, i int, array bool) error {
+	if e, ok := err.(*fanfare.Error); ok && array {
+		named := *e
+		named.Detail = "event " + itoa(i) + " of the array: " + e.Detail
+		return &named
+	}
+	return err
+}
+
+// event reads one event object, and its idempotencyKey.
+func (a *API) event(o publish.Object) (e fanfare.Event, key string, err error) {
+	name, err := o.Text("channel")
+	if err != nil {
+		return e, "", err
+	}
+	if name == "" && !o.Has("channel") {
+		return e, "", fanfare.Invalid("channel is missing")
+	}
+	if e.Channel, err = publish.Channel(name); err != nil {
+		return e, "", err
+	}
+	kind, err := o.Text("event")
+	if err != nil {
+		return e, "", err
+	}
+	if e.Type, err = fanfare.ParseEventType(kind); err != nil {
+		return e, "", err
+	}
+	if e.Data, err = o.Data("data"); err != nil {
+		return e, "", err
+	}
+	if err = a.o.Publisher.CheckData(e.Channel, e.Data); err != nil {
+		return e, "", err
+	}
+	key, err = o.IdempotencyKey()
+	return e, key, err
+}
+
+func (a *API) answer(w http.ResponseWriter, r *http.Request, b *fanfare.Batch, array bool) {
+	receipt, err := a.o.Publisher.Publish(b)
+	if err != nil {
+		a.o.Problems.Write(w, r, err)
+		return
+	}
+	if !array {
+		publish.WriteJSON(w, r, publish.Status(w, receipt), []byte(`{"id":"`+receipt.Positions[0].String()+`"}`))
+		return
+	}
+	body := append(make([]byte, 0, 16*len(receipt.Positions)+16), `{"ids":[`...)
+	for i, p := range receipt.Positions {
+		if i > 0 {
+			body = append(body, ',')
+		}
+		body = append(body, '"')
+		body = append(p.Append(body), '"')
+	}
+	publish.WriteJSON(w, r, publish.Status(w, receipt), append(body, "]}"...))
+}
+
+// PublishTo is POST /v1/channels/{channel…}: the body is the data. escaped is what stands after the prefix in the escaped
+// path; it is unescaped once and not cleaned, since "//" and ".." are other channels and no detours.
+func (a *API) PublishTo(w http.ResponseWriter, r *http.Request, escaped string) {
+	b, err := a.rawBatch(w, r, escaped)
+	if err != nil {
+		a.o.Problems.Write(w, r, err)
+		return
+	}
+	a.answer(w, r, b, false)
+}
+
+func (a *API) rawBatch(w http.ResponseWriter, r *http.Request, escaped string) (*fanfare.Batch, error) {
+	name, err := url.PathUnescape(escaped)
+	if err != nil {
+		return nil, fanfare.Invalid("channel: the path is not escaped correctly")
+	}
+	c, err := publish.Channel(name)
+	if err != nil {
+		return nil, err
+	}
+	q, err := query.Parse(r)
+	if err != nil {
+		return nil, err
+	}
+	kind, err := fanfare.ParseEventType(q.Get("event"))
+	if err != nil {
+		return nil, err
+	}
+	key, err := publish.HeaderKey(r)
+	if err != nil {
+		return nil, err
+	}
+	limit, flag := a.o.Publisher.MaxEventBytes, "--max-event-bytes"
+	if a.o.Publisher.MaxRequestBytes < limit {
+		limit, flag = a.o.Publisher.MaxRequestBytes, "--max-request-bytes"
+	}
+	body, err := publish.Body(w, r, limit, flag)
+	if err != nil {
+		return nil, err
+	}
+	if !utf8.Valid(body) {
+		return nil, fanfare.Invalid("the body is not valid UTF-8")
+	}
+	e := fanfare.Event{Channel: c, Type: kind, Data: string(body)}
+	if err := a.o.Publisher.CheckData(c, e.Data); err != nil {
+		return nil, err
+	}
+	b := &fanfare.Batch{Events: []fanfare.Event{e}}
+	if key != "" {
+		b.Keys = []fanfare.Key{publish.Key(anonymous, c, key, c.String(), kind.String(), e.Data)}
+	}
+	return b, nil
+}
+
+// jsonText makes a JSON string without HTML escapes.
+func jsonText(s string) []byte {
+	var b strings.Builder
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	_ = enc.Encode(s)
+	return []byte(strings.TrimSuffix(b.String(), "\n"))
+}

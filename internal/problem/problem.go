@@ -1,0 +1,105 @@
+// Package problem answers HTTP requests that fail: RFC 9457 problem documents with a stable code.
+package problem
+
+import (
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/fanfare-hub/fanfare"
+)
+
+// statuses is the one table from code to status.
+var statuses = map[fanfare.Code]int{
+	fanfare.CodeInvalid:          http.StatusBadRequest,
+	fanfare.CodeUnauthenticated:  http.StatusUnauthorized,
+	fanfare.CodeForbidden:        http.StatusForbidden,
+	fanfare.CodeNotFound:         http.StatusNotFound,
+	fanfare.CodeMethodNotAllowed: http.StatusMethodNotAllowed,
+	fanfare.CodeConflict:         http.StatusConflict,
+	fanfare.CodeTooLarge:         http.StatusRequestEntityTooLarge,
+	fanfare.CodeRateLimited:      http.StatusTooManyRequests,
+	fanfare.CodeOverloaded:       http.StatusServiceUnavailable,
+	fanfare.CodeUnavailable:      http.StatusServiceUnavailable,
+	fanfare.CodeInternal:         http.StatusInternalServerError,
+}
+
+// Document is a problem document.
+type Document struct {
+	Title  string       `json:"title"`
+	Status int          `json:"status"`
+	Code   fanfare.Code `json:"code"`
+	Detail string       `json:"detail"`
+	Line   int          `json:"line,omitempty"` // of an NDJSON body, counted from 1
+}
+
+// Writer writes problem documents and counts them. Its methods may be called from any goroutine.
+type Writer struct {
+	logger *slog.Logger
+	counts map[fanfare.Code]*atomic.Uint64 // fixed keys
+}
+
+// NewWriter returns a Writer that logs what the public may not see.
+func NewWriter(logger *slog.Logger) *Writer {
+	w := &Writer{logger: logger, counts: map[fanfare.Code]*atomic.Uint64{}}
+	for code := range statuses {
+		w.counts[code] = new(atomic.Uint64)
+	}
+	return w
+}
+
+// Counts returns how many requests were refused, by code.
+func (p *Writer) Counts() map[fanfare.Code]uint64 {
+	counts := make(map[fanfare.Code]uint64, len(p.counts))
+	for code, n := range p.counts {
+		counts[code] = n.Load()
+	}
+	return counts
+}
+
+// Document makes the document of err, and counts it. An error that is not a *fanfare.Error is internal: its text is
+// logged and not shown.
+func (p *Writer) Document(err error) (d Document, retryAfter time.Duration) {
+	public, ok := errors.AsType[*fanfare.Error](err)
+	if !ok {
+		public = &fanfare.Error{Code: fanfare.CodeInternal, Detail: "something went wrong in the hub; its log says more", Err: err}
+	}
+	if public.Code == fanfare.CodeInternal {
+		p.logger.Error("internal error", slog.Any("err", err))
+	}
+	if n := p.counts[public.Code]; n != nil {
+		n.Add(1)
+	}
+	status := statuses[public.Code]
+	d = Document{Title: http.StatusText(status), Status: status, Code: public.Code, Detail: public.Detail}
+	retryAfter = public.RetryAfter
+	if retryAfter == 0 && (status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests) {
+		retryAfter = 2 * time.Second
+	}
+	return d, retryAfter
+}
+
+// Write answers r with err. The caller has written nothing yet, and sets Allow for CodeMethodNotAllowed.
+func (p *Writer) Write(w http.ResponseWriter, r *http.Request, err error) {
+	d, retryAfter := p.Document(err)
+	body, merr := json.Marshal(d)
+	if merr != nil {
+		body = []byte(`{"title":"Internal Server Error","status":500,"code":"internal","detail":""}`)
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/problem+json")
+	h.Set("Cache-Control", "no-store")
+	if retryAfter > 0 {
+		h.Set("Retry-After", strconv.Itoa(int((retryAfter+time.Second-1)/time.Second)))
+	}
+	body = append(body, '\n')
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(d.Status)
+	if r.Method != http.MethodHead {
+		_, _ = w.Write(body)
+	}
+}

@@ -1,0 +1,188 @@
+// Package publish is what all adapters share on the way in: reading bodies within limits, idempotency keys, and the wait for
+// the log's answer.
+package publish
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"sync"
+
+	"github.com/fanfare-hub/fanfare"
+)
+
+// Publisher puts batches into the log. Its methods may be called from any goroutine.
+type Publisher struct {
+	Log             fanfare.Log
+	MaxEventBytes   int
+	MaxRequestBytes int
+	Logger          *slog.Logger
+
+	mu     sync.Mutex
+	warned map[fanfare.Channel]bool // of large data; guarded by mu
+}
+
+type answer struct {
+	receipt fanfare.Receipt
+	err     error
+}
+
+// Publish appends b and waits for the answer. It does not end when the client goes: once a body has come, storing it does
+// not depend on who listens to the answer. The log answers within its limit for slow commits.
+func (p *Publisher) Publish(b *fanfare.Batch) (fanfare.Receipt, error) {
+	done := make(chan answer, 1)
+	p.Log.Append(b, func(r fanfare.Receipt, err error) { done <- answer{r, err} })
+	a := <-done
+	return a.receipt, a.err
+}
+
+// Channel parses the name of a channel that somebody outside wants to publish to.
+func Channel(name string) (fanfare.Channel, error) {
+	c, err := fanfare.ParseChannel(name)
+	if err == nil && c.Reserved() {
+		err = fanfare.Errorf(fanfare.CodeForbidden, "channel %q begins with '$': such channels are the hub's own", name)
+	}
+	return c, err
+}
+
+// largeData is where two known Go clients begin to loop for ever, because they read lines into 64 KiB.
+const largeData = 64 << 10
+
+// CheckData holds data against the limit, and warns once per channel of what some clients cannot read.
+func (p *Publisher) CheckData(c fanfare.Channel, data string) error {
+	if len(data) > p.MaxEventBytes {
+		return fanfare.Errorf(fanfare.CodeTooLarge, "data is %d bytes, the limit is %d (--max-event-bytes)", len(data), p.MaxEventBytes)
+	}
+	if len(data) > largeData {
+		p.warnOnce(c, len(data))
+	}
+	return nil
+}
+
+func (p *Publisher) warnOnce(c fanfare.Channel, n int) {
+	const most = 1000 // channels to remember
+	p.mu.Lock()
+	seen := p.warned[c] || len(p.warned) >= most
+	if !seen {
+		if p.warned == nil {
+			p.warned = map[fanfare.Channel]bool{}
+		}
+		p.warned[c] = true
+	}
+	p.mu.Unlock()
+	if !seen {
+		p.Logger.Warn("an event is larger than 64 KiB: some SSE clients cannot read such lines",
+			slog.String("channel", c.String()), slog.Int("bytes", n))
+	}
+}
+
+// Body reads a request's body of at most limit bytes; flag names the limit. A body that says it is larger is refused
+// before it is read.
+func Body(w http.ResponseWriter, r *http.Request, limit int, flag string) ([]byte, error) {
+	if r.ContentLength > int64(limit) {
+		return nil, tooLarge(limit, flag)
+	}
+	var body []byte
+	if r.ContentLength > 0 {
+		body = make([]byte, 0, r.ContentLength+1)
+	}
+	in := http.MaxBytesReader(w, r.Body, int64(limit))
+	for {
+		if len(body) == cap(body) {
+			body = append(body, 0)[:len(body)]
+		}
+		n, err := in.Read(body[len(body):cap(body)])
+		body = body[:len(body)+n]
+		if err == io.EOF {
+			return body, nil
+		}
+		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+			return nil, tooLarge(limit, flag)
+		}
+		if err != nil {
+			return nil, &fanfare.Error{Code: fanfare.CodeInvalid, Detail: "the body ended early", Err: err}
+		}
+	}
+}
+
+func tooLarge(limit int, flag string) error {
+	return fanfare.Errorf(fanfare.CodeTooLarge, "the body is larger than %d bytes (%s)", limit, flag)
+}
+
+// HeaderKey returns the Idempotency-Key header, "" when there is none.
+func HeaderKey(r *http.Request) (string, error) {
+	values := r.Header.Values("Idempotency-Key")
+	if len(values) == 0 {
+		return "", nil
+	}
+	for _, v := range values {
+		if v != values[0] {
+			return "", fanfare.Invalid("Idempotency-Key is given %d times", len(values))
+		}
+	}
+	return values[0], CheckKey("Idempotency-Key", values[0])
+}
+
+// MaxKeyBytes is the longest idempotency key.
+const MaxKeyBytes = 128
+
+// CheckKey checks an idempotency key: 1 to MaxKeyBytes of printable ASCII.
+func CheckKey(what, key string) error {
+	if key == "" || len(key) > MaxKeyBytes {
+		return fanfare.Invalid("%s must have 1 to %d characters", what, MaxKeyBytes)
+	}
+	for i := range len(key) {
+		if key[i] < 0x20 || key[i] > 0x7e {
+			return fanfare.Invalid("%s must be printable ASCII", what)
+		}
+	}
+	return nil
+}
+
+// Key makes the idempotency key of one event: its scope is who publishes, where. While nobody has to say who they are,
+// everybody is the same principal.
+func Key(principal string, c fanfare.Channel, text string, parts ...string) fanfare.Key {
+	if text == "" {
+		return fanfare.Key{}
+	}
+	return fanfare.Key{Scope: principal + "\x00" + c.String(), Text: text, Fingerprint: Fingerprint(parts...)}
+}
+
+// Fingerprint tells whether two requests under one key ask for the same.
+func Fingerprint(parts ...string) (sum [16]byte) {
+	h := sha256.New()
+	var n [8]byte
+	for _, part := range parts {
+		binary.LittleEndian.PutUint64(n[:], uint64(len(part)))
+		_, _ = h.Write(n[:])
+		_, _ = io.WriteString(h, part)
+	}
+	copy(sum[:], h.Sum(nil))
+	return sum
+}
+
+// WriteJSON answers with a JSON text that the caller has made.
+func WriteJSON(w http.ResponseWriter, r *http.Request, status int, body []byte) {
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-store")
+	body = append(body, '\n')
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(status)
+	if r.Method != http.MethodHead {
+		_, _ = w.Write(body)
+	}
+}
+
+// Status is 201 for what was stored now, and 200, with Idempotent-Replayed, for what had been stored before.
+func Status(w http.ResponseWriter, receipt fanfare.Receipt) int {
+	if receipt.Replayed {
+		w.Header().Set("Idempotent-Replayed", "true")
+		return http.StatusOK
+	}
+	return http.StatusCreated
+}

@@ -1,0 +1,69 @@
+// Package query reads the parameters that all adapters share.
+package query
+
+import (
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/hub"
+)
+
+// Parse reads the query string; one that cannot be decoded is CodeInvalid.
+func Parse(r *http.Request) (url.Values, error) {
+	q, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, &fanfare.Error{Code: fanfare.CodeInvalid, Detail: "the query string is malformed", Err: err}
+	}
+	return q, nil
+}
+
+// olderConnectedID is the id that the older system gave its CONNECTED event: no position.
+const olderConnectedID = "conn"
+
+// Start reads where a client wants to carry on: the header Last-Event-ID, else one of the query parameters that clients
+// which cannot send it use. The header wins even when it is garbage; an empty value is none.
+func Start(r *http.Request, q url.Values) hub.Start {
+	text := r.Header.Get("Last-Event-ID")
+	for _, name := range []string{"lastEventId", "last_event_id", "lastEventID"} {
+		if text == "" {
+			text = q.Get(name)
+		}
+	}
+	if text == "" || text == olderConnectedID {
+		return hub.Start{}
+	}
+	after, err := fanfare.ParsePosition(text)
+	if err != nil {
+		return hub.Start{From: hub.FromUnknown, Requested: text}
+	}
+	return hub.Start{From: hub.FromAfter, After: after}
+}
+
+// Heartbeat reads heartbeat=1…60, in seconds; 0 when it is not given.
+func Heartbeat(q url.Values) (time.Duration, error) {
+	if !q.Has("heartbeat") {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(q.Get("heartbeat"))
+	if err != nil || n < 1 || n > 60 {
+		return 0, fanfare.Invalid("heartbeat must be a whole number of seconds from 1 to 60")
+	}
+	return time.Duration(n) * time.Second, nil
+}
+
+// Bool reads `true` or `false`, and whether it was given.
+func Bool(q url.Values, name string) (value, given bool, err error) {
+	if !q.Has(name) {
+		return false, false, nil
+	}
+	switch q.Get(name) {
+	case "true":
+		return true, true, nil
+	case "false":
+		return false, true, nil
+	}
+	return false, true, fanfare.Invalid("%s must be true or false", name)
+}

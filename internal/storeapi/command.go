@@ -1,0 +1,210 @@
+package storeapi
+
+import (
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/internal/publish"
+)
+
+// eventType is the SSE type of everything on a store stream but heartbeats and gaps.
+const eventType = "sse"
+
+// anonymous is the principal of idempotency keys while nobody has to say who they are.
+const anonymous = ""
+
+// command is what goes to the PCs, member for member what the older system sent.
+type command struct {
+	EventType     string `json:"eventType"`
+	Username      string `json:"username"`
+	ReferenceType string `json:"referenceType"`
+	ReferenceID   string `json:"referenceId"`
+	Data          string `json:"data"` // a JSON text: commandData
+	IsBroadcast   bool   `json:"isBroadcast"`
+}
+
+type commandData struct {
+	StoreID  string `json:"storeId"`
+	ObjectID string `json:"objectId"`
+	Event    string `json:"event"`
+}
+
+// async counts publishes that were answered before they were stored.
+type async struct {
+	failed atomic.Uint64
+}
+
+// AsyncFailed is how many publishes were answered 202 and then could not be stored.
+func (a *API) AsyncFailed() uint64 { return a.async.failed.Load() }
+
+// SendToPC is POST /v1/stores/{S}/pcs/{P}/events; the ids are as they stand in the escaped path.
+func (a *API) SendToPC(w http.ResponseWriter, r *http.Request, store, pc string) {
+	s, err := pathID("storeId", store)
+	var p string
+	if err == nil {
+		p, err = pathID("pcId", pc)
+	}
+	a.send(w, r, "stores/"+s+"/pcs/"+p, s, s+"#"+p, false, err)
+}
+
+// SendToStore is POST /v1/stores/{S}/events.
+func (a *API) SendToStore(w http.ResponseWriter, r *http.Request, store string) {
+	s, err := pathID("storeId", store)
+	a.send(w, r, "stores/"+s, s, s, true, err)
+}
+
+// SendToAll is POST /v1/stores/events.
+func (a *API) SendToAll(w http.ResponseWriter, r *http.Request) {
+	a.send(w, r, "stores", "", "", true, nil)
+}
+
+func (a *API) send(w http.ResponseWriter, r *http.Request, channel, store, username string, broadcast bool, err error) {
+	if err == nil {
+		var b *fanfare.Batch
+		var reference string
+		b, reference, err = a.batch(w, r, channel, store, username, broadcast)
+		if err == nil && b.Keys == nil && prefersAsync(r) {
+			err = a.enqueue(b, reference)
+			if err == nil {
+				w.Header().Set("Preference-Applied", "respond-async")
+				publish.WriteJSON(w, r, http.StatusAccepted, []byte(`{"referenceId":"`+reference+`"}`))
+				return
+			}
+		} else if err == nil {
+			var receipt fanfare.Receipt
+			if receipt, err = a.o.Publisher.Publish(b); err == nil {
+				if receipt.Replayed {
+					reference = receipt.Note
+				}
+				publish.WriteJSON(w, r, publish.Status(w, receipt),
+					[]byte(`{"id":"`+receipt.Positions[0].String()+`","referenceId":"`+reference+`"}`))
+				return
+			}
+		}
+	}
+	a.o.Problems.Write(w, r, err)
+}
+
+// batch reads the body and makes the event.
+func (a *API) batch(w http.ResponseWriter, r *http.Request, channel, store, username string, broadcast bool) (*fanfare.Batch, string, error) {
+	key, err := publish.HeaderKey(r)
+	if err != nil {
+		return nil, "", err
+	}
+	body, err := publish.Body(w, r, a.o.Publisher.MaxRequestBytes, "--max-request-bytes")
+	if err != nil {
+		return nil, "", err
+	}
+	o, err := publish.ParseObject(body)
+	if err != nil {
+		return nil, "", err
+	}
+	member, err := o.IdempotencyKey()
+	if err != nil {
+		return nil, "", err
+	}
+	if key != "" && member != "" && key != member {
+		return nil, "", fanfare.Invalid("idempotencyKey %q and the header Idempotency-Key %q differ", member, key)
+	}
+	if key == "" {
+		key = member
+	}
+	cmd, parts, err := readCommand(o, store, username, broadcast)
+	if err != nil {
+		return nil, "", err
+	}
+	cmd.ReferenceID = a.tsids.next()
+	c, err := publish.Channel(channel)
+	if err != nil {
+		return nil, "", err
+	}
+	kind, err := fanfare.ParseEventType(eventType)
+	if err != nil {
+		return nil, "", err
+	}
+	e := fanfare.Event{Channel: c, Type: kind, Data: marshal(cmd)}
+	if err := a.o.Publisher.CheckData(c, e.Data); err != nil {
+		return nil, "", err
+	}
+	b := &fanfare.Batch{Events: []fanfare.Event{e}}
+	if key != "" {
+		k := publish.Key(anonymous, c, key, parts...)
+		k.Note = cmd.ReferenceID
+		b.Keys = []fanfare.Key{k}
+	}
+	return b, cmd.ReferenceID, nil
+}
+
+func readCommand(o publish.Object, store, username string, broadcast bool) (cmd command, parts []string, err error) {
+	texts := map[string]string{}
+	for _, name := range []string{"objectId", "event", "eventType", "referenceType"} {
+		if texts[name], err = o.Text(name); err != nil {
+			return cmd, nil, err
+		}
+	}
+	if texts["event"] == "" {
+		return cmd, nil, fanfare.Invalid("event is missing: name the command, such as REBOOT")
+	}
+	if texts["eventType"] == "" {
+		texts["eventType"] = "COMMAND"
+	}
+	if texts["referenceType"] == "" {
+		texts["referenceType"] = "ON"
+	}
+	cmd = command{
+		EventType: texts["eventType"], Username: username, ReferenceType: texts["referenceType"], IsBroadcast: broadcast,
+		Data: marshal(commandData{StoreID: store, ObjectID: texts["objectId"], Event: texts["event"]}),
+	}
+	return cmd, []string{"store", cmd.EventType, cmd.ReferenceType, cmd.Data}, nil
+}
+
+// marshal makes JSON without HTML escapes. U+2028 and U+2029 are escaped, because one Python client splits lines there.
+func marshal(v any) string {
+	var b strings.Builder
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	_ = enc.Encode(v) // strings and a bool cannot fail
+	return strings.TrimSuffix(b.String(), "\n")
+}
+
+// prefersAsync reads `Prefer: respond-async` (RFC 7240).
+func prefersAsync(r *http.Request) bool {
+	for _, header := range r.Header.Values("Prefer") {
+		for _, preference := range strings.Split(header, ",") {
+			name, _, _ := strings.Cut(preference, ";")
+			name, _, _ = strings.Cut(name, "=")
+			if strings.EqualFold(strings.TrimSpace(name), "respond-async") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// enqueue hands b to the log and does not wait for it. What the log refuses at once is an error; what fails later is
+// logged and counted.
+func (a *API) enqueue(b *fanfare.Batch, reference string) error {
+	var mu sync.Mutex
+	var answered bool
+	var refused error
+	a.o.Log.Append(b, func(_ fanfare.Receipt, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if err == nil || !answered {
+			refused = err // the log refuses from within Append
+			return
+		}
+		a.async.failed.Add(1)
+		a.o.Logger.Error("a command that was answered 202 could not be stored",
+			slog.String("referenceId", reference), slog.Any("err", err))
+	})
+	mu.Lock()
+	defer mu.Unlock()
+	answered = true
+	return refused
+}

@@ -1,0 +1,74 @@
+package stream
+
+import (
+	"errors"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/fanfare-hub/fanfare/hub"
+)
+
+// plain writes through net/http: TLS, HTTP/2, and writers that cannot be taken over.
+type plain struct {
+	w     http.ResponseWriter
+	rc    *http.ResponseController
+	done  <-chan struct{}
+	stall time.Duration
+}
+
+func newPlain(w http.ResponseWriter, r *http.Request, stall time.Duration) *plain {
+	return &plain{w: w, rc: http.NewResponseController(w), done: r.Context().Done(), stall: stall}
+}
+
+func (p *plain) gone() <-chan struct{}                   { return p.done }
+func (p *plain) halfClosed() <-chan struct{}             { return nil }
+func (p *plain) sentBytes() (int64, bool)                { return 0, false }
+func (p *plain) progress() (int64, int64, bool)          { return 0, 0, false }
+func (p *plain) end() error                              { return nil } // net/http ends the body when the handler returns
+func (p *plain) close()                                  { _ = p.rc.SetWriteDeadline(time.Time{}) }
+func (p *plain) begin(_ http.Header, first []byte) error { return p.bytes(first) }
+
+func (p *plain) bytes(b []byte) error {
+	if err := p.piece(b); err != nil {
+		return err
+	}
+	return p.flush()
+}
+
+func (p *plain) frames(frames []hub.Frame) error {
+	for i := range frames {
+		if err := p.piece(frames[i].Body); err != nil {
+			return err
+		}
+	}
+	return p.flush()
+}
+
+// piece writes in pieces with a deadline each, so that a slow peer is not taken for a stalled one.
+func (p *plain) piece(b []byte) error {
+	const most = 8 << 10
+	for len(b) > 0 {
+		n := min(most, len(b))
+		_ = p.rc.SetWriteDeadline(time.Now().Add(p.stall)) // not supported by recorders
+		if _, err := p.w.Write(b[:n]); err != nil {
+			return wireError(err)
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+func (p *plain) flush() error {
+	if err := p.rc.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return wireError(err)
+	}
+	return nil
+}
+
+func wireError(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return errStalled
+	}
+	return errGone
+}

@@ -1,0 +1,235 @@
+package stream
+
+import (
+	"log/slog"
+	"math/rand/v2"
+	"mime"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/hub"
+	"github.com/fanfare-hub/fanfare/internal/problem"
+	"github.com/fanfare-hub/fanfare/sse"
+)
+
+// Options set up Streams. All fields but those with a default are required.
+type Options struct {
+	Hub           *hub.Hub
+	Problems      *problem.Writer
+	Logger        *slog.Logger
+	Heartbeat     time.Duration // sign of life after so much idle time
+	MaxPerAddress int           // streams of one remote address; 0: no limit; loopback is not counted
+	BareType      bool          // send the content type without charset
+	StallLimit    time.Duration // end a stream whose peer takes nothing for so long; default 30 s
+}
+
+// EndReason says why a stream ended; it is a metric's label.
+type EndReason string
+
+// The reasons.
+const (
+	EndLifetime EndReason = "lifetime" // its time was over
+	EndDrain    EndReason = "drain"    // the hub shuts down
+	EndGone     EndReason = "gone"     // the peer closed the connection, or vanished
+	EndStalled  EndReason = "stalled"  // the peer took nothing for StallLimit
+	EndFlood    EndReason = "flood"    // the peer kept sending bytes after its request
+	EndFailed   EndReason = "failed"   // the stream could not be begun
+)
+
+// EndReasons lists them.
+var EndReasons = []EndReason{EndLifetime, EndDrain, EndGone, EndStalled, EndFlood, EndFailed}
+
+// Streams serves streams. Its methods may be called from any goroutine.
+type Streams struct {
+	o Options
+
+	opened  atomic.Uint64
+	refused atomic.Uint64
+	ended   map[EndReason]*atomic.Uint64 // fixed keys
+
+	mu        sync.Mutex // guards addresses
+	addresses map[string]int
+
+	running sync.WaitGroup
+}
+
+// New returns Streams.
+func New(o Options) *Streams {
+	if o.StallLimit == 0 {
+		o.StallLimit = 30 * time.Second
+	}
+	s := &Streams{o: o, addresses: map[string]int{}, ended: map[EndReason]*atomic.Uint64{}}
+	for _, reason := range EndReasons {
+		s.ended[reason] = new(atomic.Uint64)
+	}
+	return s
+}
+
+// Wait waits until all streams have ended, to the last byte.
+func (s *Streams) Wait() { s.running.Wait() }
+
+// Stats are counts since New.
+type Stats struct {
+	Opened  uint64
+	Refused uint64 // no room, draining, or the log could not be read
+	Ended   map[EndReason]uint64
+}
+
+// Stats returns the counts.
+func (s *Streams) Stats() Stats {
+	st := Stats{Opened: s.opened.Load(), Refused: s.refused.Load(), Ended: map[EndReason]uint64{}}
+	for reason, n := range s.ended {
+		st.Ended[reason] = n.Load()
+	}
+	return st
+}
+
+// Idle says what an idle stream sends.
+type Idle int
+
+// The signs of life.
+const (
+	IdleComment Idle = iota // the comment line ":"
+	IdleEvent               // `event: heartbeat` with the position
+)
+
+// Request is what an adapter asks Streams to serve.
+type Request struct {
+	Patterns  []fanfare.Pattern
+	Start     hub.Start
+	First     func(dst []byte, id string) []byte // appends the first event; nil: none
+	Idle      Idle
+	Heartbeat time.Duration // overrides Options.Heartbeat when set
+	Lifetime  time.Duration // 0: for ever; jittered down by up to a tenth
+	Farewell  bool          // tell the position once more, in a heartbeat event, when the hub ends the stream
+	Pause     bool          // wait 1 to 3 s before refusing a client that would come back at once
+	Watch     Watcher       // may be nil
+}
+
+// Watcher hears of one stream, from the stream's goroutine; its methods must not block.
+type Watcher interface {
+	Opened(*Live) // before the first byte
+	Changed()     // events were sent, or the stream has ended
+}
+
+// Serve answers r with a stream and returns when it has ended. For HEAD it answers with the head alone.
+func (s *Streams) Serve(w http.ResponseWriter, r *http.Request, req Request) {
+	if r.Method == http.MethodHead {
+		s.setHeader(w.Header())
+		w.WriteHeader(http.StatusOK)
+		return
+	}
+	s.running.Add(1)
+	defer s.running.Done()
+	address, err := s.admit(r)
+	if err != nil {
+		s.Refuse(w, r, req, err)
+		return
+	}
+	defer s.release(address)
+	st := newStream(s, req)
+	sub, opening, err := s.o.Hub.Subscribe(r.Context(), req.Patterns, req.Start, st)
+	if err != nil {
+		s.Refuse(w, r, req, err)
+		return
+	}
+	defer sub.Close()
+	s.opened.Add(1)
+	reason := st.serve(w, r, sub, opening)
+	s.ended[reason].Add(1)
+	s.o.Logger.Debug("stream ended", slog.String("reason", string(reason)), slog.String("remote", r.RemoteAddr))
+}
+
+func (s *Streams) setHeader(h http.Header) {
+	contentType := sse.MediaType + "; charset=utf-8"
+	if s.o.BareType {
+		contentType = sse.MediaType
+	}
+	h.Set("Content-Type", contentType)
+	h.Set("Cache-Control", "no-cache, no-transform")
+	h.Set("X-Accel-Buffering", "no")
+}
+
+// Refuse answers a stream for which there is no room, or no log. An EventSource would stop for good at a 503, so it gets an
+// empty stream that tells it when to come back.
+func (s *Streams) Refuse(w http.ResponseWriter, r *http.Request, req Request, err error) {
+	s.refused.Add(1)
+	if code := fanfare.CodeOf(err); code != fanfare.CodeOverloaded && code != fanfare.CodeUnavailable {
+		s.o.Problems.Write(w, r, err)
+		return
+	}
+	if AcceptsStream(r) {
+		_, _ = s.o.Problems.Document(err) // counts it
+		s.setHeader(w.Header())
+		w.WriteHeader(http.StatusOK)
+		_, _ = w.Write(sse.AppendRetry(nil, retryTime()))
+		_ = http.NewResponseController(w).Flush() // before the end is known, so that the answer is chunked
+		return
+	}
+	if req.Pause {
+		timer := time.NewTimer(time.Second + rand.N(2*time.Second))
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-r.Context().Done():
+		}
+	}
+	s.o.Problems.Write(w, r, err)
+}
+
+// retryTime is jittered, so that clients do not come back all at once; in milliseconds.
+func retryTime() int64 { return 2000 + rand.Int64N(2001) }
+
+// AcceptsStream tells whether the Accept header names text/event-stream. A wildcard does not.
+func AcceptsStream(r *http.Request) bool {
+	for _, header := range r.Header.Values("Accept") {
+		for _, item := range strings.Split(header, ",") {
+			kind, params, err := mime.ParseMediaType(item)
+			if err != nil || kind != sse.MediaType {
+				continue
+			}
+			q, err := strconv.ParseFloat(params["q"], 64)
+			if err != nil || q > 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (s *Streams) admit(r *http.Request) (address string, err error) {
+	if s.o.MaxPerAddress == 0 {
+		return "", nil
+	}
+	address, _, err = net.SplitHostPort(r.RemoteAddr)
+	if ip := net.ParseIP(address); err != nil || (ip != nil && ip.IsLoopback()) {
+		return "", nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.addresses[address] >= s.o.MaxPerAddress {
+		return "", &fanfare.Error{
+			Code: fanfare.CodeOverloaded, RetryAfter: 5 * time.Second,
+			Detail: "no room for another stream of this address (--max-streams-per-address)",
+		}
+	}
+	s.addresses[address]++
+	return address, nil
+}
+
+func (s *Streams) release(address string) {
+	if address == "" {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.addresses[address]--; s.addresses[address] == 0 {
+		delete(s.addresses, address)
+	}
+}

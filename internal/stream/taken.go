@@ -1,0 +1,195 @@
+package stream
+
+import (
+	"bytes"
+	"errors"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/fanfare-hub/fanfare/hub"
+	"github.com/fanfare-hub/fanfare/sse"
+)
+
+var errFlood = errors.New("the peer keeps sending")
+
+// floodLimit is how many bytes a client may send after its request before it is cut.
+const floodLimit = 64 << 10
+
+// newWire takes the connection over where it is plain HTTP/1, and writes to the ResponseWriter elsewhere.
+func newWire(w http.ResponseWriter, r *http.Request, stall time.Duration) (wire, error) {
+	if r.ProtoMajor != 1 || r.TLS != nil {
+		return newPlain(w, r, stall), nil
+	}
+	conn, buffered, err := http.NewResponseController(w).Hijack()
+	if errors.Is(err, http.ErrNotSupported) {
+		return newPlain(w, r, stall), nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	t := &taken{conn: conn, chunked: r.ProtoAtLeast(1, 1), stall: stall, left: make(chan struct{}), half: make(chan struct{})}
+	t.socket, _ = conn.(syscall.Conn)
+	t.tune()
+	t.reader.Go(func() { t.read(buffered.Reader.Buffered()) })
+	return t, nil
+}
+
+// taken is a connection taken over from net/http, which would cancel the request when the peer closes its sending half.
+type taken struct {
+	// Fixed after newWire.
+	conn    net.Conn
+	socket  syscall.Conn // nil when the connection is no socket
+	chunked bool         // HTTP/1.1; HTTP/1.0 gets a body that ends with the connection
+	stall   time.Duration
+	left    chan struct{} // closed by the reader
+	half    chan struct{} // closed by the reader
+	reader  sync.WaitGroup
+
+	sent    atomic.Int64
+	fin     atomic.Bool // our sending half is closed, which counts as one byte
+	flooded atomic.Bool
+
+	// Owned by the writer.
+	pieces  net.Buffers
+	scratch []byte
+}
+
+func (t *taken) gone() <-chan struct{}       { return t.left }
+func (t *taken) halfClosed() <-chan struct{} { return t.half }
+
+// read throws away what the peer sends, and notices when it goes.
+func (t *taken) read(total int) {
+	var buf [512]byte
+	for {
+		if total > floodLimit {
+			t.flooded.Store(true)
+			close(t.left)
+			return
+		}
+		n, err := t.conn.Read(buf[:])
+		total += n
+		if err == nil {
+			continue
+		}
+		if isEOF(err) {
+			close(t.half)
+		} else {
+			close(t.left)
+		}
+		return
+	}
+}
+
+func (t *taken) begin(header http.Header, first []byte) error {
+	var b bytes.Buffer
+	if t.chunked {
+		b.WriteString("HTTP/1.1 200 OK\r\n")
+		header.Set("Transfer-Encoding", "chunked")
+	} else {
+		b.WriteString("HTTP/1.0 200 OK\r\n")
+	}
+	header.Set("Date", time.Now().UTC().Format(http.TimeFormat))
+	header.Set("Connection", "close") // the connection ends with the stream
+	_ = header.Write(&b)
+	b.WriteString("\r\n")
+	t.pieces = append(t.pieces[:0], b.Bytes(), t.body(first))
+	return t.flush()
+}
+
+// body is b as it goes over the wire, in the scratch buffer.
+func (t *taken) body(b []byte) []byte {
+	if !t.chunked {
+		return b
+	}
+	t.scratch = sse.AppendChunk(t.scratch[:0], b)
+	return t.scratch
+}
+
+func (t *taken) frames(frames []hub.Frame) error {
+	t.pieces = t.pieces[:0]
+	for i := range frames {
+		if t.chunked {
+			t.pieces = append(t.pieces, frames[i].Chunk)
+		} else {
+			t.pieces = append(t.pieces, frames[i].Body)
+		}
+	}
+	return t.flush()
+}
+
+func (t *taken) bytes(b []byte) error {
+	t.pieces = append(t.pieces[:0], t.body(b))
+	return t.flush()
+}
+
+// flush writes the pieces with as few system calls as the socket allows (writev). It fails when the peer has taken nothing for
+// the stall limit: neither bytes from us, nor, by its acknowledgements, from the kernel.
+func (t *taken) flush() error {
+	all := t.pieces
+	defer func() { clear(all) }()
+	for len(t.pieces) > 0 {
+		_, ackedBefore, known := t.progress()
+		if err := t.conn.SetWriteDeadline(time.Now().Add(t.stall)); err != nil {
+			return errGone
+		}
+		n, err := t.pieces.WriteTo(t.conn)
+		t.sent.Add(n)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return errGone
+		}
+		if _, acked, _ := t.progress(); n == 0 && (!known || acked <= ackedBefore) {
+			return errStalled
+		}
+	}
+	t.pieces = all[:0]
+	return nil
+}
+
+func (t *taken) end() error {
+	if t.chunked {
+		t.pieces = append(t.pieces[:0], []byte(sse.LastChunk))
+		if err := t.flush(); err != nil {
+			return err
+		}
+	}
+	half, ok := t.conn.(interface{ CloseWrite() error })
+	if !ok {
+		return nil
+	}
+	t.fin.Store(true)
+	if err := half.CloseWrite(); err != nil {
+		return errGone
+	}
+	return nil
+}
+
+func (t *taken) close() {
+	_ = t.conn.Close()
+	t.reader.Wait()
+}
+
+func (t *taken) sentBytes() (int64, bool) { return t.sent.Load(), t.socket != nil }
+
+// progress says how many bytes were written, and how many of them the peer's TCP has acknowledged.
+func (t *taken) progress() (sent, acked int64, known bool) {
+	sent = t.sent.Load()
+	if t.socket == nil {
+		return sent, 0, false
+	}
+	queued, ok := queuedBytes(t.socket)
+	if !ok {
+		return sent, 0, false
+	}
+	if t.fin.Load() && queued > 0 {
+		queued-- // the FIN has a sequence number of its own
+	}
+	return sent, sent - queued, true
+}

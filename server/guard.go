@@ -1,0 +1,113 @@
+package server
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/fanfare-hub/fanfare"
+)
+
+// guard protects a hub without authentication from the pages that the people on its machine look at: it answers only to
+// the hosts it knows (DNS rebinding), and lets only known origins change anything.
+type guard struct {
+	hosts   []string // lower case, without port
+	origins []string
+	any     bool // "*" is among the origins
+	cross   *http.CrossOriginProtection
+	logger  *slog.Logger
+}
+
+func newGuard(hosts, origins []string, logger *slog.Logger) (*guard, error) {
+	g := &guard{cross: http.NewCrossOriginProtection(), logger: logger}
+	for _, h := range hosts {
+		name := hostname(h)
+		if name == "" || strings.ContainsAny(name, "/*") {
+			return nil, fanfare.Invalid("allowed host %q: want a host name, such as push.example.com", h)
+		}
+		g.hosts = append(g.hosts, name)
+	}
+	for _, o := range origins {
+		if o == "*" {
+			g.any = true
+			continue
+		}
+		o = strings.TrimSuffix(strings.ToLower(o), "/")
+		if err := g.cross.AddTrustedOrigin(o); err != nil {
+			return nil, fanfare.Invalid("CORS origin %q: want scheme://host[:port], such as https://app.example.com, or *", o)
+		}
+		g.origins = append(g.origins, o)
+	}
+	return g, nil
+}
+
+// hostname is a host in lower case and without its port and brackets.
+func hostname(hostport string) string {
+	host := hostport
+	if h, _, err := net.SplitHostPort(hostport); err == nil {
+		host = h
+	}
+	return strings.ToLower(strings.Trim(host, "[]"))
+}
+
+// local tells whether a host is loopback or an allowed one.
+func (g *guard) local(hostport string) bool {
+	host := hostname(hostport)
+	if host == "localhost" || slices.Contains(g.hosts, host) {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}
+
+// check refuses what must not come in, and sets the CORS headers for an origin that may use the hub.
+func (g *guard) check(w http.ResponseWriter, r *http.Request) error {
+	if !g.local(r.Host) && (r.Host != "" || r.ProtoAtLeast(1, 1)) {
+		g.logger.Warn("refused a request for an unknown host: list it with --allowed-host", slog.String("host", r.Host))
+		return fanfare.Errorf(fanfare.CodeForbidden, "the host %q is not served here: list it with --allowed-host", r.Host)
+	}
+	origin := r.Header.Get("Origin")
+	h := w.Header()
+	if origin != "" {
+		h.Add("Vary", "Origin")
+	}
+	switch listed := g.listed(origin); {
+	case origin != "" && listed:
+		h.Set("Access-Control-Allow-Origin", origin)
+		h.Set("Access-Control-Allow-Credentials", "true")
+	case origin != "" && g.any:
+		h.Set("Access-Control-Allow-Origin", "*")
+	default:
+		if g.cross.Check(r) != nil {
+			g.logger.Warn("refused a request from a foreign page: list its origin with --cors-origin", slog.String("origin", origin))
+			return fanfare.Errorf(fanfare.CodeForbidden, "pages of the origin %q may not change anything here: list it with --cors-origin", origin)
+		}
+		return nil
+	}
+	h.Set("Access-Control-Expose-Headers", "Retry-After, Idempotent-Replayed, Preference-Applied")
+	return nil
+}
+
+// listed tells whether an origin is in the list, or that of a page on a host of ours, on any port.
+func (g *guard) listed(origin string) bool {
+	if slices.Contains(g.origins, strings.ToLower(origin)) {
+		return true
+	}
+	u, err := url.Parse(origin)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.User == nil && u.Path == "" && g.local(u.Host)
+}
+
+// preflight answers the CORS protocol's question before the real request.
+func (g *guard) preflight(w http.ResponseWriter, r *http.Request, methods string) {
+	h := w.Header()
+	if r.Header.Get("Access-Control-Request-Method") == "" || h.Get("Access-Control-Allow-Origin") == "" {
+		return
+	}
+	h.Set("Access-Control-Allow-Methods", methods)
+	h.Set("Access-Control-Allow-Headers", "Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID, Prefer")
+	h.Set("Access-Control-Max-Age", fmt.Sprint(600))
+}
