@@ -87,6 +87,7 @@ func underGuard() bool {
 func (s *session) fail(cause error) {
 	s.failOnce.Do(func() {
 		s.fs.fence()
+		s.cause = cause
 		close(s.dead)
 		l := s.log
 		l.mu.Lock()
@@ -153,15 +154,15 @@ func (l *Log) replace(old, s *session) {
 	l.mu.Lock()
 	l.session, l.failed, l.slow = s, nil, nil
 	l.inflight = nil
-	l.mu.Unlock()
 	l.durable.Store(uint64(durable))
+	s.start() // under mu, so that Close cannot miss its goroutines; nothing becomes visible before tell is let go
+	l.mu.Unlock()
 	for _, w := range l.watchers {
 		w.w.Reopened(durable)
 	}
 	l.tell.Unlock()
 	l.stats.reopened.Add(1)
 	l.opts.Logger.Info("the log is open again", slog.String("durable", durable.String()))
-	s.start()
 	l.closers.Go(func() { _ = old.close() })
 }
 

@@ -1,45 +1,145 @@
 package pebblelog
 
 import (
-	"errors"
 	"io"
 	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-var errFenced = errors.New("this opening of the log has failed and may not write any more")
-
-// sessionFS is the file system of one session. After fence nothing can be changed through it, so that what is left of a
-// failed store (a flush that hangs, say) cannot touch a file that its successor uses. With lazyWAL a sync of the WAL is
-// put off to the session's timer.
+// sessionFS is the file system of one session.
+//
+// It keeps WAL errors from Pebble, which has no way to live with them: when a full WAL cannot be closed, Pebble panics under
+// a mutex that it has let go of, and that ends the process. So the first error of a WAL file fails the session (failed),
+// and Pebble is told that all is well; what it commits from then on is never made visible or acknowledged.
+//
+// After fence nothing can be changed through it, so that what is left of a failed store (a flush that hangs, say) cannot
+// touch a file that its successor uses. What the store writes then goes to a scratch file system in memory, so that it can
+// finish what it is about and be closed.
+//
+// With lazyWAL a sync of the WAL is put off to the session's timer.
 type sessionFS struct {
 	vfs.FS
 	lazyWAL bool
+	failed  func(error) // told of the first error of a WAL file
 	fenced  atomic.Bool
+	scratch *vfs.MemFS
 
 	mu    sync.Mutex
 	dirty map[*sessionFile]struct{} // WAL files written since their last real sync
 }
 
 func newSessionFS(fs vfs.FS, lazyWAL bool) *sessionFS {
-	return &sessionFS{FS: fs, lazyWAL: lazyWAL, dirty: map[*sessionFile]struct{}{}}
+	return &sessionFS{FS: fs, lazyWAL: lazyWAL, scratch: vfs.NewMem(), dirty: map[*sessionFile]struct{}{}}
 }
 
 func (fs *sessionFS) fence() { fs.fenced.Store(true) }
 
-// check refuses when fenced, slowly: Pebble repeats a failed flush at once and without end.
-func (fs *sessionFS) check() error {
-	if fs.fenced.Load() {
-		time.Sleep(20 * time.Millisecond)
-		return errFenced
+func isWAL(name string) bool { return strings.HasSuffix(name, ".log") }
+
+// writable is where a change to name goes: the real file system, or, after fence, the scratch.
+func (fs *sessionFS) writable(name string) vfs.FS {
+	if !fs.fenced.Load() {
+		return fs.FS
 	}
-	return nil
+	_ = fs.scratch.MkdirAll(fs.PathDir(name), 0o750) // memory does not fail
+	return fs.scratch
 }
+
+// readable is where name is read from.
+func (fs *sessionFS) readable(name string) vfs.FS {
+	if fs.fenced.Load() {
+		if _, err := fs.scratch.Stat(name); err == nil {
+			return fs.scratch
+		}
+	}
+	return fs.FS
+}
+
+// made wraps a file that Pebble will write. For the WAL an error becomes the session's failure, and the file a scratch one.
+func (fs *sessionFS) made(name string, f vfs.File, err error) (vfs.File, error) {
+	if err != nil && isWAL(name) {
+		fs.failed(err)
+		f, err = fs.writable(name).Create(name, vfs.WriteCategoryUnspecified)
+	}
+	if err != nil {
+		return nil, err
+	}
+	wal := isWAL(name)
+	return &sessionFile{File: f, fs: fs, wal: wal, lazy: wal && fs.lazyWAL}, nil
+}
+
+func (fs *sessionFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	f, err := fs.writable(name).Create(name, c)
+	return fs.made(name, f, err)
+}
+
+func (fs *sessionFS) OpenReadWrite(name string, c vfs.DiskWriteCategory, opts ...vfs.OpenOption) (vfs.File, error) {
+	f, err := fs.writable(name).OpenReadWrite(name, c, opts...)
+	return fs.made(name, f, err)
+}
+
+func (fs *sessionFS) ReuseForWrite(oldname, newname string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	if fs.fenced.Load() {
+		return fs.Create(newname, c)
+	}
+	f, err := fs.FS.ReuseForWrite(oldname, newname, c)
+	return fs.made(newname, f, err)
+}
+
+func (fs *sessionFS) Open(name string, opts ...vfs.OpenOption) (vfs.File, error) {
+	return fs.readable(name).Open(name, opts...)
+}
+
+func (fs *sessionFS) Stat(name string) (vfs.FileInfo, error) { return fs.readable(name).Stat(name) }
+
+func (fs *sessionFS) OpenDir(name string) (vfs.File, error) {
+	f, err := fs.FS.OpenDir(name)
+	if err != nil {
+		return nil, err
+	}
+	return &sessionFile{File: f, fs: fs, wal: true}, nil // the WAL's directory entries are as good as its bytes
+}
+
+// change makes a change to the real file system; after fence it only seems to.
+func (fs *sessionFS) change(f func() error) error {
+	if fs.fenced.Load() {
+		return nil
+	}
+	return f()
+}
+
+func (fs *sessionFS) Link(oldname, newname string) error {
+	return fs.change(func() error { return fs.FS.Link(oldname, newname) })
+}
+
+func (fs *sessionFS) Remove(name string) error {
+	return fs.change(func() error { return fs.FS.Remove(name) })
+}
+
+func (fs *sessionFS) RemoveAll(name string) error {
+	return fs.change(func() error { return fs.FS.RemoveAll(name) })
+}
+
+func (fs *sessionFS) Rename(oldname, newname string) error {
+	if _, err := fs.scratch.Stat(oldname); err == nil {
+		return fs.scratch.Rename(oldname, newname)
+	}
+	return fs.change(func() error { return fs.FS.Rename(oldname, newname) })
+}
+
+func (fs *sessionFS) MkdirAll(dir string, perm os.FileMode) error {
+	return fs.change(func() error { return fs.FS.MkdirAll(dir, perm) })
+}
+
+// Lock does nothing: the Log holds the directory's lock across its sessions, and a failed store that cannot be closed
+// must not keep its successor out.
+func (fs *sessionFS) Lock(string) (io.Closer, error) { return io.NopCloser(nil), nil }
+
+func (fs *sessionFS) Unwrap() vfs.FS { return fs.FS }
 
 // syncDirty is the timer's work: it really syncs the WAL files that only seemed to be.
 func (fs *sessionFS) syncDirty() error {
@@ -59,99 +159,49 @@ func (fs *sessionFS) syncDirty() error {
 	return first
 }
 
-func (fs *sessionFS) wrap(name string, f vfs.File, err error) (vfs.File, error) {
-	if err != nil {
-		return nil, err
-	}
-	return &sessionFile{File: f, fs: fs, lazy: fs.lazyWAL && strings.HasSuffix(name, ".log")}, nil
-}
-
-func (fs *sessionFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
-	if err := fs.check(); err != nil {
-		return nil, err
-	}
-	f, err := fs.FS.Create(name, c)
-	return fs.wrap(name, f, err)
-}
-
-func (fs *sessionFS) OpenReadWrite(name string, c vfs.DiskWriteCategory, opts ...vfs.OpenOption) (vfs.File, error) {
-	if err := fs.check(); err != nil {
-		return nil, err
-	}
-	f, err := fs.FS.OpenReadWrite(name, c, opts...)
-	return fs.wrap(name, f, err)
-}
-
-func (fs *sessionFS) ReuseForWrite(oldname, newname string, c vfs.DiskWriteCategory) (vfs.File, error) {
-	if err := fs.check(); err != nil {
-		return nil, err
-	}
-	f, err := fs.FS.ReuseForWrite(oldname, newname, c)
-	return fs.wrap(newname, f, err)
-}
-
-func (fs *sessionFS) Link(oldname, newname string) error {
-	if err := fs.check(); err != nil {
-		return err
-	}
-	return fs.FS.Link(oldname, newname)
-}
-
-func (fs *sessionFS) Remove(name string) error {
-	if err := fs.check(); err != nil {
-		return err
-	}
-	return fs.FS.Remove(name)
-}
-
-func (fs *sessionFS) RemoveAll(name string) error {
-	if err := fs.check(); err != nil {
-		return err
-	}
-	return fs.FS.RemoveAll(name)
-}
-
-func (fs *sessionFS) Rename(oldname, newname string) error {
-	if err := fs.check(); err != nil {
-		return err
-	}
-	return fs.FS.Rename(oldname, newname)
-}
-
-func (fs *sessionFS) MkdirAll(dir string, perm os.FileMode) error {
-	if err := fs.check(); err != nil {
-		return err
-	}
-	return fs.FS.MkdirAll(dir, perm)
-}
-
-// Lock does nothing: the Log holds the directory's lock across its sessions, and a failed store that cannot be closed
-// must not keep its successor out.
-func (fs *sessionFS) Lock(string) (io.Closer, error) { return io.NopCloser(nil), nil }
-
-func (fs *sessionFS) Unwrap() vfs.FS { return fs.FS }
-
+// sessionFile is a file that Pebble writes, or a directory that it syncs.
 type sessionFile struct {
 	vfs.File
 	fs   *sessionFS
-	lazy bool
+	wal  bool // errors fail the session instead of Pebble
+	lazy bool // syncs are the timer's
 
 	mu     sync.Mutex // serialises a real sync and the close of a lazy file
 	closed bool
 }
 
-func (f *sessionFile) Write(p []byte) (int, error) {
-	if err := f.fs.check(); err != nil {
-		return 0, err
+// result is what Pebble is told of an error.
+func (f *sessionFile) result(err error) error {
+	if err == nil || !f.wal {
+		return err
 	}
-	return f.File.Write(p)
+	f.fs.failed(err)
+	return nil
+}
+
+func (f *sessionFile) Write(p []byte) (int, error) {
+	if f.fs.fenced.Load() {
+		return len(p), nil
+	}
+	n, err := f.File.Write(p)
+	if err != nil && f.result(err) == nil {
+		return len(p), nil
+	}
+	return n, err
 }
 
 func (f *sessionFile) WriteAt(p []byte, off int64) (int, error) {
-	if err := f.fs.check(); err != nil {
-		return 0, err
+	if f.fs.fenced.Load() {
+		return len(p), nil
 	}
 	return f.File.WriteAt(p, off)
+}
+
+func (f *sessionFile) Preallocate(offset, length int64) error {
+	if f.fs.fenced.Load() {
+		return nil
+	}
+	return f.result(f.File.Preallocate(offset, length))
 }
 
 func (f *sessionFile) Sync() error { return f.sync(f.File.Sync) }
@@ -159,11 +209,11 @@ func (f *sessionFile) Sync() error { return f.sync(f.File.Sync) }
 func (f *sessionFile) SyncData() error { return f.sync(f.File.SyncData) }
 
 func (f *sessionFile) sync(now func() error) error {
-	if err := f.fs.check(); err != nil {
-		return err
+	if f.fs.fenced.Load() {
+		return nil
 	}
 	if !f.lazy {
-		return now()
+		return f.result(now())
 	}
 	f.fs.mu.Lock()
 	f.fs.dirty[f] = struct{}{}
@@ -172,10 +222,11 @@ func (f *sessionFile) sync(now func() error) error {
 }
 
 func (f *sessionFile) SyncTo(length int64) (bool, error) {
-	if err := f.fs.check(); err != nil || f.lazy {
-		return false, err
+	if f.fs.fenced.Load() || f.lazy {
+		return false, nil
 	}
-	return f.File.SyncTo(length)
+	full, err := f.File.SyncTo(length)
+	return full, f.result(err)
 }
 
 func (f *sessionFile) syncNow() error {
@@ -189,19 +240,19 @@ func (f *sessionFile) syncNow() error {
 
 // Close really syncs what was put off before it closes the file.
 func (f *sessionFile) Close() error {
-	if !f.lazy {
-		return f.File.Close()
+	if f.lazy {
+		f.fs.mu.Lock()
+		_, dirty := f.fs.dirty[f]
+		delete(f.fs.dirty, f)
+		f.fs.mu.Unlock()
+		if dirty && !f.fs.fenced.Load() {
+			if err := f.syncNow(); err != nil {
+				f.fs.failed(err)
+			}
+		}
+		f.mu.Lock()
+		f.closed = true
+		f.mu.Unlock()
 	}
-	f.fs.mu.Lock()
-	_, dirty := f.fs.dirty[f]
-	delete(f.fs.dirty, f)
-	f.fs.mu.Unlock()
-	var err error
-	if dirty && !f.fs.fenced.Load() {
-		err = f.syncNow()
-	}
-	f.mu.Lock()
-	f.closed = true
-	f.mu.Unlock()
-	return errors.Join(err, f.File.Close())
+	return f.result(f.File.Close())
 }

@@ -121,7 +121,7 @@ func Open(opts Options) (*Log, error) {
 	if l.opts.Dir == "" {
 		return nil, errors.New("open log: no data directory given")
 	}
-	if err := fs.MkdirAll(l.opts.Dir, 0o750); err != nil {
+	if err := makeDir(fs, fs.PathJoin(l.opts.Dir, "log")); err != nil {
 		return nil, fmt.Errorf("make data directory %s: %w", l.opts.Dir, err)
 	}
 	var err error
@@ -141,6 +141,28 @@ func Open(opts Options) (*Log, error) {
 	l.background.Go(l.watchCommits)
 	l.background.Go(l.sweepLoop)
 	return l, nil
+}
+
+// makeDir makes a folder and those above it, and syncs each entry that is new: a log in a folder that a power cut can take
+// away is not durable.
+func makeDir(fs vfs.FS, dir string) error {
+	if _, err := fs.Stat(dir); err == nil {
+		return nil
+	}
+	parent := fs.PathDir(dir)
+	if parent != dir {
+		if err := makeDir(fs, parent); err != nil {
+			return err
+		}
+	}
+	if err := fs.MkdirAll(dir, 0o750); err != nil {
+		return err
+	}
+	f, err := fs.OpenDir(parent)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 // Close commits what is queued, refuses what comes after, and closes the files. It waits for a slow disk at most as long

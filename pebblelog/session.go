@@ -31,6 +31,7 @@ type session struct {
 	loops   sync.WaitGroup
 
 	failOnce sync.Once
+	cause    error // why it failed; set before dead is closed
 
 	// Owned by the committer.
 	next      fanfare.Position
@@ -51,6 +52,7 @@ func (l *Log) openSession() (*session, error) {
 		dead: make(chan struct{}), slots: make(chan struct{}, 2), written: make(chan *group, 2),
 	}
 	s.channels.init()
+	s.fs.failed = func(err error) { s.fail(fmt.Errorf("write the log: %w", err)) }
 	err := s.guard(func() error {
 		db, err := pebble.Open(l.opts.FS.PathJoin(l.opts.Dir, "log"), s.storeOptions())
 		if err != nil {
@@ -59,6 +61,9 @@ func (l *Log) openSession() (*session, error) {
 		s.db = db
 		return s.beginRun()
 	})
+	if err == nil && s.isDead() {
+		err = s.cause
+	}
 	if err != nil {
 		if s.db != nil {
 			l.closers.Go(func() { _ = s.close() })
