@@ -1,0 +1,470 @@
+package hub_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+
+	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/hub"
+	"github.com/fanfare-hub/fanfare/logtest"
+	"github.com/fanfare-hub/fanfare/pebblelog"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func encode(e fanfare.Event) hub.Frame {
+	b := []byte(e.Channel.String() + " " + e.Data)
+	return hub.Frame{Body: b, Chunk: b}
+}
+
+func newLog(t testing.TB, rules ...string) *pebblelog.Log {
+	t.Helper()
+	o := pebblelog.Options{Durability: pebblelog.DurabilityMemory}
+	for _, text := range rules {
+		r, err := pebblelog.ParseRule(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.Retention = append(o.Retention, r)
+	}
+	l, err := pebblelog.Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	return l
+}
+
+func newHub(t testing.TB, o hub.Options) *hub.Hub {
+	o.Encode = encode
+	h := hub.New(o)
+	t.Cleanup(h.Close)
+	return h
+}
+
+type waker chan struct{}
+
+func (w waker) Wake() {
+	select {
+	case w <- struct{}{}:
+	default:
+	}
+}
+
+func publish(t testing.TB, l fanfare.Log, channel, data string) fanfare.Position {
+	t.Helper()
+	r, err := logtest.Append(l, &fanfare.Batch{Events: []fanfare.Event{{Channel: logtest.Channel(channel), Data: data}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.Positions[0]
+}
+
+func subscribe(t testing.TB, h *hub.Hub, start hub.Start, patterns ...string) (*hub.Subscriber, hub.Opening, waker) {
+	t.Helper()
+	w := make(waker, 1)
+	s, opening, err := h.Subscribe(context.Background(), logtest.Patterns(patterns...), start, w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, opening, w
+}
+
+// drain takes turns until there is nothing more.
+func drain(t testing.TB, s *hub.Subscriber) (bodies []string, gaps []*hub.Gap) {
+	t.Helper()
+	var turn hub.Turn
+	for {
+		before := s.Position()
+		if err := s.Next(context.Background(), &turn); err != nil {
+			t.Fatal(err)
+		}
+		if turn.Gap != nil {
+			gaps = append(gaps, turn.Gap)
+		}
+		last := before
+		for _, f := range turn.Frames {
+			if f.Position <= last {
+				t.Fatalf("frame %v after %v", f.Position, last)
+			}
+			last = f.Position
+			bodies = append(bodies, string(f.Body))
+		}
+		if s.Position() < last {
+			t.Fatalf("complete up to %v, but %v was sent", s.Position(), last)
+		}
+		if !turn.More {
+			return bodies, gaps
+		}
+	}
+}
+
+func TestStarts(t *testing.T) {
+	l := newLog(t)
+	h := newHub(t, hub.Options{Log: l})
+	empty := l.Status().Durable
+	for _, start := range []hub.Start{{}, {From: hub.FromAll}, {From: hub.FromLast, Last: 3}, {From: hub.FromAfter, After: empty}} {
+		s, opening, _ := subscribe(t, h, start, "a")
+		if opening.Position != empty || opening.Gap != nil {
+			t.Errorf("%+v on an empty log: %+v", start, opening)
+		}
+		s.Close()
+	}
+	var at []fanfare.Position
+	for i := range 6 {
+		at = append(at, publish(t, l, []string{"a", "b"}[i%2], fmt.Sprint(i)))
+	}
+	for _, c := range []struct {
+		start hub.Start
+		pos   fanfare.Position
+		gap   *hub.Gap
+		want  []string
+	}{
+		{hub.Start{}, at[5], nil, nil},
+		{hub.Start{From: hub.FromAll}, at[0] - 1, nil, []string{"a 0", "a 2", "a 4"}},
+		{hub.Start{From: hub.FromLast, Last: 2}, at[2] - 1, nil, []string{"a 2", "a 4"}},
+		{hub.Start{From: hub.FromLast, Last: 99}, at[0] - 1, nil, []string{"a 0", "a 2", "a 4"}},
+		{hub.Start{From: hub.FromAfter, After: at[1]}, at[1], nil, []string{"a 2", "a 4"}},
+		{hub.Start{From: hub.FromAfter, After: at[5]}, at[5], nil, nil},
+		{hub.Start{From: hub.FromAfter, After: at[5] + 7}, at[5] + 7, &hub.Gap{Requested: (at[5] + 7).String(), Oldest: at[0], Reason: fanfare.GapFuture}, []string{"a 0", "a 2", "a 4"}},
+		{hub.Start{From: hub.FromAfter, After: 1}, 1, &hub.Gap{Requested: fanfare.Position(1).String(), Oldest: at[0], Reason: fanfare.GapTrimmed}, []string{"a 0", "a 2", "a 4"}},
+		{hub.Start{From: hub.FromUnknown, Requested: "junk"}, 0, &hub.Gap{Requested: "junk", Oldest: at[0], Reason: fanfare.GapUnknown}, []string{"a 0", "a 2", "a 4"}},
+		{hub.Start{From: hub.FromUnknown, Requested: "junk", GapReplay: time.Nanosecond}, 0, &hub.Gap{Requested: "junk", Oldest: at[5] + 1, Reason: fanfare.GapUnknown}, nil},
+		{hub.Start{From: hub.FromUnknown, Requested: "junk", GapReplay: time.Hour}, 0, &hub.Gap{Requested: "junk", Oldest: at[0], Reason: fanfare.GapUnknown}, []string{"a 0", "a 2", "a 4"}},
+	} {
+		s, opening, _ := subscribe(t, h, c.start, "a")
+		if diff := cmp.Diff(hub.Opening{Position: c.pos, Gap: c.gap}, opening); diff != "" {
+			t.Errorf("%+v (-want +got):\n%s", c.start, diff)
+		}
+		got, gaps := drain(t, s)
+		if diff := cmp.Diff(c.want, got); diff != "" || gaps != nil {
+			t.Errorf("%+v, gaps %v (-want +got):\n%s", c.start, gaps, diff)
+		}
+		s.Close()
+	}
+}
+
+// TestSeam is P2 and P3: subscribers come and go at random positions while publishers run flat out; none may see a hole, a
+// repeat, or another order than the log's.
+func TestSeam(t *testing.T) {
+	for name, patterns := range map[string][]string{
+		"one channel": {"c/0"}, "three channels": {"c/0", "c/1", "c/2"}, "a pattern": {"c/*"}, "both, overlapping": {"c/1", "c/**", "*/0", "d"},
+	} {
+		for _, tail := range []int{0, 20_000} { // a small tail throws subscribers back onto the log all the time
+			t.Run(fmt.Sprintf("%s/tail %d", name, tail), func(t *testing.T) { seam(t, patterns, tail) })
+		}
+	}
+}
+
+func seam(t *testing.T, patterns []string, tail int) {
+	l := newLog(t)
+	h := newHub(t, hub.Options{Log: l, TailBytes: tail})
+	want := logtest.Patterns(patterns...)
+	var stop atomic.Bool
+	var publishers sync.WaitGroup
+	for p := range 4 {
+		publishers.Go(func() {
+			for i := 0; !stop.Load(); i++ {
+				publish(t, l, fmt.Sprintf("c/%d", (p+i)%5), fmt.Sprint(p, ".", i))
+			}
+		})
+	}
+	start := l.Status().Durable
+	var subscribers sync.WaitGroup
+	for range 4 {
+		subscribers.Go(func() {
+			for range 30 {
+				after := start + fanfare.Position(rand.Uint64N(uint64(l.Status().Durable-start)+1))
+				s, opening, w := subscribe(t, h, hub.Start{From: hub.FromAfter, After: after}, patterns...)
+				if opening.Position != after || opening.Gap != nil {
+					t.Errorf("resume after %v: %+v", after, opening)
+				}
+				var got []string
+				for range 1 + rand.IntN(6) {
+					select {
+					case <-w:
+					case <-time.After(time.Millisecond):
+					}
+					bodies, gaps := drain(t, s)
+					if gaps != nil {
+						t.Errorf("a gap where nothing was trimmed: %+v", gaps[0])
+					}
+					got = append(got, bodies...)
+				}
+				compare(t, l, want, after, s.Position(), got)
+				s.Close()
+			}
+		})
+	}
+	subscribers.Wait()
+	stop.Store(true)
+	publishers.Wait()
+}
+
+func compare(t *testing.T, l fanfare.Log, patterns []fanfare.Pattern, after, through fanfare.Position, got []string) {
+	t.Helper()
+	var want []string
+	for after < through {
+		page, err := l.Read(context.Background(), fanfare.Query{Patterns: patterns, After: after, Through: through})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		for _, e := range page.Events {
+			want = append(want, e.Channel.String()+" "+e.Data)
+		}
+		after = page.Through
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("after %v through %v (-want +got):\n%s", after, through, diff)
+	}
+}
+
+// TestWokenOnce: a subscriber is woken by what it listens to, once until it takes its turn, and not by anything else.
+func TestWokenOnce(t *testing.T) {
+	l := newLog(t)
+	h := newHub(t, hub.Options{Log: l})
+	var wakes counter
+	s, _, err := h.Subscribe(context.Background(), logtest.Patterns("a", "a/*"), hub.Start{}, &wakes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for range 5 {
+		publish(t, l, "b", "x")
+	}
+	if n := wakes.Load(); n != 0 {
+		t.Fatalf("woken %d times by another channel", n)
+	}
+	for range 5 {
+		publish(t, l, "a", "x")
+		publish(t, l, "a/1", "x")
+	}
+	if n := wakes.Load(); n != 1 {
+		t.Fatalf("woken %d times before its turn, want 1", n)
+	}
+	if got, _ := drain(t, s); len(got) != 10 {
+		t.Fatalf("%d frames, want 10", len(got))
+	}
+	publish(t, l, "a", "x")
+	if n := wakes.Load(); n != 2 {
+		t.Fatalf("woken %d times after its turn, want 2", n)
+	}
+}
+
+type counter struct{ atomic.Int64 }
+
+func (c *counter) Wake() { c.Add(1) }
+
+// TestLaggardIsTold: retention overtakes a subscriber that does not read; it hears of the gap once, and then of what is left.
+func TestLaggardIsTold(t *testing.T) {
+	l := newLog(t, "**=count:3")
+	h := newHub(t, hub.Options{Log: l, TailBytes: 1})
+	s, _, _ := subscribe(t, h, hub.Start{}, "a")
+	defer s.Close()
+	before := s.Position()
+	var at fanfare.Position
+	for i := range 10 {
+		at = publish(t, l, "a", fmt.Sprint(i))
+	}
+	got, gaps := drain(t, s)
+	if diff := cmp.Diff([]string{"a 7", "a 8", "a 9"}, got); diff != "" {
+		t.Error(diff)
+	}
+	want := []*hub.Gap{{Requested: before.String(), Oldest: at - 2, Reason: fanfare.GapTrimmed}}
+	if diff := cmp.Diff(want, gaps); diff != "" {
+		t.Error(diff)
+	}
+	publish(t, l, "a", "x")
+	if _, gaps := drain(t, s); gaps != nil {
+		t.Errorf("told again: %+v", gaps[0])
+	}
+}
+
+// TestGapWithSeveralChannels: X is below one channel's trim mark and not the other's; nothing retained is missing or repeated.
+func TestGapWithSeveralChannels(t *testing.T) {
+	l := newLog(t, "a=count:2", "**=count:1000")
+	h := newHub(t, hub.Options{Log: l})
+	var at []fanfare.Position
+	for i := range 10 {
+		at = append(at, publish(t, l, []string{"a", "b"}[i%2], fmt.Sprint(i)))
+	}
+	s, opening, _ := subscribe(t, h, hub.Start{From: hub.FromAfter, After: at[2]}, "a", "b")
+	defer s.Close()
+	want := hub.Opening{Position: at[2], Gap: &hub.Gap{Requested: at[2].String(), Oldest: at[3], Reason: fanfare.GapTrimmed}}
+	if diff := cmp.Diff(want, opening); diff != "" {
+		t.Error(diff)
+	}
+	got, gaps := drain(t, s)
+	if diff := cmp.Diff([]string{"b 3", "b 5", "a 6", "b 7", "a 8", "b 9"}, got); diff != "" || gaps != nil {
+		t.Errorf("gaps %v: %s", gaps, diff)
+	}
+	only, opening, _ := subscribe(t, h, hub.Start{From: hub.FromAfter, After: at[2]}, "b")
+	defer only.Close()
+	if opening.Gap != nil {
+		t.Errorf("another channel's trim mark: %+v", opening.Gap)
+	}
+}
+
+// TestNoAllocationForEachSubscriber: a commit allocates for each event that is heard, and nothing for each subscriber.
+func TestNoAllocationForEachSubscriber(t *testing.T) {
+	allocs := func(subscribers int) float64 {
+		h := newHub(t, hub.Options{Log: newLog(t), TailBytes: 4 << 10}) // a full tail neither grows nor shrinks
+		for range subscribers {
+			s, _, err := h.Subscribe(context.Background(), logtest.Patterns("a"), hub.Start{}, make(waker, 1))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+		}
+		events := []fanfare.Event{{Channel: logtest.Channel("a"), Data: "x", Position: h.Durable()}}
+		commit := func() {
+			events[0].Position++
+			h.Committed(events, events[0].Position)
+		}
+		for range 2000 {
+			commit()
+		}
+		return testing.AllocsPerRun(2000, commit)
+	}
+	one, many := allocs(1), allocs(1000)
+	if many > one+0.1 {
+		t.Fatalf("%.2f allocations a commit with 1,000 subscribers, %.2f with 1", many, one)
+	}
+}
+
+// TestNoAllocationInATurn: a turn that is served from the tails allocates nothing.
+func TestNoAllocationInATurn(t *testing.T) {
+	h := newHub(t, hub.Options{Log: newLog(t)})
+	s, _, _ := subscribe(t, h, hub.Start{}, "a", "b", "*")
+	defer s.Close()
+	events := []fanfare.Event{{Channel: logtest.Channel("a"), Data: "x", Position: h.Durable()}}
+	const runs = 500
+	for range runs + 10 {
+		events[0].Position++
+		h.Committed(events, events[0].Position)
+	}
+	var turn hub.Turn
+	if err := s.Next(context.Background(), &turn); err != nil {
+		t.Fatal(err)
+	}
+	n := testing.AllocsPerRun(5, func() {
+		if err := s.Next(context.Background(), &turn); err != nil || len(turn.Frames) == 0 {
+			t.Fatalf("%d frames, %v", len(turn.Frames), err)
+		}
+	})
+	if n > 0 {
+		t.Fatalf("%.1f allocations in a turn", n)
+	}
+}
+
+// TestTailsKeepTheirBudget, and a filter that nobody listens to any more costs nothing.
+func TestTailsKeepTheirBudget(t *testing.T) {
+	l := newLog(t)
+	h := newHub(t, hub.Options{Log: l, TailBytes: 10_000})
+	var subs []*hub.Subscriber
+	for i := range 50 {
+		s, _, _ := subscribe(t, h, hub.Start{}, fmt.Sprint("c", i), "*/nothing")
+		subs = append(subs, s)
+	}
+	for i := range 1000 {
+		publish(t, l, fmt.Sprint("c", i%50), "some data of some length")
+	}
+	if st := h.Stats(); st.TailBytes > 10_000 || st.TailBytes < 5_000 || st.Filters != 51 || st.Subscribers != 50 {
+		t.Errorf("%+v", st)
+	}
+	for i, s := range subs {
+		if got, gaps := drain(t, s); len(got) != 20 || gaps != nil {
+			t.Errorf("subscriber %d got %d of 20 events, gaps %v", i, len(got), gaps)
+		}
+		s.Close()
+		s.Close()
+	}
+	if st := h.Stats(); st.Filters != 0 || st.Subscribers != 0 {
+		t.Errorf("after all have gone: %+v", st)
+	}
+}
+
+func TestRoomAndDrain(t *testing.T) {
+	l := newLog(t)
+	h := newHub(t, hub.Options{Log: l, MaxSubscribers: 2})
+	var subs []*hub.Subscriber
+	for range 2 {
+		s, _, _ := subscribe(t, h, hub.Start{}, "a")
+		subs = append(subs, s)
+	}
+	if _, _, err := h.Subscribe(context.Background(), logtest.Patterns("a"), hub.Start{}, make(waker, 1)); fanfare.CodeOf(err) != fanfare.CodeOverloaded {
+		t.Fatalf("no room: %v", err)
+	}
+	subs[0].Close()
+	s, _, w := subscribe(t, h, hub.Start{}, "a")
+	subs[0] = s
+	done := make(chan error, 1)
+	go func() { done <- h.Drain(context.Background(), time.Millisecond) }()
+	<-w
+	for _, s := range subs {
+		for !s.Ending() {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	if _, _, err := h.Subscribe(context.Background(), logtest.Patterns("a"), hub.Start{}, make(waker, 1)); fanfare.CodeOf(err) != fanfare.CodeUnavailable {
+		t.Fatalf("while draining: %v", err)
+	}
+	subs[0].Close()
+	select {
+	case <-done:
+		t.Fatal("Drain returned before the last subscriber had ended")
+	case <-time.After(10 * time.Millisecond):
+	}
+	subs[1].Close()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Drain(context.Background(), time.Hour); err != nil {
+		t.Fatalf("a second drain, with nobody there: %v", err)
+	}
+}
+
+// FuzzTrie checks the index against the definition: a subscriber is woken exactly when its pattern matches.
+func FuzzTrie(f *testing.F) {
+	f.Add("a/*/c", "a/**", "a/b/c", "$a/*")
+	f.Add("**", "*", "x", "x/y")
+	f.Add("*//", "a//**", "a//", "$x")
+	l := newLog(f)
+	h := newHub(f, hub.Options{Log: l})
+	f.Fuzz(func(t *testing.T, p1, p2, p3, name string) {
+		c, err := fanfare.ParseChannel(name)
+		if err != nil {
+			t.Skip()
+		}
+		var subs []*hub.Subscriber
+		var wakes []waker
+		var patterns []fanfare.Pattern
+		for _, text := range []string{p1, p2, p3, name} {
+			p, err := fanfare.ParsePattern(text)
+			if err != nil {
+				continue
+			}
+			s, _, w := subscribe(t, h, hub.Start{}, text)
+			subs, wakes, patterns = append(subs, s), append(wakes, w), append(patterns, p)
+		}
+		publish(t, l, name, "x")
+		for i, p := range patterns {
+			if woken := len(wakes[i]) > 0; woken != p.Match(c) {
+				t.Errorf("%q woken %v by %q", p, woken, c)
+			}
+			subs[i].Close()
+		}
+		if st := h.Stats(); st.Filters != 0 {
+			t.Errorf("%d filters are left", st.Filters)
+		}
+	})
+}
