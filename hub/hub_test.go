@@ -228,6 +228,39 @@ func compare(t *testing.T, l fanfare.Log, patterns []fanfare.Pattern, after, thr
 	}
 }
 
+// TestJoinInTheMiddleOfACommit: whoever joins a new filter while a group is being handed out gets the group, without
+// waiting for the next one to wake it.
+func TestJoinInTheMiddleOfACommit(t *testing.T) {
+	l := newLog(t)
+	before := l.Status().Durable
+	var h *hub.Hub
+	var joined *hub.Subscriber
+	var got []string
+	h = hub.New(hub.Options{Log: l, Encode: func(e fanfare.Event) hub.Frame {
+		if e.Channel.String() == "heard" && joined == nil {
+			joined, _, _ = subscribe(t, h, hub.Start{From: hub.FromAfter, After: before}, "new", "heard")
+			got, _ = drain(t, joined)
+		}
+		return encode(e)
+	}})
+	defer h.Close()
+	first, _, _ := subscribe(t, h, hub.Start{}, "heard")
+	defer first.Close()
+	b := &fanfare.Batch{Events: []fanfare.Event{
+		{Channel: logtest.Channel("new"), Data: "1"}, {Channel: logtest.Channel("heard"), Data: "2"},
+	}}
+	if _, err := logtest.Append(l, b); err != nil {
+		t.Fatal(err)
+	}
+	defer joined.Close()
+	if diff := cmp.Diff([]string{"new 1", "heard 2"}, got); diff != "" {
+		t.Errorf("the first turn (-want +got):\n%s", diff)
+	}
+	if again, _ := drain(t, joined); again != nil {
+		t.Errorf("twice: %v", again)
+	}
+}
+
 // TestWokenOnce: a subscriber is woken by what it listens to, once until it takes its turn, and not by anything else.
 func TestWokenOnce(t *testing.T) {
 	l := newLog(t)

@@ -60,6 +60,7 @@ func (h *Hub) Subscribe(ctx context.Context, patterns []fanfare.Pattern, start S
 			s.refs = append(s.refs, h.joinLocked(p, s))
 		}
 	}
+	s.joined = h.appended
 	s.index = len(h.subs)
 	h.subs = append(h.subs, s)
 	s.ending.Store(h.draining) // Drain may have looked before this one was there

@@ -27,6 +27,7 @@ type Subscriber struct {
 	patterns []fanfare.Pattern
 	since    time.Time // events older than this are not replayed
 	waker    Waker
+	joined   fanfare.Position // the log was durable up to here when the filters were joined
 
 	refs  []ref // guarded by Hub.mu
 	index int   // in Hub.subs; guarded by Hub.mu
@@ -72,10 +73,13 @@ func (s *Subscriber) Next(ctx context.Context, t *Turn) error {
 	s.awake.Store(false) // before durable is read: a commit after this wakes again
 	t.Gap, t.Frames, t.More = nil, t.Frames[:0], false
 	durable := s.hub.Durable()
+	// Who joined in the middle of a commit is not woken for it, and the tails may not hold it yet; the log does.
+	joining := s.joined > durable
+	durable = max(durable, s.joined)
 	if s.cursor >= durable {
 		return nil
 	}
-	if s.fromTails(t, durable) {
+	if !joining && s.fromTails(t, durable) {
 		s.hub.stats.tailHits.Add(1)
 	} else if err := s.fromLog(ctx, t, durable); err != nil {
 		return err

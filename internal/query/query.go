@@ -28,11 +28,11 @@ const olderConnectedID = "conn"
 func Start(r *http.Request, q url.Values) hub.Start {
 	text := r.Header.Get("Last-Event-ID")
 	for _, name := range []string{"lastEventId", "last_event_id", "lastEventID"} {
-		if text == "" {
+		if none(text) {
 			text = q.Get(name)
 		}
 	}
-	if text == "" || text == olderConnectedID {
+	if none(text) {
 		return hub.Start{}
 	}
 	after, err := fanfare.ParsePosition(text)
@@ -41,6 +41,8 @@ func Start(r *http.Request, q url.Values) hub.Start {
 	}
 	return hub.Start{From: hub.FromAfter, After: after}
 }
+
+func none(text string) bool { return text == "" || text == olderConnectedID }
 
 // Heartbeat reads heartbeat=1…60, in seconds; 0 when it is not given.
 func Heartbeat(q url.Values) (time.Duration, error) {

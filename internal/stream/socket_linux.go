@@ -1,8 +1,6 @@
 package stream
 
 import (
-	"errors"
-	"io"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -40,5 +38,3 @@ func queuedBytes(c syscall.Conn) (int64, bool) {
 	}
 	return int64(n), true
 }
-
-func isEOF(err error) bool { return errors.Is(err, io.EOF) }

@@ -2,15 +2,9 @@
 
 package stream
 
-import (
-	"errors"
-	"io"
-	"syscall"
-)
+import "syscall"
 
 func (t *taken) tune() {}
 
 // queuedBytes is not known here, so nothing counts as acknowledged before the end.
 func queuedBytes(syscall.Conn) (int64, bool) { return 0, false }
-
-func isEOF(err error) bool { return errors.Is(err, io.EOF) }

@@ -22,6 +22,7 @@ type wire interface {
 	end() error                                   // the end of the body
 	close()                                       // lets the connection go; end may have come before
 	gone() <-chan struct{}                        // closed when the peer is known to be gone
+	goneWhy() error                               // why gone is closed; after close, or when gone is closed
 	halfClosed() <-chan struct{}                  // closed when the peer has closed its sending half
 	sentBytes() (sent int64, known bool)          // of head and body; known when progress may be
 	progress() (sent, acked int64, known bool)    // asks the kernel; any goroutine may call it before close
@@ -77,7 +78,13 @@ func (st *Stream) serve(w http.ResponseWriter, r *http.Request, sub *hub.Subscri
 		return EndFailed
 	}
 	st.wire = wire
-	defer wire.close()
+	defer func() {
+		wire.close()
+		// The system tells of a failed connection once, and it may have told the reader.
+		if reason == EndGone && errors.Is(wire.goneWhy(), errStalled) {
+			reason = EndStalled
+		}
+	}()
 	if st.req.Watch != nil {
 		st.live = newLive(opening.Position, wire)
 		st.req.Watch.Opened(st.live)
@@ -86,7 +93,7 @@ func (st *Stream) serve(w http.ResponseWriter, r *http.Request, sub *hub.Subscri
 	clean := false
 	defer func() { st.live.end(sub.Position(), clean) }() // before the wire closes, which it asks how far the peer has come
 	if err := wire.begin(w.Header(), st.first(opening)); err != nil {
-		return EndGone
+		return endReason(err)
 	}
 	st.wrote = time.Now()
 	reason, err = st.loop()
@@ -94,10 +101,14 @@ func (st *Stream) serve(w http.ResponseWriter, r *http.Request, sub *hub.Subscri
 		clean = st.end(reason) == nil
 		return reason
 	}
-	if errors.Is(err, errStalled) {
+	return endReason(err)
+}
+
+func endReason(err error) EndReason {
+	switch {
+	case errors.Is(err, errStalled):
 		return EndStalled
-	}
-	if errors.Is(err, errFlood) {
+	case errors.Is(err, errFlood):
 		return EndFlood
 	}
 	return EndGone
@@ -175,7 +186,7 @@ func (st *Stream) loop() (EndReason, error) {
 		if st.turn.More && unread == nil {
 			select {
 			case <-st.wire.gone():
-				return "", st.wireGone()
+				return "", st.wire.goneWhy()
 			default:
 			}
 			continue
@@ -208,7 +219,7 @@ func (st *Stream) loop() (EndReason, error) {
 				}
 			}
 		case <-st.wire.gone():
-			return "", st.wireGone()
+			return "", st.wire.goneWhy()
 		case <-half:
 			half, probes = nil, 2
 			if err := st.write([]byte(sse.Comment)); err != nil {
@@ -216,13 +227,6 @@ func (st *Stream) loop() (EndReason, error) {
 			}
 		}
 	}
-}
-
-func (st *Stream) wireGone() error {
-	if w, ok := st.wire.(*taken); ok && w.flooded.Load() {
-		return errFlood
-	}
-	return errGone
 }
 
 // takeTurn sends what there is. unread is set when the log could not be read; the stream goes on and asks again.

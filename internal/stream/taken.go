@@ -3,6 +3,7 @@ package stream
 import (
 	"bytes"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -49,10 +50,10 @@ type taken struct {
 	left    chan struct{} // closed by the reader
 	half    chan struct{} // closed by the reader
 	reader  sync.WaitGroup
+	why     error // why left is closed; set before
 
-	sent    atomic.Int64
-	fin     atomic.Bool // our sending half is closed, which counts as one byte
-	flooded atomic.Bool
+	sent atomic.Int64
+	fin  atomic.Bool // our sending half is closed, which counts as one byte
 
 	// Owned by the writer.
 	pieces  net.Buffers
@@ -67,8 +68,7 @@ func (t *taken) read(total int) {
 	var buf [512]byte
 	for {
 		if total > floodLimit {
-			t.flooded.Store(true)
-			close(t.left)
+			t.leave(errFlood)
 			return
 		}
 		n, err := t.conn.Read(buf[:])
@@ -76,13 +76,29 @@ func (t *taken) read(total int) {
 		if err == nil {
 			continue
 		}
-		if isEOF(err) {
+		if errors.Is(err, io.EOF) {
 			close(t.half)
 		} else {
-			close(t.left)
+			t.leave(socketError(err))
 		}
 		return
 	}
+}
+
+func (t *taken) leave(why error) {
+	t.why = why
+	close(t.left)
+}
+
+// goneWhy may be called when gone is closed, and after close.
+func (t *taken) goneWhy() error { return t.why }
+
+// socketError tells a peer that is there and takes nothing, or has vanished (TCP_USER_TIMEOUT), from one that has closed.
+func socketError(err error) error {
+	if errors.Is(err, syscall.ETIMEDOUT) {
+		return errStalled
+	}
+	return errGone
 }
 
 func (t *taken) begin(header http.Header, first []byte) error {
@@ -143,7 +159,7 @@ func (t *taken) flush() error {
 			break
 		}
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
-			return errGone
+			return socketError(err)
 		}
 		if _, acked, _ := t.progress(); n == 0 && (!known || acked <= ackedBefore) {
 			return errStalled

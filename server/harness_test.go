@@ -1,0 +1,347 @@
+package server_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/fanfare-hub/fanfare/pebblelog"
+	"github.com/fanfare-hub/fanfare/server"
+	"github.com/fanfare-hub/fanfare/sse"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// fixture is a hub behind a real listener.
+type fixture struct {
+	t    *testing.T
+	log  *pebblelog.Log
+	srv  *server.Server
+	web  *httptest.Server
+	o    server.Options
+	lo   pebblelog.Options
+	down bool
+}
+
+func start(t *testing.T, o server.Options, rules ...string) *fixture {
+	t.Helper()
+	lo := pebblelog.Options{Dir: t.TempDir()}
+	for _, text := range rules {
+		r, err := pebblelog.ParseRule(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lo.Retention = append(lo.Retention, r)
+	}
+	f := &fixture{t: t, o: o, lo: lo}
+	f.up("127.0.0.1:0")
+	t.Cleanup(func() { f.stop(0) })
+	return f
+}
+
+func (f *fixture) up(addr string) {
+	f.t.Helper()
+	var err error
+	if f.log, err = pebblelog.Open(f.lo); err != nil {
+		f.t.Fatal(err)
+	}
+	f.o.Log = f.log
+	if f.srv, err = server.New(f.o); err != nil {
+		f.t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", addr)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.web = httptest.NewUnstartedServer(f.srv)
+	_ = f.web.Listener.Close()
+	f.web.Listener = listener
+	f.web.Start()
+	f.down = false
+}
+
+// stop shuts the hub down as the command does.
+func (f *fixture) stop(window time.Duration) {
+	if f.down {
+		return
+	}
+	f.down = true
+	ctx, cancel := context.WithTimeout(context.Background(), window+5*time.Second)
+	defer cancel()
+	if err := f.srv.Drain(ctx, window); err != nil {
+		f.t.Errorf("drain: %v", err)
+	}
+	f.web.Close()
+	http.DefaultClient.CloseIdleConnections()
+	if err := f.srv.Close(); err != nil {
+		f.t.Error(err)
+	}
+	if err := f.log.Close(); err != nil {
+		f.t.Error(err)
+	}
+}
+
+// restart stops the hub and starts another on the same data and port.
+func (f *fixture) restart() {
+	f.t.Helper()
+	addr := f.web.Listener.Addr().String()
+	f.stop(0)
+	f.up(addr)
+}
+
+func (f *fixture) url(path string) string { return f.web.URL + path }
+func (f *fixture) addr() string           { return f.web.Listener.Addr().String() }
+
+type answer struct {
+	status int
+	header http.Header
+	body   string
+}
+
+// call sends a request; header lines are "Name: value".
+func (f *fixture) call(method, path, body string, header ...string) answer {
+	f.t.Helper()
+	req, err := http.NewRequest(method, f.url(path), strings.NewReader(body))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	for _, line := range header {
+		name, value, _ := strings.Cut(line, ": ")
+		if name == "Host" {
+			req.Host = value
+		} else {
+			req.Header.Add(name, value)
+		}
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return answer{resp.StatusCode, resp.Header, strings.TrimSuffix(string(b), "\n")}
+}
+
+func (f *fixture) publish(channel string, data ...string) (ids []string) {
+	f.t.Helper()
+	for _, d := range data {
+		a := f.call("POST", "/v1/channels/"+channel, d)
+		if a.status != http.StatusCreated {
+			f.t.Fatalf("publish: %+v", a)
+		}
+		ids = append(ids, a.json("id"))
+	}
+	return ids
+}
+
+// json returns one member of a JSON answer as text.
+func (a answer) json(name string) string {
+	var o map[string]any
+	if err := json.Unmarshal([]byte(a.body), &o); err != nil {
+		return "not JSON: " + a.body
+	}
+	if o[name] == nil {
+		return ""
+	}
+	return fmt.Sprint(o[name])
+}
+
+// wantProblem checks a refusal: status, code, and that the detail names what is wrong.
+func (a answer) wantProblem(t *testing.T, status int, code, detail string) {
+	t.Helper()
+	if a.status != status || a.json("code") != code || a.header.Get("Content-Type") != "application/problem+json" ||
+		a.json("status") != fmt.Sprint(status) || a.json("title") == "" || !strings.Contains(a.json("detail"), detail) {
+		t.Errorf("got %d %s %s, want %d %s naming %q", a.status, a.header.Get("Content-Type"), a.body, status, code, detail)
+	}
+	if status == 503 || status == 429 {
+		if a.header.Get("Retry-After") == "" {
+			t.Errorf("%d without Retry-After", status)
+		}
+	}
+}
+
+// client is one open stream.
+type client struct {
+	t       *testing.T
+	resp    *http.Response
+	cancel  context.CancelFunc
+	events  chan sse.Event
+	raw     bytes.Buffer // what has come; to be looked at when the stream has ended
+	retry   int64
+	comment int
+	err     error // when events is closed
+}
+
+func (f *fixture) stream(path string, header ...string) *client {
+	f.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	req, err := http.NewRequestWithContext(ctx, "GET", f.url(path), nil)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	for _, line := range header {
+		name, value, _ := strings.Cut(line, ": ")
+		req.Header.Set(name, value)
+	}
+	return connect(f.t, http.DefaultClient, req, cancel)
+}
+
+func connect(t *testing.T, hc *http.Client, req *http.Request, cancel context.CancelFunc) *client {
+	t.Helper()
+	resp, err := hc.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp.StatusCode != 200 {
+		b, _ := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		cancel()
+		t.Fatalf("GET %s: %d %s", req.URL, resp.StatusCode, b)
+	}
+	c := &client{t: t, resp: resp, cancel: cancel, events: make(chan sse.Event, 10000)}
+	go c.read()
+	t.Cleanup(c.close)
+	return c
+}
+
+func (c *client) read() {
+	defer close(c.events)
+	p := sse.Parser{Handler: sse.Handler{
+		Event:   func(e sse.Event) { c.events <- e },
+		Retry:   func(ms int64) { c.retry = ms },
+		Comment: func(string) { c.comment++ },
+	}}
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := c.resp.Body.Read(buf)
+		if c.raw.Len() < 1<<20 {
+			c.raw.Write(buf[:n])
+		}
+		_, _ = p.Write(buf[:n])
+		if err != nil {
+			c.err = err
+			return
+		}
+	}
+}
+
+// next returns the next event that is no heartbeat.
+func (c *client) next() sse.Event {
+	c.t.Helper()
+	for {
+		e := c.any()
+		if e.Type != "heartbeat" {
+			return e
+		}
+	}
+}
+
+func (c *client) any() sse.Event {
+	c.t.Helper()
+	select {
+	case e, ok := <-c.events:
+		if !ok {
+			c.t.Fatalf("the stream has ended: %v", c.err)
+		}
+		return e
+	case <-time.After(10 * time.Second):
+		c.t.Fatal("no event came for 10 s")
+	}
+	return sse.Event{}
+}
+
+// quiet checks that nothing but heartbeats comes for a moment.
+func (c *client) quiet() {
+	c.t.Helper()
+	deadline := time.After(60 * time.Millisecond)
+	for {
+		select {
+		case e, ok := <-c.events:
+			if ok && e.Type != "heartbeat" {
+				c.t.Errorf("unexpected event %+v", e)
+			}
+			if !ok {
+				return
+			}
+		case <-deadline:
+			return
+		}
+	}
+}
+
+// rest reads to the end of the stream.
+func (c *client) rest() (events []sse.Event) {
+	c.t.Helper()
+	deadline := time.After(20 * time.Second)
+	for {
+		select {
+		case e, ok := <-c.events:
+			if !ok {
+				return events
+			}
+			events = append(events, e)
+		case <-deadline:
+			c.t.Fatal("the stream did not end")
+		}
+	}
+}
+
+func (c *client) close() {
+	c.cancel()
+	_ = c.resp.Body.Close()
+	for range c.events {
+	}
+}
+
+// want checks the data of the next events.
+func (c *client) want(data ...string) (last sse.Event) {
+	c.t.Helper()
+	for _, d := range data {
+		if last = c.next(); last.Data != d {
+			c.t.Fatalf("got %+v, want data %q", last, d)
+		}
+	}
+	return last
+}
+
+// dial opens a raw connection and sends a request as it stands.
+func (f *fixture) dial(request string) (net.Conn, *bufio.Reader) {
+	f.t.Helper()
+	conn, err := net.Dial("tcp", f.addr())
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.t.Cleanup(func() { _ = conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	if _, err := io.WriteString(conn, request); err != nil {
+		f.t.Fatal(err)
+	}
+	return conn, bufio.NewReader(conn)
+}
+
+func readUntil(t *testing.T, r *bufio.Reader, text string) string {
+	t.Helper()
+	var b strings.Builder
+	for !strings.HasSuffix(b.String(), text) {
+		c, err := r.ReadByte()
+		if err != nil {
+			t.Fatalf("%v after %q, waiting for %q", err, b.String(), text)
+		}
+		b.WriteByte(c)
+	}
+	return b.String()
+}

@@ -1,0 +1,673 @@
+package server_test
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/pebblelog"
+	"github.com/fanfare-hub/fanfare/server"
+	"github.com/fanfare-hub/fanfare/sse"
+)
+
+const positionText = `[0-9A-HJKMNP-TV-Z]{13}`
+
+// golden replaces what differs from run to run.
+func golden(s string) string {
+	s = strings.ReplaceAll(s, "\r\n", "\n")
+	for pattern, with := range map[string]string{
+		`Date: [^\n]+`: "Date: DATE", `retry: \d+`: "retry: N", `id: ` + positionText: "id: ID", `"time":"[^"]+"`: `"time":"TIME"`,
+	} {
+		s = regexp.MustCompile(pattern).ReplaceAllString(s, with)
+	}
+	return s
+}
+
+func TestGoldenHeads(t *testing.T) {
+	f := start(t, server.Options{})
+	for name, c := range map[string]struct{ request, until, want string }{
+		"native, HTTP/1.1": {
+			"GET /v1/events?channel=a HTTP/1.1\r\nHost: localhost\r\n\r\n", "\n\n\r\n",
+			"HTTP/1.1 200 OK\nCache-Control: no-cache, no-transform\nConnection: close\nContent-Type: text/event-stream; charset=utf-8\nDate: DATE\n" +
+				"Transfer-Encoding: chunked\nX-Accel-Buffering: no\n\n5a\nretry: N\nid: ID\nevent: heartbeat\ndata: {\"time\":\"TIME\"}\n\n\n",
+		},
+		"store, HTTP/1.1": {
+			"GET /v1/stores/event-sources?storeId=1&pcId=2 HTTP/1.1\r\nHost: localhost\r\n\r\n", "\n\n\r\n",
+			"HTTP/1.1 200 OK\nCache-Control: no-cache, no-transform\nConnection: close\nContent-Type: text/event-stream; charset=utf-8\nDate: DATE\n" +
+				"Transfer-Encoding: chunked\nX-Accel-Buffering: no\n\n3a\nretry: N\nid: ID\nevent: sse\ndata: CONNECTED\n\n\n",
+		},
+		"no first event": {
+			"GET /v1/events?channel=a&heartbeatEvent=false HTTP/1.1\r\nHost: localhost\r\n\r\n", ":\n\r\n",
+			"HTTP/1.1 200 OK\nCache-Control: no-cache, no-transform\nConnection: close\nContent-Type: text/event-stream; charset=utf-8\nDate: DATE\n" +
+				"Transfer-Encoding: chunked\nX-Accel-Buffering: no\n\n2\n:\n\n",
+		},
+		"HTTP/1.0, without Host": {
+			"GET /v1/events?channel=a HTTP/1.0\r\n\r\n", "\n\n",
+			"HTTP/1.0 200 OK\nCache-Control: no-cache, no-transform\nConnection: close\nContent-Type: text/event-stream; charset=utf-8\nDate: DATE\n" +
+				"X-Accel-Buffering: no\n\nretry: N\nid: ID\nevent: heartbeat\ndata: {\"time\":\"TIME\"}\n\n",
+		},
+		"HEAD": {
+			"HEAD /v1/events?channel=a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", "\r\n\r\n",
+			"HTTP/1.1 200 OK\nCache-Control: no-cache, no-transform\nContent-Type: text/event-stream; charset=utf-8\nX-Accel-Buffering: no\nDate: DATE\nConnection: close\n\n",
+		},
+	} {
+		_, r := f.dial(c.request)
+		if diff := cmp.Diff(c.want, golden(readUntil(t, r, c.until))); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+	bare := start(t, server.Options{BareContentType: true})
+	if a := bare.call("HEAD", "/v1/events?channel=a", ""); a.header.Get("Content-Type") != "text/event-stream" {
+		t.Errorf("bare: %v", a.header)
+	}
+}
+
+func TestDelivery(t *testing.T) {
+	f := start(t, server.Options{})
+	c := f.stream("/v1/events?channel=a&channel=b/*&channel=a")
+	first := c.any()
+	if first.Type != "heartbeat" || first.LastEventID == "" || !strings.Contains(first.Data, `"time"`) {
+		t.Fatalf("first event %+v", first)
+	}
+	ids := f.publish("a", "one", "two\nlines\r\nand\rmore", "")
+	f.publish("other", "not heard")
+	ids = append(ids, f.publish("b/1?event=kind", "three")...)
+	for i, want := range []sse.Event{
+		{Type: "message", Data: "one"}, {Type: "message", Data: "two\nlines\nand\nmore"}, {Type: "message", Data: ""}, {Type: "kind", Data: "three"},
+	} {
+		want.LastEventID = ids[i]
+		if got := c.any(); got != want {
+			t.Errorf("%+v, want %+v", got, want)
+		}
+	}
+	c.quiet()
+	if c.retry < 1000 || c.retry > 10000 {
+		t.Errorf("retry: %d", c.retry)
+	}
+}
+
+func TestStreamParameters(t *testing.T) {
+	f := start(t, server.Options{})
+	many := strings.Repeat("&channel=x", 101)[1:]
+	for query, detail := range map[string]string{
+		"": "channel", "channel=": "channel", "channel=a*": "'*'", "channel=**/a": "'**'", many: "100", "channel=a%0Ab": "control",
+		"channel=a&heartbeat=0": "heartbeat", "channel=a&heartbeat=61": "60", "channel=a&heartbeat=x": "heartbeat", "channel=a&heartbeat=": "heartbeat",
+		"channel=a&heartbeatEvent=maybe": "heartbeatEvent", "channel=a&replay=-1": "replay", "channel=a&replay=100001": "100000", "channel=a&replay=x": "replay",
+		"channel=%zz": "query",
+	} {
+		f.call("GET", "/v1/events?"+query, "").wantProblem(t, 400, "invalid", detail)
+	}
+	for query, detail := range map[string]string{
+		"": "storeId", "storeId=1": "pcId", "pcId=1": "storeId", "storeId=a/b&pcId=1": "storeId", "storeId=1&pcId=": "pcId",
+		"storeId=1&pcId=" + strings.Repeat("x", 65): "64", "storeId=*&pcId=1": "storeId", "storeId=1&pcId=%C3%BC": "pcId", "storeId=1&pcId=2&heartbeat=99": "heartbeat",
+	} {
+		f.call("GET", "/v1/stores/event-sources?"+query, "").wantProblem(t, 400, "invalid", detail)
+	}
+	hundred := strings.Repeat("&channel=x", 100)[1:]
+	f.stream("/v1/events?" + hundred).close()
+}
+
+func TestIdleSigns(t *testing.T) {
+	f := start(t, server.Options{Heartbeat: 30 * time.Millisecond})
+	comments := f.stream("/v1/events?channel=a")
+	events := f.stream("/v1/events?channel=a&heartbeatEvent=true")
+	store := f.stream("/v1/stores/event-sources?storeId=1&pcId=2")
+	quiet := f.stream("/v1/stores/event-sources?storeId=1&pcId=2&heartbeatEvent=false")
+	slow := f.stream("/v1/events?channel=a&heartbeatEvent=true&heartbeat=60")
+	if e := store.any(); e.Data != "CONNECTED" || e.Type != "sse" {
+		t.Errorf("first %+v", e)
+	}
+	if e := quiet.any(); e.Data != "CONNECTED" {
+		t.Errorf("heartbeatEvent=false leaves CONNECTED: %+v", e)
+	}
+	begin := events.any().LastEventID
+	ids := f.publish("elsewhere", "x") // an idle stream's position moves on with the log
+	deadline := time.Now().Add(5 * time.Second)
+	for e := events.any(); e.LastEventID != ids[0]; e = events.any() {
+		if e.Type != "heartbeat" || e.LastEventID < begin || time.Now().After(deadline) {
+			t.Fatalf("heartbeat %+v, want the id to reach %s", e, ids[0])
+		}
+	}
+	if e := store.any(); e.Type != "heartbeat" {
+		t.Errorf("an idle store stream sends %+v", e)
+	}
+	comments.any()
+	time.Sleep(100 * time.Millisecond) // a few heartbeats
+	for name, c := range map[string]*client{"comments": comments, "quiet": quiet} {
+		if n := len(c.events); n != 0 {
+			t.Errorf("%s: %d events while idle", name, n)
+		}
+		c.close()
+		if c.comment < 2 {
+			t.Errorf("%s: %d comments while idle", name, c.comment)
+		}
+		if strings.Contains(c.raw.String(), ":\n\n") {
+			t.Errorf("%s: a blank line after a comment makes phantom events: %q", name, c.raw.String())
+		}
+	}
+	if n := len(slow.events); n != 1 {
+		t.Errorf("heartbeat=60: %d events", n)
+	}
+}
+
+func TestNoFirstEvent(t *testing.T) {
+	f := start(t, server.Options{Heartbeat: 20 * time.Millisecond, NativeLifetime: 300 * time.Millisecond})
+	c := f.stream("/v1/events?channel=a&heartbeatEvent=false")
+	f.publish("a", "x")
+	f.publish("other", "moves the position")
+	events := c.rest()
+	if len(events) != 1 || events[0].Data != "x" {
+		t.Errorf("%+v", events)
+	}
+	if !regexp.MustCompile(`^:\n(:\n)*retry: \d+\n(:\n)*id: `).MatchString(c.raw.String()) {
+		t.Errorf("retry leads the first event: %q", c.raw.String())
+	}
+	gap := f.stream("/v1/events?channel=a&heartbeatEvent=false", "Last-Event-ID: junk")
+	if e := gap.any(); e.Type != "gap" {
+		t.Errorf("%+v", e)
+	}
+	gap.want("x")
+}
+
+func TestPositionSources(t *testing.T) {
+	f := start(t, server.Options{})
+	ids := f.publish("a", "1", "2", "3")
+	for _, c := range []struct {
+		query  string
+		header string
+		want   []string
+	}{
+		{"", ids[0], []string{"2", "3"}},
+		{"&lastEventId=" + ids[1], "", []string{"3"}},
+		{"&last_event_id=" + ids[1], "", []string{"3"}},
+		{"&lastEventID=" + ids[1], "", []string{"3"}},
+		{"&lastEventId=&last_event_id=" + ids[1], "", []string{"3"}},
+		{"&lastEventId=" + ids[0], ids[1], []string{"3"}},
+		{"&lastEventId=" + ids[0] + "&lastEventId=" + ids[1], "", []string{"2", "3"}},
+		{"&replay=all", ids[1], []string{"3"}},
+		{"&replay=all", "", []string{"1", "2", "3"}},
+		{"&replay=2", "", []string{"2", "3"}},
+		{"&replay=0", "", nil},
+		{"&replay=1&lastEventId=conn", "", []string{"3"}},
+		{"&lastEventId=conn", "", nil},
+		{"", "conn", nil},
+		{"", "", nil},
+	} {
+		var header []string
+		if c.header != "" {
+			header = []string{"Last-Event-ID: " + c.header}
+		}
+		s := f.stream("/v1/events?channel=a"+c.query, header...)
+		if e := s.any(); e.Type != "heartbeat" || (len(c.want) > 0 && e.LastEventID >= ids[2]) || (c.want == nil && e.LastEventID != ids[2]) {
+			t.Errorf("%+v: first %+v", c, e)
+		}
+		s.want(c.want...)
+		s.quiet()
+		s.close()
+	}
+}
+
+type gap struct{ Requested, Oldest, Reason string }
+
+func wantGap(t *testing.T, e sse.Event, want gap) {
+	t.Helper()
+	var got gap
+	if e.Type != "gap" || json.Unmarshal([]byte(e.Data), &got) != nil {
+		t.Fatalf("no gap: %+v", e)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("gap (-want +got):\n%s", diff)
+	}
+	before, err := fanfare.ParsePosition(got.Oldest)
+	if err != nil || (before-1).String() != e.LastEventID {
+		t.Errorf("the gap's id is %s, want the number before %s", e.LastEventID, got.Oldest)
+	}
+}
+
+func plus(id string, n int) string {
+	p, _ := fanfare.ParsePosition(id)
+	return fanfare.Position(int(p) + n).String()
+}
+
+// TestGaps is P4 over HTTP, with several channels.
+func TestGaps(t *testing.T) {
+	f := start(t, server.Options{}, "short=count:2", "**=count:1000")
+	a := f.publish("short", "s1", "s2", "s3", "s4")
+	b := f.publish("long", "l1", "l2")
+	f.restart()
+	after := f.publish("long", "l3")
+	both := "/v1/events?channel=short&channel=long"
+	for name, c := range map[string]struct {
+		path, id string
+		first    string
+		want     *gap
+		data     []string
+	}{
+		"trimmed":                 {both, a[0], a[0], &gap{a[0], a[2], "trimmed"}, []string{"s3", "s4", "l1", "l2", "l3"}},
+		"at the trim mark":        {both, a[1], a[1], nil, []string{"s3", "s4", "l1", "l2", "l3"}},
+		"trimmed, the other only": {"/v1/events?channel=long", a[0], a[0], nil, []string{"l1", "l2", "l3"}},
+		"trimmed, by pattern":     {"/v1/events?channel=*", a[0], a[0], &gap{a[0], a[2], "trimmed"}, []string{"s3", "s4", "l1", "l2", "l3"}},
+		"below the log":           {both, "0000000000001", "0000000000001", &gap{"0000000000001", a[2], "trimmed"}, []string{"s3", "s4", "l1", "l2", "l3"}},
+		"zero":                    {"/v1/events?channel=long", "0000000000000", "0000000000000", &gap{"0000000000000", b[0], "trimmed"}, []string{"l1", "l2", "l3"}},
+		"lost":                    {both, plus(b[1], 5), plus(b[1], 5), &gap{plus(b[1], 5), after[0], "lost"}, []string{"l3"}},
+		"end of a run":            {both, b[1], b[1], nil, []string{"l3"}},
+		"before a run":            {both, plus(after[0], -1), plus(after[0], -1), nil, []string{"l3"}},
+		"future":                  {both, plus(after[0], 9), plus(after[0], 9), &gap{plus(after[0], 9), a[2], "future"}, []string{"s3", "s4", "l1", "l2", "l3"}},
+		"future, nothing there":   {"/v1/events?channel=none", plus(after[0], 9), plus(after[0], 9), &gap{plus(after[0], 9), plus(after[0], 1), "future"}, nil},
+		"unknown":                 {both, "garbage", "0000000000000", &gap{"garbage", a[2], "unknown"}, []string{"s3", "s4", "l1", "l2", "l3"}},
+		"long garbage":            {"/v1/events?channel=none", strings.Repeat("ü", 100), "0000000000000", &gap{strings.Repeat("ü", 64), plus(after[0], 1), "unknown"}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := f.stream(c.path, "Last-Event-ID: "+c.id)
+			defer s.close()
+			if e := s.any(); e.Type != "heartbeat" || e.LastEventID != c.first {
+				t.Errorf("first %+v, want id %s", e, c.first)
+			}
+			if c.want != nil {
+				wantGap(t, s.any(), *c.want)
+			}
+			s.want(c.data...)
+			s.quiet()
+		})
+	}
+	s := f.stream(both, "Last-Event-ID: "+plus(after[0], 9))
+	s.any()
+	s.any()
+	s.want("s3", "s4", "l1", "l2", "l3")
+	f.publish("long", "live after a gap")
+	s.want("live after a gap")
+}
+
+// TestRestartThenResume is P3 after a restart, before any new publish, over one and several channels and patterns.
+func TestRestartThenResume(t *testing.T) {
+	f := start(t, server.Options{})
+	ids := f.publish("a", "1", "2", "3")
+	fresh := f.stream("/v1/events?channel=a").any().LastEventID
+	f.restart()
+	for _, query := range []string{"channel=a", "channel=a&channel=b", "channel=*", "channel=**&channel=a"} {
+		s := f.stream("/v1/events?"+query, "Last-Event-ID: "+ids[0])
+		if e := s.any(); e.LastEventID != ids[0] || e.Type != "heartbeat" {
+			t.Errorf("%s: %+v", query, e)
+		}
+		s.want("2", "3")
+		s.close()
+	}
+	s := f.stream("/v1/events?channel=a", "Last-Event-ID: "+fresh)
+	f.publish("a", "4")
+	s.want("4")
+}
+
+// TestSeamOverHTTP resumes at random positions hundreds of times while publishers run flat out.
+func TestSeamOverHTTP(t *testing.T) {
+	f := start(t, server.Options{})
+	stop := make(chan struct{})
+	var publishers sync.WaitGroup
+	var mu sync.Mutex
+	var log []string // ids in the order of their publish answers; sorted text is log order
+	for p := range 4 {
+		publishers.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				a := f.call("POST", fmt.Sprintf("/v1/channels/c/%d", (p+i)%3), fmt.Sprintf("%d.%d", p, i))
+				mu.Lock()
+				log = append(log, a.json("id"))
+				mu.Unlock()
+			}
+		})
+	}
+	time.Sleep(50 * time.Millisecond) // something to resume into
+	var readers sync.WaitGroup
+	for _, query := range []string{"channel=c/0&channel=c/1&channel=c/2", "channel=c/*", "channel=c/**&channel=c/1"} {
+		for range 2 {
+			readers.Go(func() {
+				var last string
+				for round := range 40 {
+					var header []string
+					if round > 0 {
+						mu.Lock()
+						last = log[rand.IntN(len(log))]
+						mu.Unlock()
+						header = []string{"Last-Event-ID: " + last}
+					}
+					s := f.stream("/v1/events?"+query, header...)
+					p, _ := fanfare.ParsePosition(s.any().LastEventID)
+					for range 10 + rand.IntN(50) {
+						e := s.next()
+						q, err := fanfare.ParsePosition(e.LastEventID)
+						if err != nil || q != p+1 { // all events are on these channels: positions have no hole
+							t.Errorf("%s: %v after %v, %+v", query, q, p, e)
+							break
+						}
+						p = q
+					}
+					s.close()
+				}
+			})
+		}
+	}
+	readers.Wait()
+	close(stop)
+	publishers.Wait()
+}
+
+func TestLifetimeEndsBetweenEvents(t *testing.T) {
+	f := start(t, server.Options{NativeLifetime: 200 * time.Millisecond, StoreLifetime: 200 * time.Millisecond})
+	c := f.stream("/v1/events?channel=a")
+	begin := c.any().LastEventID
+	ids := f.publish("other", "moves the position")
+	began := time.Now()
+	events := c.rest()
+	if c.err != io.EOF {
+		t.Errorf("the stream ended with %v, want the last chunk", c.err)
+	}
+	if took := time.Since(began); took < 100*time.Millisecond {
+		t.Errorf("ended after %v", took)
+	}
+	if len(events) != 1 || events[0].Type != "heartbeat" || events[0].LastEventID != ids[0] || begin == ids[0] {
+		t.Errorf("farewell %+v, want a heartbeat at %s", events, ids[0])
+	}
+	still := f.stream("/v1/events?channel=a")
+	still.any()
+	if events := still.rest(); len(events) != 0 {
+		t.Errorf("farewell of a position that was told: %+v", events)
+	}
+	s := f.stream("/v1/stores/event-sources?storeId=1&pcId=2&heartbeatEvent=false")
+	if events := s.rest(); len(events) != 1 || s.err != io.EOF {
+		t.Errorf("store stream: %+v, %v", events, s.err)
+	}
+}
+
+func TestDrain(t *testing.T) {
+	f := start(t, server.Options{})
+	var clients []*client
+	for i := range 20 {
+		path := "/v1/events?channel=a"
+		if i%2 == 1 {
+			path = fmt.Sprintf("/v1/stores/event-sources?storeId=1&pcId=%d", i)
+		}
+		c := f.stream(path)
+		c.any()
+		clients = append(clients, c)
+	}
+	done := make(chan error, 1)
+	go func() { done <- f.srv.Drain(context.Background(), 600*time.Millisecond) }()
+	for f.call("GET", "/readyz", "").status == 200 {
+	}
+	f.call("GET", "/readyz", "").wantProblem(t, 503, "unavailable", "shutting down")
+	if a := f.call("GET", "/livez", ""); a.status != 200 {
+		t.Errorf("livez while draining: %+v", a)
+	}
+	refused := f.call("GET", "/v1/events?channel=a", "", "Accept: text/event-stream")
+	if refused.status != 200 || !regexp.MustCompile(`^retry: \d+$`).MatchString(refused.body) || refused.header.Get("Content-Type") != "text/event-stream; charset=utf-8" {
+		t.Errorf("a new EventSource while draining: %+v", refused)
+	}
+	f.call("GET", "/v1/events?channel=a", "").wantProblem(t, 503, "unavailable", "shutting down")
+	began := time.Now()
+	f.call("GET", "/v1/stores/event-sources?storeId=1&pcId=1", "").wantProblem(t, 503, "unavailable", "shutting down")
+	if took := time.Since(began); took < time.Second || took > 3500*time.Millisecond {
+		t.Errorf("an older client is told after %v, want 1 to 3 s", took)
+	}
+	if a := f.call("POST", "/v1/channels/b", "still taken"); a.status != 201 {
+		t.Errorf("publish while draining: %+v", a)
+	}
+	for i, c := range clients {
+		c.rest()
+		if c.err != io.EOF || !regexp.MustCompile(`retry: \d+\n$`).MatchString(c.raw.String()) {
+			t.Errorf("client %d: %v, %q", i, c.err, c.raw.String())
+		}
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNoRoom(t *testing.T) {
+	f := start(t, server.Options{MaxStreams: 1})
+	c := f.stream("/v1/events?channel=a")
+	a := f.call("GET", "/v1/events?channel=a", "", "Accept: text/html, text/event-stream;q=0.9")
+	if a.status != 200 || !strings.HasPrefix(a.body, "retry: ") {
+		t.Errorf("%+v", a)
+	}
+	f.call("GET", "/v1/events?channel=a", "", "Accept: */*").wantProblem(t, 503, "overloaded", "--max-streams")
+	f.call("GET", "/v1/events?channel=a", "", "Accept: text/event-stream;q=0").wantProblem(t, 503, "overloaded", "--max-streams")
+	c.close()
+	for range 500 {
+		if a = f.call("GET", "/v1/events?channel=a", "", "Accept: text/event-stream", "Connection: close"); strings.Contains(a.body, "heartbeat") {
+			return
+		}
+		if a.status != 200 {
+			t.Fatalf("%+v", a)
+		}
+		time.Sleep(time.Millisecond)
+		if f.srvStreams() == 0 {
+			f.stream("/v1/events?channel=a").close()
+			return
+		}
+	}
+	t.Error("the slot of a client that has gone was not freed")
+}
+
+// srvStreams reads the open streams from the metrics.
+func (f *fixture) srvStreams() int {
+	f.t.Helper()
+	var n int
+	m := regexp.MustCompile(`(?m)^fanfare_streams_open (\d+)$`).FindStringSubmatch(f.call("GET", "/metrics", "").body)
+	if m == nil {
+		f.t.Fatal("no fanfare_streams_open in /metrics")
+	}
+	_, _ = fmt.Sscan(m[1], &n)
+	return n
+}
+
+// TestDeadReaders is P5: 500 subscribers that never read beside one that does.
+func TestDeadReaders(t *testing.T) {
+	f := start(t, server.Options{StallLimit: 2 * time.Second})
+	for i := range 500 {
+		// Small receive buffers: the peer's kernel takes little, so the hub soon has nowhere to write.
+		d := net.Dialer{}
+		conn, err := d.Dial("tcp", f.addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		_ = conn.(*net.TCPConn).SetReadBuffer(4 << 10)
+		fmt.Fprintf(conn, "GET /v1/events?channel=a&n=%d HTTP/1.1\r\nHost: localhost\r\n\r\n", i)
+	}
+	healthy := f.stream("/v1/events?channel=a")
+	healthy.any()
+	for f.srvStreams() < 501 {
+		time.Sleep(5 * time.Millisecond)
+	}
+	data := strings.Repeat("x", 64<<10)
+	var ids []string
+	for range 40 {
+		ids = append(ids, f.publish("a", data)...)
+	}
+	for _, id := range ids {
+		if e := healthy.next(); e.LastEventID != id {
+			t.Fatalf("got %s, want %s", e.LastEventID, id)
+		}
+	}
+	for deadline := time.Now().Add(30 * time.Second); f.srvStreams() > 1; {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d streams are open; the stalled ones must end", f.srvStreams())
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	if m := f.call("GET", "/metrics", "").body; !strings.Contains(m, `fanfare_streams_ended_total{reason="stalled"} 500`) {
+		t.Errorf("the cuts have no counter: %s", regexp.MustCompile(`(?m)^fanfare_streams_ended.*$`).FindAllString(m, -1))
+	}
+	f.publish("a", "still fine")
+	healthy.want("still fine")
+}
+
+// TestSlowIsNotStalled: a peer that takes a little now and then keeps its stream.
+func TestSlowIsNotStalled(t *testing.T) {
+	f := start(t, server.Options{StallLimit: 400 * time.Millisecond, MaxEventBytes: 4 << 20})
+	conn, r := f.dial("GET /v1/events?channel=a HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	_ = conn.(*net.TCPConn).SetReadBuffer(4 << 10)
+	readUntil(t, r, "\n\n\r\n")
+	f.publish("a", strings.Repeat("x", 3<<20))
+	buf := make([]byte, 64<<10)
+	for range 15 { // longer than the stall limit
+		time.Sleep(100 * time.Millisecond)
+		if _, err := io.ReadAtLeast(r, buf, 16<<10); err != nil {
+			t.Fatalf("cut while reading: %v", err)
+		}
+	}
+	if f.srvStreams() != 1 {
+		t.Error("the stream was ended")
+	}
+}
+
+func TestHalfClosedPeerKeepsHearing(t *testing.T) {
+	f := start(t, server.Options{Heartbeat: 100 * time.Millisecond})
+	conn, r := f.dial("GET /v1/events?channel=a HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	readUntil(t, r, "\n\n\r\n")
+	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(600 * time.Millisecond) // the hub has looked twice whether the peer is there
+	f.publish("a", "hello")
+	readUntil(t, r, "data: hello\n\n")
+}
+
+func TestClosedPeerFreesItsSlot(t *testing.T) {
+	f := start(t, server.Options{Heartbeat: time.Hour}) // no heartbeat will tell
+	for _, linger := range []int{-1, 0} {
+		conn, r := f.dial("GET /v1/events?channel=a HTTP/1.1\r\nHost: localhost\r\n\r\n")
+		readUntil(t, r, "\n\n\r\n")
+		_ = conn.(*net.TCPConn).SetLinger(linger) // 0: a reset
+		_ = conn.Close()
+		for deadline := time.Now().Add(10 * time.Second); f.srvStreams() > 0; {
+			if time.Now().After(deadline) {
+				t.Fatalf("linger %d: the slot is not freed", linger)
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+	}
+}
+
+func TestFloodingPeerIsCut(t *testing.T) {
+	f := start(t, server.Options{})
+	conn, r := f.dial("GET /v1/events?channel=a HTTP/1.1\r\nHost: localhost\r\n\r\nbytes in the same packet")
+	readUntil(t, r, "\n\n\r\n")
+	f.publish("a", "hello")
+	readUntil(t, r, "data: hello\n\n")
+	junk := make([]byte, 16<<10)
+	for range 100 {
+		if _, err := conn.Write(junk); err != nil {
+			break
+		}
+	}
+	if _, err := io.Copy(io.Discard, r); err == nil && f.srvStreams() != 0 {
+		t.Error("a peer that floods was not cut")
+	}
+}
+
+// TestThroughHTTP2 is the other wire: net/http's ResponseWriter.
+func TestThroughHTTP2(t *testing.T) {
+	f := start(t, server.Options{Heartbeat: 50 * time.Millisecond, NativeLifetime: 700 * time.Millisecond, AllowedHosts: []string{"example.com"}})
+	web := httptest.NewUnstartedServer(f.srv)
+	web.EnableHTTP2 = true
+	web.StartTLS()
+	defer web.Close()
+	for name, hc := range map[string]*http.Client{
+		"HTTP/2":            web.Client(),
+		"HTTP/1.1 over TLS": {Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(context.Background())
+			req, err := http.NewRequestWithContext(ctx, "GET", web.URL+"/v1/events?channel=a&heartbeatEvent=true", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := connect(t, hc, req, cancel)
+			c.any()
+			ids := f.publish("a", "1", strings.Repeat("y", 100_000))
+			c.want("1", strings.Repeat("y", 100_000))
+			for _, e := range c.rest() {
+				if e.Type != "heartbeat" || e.LastEventID != ids[1] {
+					t.Errorf("%+v", e)
+				}
+			}
+			if c.err != io.EOF {
+				t.Errorf("ended with %v", c.err)
+			}
+			hc.CloseIdleConnections()
+		})
+	}
+}
+
+func TestTwoHubsInOneProcess(t *testing.T) {
+	one := start(t, server.Options{MaxEventBytes: 10, NativeLifetime: 100 * time.Millisecond})
+	two := start(t, server.Options{BareContentType: true})
+	one.call("POST", "/v1/channels/a", "eleven bytes").wantProblem(t, 413, "too_large", "10")
+	two.publish("a", "eleven bytes")
+	c1, c2 := one.stream("/v1/events?channel=a"), two.stream("/v1/events?channel=a")
+	two.publish("a", "x")
+	c2.want("x")
+	c1.rest()
+	if got := c2.resp.Header.Get("Content-Type"); got != "text/event-stream" {
+		t.Errorf("Content-Type %q", got)
+	}
+	if len(one.call("GET", "/v1/history?channel=a", "").body) > 20 {
+		t.Error("one hub has the other's events")
+	}
+}
+
+// TestStreamsGoOnWhileTheLogIsFull: publishes are refused with the reason, streams stay, and all recovers by itself.
+func TestUnreadyLog(t *testing.T) {
+	f := start(t, server.Options{Heartbeat: 30 * time.Millisecond})
+	f.stop(0)
+	f.lo.MinFreeBytes = 1 << 62 // no disk has as much
+	f.up("127.0.0.1:0")
+	c := f.stream("/v1/events?channel=a&heartbeatEvent=true")
+	c.any()
+	f.call("POST", "/v1/channels/a", "x").wantProblem(t, 503, "unavailable", "--min-free-bytes")
+	f.call("GET", "/readyz", "").wantProblem(t, 503, "unavailable", "bytes are free")
+	f.call("GET", "/v1/health", "").wantProblem(t, 503, "unavailable", "bytes are free")
+	if e := c.any(); e.Type != "heartbeat" {
+		t.Errorf("the stream: %+v", e)
+	}
+}
+
+func ExampleNew() {
+	log, err := pebblelog.Open(pebblelog.Options{Durability: pebblelog.DurabilityMemory})
+	if err != nil {
+		panic(err)
+	}
+	defer log.Close()
+	hub, err := server.New(server.Options{Log: log})
+	if err != nil {
+		panic(err)
+	}
+	defer hub.Close()
+	web := httptest.NewServer(hub)
+	defer web.Close()
+	resp, err := http.Post(web.URL+"/v1/channels/greetings", "text/plain", strings.NewReader("hello"))
+	if err != nil {
+		panic(err)
+	}
+	defer resp.Body.Close()
+	fmt.Println(resp.StatusCode)
+	// Output: 201
+}
