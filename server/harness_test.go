@@ -25,7 +25,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // fixture is a hub behind a real listener.
 type fixture struct {
-	t    *testing.T
+	t    testing.TB
 	log  *pebblelog.Log
 	srv  *server.Server
 	web  *httptest.Server
@@ -35,6 +35,11 @@ type fixture struct {
 }
 
 func start(t *testing.T, o server.Options, rules ...string) *fixture {
+	t.Helper()
+	return startAny(t, o, rules...)
+}
+
+func startAny(t testing.TB, o server.Options, rules ...string) *fixture {
 	t.Helper()
 	lo := pebblelog.Options{Dir: t.TempDir()}
 	for _, text := range rules {
@@ -176,7 +181,7 @@ func (a answer) wantProblem(t *testing.T, status int, code, detail string) {
 
 // client is one open stream.
 type client struct {
-	t       *testing.T
+	t       testing.TB
 	resp    *http.Response
 	cancel  context.CancelFunc
 	events  chan sse.Event
@@ -200,7 +205,7 @@ func (f *fixture) stream(path string, header ...string) *client {
 	return connect(f.t, http.DefaultClient, req, cancel)
 }
 
-func connect(t *testing.T, hc *http.Client, req *http.Request, cancel context.CancelFunc) *client {
+func connect(t testing.TB, hc *http.Client, req *http.Request, cancel context.CancelFunc) *client {
 	t.Helper()
 	resp, err := hc.Do(req)
 	if err != nil {

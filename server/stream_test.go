@@ -449,20 +449,19 @@ func TestNoRoom(t *testing.T) {
 	f.call("GET", "/v1/events?channel=a", "", "Accept: */*").wantProblem(t, 503, "overloaded", "--max-streams")
 	f.call("GET", "/v1/events?channel=a", "", "Accept: text/event-stream;q=0").wantProblem(t, 503, "overloaded", "--max-streams")
 	c.close()
-	for range 500 {
-		if a = f.call("GET", "/v1/events?channel=a", "", "Accept: text/event-stream", "Connection: close"); strings.Contains(a.body, "heartbeat") {
-			return
+	f.untilStreams(0) // the slot of a client that has gone is freed
+	f.stream("/v1/events?channel=a").any()
+}
+
+// untilStreams waits until so many streams are open.
+func (f *fixture) untilStreams(n int) {
+	f.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); f.srvStreams() != n; {
+		if time.Now().After(deadline) {
+			f.t.Fatalf("%d streams are open, want %d", f.srvStreams(), n)
 		}
-		if a.status != 200 {
-			t.Fatalf("%+v", a)
-		}
-		time.Sleep(time.Millisecond)
-		if f.srvStreams() == 0 {
-			f.stream("/v1/events?channel=a").close()
-			return
-		}
+		time.Sleep(5 * time.Millisecond)
 	}
-	t.Error("the slot of a client that has gone was not freed")
 }
 
 // srvStreams reads the open streams from the metrics.
@@ -493,9 +492,7 @@ func TestDeadReaders(t *testing.T) {
 	}
 	healthy := f.stream("/v1/events?channel=a")
 	healthy.any()
-	for f.srvStreams() < 501 {
-		time.Sleep(5 * time.Millisecond)
-	}
+	f.untilStreams(501)
 	data := strings.Repeat("x", 64<<10)
 	var ids []string
 	for range 40 {
@@ -506,12 +503,7 @@ func TestDeadReaders(t *testing.T) {
 			t.Fatalf("got %s, want %s", e.LastEventID, id)
 		}
 	}
-	for deadline := time.Now().Add(30 * time.Second); f.srvStreams() > 1; {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d streams are open; the stalled ones must end", f.srvStreams())
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
+	f.untilStreams(1)
 	if m := f.call("GET", "/metrics", "").body; !strings.Contains(m, `fanfare_streams_ended_total{reason="stalled"} 500`) {
 		t.Errorf("the cuts have no counter: %s", regexp.MustCompile(`(?m)^fanfare_streams_ended.*$`).FindAllString(m, -1))
 	}
@@ -557,12 +549,7 @@ func TestClosedPeerFreesItsSlot(t *testing.T) {
 		readUntil(t, r, "\n\n\r\n")
 		_ = conn.(*net.TCPConn).SetLinger(linger) // 0: a reset
 		_ = conn.Close()
-		for deadline := time.Now().Add(10 * time.Second); f.srvStreams() > 0; {
-			if time.Now().After(deadline) {
-				t.Fatalf("linger %d: the slot is not freed", linger)
-			}
-			time.Sleep(5 * time.Millisecond)
-		}
+		f.untilStreams(0)
 	}
 }
 

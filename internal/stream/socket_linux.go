@@ -2,6 +2,7 @@ package stream
 
 import (
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -11,30 +12,33 @@ import (
 const notSentLowat = 32 << 10
 
 // tune sets the socket up for a stream; what the system refuses is done without.
-func (t *taken) tune() {
-	if t.socket == nil {
-		return
-	}
-	raw, err := t.socket.SyscallConn()
+func tune(socket syscall.Conn, stall time.Duration) {
+	raw, err := socket.SyscallConn()
 	if err != nil {
 		return
 	}
 	_ = raw.Control(func(fd uintptr) {
 		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, notSentLowat)
-		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(t.stall.Milliseconds()))
+		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(stall.Milliseconds()))
 	})
 }
 
-// queuedBytes asks the kernel what it holds that the peer has not acknowledged (SIOCOUTQ, tcp(7)).
-func queuedBytes(c syscall.Conn) (int64, bool) {
+// tcpBytes asks the kernel how many bytes the peer's TCP has acknowledged since the connection began (tcpi_bytes_acked), and
+// how many more it holds (SIOCOUTQ, tcp(7)). It answers for a connection that was reset, too.
+func tcpBytes(c syscall.Conn) (acked, queued int64, known bool) {
 	raw, err := c.SyscallConn()
 	if err != nil {
-		return 0, false
+		return 0, 0, false
 	}
+	var info *unix.TCPInfo
 	var n int
-	var ioctl error
-	if err := raw.Control(func(fd uintptr) { n, ioctl = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) }); err != nil || ioctl != nil {
-		return 0, false
+	var infoErr, queueErr error
+	err = raw.Control(func(fd uintptr) {
+		info, infoErr = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		n, queueErr = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
+	})
+	if err != nil || infoErr != nil || queueErr != nil {
+		return 0, 0, false
 	}
-	return int64(n), true
+	return int64(info.Bytes_acked), int64(n), true
 }

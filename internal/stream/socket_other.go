@@ -2,9 +2,12 @@
 
 package stream
 
-import "syscall"
+import (
+	"syscall"
+	"time"
+)
 
-func (t *taken) tune() {}
+func tune(syscall.Conn, time.Duration) {}
 
-// queuedBytes is not known here, so nothing counts as acknowledged before the end.
-func queuedBytes(syscall.Conn) (int64, bool) { return 0, false }
+// tcpBytes is not known here, so nothing counts as acknowledged before the end.
+func tcpBytes(syscall.Conn) (acked, queued int64, known bool) { return 0, 0, false }

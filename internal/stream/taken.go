@@ -34,8 +34,12 @@ func newWire(w http.ResponseWriter, r *http.Request, stall time.Duration) (wire,
 		return nil, err
 	}
 	t := &taken{conn: conn, chunked: r.ProtoAtLeast(1, 1), stall: stall, left: make(chan struct{}), half: make(chan struct{})}
-	t.socket, _ = conn.(syscall.Conn)
-	t.tune()
+	if socket, ok := conn.(syscall.Conn); ok {
+		if acked, queued, known := tcpBytes(socket); known {
+			t.socket, t.before = socket, acked+queued
+		}
+		tune(socket, stall)
+	}
 	t.reader.Go(func() { t.read(buffered.Reader.Buffered()) })
 	return t, nil
 }
@@ -44,16 +48,16 @@ func newWire(w http.ResponseWriter, r *http.Request, stall time.Duration) (wire,
 type taken struct {
 	// Fixed after newWire.
 	conn    net.Conn
-	socket  syscall.Conn // nil when the connection is no socket
+	socket  syscall.Conn // nil when the system does not tell what the peer has acknowledged
 	chunked bool         // HTTP/1.1; HTTP/1.0 gets a body that ends with the connection
 	stall   time.Duration
+	before  int64         // bytes that went over the connection before the stream
 	left    chan struct{} // closed by the reader
 	half    chan struct{} // closed by the reader
 	reader  sync.WaitGroup
 	why     error // why left is closed; set before
 
 	sent atomic.Int64
-	fin  atomic.Bool // our sending half is closed, which counts as one byte
 
 	// Owned by the writer.
 	pieces  net.Buffers
@@ -180,7 +184,6 @@ func (t *taken) end() error {
 	if !ok {
 		return nil
 	}
-	t.fin.Store(true)
 	if err := half.CloseWrite(); err != nil {
 		return errGone
 	}
@@ -194,18 +197,13 @@ func (t *taken) close() {
 
 func (t *taken) sentBytes() (int64, bool) { return t.sent.Load(), t.socket != nil }
 
-// progress says how many bytes were written, and how many of them the peer's TCP has acknowledged.
+// progress says how many bytes were written, and how many of them the peer's TCP has acknowledged. A write that is under
+// way counts as acknowledged as far as it is, though not yet as written.
 func (t *taken) progress() (sent, acked int64, known bool) {
 	sent = t.sent.Load()
 	if t.socket == nil {
 		return sent, 0, false
 	}
-	queued, ok := queuedBytes(t.socket)
-	if !ok {
-		return sent, 0, false
-	}
-	if t.fin.Load() && queued > 0 {
-		queued-- // the FIN has a sequence number of its own
-	}
-	return sent, sent - queued, true
+	acked, _, known = tcpBytes(t.socket)
+	return sent, acked - t.before, known
 }
