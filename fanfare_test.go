@@ -6,8 +6,12 @@ import (
 	"strings"
 	"testing"
 
+	"go.uber.org/goleak"
+
 	"github.com/fanfare-hub/fanfare"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestParseChannel(t *testing.T) {
 	for _, name := range []string{"a", "stores/42/pcs/7", "https://e.com/a", "/", "//", "$ack", "ü", strings.Repeat("x", 512), "a b", "..", "a%2Fb", "\u2028"} {

@@ -166,9 +166,6 @@ func (s *session) loadState(st *channelState) error {
 	return nil
 }
 
-// next1 is a bound above every position that can be durable.
-func (s *session) next1() fanfare.Position { return fanfare.Position(s.log.durable.Load()) }
-
 func (s *session) number(key []byte) (uint64, bool, error) {
 	value, closer, err := s.db.Get(key)
 	if isNotFound(err) {

@@ -106,7 +106,7 @@ func New(o Options) (*Server, error) {
 	s.hub = hub.New(hub.Options{Log: o.Log, Encode: Encode, MaxSubscribers: o.MaxStreams, TailBytes: o.TailBytes})
 	s.streams = stream.New(stream.Options{
 		Hub: s.hub, Problems: s.problems, Logger: o.Logger, Heartbeat: o.Heartbeat,
-		MaxPerAddress: o.MaxStreamsPerAddress, BareType: o.BareContentType, StallLimit: o.StallLimit,
+		MaxPerAddress: o.MaxStreamsPerAddress, BareType: o.BareContentType, StallLimit: o.StallLimit, Stopping: s.stopping,
 	})
 	publisher := &publish.Publisher{Log: o.Log, MaxEventBytes: o.MaxEventBytes, MaxRequestBytes: o.MaxRequestBytes, Logger: o.Logger}
 	s.native = httpapi.New(httpapi.Options{
@@ -145,8 +145,8 @@ func Encode(e fanfare.Event) hub.Frame {
 }
 
 // Drain begins the shutdown (P7): new streams are refused, the running ones end, spread over the window, and it returns when
-// the last one has, or with ctx's error. Publishes are still taken; afterwards NDJSON bodies are brought to their end, so
-// that http.Server.Shutdown does not wait for them.
+// the last one has, or with ctx's error. Publishes are still taken; afterwards NDJSON bodies and
+// refusals that were put off are brought to their end, so that http.Server.Shutdown does not wait for them.
 func (s *Server) Drain(ctx context.Context, window time.Duration) error {
 	s.draining.Store(true)
 	err := s.hub.Drain(ctx, window)

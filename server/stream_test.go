@@ -395,6 +395,7 @@ func TestLifetimeEndsBetweenEvents(t *testing.T) {
 	}
 }
 
+// TestDrain is P7: refused are new streams and not publishes, and every stream ends between events, told when to come back.
 func TestDrain(t *testing.T) {
 	f := start(t, server.Options{})
 	var clients []*client
@@ -439,6 +440,7 @@ func TestDrain(t *testing.T) {
 	}
 }
 
+// TestNoRoom is P6: who cannot be taken is told so, in the form its kind of client understands.
 func TestNoRoom(t *testing.T) {
 	f := start(t, server.Options{MaxStreams: 1})
 	c := f.stream("/v1/events?channel=a")

@@ -23,10 +23,11 @@ type Options struct {
 	Hub           *hub.Hub
 	Problems      *problem.Writer
 	Logger        *slog.Logger
-	Heartbeat     time.Duration // sign of life after so much idle time
-	MaxPerAddress int           // streams of one remote address; 0: no limit; loopback is not counted
-	BareType      bool          // send the content type without charset
-	StallLimit    time.Duration // end a stream whose peer takes nothing for so long; default 30 s
+	Heartbeat     time.Duration   // sign of life after so much idle time
+	MaxPerAddress int             // streams of one remote address; 0: no limit; loopback is not counted
+	BareType      bool            // send the content type without charset
+	StallLimit    time.Duration   // end a stream whose peer takes nothing for so long; default 30 s
+	Stopping      <-chan struct{} // closed when requests must come to their end
 }
 
 // EndReason says why a stream ended; it is a metric's label.
@@ -177,6 +178,7 @@ func (s *Streams) Refuse(w http.ResponseWriter, r *http.Request, req Request, er
 		defer timer.Stop()
 		select {
 		case <-timer.C:
+		case <-s.o.Stopping: // better told early than cut
 		case <-r.Context().Done():
 		}
 	}

@@ -1,0 +1,279 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// buffer is an output that can be read while a command writes.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// until waits for text that matches, and returns its first group.
+func (b *buffer) until(t *testing.T, pattern string) string {
+	t.Helper()
+	re := regexp.MustCompile(pattern)
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if m := re.FindStringSubmatch(b.String()); m != nil {
+			return m[len(m)-1]
+		}
+	}
+	t.Fatalf("nothing matches %s in %q", pattern, b)
+	return ""
+}
+
+// command is a command that runs.
+type command struct {
+	out, err buffer
+	stop     context.CancelFunc
+	done     chan error
+}
+
+func begin(t *testing.T, in io.Reader, args ...string) *command {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	c := &command{stop: cancel, done: make(chan error, 1)}
+	go func() { c.done <- run(ctx, args, in, &c.out, &c.err) }()
+	t.Cleanup(func() { c.end(t); http.DefaultClient.CloseIdleConnections() })
+	return c
+}
+
+// end stops a command and returns its error.
+func (c *command) end(t *testing.T) error {
+	t.Helper()
+	c.stop()
+	select {
+	case err := <-c.done:
+		c.done <- err
+		return err
+	case <-time.After(20 * time.Second):
+		t.Fatal("the command does not end")
+		return nil
+	}
+}
+
+// result runs a command to its end.
+func result(t *testing.T, in string, args ...string) (out, errOut string, code int) {
+	t.Helper()
+	var o, e buffer
+	err := run(context.Background(), args, strings.NewReader(in), &o, &e)
+	if text := message(err); text != "" {
+		_, _ = e.Write([]byte("fanfare: " + text + "\n"))
+	}
+	return o.String(), e.String(), exitCode(err)
+}
+
+func hubFor(t *testing.T, args ...string) (url string, hub *command) {
+	t.Helper()
+	hub = begin(t, strings.NewReader(""), append([]string{"serve", "--addr", "127.0.0.1:0", "--data", t.TempDir(), "--drain-window", "10ms"}, args...)...)
+	return hub.out.until(t, `(http://127\.0\.0\.1:\d+)`), hub
+}
+
+func TestPublishSubscribeHistorySend(t *testing.T) {
+	url, hub := hubFor(t)
+	t.Setenv("FANFARE_URL", url)
+	sub := begin(t, nil, "subscribe", "greetings", "logs/*")
+	all := begin(t, nil, "subscribe", "stores/**", "--json")
+	within(t, url, "fanfare_streams_open 2")
+	id, errOut, code := result(t, "", "publish", "greetings", "hello")
+	if code != 0 || errOut != "" || len(id) != 14 {
+		t.Fatalf("publish: %q %q %d", id, errOut, code)
+	}
+	if out, _, code := result(t, "from\nstandard input", "publish", "greetings"); code != 0 || out <= id {
+		t.Errorf("publish of standard input: %q %d", out, code)
+	}
+	if out, _, code := result(t, "", "publish", "greetings", "", "--event", "empty", "--key", "k"); code != 0 || out == "" {
+		t.Errorf("publish of nothing: %q %d", out, code)
+	}
+	again1, _, _ := result(t, "", "publish", "greetings", "", "--event", "empty", "--key", "k")
+	again2, _, _ := result(t, "", "publish", "greetings", "", "--event", "empty", "--key", "k")
+	if again1 != again2 {
+		t.Errorf("the same key published twice: %q %q", again1, again2)
+	}
+	if _, errOut, code := result(t, "one\ntwo\r\n\nfour", "publish", "logs/web 1", "-"); code != 0 || !strings.Contains(errOut, "4 lines published") {
+		t.Errorf("publish of lines: %q %d", errOut, code)
+	}
+	sub.out.until(t, `^hello\nfrom\nstandard input\n\none\ntwo\n\nfour\n$`)
+
+	if out, _, code := result(t, "", "send", "42", "7", "o1", "REBOOT"); code != 0 || !regexp.MustCompile(`^\w{13} \w{13}\n$`).MatchString(out) {
+		t.Errorf("send: %q %d", out, code)
+	}
+	line := all.out.until(t, `({.*})\n`)
+	var e struct{ ID, Event, Data string }
+	if err := json.Unmarshal([]byte(line), &e); err != nil || e.Event != "sse" || !strings.Contains(e.Data, "REBOOT") {
+		t.Errorf("subscribe --json: %s", line)
+	}
+
+	if out, _, code := result(t, "", "history", "greetings", "--limit", "2"); code != 0 || strings.Count(out, "\n") != 2 || !strings.Contains(out, `from\nstandard input`) {
+		t.Errorf("history: %q %d", out, code)
+	}
+	if out, _, _ := result(t, "", "history", "greetings", "--after", strings.TrimSpace(id), "--json"); strings.Count(out, "\n") != 2 {
+		t.Errorf("history --after: %q", out)
+	}
+	last := begin(t, nil, "subscribe", "greetings", "--since", "1", "--json")
+	last.out.until(t, `"event":"empty"`)
+	since := begin(t, nil, "subscribe", "greetings", "--since", strings.TrimSpace(id))
+	since.out.until(t, "standard input\n\n$")
+	gap := begin(t, nil, "subscribe", "greetings", "--since", "0000000000001")
+	gap.err.until(t, `warning: events are missing:.*"trimmed"`)
+	for _, c := range []*command{sub, all, last, since, gap} {
+		if err := c.end(t); err != nil {
+			t.Errorf("an interrupted subscribe: %v", err)
+		}
+	}
+	if err := hub.end(t); err != nil {
+		t.Error(err)
+	}
+}
+
+// within waits until a hub's metrics say something.
+func within(t *testing.T, url, line string) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		resp, err := http.Get(url + "/metrics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, _ := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if strings.Contains(string(b), line+"\n") {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("no %q", line)
+		}
+	}
+}
+
+// TestSubscribeReconnects across a restart of the hub, and loses and repeats nothing.
+func TestSubscribeReconnects(t *testing.T) {
+	data := t.TempDir()
+	hub := begin(t, nil, "serve", "--addr", "127.0.0.1:0", "--data", data, "--drain-window", "10ms")
+	url := hub.out.until(t, `(http://127\.0\.0\.1:\d+)`)
+	sub := begin(t, nil, "subscribe", "a", "--url", url)
+	within(t, url, "fanfare_streams_open 1")
+	result(t, "", "publish", "a", "1", "--url", url)
+	sub.out.until(t, "1\n")
+	if err := hub.end(t); err != nil {
+		t.Fatal(err)
+	}
+	begin(t, nil, "serve", "--addr", strings.TrimPrefix(url, "http://"), "--data", data).out.until(t, "listens")
+	result(t, "", "publish", "a", "2", "--url", url)
+	sub.out.until(t, "^1\n2\n$")
+}
+
+func TestExitCodes(t *testing.T) {
+	url, _ := hubFor(t, "--max-event-bytes", "10")
+	for _, c := range []struct {
+		args []string
+		code int
+		text string
+	}{
+		{[]string{"version"}, 0, "fanfare "},
+		{[]string{"--help"}, 0, "publish"},
+		{[]string{"publish", "--help"}, 0, "journalctl -f | fanfare publish logs/web1 -"},
+		{[]string{"subscribe", "--help"}, 0, "Example: "}, {[]string{"serve", "--help"}, 0, "Example: "}, {[]string{"send", "--help"}, 0, "Example: "},
+		{[]string{"history", "--help"}, 0, "Example: "}, {[]string{"version", "--help"}, 0, "Example: "},
+		{[]string{}, 2, "--help"}, {[]string{"nothing"}, 2, "nothing"}, {[]string{"publish"}, 2, "channel"},
+		{[]string{"publish", "a*", "x", "--url", url}, 1, "'*'"},
+		{[]string{"publish", "a", "more than ten bytes", "--url", url}, 1, "--max-event-bytes"},
+		{[]string{"publish", "a", "x", "--url", "nonsense"}, 2, "--url"},
+		{[]string{"publish", "a", "x", "--url", "http://127.0.0.1:1", "--retry-for", "0s"}, 3, "refused"},
+		{[]string{"subscribe", "a*", "--url", url}, 1, "'*'"},
+		{[]string{"subscribe", "a", "--since", "-1", "--url", url}, 2, "since"},
+		{[]string{"subscribe", "a", "--since", "yesterday", "--url", url}, 1, "replay"},
+		{[]string{"subscribe", "a", "--url", "http://127.0.0.1:1"}, 3, "refused"},
+		{[]string{"history", "a/*", "--url", url}, 1, "'*'"},
+		{[]string{"send", "4/2", "7", "o", "REBOOT", "--url", url}, 1, "storeId"},
+	} {
+		out, errOut, code := result(t, "", c.args...)
+		if code != c.code || !strings.Contains(out+errOut, c.text) || strings.Contains(errOut, "goroutine") {
+			t.Errorf("%v: %d %q %q, want %d and %q", c.args, code, out, errOut, c.code, c.text)
+		}
+	}
+}
+
+func TestSettings(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "fanfare.yaml")
+	write := func(text string) {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("max-event-bytes: 5\nretention:\n  - 'a=count:1'\n  - 'b=count:2,age:1d'\nheartbeat: 1s\nstream-lifetime: 2m\nmax-streams-per-address: off\ncontent-type-charset: false\n")
+	t.Setenv("FANFARE_PORT", "tcp://10.0.0.1:80")
+	t.Setenv("FANFARE_HEARTBEAT", "2s")
+	url, hub := hubFor(t, "--config", file)
+	hub.err.until(t, "FANFARE_PORT")
+	if strings.Contains(hub.err.String(), "FANFARE_HEARTBEAT") {
+		t.Errorf("a variable that is a setting was warned of: %s", hub.err.String())
+	}
+	resp, err := http.Post(url+"/v1/channels/a", "text/plain", strings.NewReader("123456"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != 413 {
+		t.Errorf("max-event-bytes of the file is not in force: %d", resp.StatusCode)
+	}
+	resp, err = http.Head(url + "/v1/events?channel=a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if got := resp.Header.Get("Content-Type"); got != "text/event-stream" {
+		t.Errorf("content-type-charset of the file is not in force: %s", got)
+	}
+	for text, want := range map[string]string{"no-such-key: 1\n": "no-such-key", "heartbeat: [1": "settings file", "max-event-bytes: lots\n": "max-event-bytes"} {
+		write(text)
+		if _, errOut, code := result(t, "", "serve", "--config", file, "--data", t.TempDir(), "--addr", "127.0.0.1:0"); code != 2 || !strings.Contains(errOut, want) {
+			t.Errorf("%q: %d %q", text, code, errOut)
+		}
+	}
+	t.Setenv("FANFARE_MAX_EVENT_BYTES", "lots")
+	if _, errOut, code := result(t, "", "serve"); code != 2 || !strings.Contains(errOut, "lots") {
+		t.Errorf("a bad variable: %d %q", code, errOut)
+	}
+}
+
+// TestEverySettingIsInTheManual compares docs/guide/settings.md with the struct that flags, variables and the file come from.
+func TestEverySettingIsInTheManual(t *testing.T) {
+	manual, err := os.ReadFile("../../docs/guide/settings.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, _, _ := result(t, "", "serve", "--help")
+	for _, m := range regexp.MustCompile(`--(?:\[no-\])?([a-z-]+)`).FindAllStringSubmatch(out, -1) {
+		if m[1] != "help" && !strings.Contains(string(manual), "`--"+m[1]+"`") {
+			t.Errorf("docs/guide/settings.md does not mention --%s", m[1])
+		}
+	}
+}

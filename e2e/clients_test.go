@@ -1,0 +1,306 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// python finds an interpreter with requests, and the folders to import from.
+func python(t *testing.T) (interpreter string) {
+	t.Helper()
+	venv, err := filepath.Abs(".venv/bin/python")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if exec.Command(venv, "-c", "import requests, sseclient").Run() == nil {
+		t.Setenv("PYTHONPATH", "")
+		return venv
+	}
+	if exec.Command("/usr/bin/python3", "-c", "import requests").Run() == nil {
+		t.Log("falling back to Debian's requests and a reader that works as sseclient-py does")
+		t.Setenv("PYTHONPATH", "fallback")
+		return "/usr/bin/python3"
+	}
+	t.Skip("SKIPPED: no Python with requests; e2e/setup says why")
+	return ""
+}
+
+// doorman listens for the hub while it restarts, as a load balancer or a held socket does: the older client dies of a
+// refused connection.
+type doorman struct {
+	listener net.Listener
+	mu       sync.Mutex
+	hub      string // guarded by mu; "" while there is none
+	conns    sync.WaitGroup
+}
+
+func newDoorman(t *testing.T, hub string) *doorman {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &doorman{listener: l, hub: hub}
+	d.conns.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			d.conns.Go(func() { d.pass(conn.(*net.TCPConn)) })
+		}
+	})
+	t.Cleanup(func() {
+		d.set("closed")
+		_ = l.Close()
+		d.conns.Wait()
+	})
+	return d
+}
+
+func (d *doorman) set(hub string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.hub = hub
+}
+
+// pass copies both ways; it waits for a hub to be there.
+func (d *doorman) pass(in *net.TCPConn) {
+	defer in.Close()
+	for {
+		d.mu.Lock()
+		hub := d.hub
+		d.mu.Unlock()
+		if hub == "closed" {
+			return
+		}
+		conn, err := net.Dial("tcp", hub)
+		if hub == "" || err != nil {
+			time.Sleep(10 * time.Millisecond)
+			continue
+		}
+		out := conn.(*net.TCPConn)
+		var up sync.WaitGroup
+		up.Go(func() { _, _ = io.Copy(out, in); _ = out.CloseWrite() })
+		_, _ = io.Copy(in, out)
+		_ = in.Close()
+		_ = out.Close()
+		up.Wait()
+		return
+	}
+}
+
+// TestStorePC runs the class that store PCs run today: 1,000 commands at random times over many clean ends, and a restart of
+// the hub between two streams; each is handled, none is lost, none comes twice.
+func TestStorePC(t *testing.T) {
+	interpreter := python(t)
+	data := t.TempDir()
+	args := []string{"--stream-lifetime", "1s", "--drain-window", "500ms"}
+	h := serve(t, "127.0.0.1:0", data, args...)
+	door := newDoorman(t, h.addr)
+	pc := start(t, interpreter, "store_pc.py", "http://"+door.listener.Addr().String(), "42", "7", "0.2")
+	if line := pc.next(20 * time.Second); line != `["sse", "CONNECTED"]` {
+		t.Fatalf("first %s", line)
+	}
+	const commands = 1000
+	var sent []string
+	for i := range commands {
+		// To the PC, to its store, and to all stores: the three channels of its stream.
+		path := []string{"/v1/stores/42/pcs/7/events", "/v1/stores/42/events", "/v1/stores/events"}[i%3]
+		sent = append(sent, sendCommand(t, h.url(path), fmt.Sprint("C", i)))
+		if i == commands/2 {
+			door.set("") // new connections wait
+			h.stop()
+			h = serve(t, "127.0.0.1:0", data, args...)
+			door.set(h.addr)
+		}
+		time.Sleep(time.Duration(rand.ExpFloat64() * float64(12*time.Millisecond)))
+	}
+	var got []string
+	connects := 1
+	for deadline := time.Now().Add(30 * time.Second); len(got) < commands; {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d of %d commands were handled", len(got), commands)
+		}
+		var line []json.RawMessage
+		if err := json.Unmarshal([]byte(pc.next(20*time.Second)), &line); err != nil {
+			t.Fatal(err)
+		}
+		var command struct{ ReferenceID, Data string }
+		if string(line[1]) == `"CONNECTED"` {
+			connects++
+		} else if json.Unmarshal(line[1], &command) == nil && command.ReferenceID != "" {
+			got = append(got, command.ReferenceID)
+		}
+	}
+	if connects < 8 {
+		t.Errorf("only %d streams: the test tests nothing", connects)
+	}
+	for i := range sent {
+		if got[i] != sent[i] {
+			t.Fatalf("command %d of %d is %s, want %s (over %d streams)", i, commands, got[i], sent[i], connects)
+		}
+	}
+	time.Sleep(1500 * time.Millisecond) // another stream or two: nothing may come again
+	for more := true; more; {
+		select {
+		case line := <-pc.lines:
+			if strings.Contains(line, "referenceId") {
+				t.Errorf("came again: %s", line)
+			}
+		default:
+			more = false
+		}
+	}
+	t.Logf("%d commands over %d streams", commands, connects)
+}
+
+func sendCommand(t *testing.T, url, event string) string {
+	t.Helper()
+	resp, err := client.Post(url, "application/json", strings.NewReader(`{"objectId":"o1","event":"`+event+`"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var answer struct{ ReferenceID string }
+	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil || resp.StatusCode != http.StatusCreated {
+		t.Fatalf("%d, %v", resp.StatusCode, err)
+	}
+	return answer.ReferenceID
+}
+
+// browserLine is what eventsource.mjs prints.
+type browserLine struct {
+	Stream         int
+	Kind, Data, ID string
+	State          int
+}
+
+// TestEventSource runs EventSource in Chromium across a restart of the hub under it: nothing is lost or repeated, neither
+// on a stream that had received events nor on one that had received none.
+func TestEventSource(t *testing.T) {
+	chromium := ""
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+		if path, err := exec.LookPath(name); err == nil {
+			chromium = path
+			break
+		}
+	}
+	if _, err := os.Stat("node_modules/playwright-core"); err != nil || chromium == "" {
+		t.Skip("SKIPPED: no Chromium with playwright-core; e2e/setup says why")
+	}
+	data := t.TempDir()
+	h := serve(t, "127.0.0.1:0", data, "--drain-window", "300ms")
+	browser := start(t, "node", "eventsource.mjs", chromium, h.url("/livez"), "/v1/events?channel=busy", "/v1/events?channel=quiet&channel=other/*",
+		"/v1/stores/event-sources?storeId=1&pcId=2")
+	var got [3][]string
+	heartbeats := [3]int{}
+	until := func(what string, is func() bool) {
+		t.Helper()
+		for deadline := time.Now().Add(60 * time.Second); !is(); {
+			var line browserLine
+			if err := json.Unmarshal([]byte(browser.next(time.Until(deadline))), &line); err != nil {
+				t.Fatal(err)
+			}
+			switch {
+			case line.Kind == "heartbeat", line.Data == "CONNECTED":
+				heartbeats[line.Stream]++
+			case line.Kind == "message", line.Kind == "sse", line.Kind == "gap":
+				got[line.Stream] = append(got[line.Stream], line.Data)
+			case line.Kind == "error" && line.State == 2:
+				t.Fatalf("%s: stream %d was closed for good", what, line.Stream)
+			}
+		}
+	}
+	until("connect", func() bool { return heartbeats[0] > 0 && heartbeats[1] > 0 && heartbeats[2] > 0 })
+	h.publish("busy", "1")
+	h.publish("busy", "two\nlines")
+	until("receive", func() bool { return len(got[0]) == 2 })
+
+	addr := h.addr
+	h.stop()
+	h = serve(t, addr, data)
+	for _, text := range []string{"3", "4"} { // before the browser is back
+		h.publish("busy", text)
+		h.publish("quiet", "quiet "+text)
+	}
+	sendCommand(t, h.url("/v1/stores/1/pcs/2/events"), "REBOOT")
+	until("resume", func() bool { return len(got[0]) >= 4 && len(got[1]) >= 2 && len(got[2]) >= 1 })
+	h.kill() // and once more the hard way
+	h = serve(t, addr, data)
+	h.publish("busy", "5")
+	h.publish("other/x", "other")
+	until("resume after kill -9", func() bool { return len(got[0]) >= 5 && len(got[1]) >= 3 })
+	for i, want := range []string{"1|two\nlines|3|4|5", "quiet 3|quiet 4|other"} {
+		if have := strings.Join(got[i], "|"); have != want {
+			t.Errorf("stream %d dispatched %q, want %q", i, have, want)
+		}
+	}
+	if len(got[2]) != 1 || !strings.Contains(got[2][0], "REBOOT") {
+		t.Errorf("the store stream dispatched %q", got[2])
+	}
+	_ = browser.in.Close()
+}
+
+// TestCurl reads a stream with curl -N.
+func TestCurl(t *testing.T) {
+	if _, err := exec.LookPath("curl"); err != nil {
+		t.Skip("SKIPPED: no curl; e2e/setup says why")
+	}
+	h := serve(t, "127.0.0.1:0", t.TempDir())
+	id := h.publish("greetings", "before")
+	curl := start(t, "curl", "-sN", "-H", "Last-Event-ID: "+id, h.url("/v1/events?channel=greetings"))
+	for curl.next(10*time.Second) != "" { // the first event ends with a blank line
+	}
+	next := h.publish("greetings", "hello\nworld")
+	for _, want := range []string{"id: " + next, "data: hello", "data: world", ""} {
+		if got := curl.next(10 * time.Second); got != want {
+			t.Errorf("curl printed %q, want %q", got, want)
+		}
+	}
+}
+
+// TestPrintedLines pastes the three lines that the hub prints at its start into a shell.
+func TestPrintedLines(t *testing.T) {
+	if _, err := exec.LookPath("curl"); err != nil {
+		t.Skip("SKIPPED: no curl; e2e/setup says why")
+	}
+	h := serve(t, "127.0.0.1:0", t.TempDir())
+	var lines []string
+	for _, line := range h.greet {
+		if command, ok := strings.CutPrefix(line, "  "); ok {
+			lines = append(lines, command)
+		}
+	}
+	if len(lines) != 3 {
+		t.Fatalf("%d lines to paste: %q", len(lines), h.greet)
+	}
+	subscribe := start(t, "bash", "-c", "exec "+lines[0])
+	for subscribe.next(10*time.Second) != "" {
+	}
+	for _, line := range lines[1:] {
+		out, err := exec.Command("bash", "-c", line).Output()
+		if err != nil || !strings.Contains(string(out), `"id":"`) {
+			t.Errorf("%s: %s, %v", line, out, err)
+		}
+	}
+	for {
+		if line := subscribe.next(10 * time.Second); line == "data: hello" {
+			break
+		}
+	}
+	if len(h.history("stores/42/pcs/7")) != 1 {
+		t.Error("the command was not stored")
+	}
+}

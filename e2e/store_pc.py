@@ -1,0 +1,23 @@
+"""A store PC for the tests: runs the client and prints what it is given, a JSON text a line.
+
+usage: store_pc.py BASE_URL STORE PC HEARTBEAT_SECONDS
+"""
+
+import json
+import sys
+
+from store_client import SSEEventClient
+
+
+def show(kind):
+    return lambda data: print(json.dumps([kind, data]), flush=True)
+
+
+base, store, pc, seconds = sys.argv[1:]
+client = SSEEventClient(
+    base + "/v1/stores/event-sources", store, pc, {"Authorization": "Bearer the-old-token"}, base + "/v1/health", float(seconds)
+)
+client.on("sse", show("sse"))
+client.on("heartbeat", show("heartbeat"))
+client.on("message", show("message"))
+client.start()

@@ -1,0 +1,275 @@
+// Package rules holds the project's own rules, as tests whose messages say the remedy.
+package rules
+
+import (
+	"encoding/json"
+	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const module = "github.com/fanfare-hub/fanfare"
+
+type goPackage struct {
+	ImportPath                         string
+	Name                               string
+	Imports, TestImports, XTestImports []string
+	GoFiles, TestGoFiles, XTestGoFiles []string
+	Dir                                string
+}
+
+func packages(t *testing.T) (list []goPackage) {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-json", "./...")
+	cmd.Dir = "../.."
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	for d := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p goPackage
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			return list
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, p)
+	}
+}
+
+func standard(path string) bool { return !strings.Contains(strings.Split(path, "/")[0], ".") }
+
+// layer says what a package may import besides the standard library.
+type layer struct {
+	may     []string // packages of ours, without the module's path; "" is the root
+	others  []string // prefixes of other modules
+	noHTTP  bool
+	because string
+}
+
+var adapters = []string{"", "hub", "sse", "internal/problem", "internal/publish", "internal/query", "internal/stream"}
+
+var layers = map[string]layer{
+	"":                   {noHTTP: true, because: "the root package is nouns and promises"},
+	"sse":                {because: "the wire is a library of its own"},
+	"hub":                {may: []string{""}, noHTTP: true, because: "the core has never heard of HTTP, the wire or an engine"},
+	"logtest":            {may: []string{""}, others: []string{"github.com/google/go-cmp"}, because: "the suite knows the contract alone"},
+	"pebblelog":          {may: []string{""}, others: []string{"github.com/cockroachdb/pebble/v2"}, noHTTP: true, because: "an engine has never heard of a subscriber"},
+	"internal/problem":   {may: []string{""}, because: "adapters share it"},
+	"internal/publish":   {may: []string{""}, because: "adapters share it"},
+	"internal/query":     {may: []string{"", "hub"}, because: "adapters share it"},
+	"internal/stream":    {may: []string{"", "hub", "sse", "internal/problem"}, others: []string{"golang.org/x/sys"}, because: "adapters share it"},
+	"internal/httpapi":   {may: adapters, because: "adapters have never heard of each other, nor of an engine"},
+	"internal/storeapi":  {may: adapters, because: "adapters have never heard of each other, nor of an engine"},
+	"internal/promstats": {may: []string{"", "hub", "internal/stream"}, others: []string{"github.com/prometheus/client_golang"}, because: "only it knows Prometheus"},
+	"server": {
+		may:     append([]string{"internal/httpapi", "internal/storeapi", "internal/promstats", "auth"}, adapters...),
+		because: "the front door knows adapters and no engine",
+	},
+}
+
+// TestImports keeps the arrows pointing inward (DESIGN: who may import whom).
+func TestImports(t *testing.T) {
+	for _, p := range packages(t) {
+		name := strings.TrimPrefix(strings.TrimPrefix(p.ImportPath, module), "/")
+		l, listed := layers[name]
+		switch {
+		case strings.HasPrefix(name, "cmd/"), name == "internal/rules", name == "e2e", name == "bench":
+			continue // there everything meets
+		case !listed:
+			t.Errorf("%s is in no layer: say in internal/rules what it may import, and why it is a package", name)
+			continue
+		}
+		for _, path := range p.Imports {
+			ours, isOurs := strings.CutPrefix(path, module)
+			ours = strings.TrimPrefix(ours, "/")
+			switch {
+			case isOurs && slices.Contains(l.may, ours):
+			case !isOurs && standard(path) && !(l.noHTTP && strings.HasPrefix(path, "net/http")):
+			case !isOurs && !standard(path) && slices.ContainsFunc(l.others, func(o string) bool { return path == o || strings.HasPrefix(path, o+"/") }):
+			default:
+				t.Errorf("%s imports %s, which it must not: %s. Move the code, or pass in what it needs.", name, path, l.because)
+			}
+		}
+	}
+}
+
+// sources calls f for every Go file of the project.
+func sources(t *testing.T, f func(path string, fset *token.FileSet, file *ast.File)) {
+	t.Helper()
+	root := "../.."
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && (d.Name() == "node_modules" || d.Name() == ".git" || d.Name() == ".tools" || d.Name() == "data") {
+			return filepath.SkipDir
+		}
+		if d.IsDir() || !strings.HasSuffix(path, ".go") {
+			return nil
+		}
+		fset := token.NewFileSet()
+		file, err := parser.ParseFile(fset, path, nil, parser.ParseComments|parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(root, path)
+		f(filepath.ToSlash(rel), fset, file)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestSizes: files of 600 lines and functions of 80 at most, tests excepted.
+func TestSizes(t *testing.T) {
+	sources(t, func(path string, fset *token.FileSet, file *ast.File) {
+		if strings.HasSuffix(path, "_test.go") {
+			return
+		}
+		if n := fset.Position(file.End()).Line; n > 600 {
+			t.Errorf("%s has %d lines, the limit is 600: split it by what its parts are about", path, n)
+		}
+		for _, d := range file.Decls {
+			if fn, ok := d.(*ast.FuncDecl); ok {
+				if n := fset.Position(fn.End()).Line - fset.Position(fn.Pos()).Line + 1; n > 80 {
+					t.Errorf("%s: %s has %d lines, the limit is 80: give its steps names", path, fn.Name.Name, n)
+				}
+			}
+		}
+	})
+}
+
+// forbidden is what a package that can be mounted in another program must not touch.
+var forbidden = map[string]string{
+	"os.Exit": "return an error", "os.Getenv": "take an option", "os.LookupEnv": "take an option", "os.Environ": "take an option", "os.Args": "take an option",
+	"flag.Parse": "take an option", "signal.Notify": "take a context", "signal.NotifyContext": "take a context", "log.Fatal": "return an error", "log.Printf": "take a logger",
+	"slog.Default": "take a logger", "slog.SetDefault": "take a logger", "slog.Info": "use the logger that was given", "slog.Error": "use the logger that was given",
+	"http.HandleFunc": "return a handler", "http.Handle": "return a handler", "http.DefaultServeMux": "return a handler",
+	"prometheus.MustRegister": "use a registry of your own", "prometheus.DefaultRegisterer": "use a registry of your own",
+}
+
+// TestMountable: outside cmd/ no init, environment, flag, signal, exit, global registry or default logger.
+func TestMountable(t *testing.T) {
+	sources(t, func(path string, fset *token.FileSet, file *ast.File) {
+		if strings.HasPrefix(path, "cmd/") || strings.HasPrefix(path, "e2e/") || strings.HasPrefix(path, "bench/") || strings.HasSuffix(path, "_test.go") {
+			return
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.FuncDecl:
+				if n.Recv == nil && n.Name.Name == "init" {
+					t.Errorf("%s: func init: two hubs run in one process; do it where the thing is made", fset.Position(n.Pos()))
+				}
+			case *ast.SelectorExpr:
+				if x, ok := n.X.(*ast.Ident); ok {
+					if remedy, ok := forbidden[x.Name+"."+n.Sel.Name]; ok {
+						t.Errorf("%s: %s.%s: %s", fset.Position(n.Pos()), x.Name, n.Sel.Name, remedy)
+					}
+				}
+			}
+			return true
+		})
+	})
+}
+
+// TestNames: no package is named after nothing.
+func TestNames(t *testing.T) {
+	for _, p := range packages(t) {
+		if slices.Contains([]string{"util", "utils", "common", "helpers", "types", "models", "manager", "base", "shared"}, p.Name) {
+			t.Errorf("package %s: name it after what it does", p.ImportPath)
+		}
+	}
+}
+
+// TestLeakChecks: every package with tests fails on a goroutine that is left over.
+func TestLeakChecks(t *testing.T) {
+	for _, p := range packages(t) {
+		files := slices.Concat(p.TestGoFiles, p.XTestGoFiles)
+		checked := len(files) == 0
+		for _, name := range files {
+			b, err := os.ReadFile(filepath.Join(p.Dir, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			checked = checked || strings.Contains(string(b), "goleak.VerifyTestMain(m)")
+		}
+		if !checked {
+			t.Errorf("%s has tests and no leak check: add func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }", p.ImportPath)
+		}
+	}
+}
+
+// TestPackageComments: each package says what it is for, in a doc comment.
+func TestPackageComments(t *testing.T) {
+	documented, all := map[string]bool{}, map[string]bool{}
+	sources(t, func(path string, _ *token.FileSet, file *ast.File) {
+		dir := filepath.Dir(path)
+		if strings.HasSuffix(file.Name.Name, "_test") {
+			return
+		}
+		all[dir] = true
+		documented[dir] = documented[dir] || file.Doc != nil
+	})
+	for dir := range all {
+		if !documented[dir] {
+			t.Errorf("package %s has no package comment", dir)
+		}
+	}
+}
+
+// TestPromisesAreTested: each promise is cited by at least one test.
+func TestPromisesAreTested(t *testing.T) {
+	cited := map[string]bool{}
+	promise := regexp.MustCompile(`\bP[1-8]\b`)
+	sources(t, func(path string, _ *token.FileSet, file *ast.File) {
+		if !strings.HasSuffix(path, "_test.go") || strings.HasPrefix(path, "internal/rules/") {
+			return
+		}
+		for _, group := range file.Comments {
+			for _, p := range promise.FindAllString(group.Text(), -1) {
+				cited[p] = true
+			}
+		}
+	})
+	for _, p := range []string{"P1", "P2", "P3", "P4", "P5", "P6", "P7"} { // P8 comes with authentication
+		if !cited[p] {
+			t.Errorf("no test cites %s: name the promise in the doc comment of the test that breaks with it", p)
+		}
+	}
+}
+
+// TestReadmeBegins with the two commands, and CI runs the second and nothing else.
+func TestReadmeBegins(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	head := string(readme[:min(len(readme), 1500)])
+	run, test := strings.Index(head, "make run"), strings.Index(head, "make test")
+	if run < 0 || test < run {
+		t.Error("the README begins with the two commands: make run, make test")
+	}
+	ci, err := os.ReadFile("../../.ci/run")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasSuffix(strings.TrimSpace(string(ci)), "exec make test") {
+		t.Error(".ci/run calls make test and nothing else")
+	}
+}
