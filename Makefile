@@ -37,7 +37,7 @@ fuzz: ## each fuzzer for FUZZTIME
 	@for f in $(FUZZERS); do echo "fuzz $$f"; $(GO) test -run '^$$' -fuzz "^$${f#*:}$$" -fuzztime $(FUZZTIME) "$${f%:*}" || exit 1; done
 
 bench: ## figures, as ratios within one run; never a test
-	$(GO) test -run '^$$' -bench . -benchtime 2s ./bench
+	$(GO) test -run '^$$' -bench . -benchtime 1x ./bench
 
 cover: ## coverage of all packages by all tests, in coverage.html
 	$(GO) test -coverpkg=./... -coverprofile=coverage.out ./...

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/hub"
 )
 
 // Live tells how far a stream's peer has certainly come. Its methods may be called from any goroutine. Streams that nobody
@@ -29,6 +30,24 @@ func newLive(start fanfare.Position, w wire) *Live {
 	return &Live{wire: w, base: start, done: make(chan struct{})}
 }
 
+// sending notes what is about to be written: a peer may have a frame, and be gone, before the write returns.
+func (l *Live) sending(frames []hub.Frame) {
+	if l == nil {
+		return
+	}
+	sent, known := l.wire.sentBytes()
+	if !known {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range frames {
+		sent += int64(l.wire.frameBytes(frames[i]))
+		l.marks = append(l.marks, mark{sent, frames[i].Position})
+	}
+	l.boundLocked()
+}
+
 // complete notes that everything up to pos has been written.
 func (l *Live) complete(pos fanfare.Position) {
 	if l == nil {
@@ -47,10 +66,15 @@ func (l *Live) complete(pos fanfare.Position) {
 	default:
 		l.marks = append(l.marks, mark{sent, pos})
 	}
-	if len(l.marks) >= 64 {
+	l.boundLocked()
+}
+
+// boundLocked bounds the marks of a peer that is far behind: it is remembered less exactly, and never too far.
+func (l *Live) boundLocked() {
+	if len(l.marks) >= 128 {
 		l.settleLocked()
 	}
-	if n := len(l.marks); n >= 1024 { // the peer is far behind: remember less exactly, never too far
+	if n := len(l.marks); n >= 1024 {
 		kept := l.marks[:0]
 		for i, m := range l.marks {
 			if i%2 == 1 || i == n-1 {

@@ -23,6 +23,7 @@ func newPlain(w http.ResponseWriter, r *http.Request, stall time.Duration) *plai
 
 func (p *plain) gone() <-chan struct{}                   { return p.done }
 func (p *plain) goneWhy() error                          { return errGone }
+func (p *plain) frameBytes(f hub.Frame) int              { return len(f.Body) }
 func (p *plain) halfClosed() <-chan struct{}             { return nil }
 func (p *plain) sentBytes() (int64, bool)                { return 0, false }
 func (p *plain) progress() (int64, int64, bool)          { return 0, 0, false }

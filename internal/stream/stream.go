@@ -17,6 +17,7 @@ import (
 // wire is where a stream writes. One goroutine writes; the channels may be received from by it alone too.
 type wire interface {
 	begin(header http.Header, first []byte) error // the head and the first bytes of the body
+	frameBytes(hub.Frame) int                     // what a frame takes on the connection
 	frames([]hub.Frame) error                     // blocks while the peer takes nothing, up to the stall limit
 	bytes([]byte) error                           // a piece of body
 	end() error                                   // the end of the body
@@ -246,6 +247,7 @@ func (st *Stream) takeTurn() (unread, err error) {
 				return nil, err
 			}
 		}
+		st.live.sending(st.turn.Frames)
 		if err := st.wire.frames(st.turn.Frames); err != nil {
 			return nil, err
 		}

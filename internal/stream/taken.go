@@ -130,6 +130,13 @@ func (t *taken) body(b []byte) []byte {
 	return t.scratch
 }
 
+func (t *taken) frameBytes(f hub.Frame) int {
+	if t.chunked {
+		return len(f.Chunk)
+	}
+	return len(f.Body)
+}
+
 func (t *taken) frames(frames []hub.Frame) error {
 	t.pieces = t.pieces[:0]
 	for i := range frames {
