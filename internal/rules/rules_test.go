@@ -207,7 +207,7 @@ func TestLeakChecks(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			checked = checked || strings.Contains(string(b), "goleak.VerifyTestMain(m)")
+			checked = checked || strings.Contains(string(b), "goleak.VerifyTestMain(m")
 		}
 		if !checked {
 			t.Errorf("%s has tests and no leak check: add func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }", p.ImportPath)
