@@ -5,7 +5,6 @@ import (
 	"io"
 	"net/http"
 	"testing"
-	"time"
 
 	"github.com/fanfare-hub/fanfare/sse"
 )
@@ -61,15 +60,4 @@ func metrics(t *testing.T, h *hubProcess) string {
 		t.Fatal(err)
 	}
 	return string(b)
-}
-
-// within waits for something to become true.
-func within(t *testing.T, d time.Duration, what string, is func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(d); !is(); {
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within %v", what, d)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
 }

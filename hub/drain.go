@@ -33,13 +33,6 @@ func (h *Hub) releaseLocked() {
 	}
 }
 
-// StartDraining refuses new subscribers from now on (P7).
-func (h *Hub) StartDraining() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.draining = true
-}
-
 // Drain refuses new subscribers, tells the ones there are to end at random moments spread over the window, so that their
 // clients do not come back all at once, and waits until they have ended or ctx does.
 func (h *Hub) Drain(ctx context.Context, window time.Duration) error {

@@ -56,8 +56,6 @@ type Streams struct {
 
 	mu        sync.Mutex // guards addresses
 	addresses map[string]int
-
-	running sync.WaitGroup
 }
 
 // New returns Streams.
@@ -71,9 +69,6 @@ func New(o Options) *Streams {
 	}
 	return s
 }
-
-// Wait waits until all streams have ended, to the last byte.
-func (s *Streams) Wait() { s.running.Wait() }
 
 // Stats are counts since New.
 type Stats struct {
@@ -126,8 +121,6 @@ func (s *Streams) Serve(w http.ResponseWriter, r *http.Request, req Request) {
 		w.WriteHeader(http.StatusOK)
 		return
 	}
-	s.running.Add(1)
-	defer s.running.Done()
 	address, err := s.admit(r)
 	if err != nil {
 		s.Refuse(w, r, req, err)
