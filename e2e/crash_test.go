@@ -144,3 +144,33 @@ func TestDrainOfTheProcess(t *testing.T) {
 	again := serve(t, h.addr, t.TempDir())
 	again.stop()
 }
+
+// TestKeptPositionsSurviveKillNine: a PC that sends no position carries on after a kill -9 of the hub, also when its stream
+// had been idle for longer than positions are kept after their end.
+func TestKeptPositionsSurviveKillNine(t *testing.T) {
+	data := t.TempDir()
+	args := []string{"--store-resume-for", "8s"}
+	h := serve(t, "127.0.0.1:0", data, args...)
+	url := func() string { return h.url("/v1/stores/event-sources?storeId=1&pcId=2") }
+	first := make(chan []storedEvent, 1)
+	reading := start(t, "curl", "-sN", url())
+	for !strings.Contains(reading.next(10*time.Second), "CONNECTED") {
+	}
+	sendCommand(t, h.url("/v1/stores/1/pcs/2/events"), "A")
+	for !strings.Contains(reading.next(10*time.Second), "COMMAND") {
+	}
+	time.Sleep(9 * time.Second) // idle: the position has to be kept fresh
+	h.kill()
+	h = serve(t, "127.0.0.1:0", data, args...)
+	reference := sendCommand(t, h.url("/v1/stores/1/pcs/2/events"), "B")
+	last := h.history("stores/1/pcs/2")
+	go func() { first <- streamUntil(t, url(), "", last[len(last)-1].ID) }()
+	select {
+	case got := <-first:
+		if len(got) != 2 || got[0].Data != "CONNECTED" || !strings.Contains(got[1].Data, reference) {
+			t.Errorf("after the kill the PC got %+v", got)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("the PC did not get what came after the kill")
+	}
+}

@@ -24,7 +24,13 @@ func (g storeLogger) Errorf(format string, args ...any) {
 	if g.s.isDead() {
 		return // what a fenced store complains about is of no use to anybody
 	}
-	g.s.log.opts.Logger.Warn("store", slog.String("message", fmt.Sprintf(format, args...)))
+	// On a full disk Pebble tries a hundred times a second, and complains each time.
+	now := time.Now().Unix()
+	if last := g.s.complained.Swap(now); last == now {
+		g.s.unsaid.Add(1)
+		return
+	}
+	g.s.log.opts.Logger.Warn("store", slog.String("message", fmt.Sprintf(format, args...)), slog.Int64("unsaid", g.s.unsaid.Swap(0)))
 }
 
 // Fatalf marks the session failed. In a goroutine of ours it panics, and guard makes an error of it, because Pebble's

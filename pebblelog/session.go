@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -38,6 +39,8 @@ type session struct {
 	nextNum   uint64
 	swept     time.Time // of idempotency keys and kept positions
 	keptSweep []byte
+
+	complained, unsaid atomic.Int64 // the second of Pebble's last complaint that was logged, and how many were not
 
 	channels channelCache
 

@@ -467,6 +467,41 @@ func (f *fixture) untilStreams(n int) {
 	}
 }
 
+// TestRoomPerAddress is P6 for one address; loopback is not counted.
+func TestRoomPerAddress(t *testing.T) {
+	f := start(t, server.Options{MaxStreamsPerAddress: 2, AllowedHosts: []string{"example.com"}})
+	far := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.RemoteAddr = r.URL.Query().Get("from") + ":1234"
+		f.srv.ServeHTTP(w, r)
+	}))
+	defer far.Close()
+	get := func(from string) *http.Response {
+		resp, err := http.Get(far.URL + "/v1/events?channel=a&from=" + from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = resp.Body.Close() })
+		return resp
+	}
+	first := get("203.0.113.7")
+	if get("203.0.113.7").StatusCode != 200 || get("203.0.113.8").StatusCode != 200 {
+		t.Error("refused while there was room")
+	}
+	if third := get("203.0.113.7"); third.StatusCode != 503 || third.Header.Get("Retry-After") == "" {
+		t.Errorf("a third stream of one address: %d", third.StatusCode)
+	}
+	for range 3 {
+		if get("127.0.0.1").StatusCode != 200 {
+			t.Error("loopback is counted")
+		}
+	}
+	_ = first.Body.Close()
+	f.untilStreams(5)
+	if again := get("203.0.113.7"); again.StatusCode != 200 {
+		t.Errorf("after one has gone: %d", again.StatusCode)
+	}
+}
+
 // srvStreams reads the open streams from the metrics.
 func (f *fixture) srvStreams() int {
 	f.t.Helper()
