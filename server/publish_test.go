@@ -400,6 +400,19 @@ func TestNDJSONManyLines(t *testing.T) {
 	}
 }
 
+// TestNDJSONWaitsForTheDisk: a body that comes faster than the log stores it is read more slowly, not refused.
+func TestNDJSONWaitsForTheDisk(t *testing.T) {
+	f := start(t, server.Options{})
+	f.stop(0)
+	f.lo.MaxQueueBytes = 6 << 20
+	f.up("127.0.0.1:0")
+	line := `{"channel":"a","data":"` + strings.Repeat("x", 900_000) + `"}` + "\n"
+	a := f.call("POST", "/v1/events", strings.Repeat(line, 60), "Content-Type: application/x-ndjson")
+	if a.status != 200 || strings.Count(a.body, `{"id":"`) != 60 || strings.Contains(a.body, "overloaded") {
+		t.Errorf("%d stored of 60: %.300s", strings.Count(a.body, `{"id":"`), a.body)
+	}
+}
+
 // TestNDJSONAnswersNobodyReads: up to 1 MiB of answers is held; then the body is read no further, and nothing grows.
 func TestNDJSONAnswersNobodyReads(t *testing.T) {
 	f := start(t, server.Options{})

@@ -154,6 +154,18 @@ func TestPublishSubscribeHistorySend(t *testing.T) {
 	}
 }
 
+// TestBadLinesAreLeftOut: one line that the hub refuses does not take the others with it.
+func TestBadLinesAreLeftOut(t *testing.T) {
+	url, _ := hubFor(t, "--max-event-bytes", "10")
+	_, errOut, code := result(t, "one\nmuch too long a line\nthree\n", "publish", "a", "-", "--url", url)
+	if code != 1 || !strings.Contains(errOut, "line 2 is left out") || !strings.Contains(errOut, "--max-event-bytes") || !strings.Contains(errOut, "2 lines published") {
+		t.Errorf("%d %q", code, errOut)
+	}
+	if out, _, _ := result(t, "", "history", "a", "--url", url); !regexp.MustCompile(`\tone\n.*\tthree\n$`).MatchString(out) {
+		t.Errorf("stored: %q", out)
+	}
+}
+
 // within waits until a hub's metrics say something.
 func within(t *testing.T, url, line string) {
 	t.Helper()

@@ -82,23 +82,53 @@ func (c *publishCmd) lines(ctx context.Context, std *stdio) error {
 		defer close(lines)
 		readErr = readLines(std.in, lines, ctx.Done())
 	}()
-	published := 0
+	published, refused := 0, 0
 	defer func() { fmt.Fprintln(std.err, published, "lines published") }()
 	for {
 		batch, open := gather(ctx, lines)
 		if len(batch) > 0 {
-			if err := c.sendBatch(ctx, batch); err != nil {
+			n, err := c.sendLines(ctx, std, published+refused, batch)
+			published += n
+			if err != nil {
 				return err
 			}
-			published += len(batch)
+			refused += len(batch) - n
 		}
-		if !open {
-			if ctx.Err() != nil {
-				return nil
-			}
+		if open {
+			continue
+		}
+		switch {
+		case ctx.Err() == nil && readErr != nil:
 			return readErr
+		case refused > 0:
+			return &exitError{exitRefused, fmt.Errorf("%d lines were refused", refused)}
+		}
+		return nil
+	}
+}
+
+// sendLines publishes a batch. When the hub refuses it, for a line that is too long, say, its lines go one by one, so that
+// only the bad ones are left out; each of these is named.
+func (c *publishCmd) sendLines(ctx context.Context, std *stdio, before int, batch []string) (published int, err error) {
+	err = c.sendBatch(ctx, batch)
+	if err == nil {
+		return len(batch), nil
+	}
+	if exitCode(err) != exitRefused {
+		return 0, err
+	}
+	for i := range batch {
+		err := c.sendBatch(ctx, batch[i:i+1])
+		switch {
+		case err == nil:
+			published++
+		case exitCode(err) == exitRefused:
+			fmt.Fprintf(std.err, "fanfare: line %d is left out: %v\n", before+i+1, err)
+		default:
+			return published, err
 		}
 	}
+	return published, nil
 }
 
 func (c *publishCmd) sendBatch(ctx context.Context, batch []string) error {

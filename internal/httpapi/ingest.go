@@ -23,6 +23,10 @@ func itoa(n int) string { return strconv.Itoa(n) }
 // heldAnswers is how much of the answers is held for a client that does not read them; then its body is read no further.
 const heldAnswers = 1 << 20
 
+// unansweredBytes is how much of the lines is with the log at once: a body that comes faster than the disk takes it waits,
+// instead of filling the log's queue and being refused.
+const unansweredBytes = 4 << 20
+
 // answerBytes is what one answer is counted as before it is known.
 const answerBytes = 64
 
@@ -76,12 +80,13 @@ type ingest struct {
 	ready  chan struct{} // one token: the first answer may be known
 	closed chan struct{} // no more lines will come
 
-	mu      sync.Mutex // guards the fields below
-	freed   sync.Cond  // room has grown, or broken is set
-	pending []*pendingAnswer
-	room    int
-	broken  bool // the client does not take answers any more
-	stopped bool
+	mu         sync.Mutex // guards the fields below
+	freed      sync.Cond  // there is more room, or broken or stopped is set
+	pending    []*pendingAnswer
+	room       int  // for answers
+	unanswered int  // bytes of the lines that the log has
+	broken     bool // the client does not take answers any more
+	stopped    bool
 }
 
 // pendingAnswer is an answer line, known or not.
@@ -116,7 +121,7 @@ func (in *ingest) readLines(body io.Reader) {
 		line, err := readLine(lines, limit)
 		switch {
 		case errors.Is(err, errLineTooLong):
-			ok := in.add(n, nil, fanfare.Errorf(fanfare.CodeTooLarge, "the line is longer than %d bytes (--max-request-bytes)", limit))
+			ok := in.add(n, nil, 0, fanfare.Errorf(fanfare.CodeTooLarge, "the line is longer than %d bytes (--max-request-bytes)", limit))
 			if !ok {
 				return
 			}
@@ -141,9 +146,9 @@ func (in *ingest) broke(n int, err error) {
 	in.mu.Unlock()
 	switch {
 	case stopped:
-		in.add(n, nil, fanfare.Unavailable("the hub is shutting down; the lines before this one are answered for", nil))
+		in.add(n, nil, 0, fanfare.Unavailable("the hub is shutting down; the lines before this one are answered for", nil))
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		in.add(n, nil, fanfare.Unavailable(fmt.Sprintf("no line came for %v (--ingest-idle)", in.api.o.IngestIdle), nil))
+		in.add(n, nil, 0, fanfare.Unavailable(fmt.Sprintf("no line came for %v (--ingest-idle)", in.api.o.IngestIdle), nil))
 	}
 }
 
@@ -185,21 +190,25 @@ func readLine(r *bufio.Reader, limit int) ([]byte, error) {
 func (in *ingest) take(n int, line []byte) bool {
 	o, err := publish.ParseObject(line)
 	if err != nil {
-		return in.add(n, nil, err)
+		return in.add(n, nil, 0, err)
 	}
 	b, err := in.api.batch([]publish.Object{o}, "", false)
-	return in.add(n, b, err)
+	return in.add(n, b, len(line), err)
 }
 
-// add queues line n's answer, and hands b to the log. It waits while too much is held; false when the client is gone.
-func (in *ingest) add(n int, b *fanfare.Batch, err error) bool {
+// add queues line n's answer, and hands b, made of so many bytes, to the log. It waits while too much is held or under way;
+// false when the client is gone.
+func (in *ingest) add(n int, b *fanfare.Batch, size int, err error) bool {
 	p := &pendingAnswer{cost: answerBytes}
 	if err != nil {
 		p.line = in.problem(n, err)
 		p.cost = len(p.line)
 	}
 	in.mu.Lock()
-	for in.room < p.cost && !in.broken && !(in.stopped && b != nil) {
+	full := func() bool {
+		return in.room < p.cost || (in.unanswered > 0 && in.unanswered+size > unansweredBytes)
+	}
+	for full() && !in.broken && !(in.stopped && b != nil) {
 		in.freed.Wait()
 	}
 	if in.broken || (in.stopped && b != nil) {
@@ -208,6 +217,9 @@ func (in *ingest) add(n int, b *fanfare.Batch, err error) bool {
 	}
 	in.room -= p.cost
 	in.pending = append(in.pending, p)
+	if b != nil {
+		in.unanswered += size
+	}
 	in.mu.Unlock()
 	if b == nil {
 		in.signal()
@@ -222,6 +234,8 @@ func (in *ingest) add(n int, b *fanfare.Batch, err error) bool {
 		}
 		in.mu.Lock()
 		p.line = line
+		in.unanswered -= size
+		in.freed.Broadcast()
 		in.mu.Unlock()
 		in.signal()
 	})
