@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/fanfare-hub/fanfare/server"
@@ -400,11 +402,24 @@ func TestNDJSONManyLines(t *testing.T) {
 	}
 }
 
+// slowDisk is how long a sync of the log takes.
+type slowDisk time.Duration
+
+func (slowDisk) String() string { return "slow disk" }
+
+func (d slowDisk) MaybeError(op errorfs.Op) error {
+	if op.Kind == errorfs.OpFileSyncData && strings.HasSuffix(op.Path, ".log") {
+		time.Sleep(time.Duration(d))
+	}
+	return nil
+}
+
 // TestNDJSONWaitsForTheDisk: a body that comes faster than the log stores it is read more slowly, not refused.
 func TestNDJSONWaitsForTheDisk(t *testing.T) {
 	f := start(t, server.Options{})
 	f.stop(0)
 	f.lo.MaxQueueBytes = 6 << 20
+	f.lo.FS = errorfs.Wrap(vfs.Default, slowDisk(100*time.Millisecond))
 	f.up("127.0.0.1:0")
 	line := `{"channel":"a","data":"` + strings.Repeat("x", 900_000) + `"}` + "\n"
 	a := f.call("POST", "/v1/events", strings.Repeat(line, 60), "Content-Type: application/x-ndjson")
