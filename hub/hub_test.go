@@ -204,6 +204,15 @@ func seam(t *testing.T, patterns []string, tail int) {
 					}
 					got = append(got, bodies...)
 				}
+				newest := l.Status().Durable
+				for deadline := time.Now().Add(20 * time.Second); s.Position() < newest; { // what was there must come
+					if time.Now().After(deadline) {
+						t.Errorf("the subscriber stands at %v, the log at %v", s.Position(), newest)
+						break
+					}
+					bodies, _ := drain(t, s)
+					got = append(got, bodies...)
+				}
 				compare(t, l, want, after, s.Position(), got)
 				s.Close()
 			}

@@ -253,6 +253,39 @@ func TestReopenedIsTold(t *testing.T) {
 	}
 }
 
+// TestRepeatsInOneGroup: many under one key that wait for the disk together are stored once.
+func TestRepeatsInOneGroup(t *testing.T) {
+	f := &faulty{file: walFile, ops: syncs}
+	l := open(t, pebblelog.Options{Dir: "/data", FS: errorfs.Wrap(vfs.NewMem(), f)})
+	f.wait.Store(int64(200 * time.Millisecond))
+	results := make(chan fanfare.Receipt, 10)
+	for i := range cap(results) {
+		b := &fanfare.Batch{Events: []fanfare.Event{{Channel: logtest.Channel("a"), Data: "x"}}}
+		if i >= 4 { // the first fill the groups in flight
+			b.Keys = []fanfare.Key{{Scope: "s", Text: "k", Fingerprint: [16]byte{1}}}
+		}
+		l.Append(b, func(r fanfare.Receipt, err error) {
+			if err != nil {
+				t.Error(err)
+			}
+			results <- r
+		})
+		if i < 4 {
+			time.Sleep(20 * time.Millisecond) // so that the committer takes it
+		}
+	}
+	replayed := 0
+	for range cap(results) {
+		if r := <-results; r.Replayed {
+			replayed++
+		}
+	}
+	f.wait.Store(0)
+	if events, _, err := logtest.ReadAll(l, fanfare.Query{Patterns: logtest.Patterns("a")}); err != nil || len(events) != 5 || replayed != 5 {
+		t.Errorf("%d stored, %d replayed, %v; want 5 and 5", len(events), replayed, err)
+	}
+}
+
 func TestQueueLimit(t *testing.T) {
 	f := &faulty{file: walFile, ops: syncs}
 	l := open(t, pebblelog.Options{Dir: "/data", FS: errorfs.Wrap(vfs.NewMem(), f), MaxQueueBytes: 4000})

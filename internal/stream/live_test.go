@@ -1,0 +1,125 @@
+package stream
+
+import (
+	"context"
+	"net/http"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/hub"
+	"github.com/fanfare-hub/fanfare/logtest"
+	"github.com/fanfare-hub/fanfare/pebblelog"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// peer is a wire whose other end acknowledges what the test says.
+type peer struct {
+	sent, acked int64
+	writing     func() // called in the middle of a write of frames
+}
+
+func (p *peer) begin(http.Header, []byte) error { return nil }
+func (p *peer) frameBytes(f hub.Frame) int      { return len(f.Body) }
+func (p *peer) bytes(b []byte) error            { p.sent += int64(len(b)); return nil }
+func (p *peer) end() error                      { return nil }
+func (p *peer) close()                          {}
+func (p *peer) gone() <-chan struct{}           { return nil }
+func (p *peer) goneWhy() error                  { return errGone }
+func (p *peer) halfClosed() <-chan struct{}     { return nil }
+func (p *peer) sentBytes() (int64, bool)        { return p.sent, true }
+func (p *peer) progress() (int64, int64, bool)  { return p.sent, p.acked, true }
+func (p *peer) frames(frames []hub.Frame) error {
+	if p.writing != nil {
+		p.writing()
+	}
+	for i := range frames {
+		p.sent += int64(len(frames[i].Body))
+	}
+	return nil
+}
+
+// TestPeerHasAFrameBeforeItsWriteReturns: a PC can have an event, and be gone, while the write is under way; what its TCP has
+// acknowledged counts at once, frame by frame, and no further.
+func TestPeerHasAFrameBeforeItsWriteReturns(t *testing.T) {
+	log, err := pebblelog.Open(pebblelog.Options{Durability: pebblelog.DurabilityMemory})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	h := hub.New(hub.Options{Log: log, Encode: func(fanfare.Event) hub.Frame { return hub.Frame{Body: make([]byte, 100), Chunk: make([]byte, 100)} }})
+	defer h.Close()
+	p := &peer{}
+	st := newStream(New(Options{Hub: h}), Request{})
+	st.wire = p
+	var opening hub.Opening
+	if st.sub, opening, err = h.Subscribe(context.Background(), logtest.Patterns("a"), hub.Start{}, st); err != nil {
+		t.Fatal(err)
+	}
+	defer st.sub.Close()
+	st.live = newLive(opening.Position, p)
+	b := &fanfare.Batch{}
+	for range 3 {
+		b.Events = append(b.Events, fanfare.Event{Channel: logtest.Channel("a")})
+	}
+	receipt, err := logtest.Append(log, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := receipt.Positions
+	check := func(when string, acked int64, want fanfare.Position) {
+		t.Helper()
+		p.acked = acked
+		if got, _ := st.live.Position(); got != want {
+			t.Errorf("%s, %d bytes acknowledged: %v, want %v", when, acked, got, want)
+		}
+	}
+	p.writing = func() {
+		check("in mid-write", 99, opening.Position)
+		check("in mid-write", 100, at[0])
+		check("in mid-write", 299, at[1])
+	}
+	if _, err := st.takeTurn(); err != nil {
+		t.Fatal(err)
+	}
+	check("after the write", 299, at[1])
+	check("after the write", 300, at[2])
+	// Other channels' events move an idle stream's position, once the peer has all.
+	b = &fanfare.Batch{Events: []fanfare.Event{{Channel: logtest.Channel("other")}}}
+	if receipt, err = logtest.Append(log, b); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := st.takeTurn(); err != nil {
+		t.Fatal(err)
+	}
+	check("idle", 300, receipt.Positions[0])
+	st.live.end(st.sub.Position(), true)
+	if got, ended := st.live.Position(); got != receipt.Positions[0] || ended.IsZero() {
+		t.Errorf("after a clean end: %v, %v", got, ended)
+	}
+}
+
+// TestMarksAreBounded: a peer that acknowledges nothing is remembered less exactly, and never too far.
+func TestMarksAreBounded(t *testing.T) {
+	p := &peer{}
+	l := newLive(1, p)
+	for i := range 100_000 {
+		l.sending([]hub.Frame{{Position: fanfare.Position(i + 2), Body: make([]byte, 10)}})
+		p.sent += 10
+	}
+	if len(l.marks) > 1024 {
+		t.Fatalf("%d marks", len(l.marks))
+	}
+	for _, acked := range []int64{5, 9_999, 500_000, 1_000_000} {
+		p.acked = acked
+		got, _ := l.Position()
+		if most := fanfare.Position(acked/10 + 1); got > most {
+			t.Errorf("%d bytes acknowledged: %v, at most %v", acked, got, most)
+		}
+	}
+	if got, _ := l.Position(); got != 100_001 {
+		t.Errorf("all acknowledged: %v", got)
+	}
+}
