@@ -484,7 +484,9 @@ func TestRoomAndDrain(t *testing.T) {
 func FuzzTrie(f *testing.F) {
 	f.Add("a/*/c", "a/**", "a/b/c", "$a/*")
 	f.Add("**", "*", "x", "x/y")
-	f.Add("*//", "a//**", "a//", "$x")
+	f.Add("*//", "a//**", "*", "a//")
+	f.Add("*/y", "**", "$x/*", "$x/y")
+	f.Add("*", "**", "$*", "$x")
 	l := newLog(f)
 	h := newHub(f, hub.Options{Log: l})
 	f.Fuzz(func(t *testing.T, p1, p2, p3, name string) {

@@ -166,3 +166,29 @@ func TestLostTail(t *testing.T) {
 		}
 	}
 }
+
+// TestAsyncSyncsWithinASecond, or soon after: async loses no more to a power cut than the last moment.
+func TestAsyncSyncsWithinASecond(t *testing.T) {
+	fs := vfs.NewCrashableMem()
+	l := open(t, pebblelog.Options{Dir: "/data", FS: fs, Durability: pebblelog.DurabilityAsync})
+	pos, err := publish(l, "a", "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		after := open(t, pebblelog.Options{Dir: "/data", FS: crash(fs, 0)})
+		events, _, err := logtest.ReadAll(after, fanfare.Query{Patterns: logtest.Patterns("a")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := after.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if len(events) == 1 && events[0].Position == pos {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("an event of async is never synced")
+		}
+	}
+}
