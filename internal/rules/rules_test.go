@@ -215,6 +215,28 @@ func TestLeakChecks(t *testing.T) {
 	}
 }
 
+// TestExamples: each public package has an example that is checked.
+func TestExamples(t *testing.T) {
+	example := regexp.MustCompile(`(?s)\nfunc Example.*// Output:`)
+	for _, p := range packages(t) {
+		name := strings.TrimPrefix(p.ImportPath, module+"/")
+		if strings.HasPrefix(name, "internal/") || strings.HasPrefix(name, "cmd/") || name == "e2e" || name == "bench" {
+			continue
+		}
+		found := false
+		for _, file := range slices.Concat(p.TestGoFiles, p.XTestGoFiles) {
+			b, err := os.ReadFile(filepath.Join(p.Dir, file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			found = found || example.Match(b)
+		}
+		if !found {
+			t.Errorf("%s is public and has no checked example: write func Example… with an // Output", name)
+		}
+	}
+}
+
 // TestPackageComments: each package says what it is for, in a doc comment.
 func TestPackageComments(t *testing.T) {
 	documented, all := map[string]bool{}, map[string]bool{}
