@@ -82,7 +82,7 @@ func (s *session) storeOptions() *pebble.Options {
 		Logger:             storeLogger{s},
 		FormatMajorVersion: pebble.FormatNewest,
 		MemTableSize:       16 << 20,
-		Cache:              nil, // Pebble's own default, let go at Close
+		MaxOpenFiles:       250, // the hub leaves 500 descriptors to the log and to requests
 	}
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)

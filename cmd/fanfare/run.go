@@ -130,11 +130,19 @@ func (versionCmd) Run(std *stdio) error {
 	return err
 }
 
-// version is the module's version as the build recorded it.
+// version is the module's version as the build recorded it, or the revision it was built at.
 func version() string {
 	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" || info.Main.Version == "(devel)" {
-		return "development build"
+	if !ok {
+		return "unknown build"
 	}
-	return info.Main.Version
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		return v
+	}
+	for _, setting := range info.Settings {
+		if setting.Key == "vcs.revision" {
+			return "development build of " + setting.Value
+		}
+	}
+	return "development build"
 }
