@@ -35,11 +35,14 @@ type channelState struct {
 }
 
 type channelCache struct {
+	most   int // fixed
 	mu     sync.Mutex
 	byName map[fanfare.Channel]*channelState
 }
 
-func (c *channelCache) init() { c.byName = map[fanfare.Channel]*channelState{} }
+func (c *channelCache) init() {
+	c.most, c.byName = maxCachedChannels, map[fanfare.Channel]*channelState{}
+}
 
 // find returns the state, putting an empty one in place when asked to.
 func (c *channelCache) find(name fanfare.Channel, create func() *channelState) *channelState {
@@ -66,10 +69,10 @@ func (c *channelCache) drop(st *channelState) {
 func (c *channelCache) shrink() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.byName) <= maxCachedChannels {
+	if len(c.byName) <= c.most {
 		return
 	}
-	drop := len(c.byName) - maxCachedChannels*15/16
+	drop := len(c.byName) - c.most*15/16
 	for name, st := range c.byName {
 		if st.inFlight.Load() == 0 {
 			delete(c.byName, name)

@@ -347,29 +347,6 @@ func TestExactReadsTouchNoOtherChannel(t *testing.T) {
 	}
 }
 
-// TestMoreChannelsThanTheCacheHolds: states that were let go are read again, and count on where they were.
-func TestMoreChannelsThanTheCacheHolds(t *testing.T) {
-	l := open(t, pebblelog.Options{Durability: pebblelog.DurabilityMemory, Retention: []pebblelog.Rule{{Pattern: logtest.Patterns("**")[0], Count: 2}}})
-	const channels = 70_000 // the cache holds 65,536
-	for round := range 3 {
-		for first := 0; first < channels; first += 1000 {
-			b := &fanfare.Batch{}
-			for c := first; c < first+1000; c++ {
-				b.Events = append(b.Events, fanfare.Event{Channel: logtest.Channel(fmt.Sprint("c", c)), Data: fmt.Sprint(round)})
-			}
-			if _, err := logtest.Append(l, b); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	for c := 0; c < channels; c += 997 {
-		events, _, err := logtest.ReadAll(l, fanfare.Query{Patterns: logtest.Patterns(fmt.Sprint("c", c))})
-		if err != nil || len(events) != 2 || events[0].Data != "1" || events[1].Data != "2" {
-			t.Fatalf("channel %d: %v, %v", c, events, err)
-		}
-	}
-}
-
 func TestParseRule(t *testing.T) {
 	for _, text := range []string{"**=age:7d", "logs/**=count:1000,age:2d12h", "a=b=count:1", "$ack/*=age:1h"} {
 		if r, err := pebblelog.ParseRule(text); err != nil || (r.Count == 0 && r.Age == 0) {
