@@ -30,7 +30,7 @@ const positionText = `[0-9A-HJKMNP-TV-Z]{13}`
 func golden(s string) string {
 	s = strings.ReplaceAll(s, "\r\n", "\n")
 	for pattern, with := range map[string]string{
-		`Date: [^\n]+`: "Date: DATE", `retry: \d+`: "retry: N", `id: ` + positionText: "id: ID", `"time":"[^"]+"`: `"time":"TIME"`,
+		`Date: [^\n]+`: "Date: DATE", `retry: \d+`: "retry: N", `id: ` + positionText: "id: ID", `"time":"[^"]+"`: `"time":"TIME"`, `"oldest":"[^"]+"`: `"oldest":"ID"`,
 	} {
 		s = regexp.MustCompile(pattern).ReplaceAllString(s, with)
 	}
@@ -54,6 +54,12 @@ func TestGoldenHeads(t *testing.T) {
 			"GET /v1/events?channel=a&heartbeatEvent=false HTTP/1.1\r\nHost: localhost\r\n\r\n", ":\n\r\n",
 			"HTTP/1.1 200 OK\nCache-Control: no-cache, no-transform\nConnection: close\nContent-Type: text/event-stream; charset=utf-8\nDate: DATE\n" +
 				"Transfer-Encoding: chunked\nX-Accel-Buffering: no\n\n2\n:\n\n",
+		},
+		"a gap is a chunk of its own": {
+			"GET /v1/events?channel=a HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: x\r\n\r\n", "unknown\"}\n\n\r\n",
+			"HTTP/1.1 200 OK\nCache-Control: no-cache, no-transform\nConnection: close\nContent-Type: text/event-stream; charset=utf-8\nDate: DATE\n" +
+				"Transfer-Encoding: chunked\nX-Accel-Buffering: no\n\n5a\nretry: N\nid: ID\nevent: heartbeat\ndata: {\"time\":\"TIME\"}\n\n\n" +
+				"62\nid: ID\nevent: gap\ndata: {\"requested\":\"x\",\"oldest\":\"ID\",\"reason\":\"unknown\"}\n\n\n",
 		},
 		"HTTP/1.0, without Host": {
 			"GET /v1/events?channel=a HTTP/1.0\r\n\r\n", "\n\n",

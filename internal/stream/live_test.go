@@ -21,16 +21,16 @@ type peer struct {
 	writing     func() // called in the middle of a write of frames
 }
 
-func (p *peer) begin(http.Header, []byte) error { return nil }
-func (p *peer) frameBytes(f hub.Frame) int      { return len(f.Body) }
-func (p *peer) bytes(b []byte) error            { p.sent += int64(len(b)); return nil }
-func (p *peer) end() error                      { return nil }
-func (p *peer) close()                          {}
-func (p *peer) gone() <-chan struct{}           { return nil }
-func (p *peer) goneWhy() error                  { return errGone }
-func (p *peer) halfClosed() <-chan struct{}     { return nil }
-func (p *peer) sentBytes() (int64, bool)        { return p.sent, true }
-func (p *peer) progress() (int64, int64, bool)  { return p.sent, p.acked, true }
+func (p *peer) begin(http.Header, ...[]byte) error { return nil }
+func (p *peer) frameBytes(f hub.Frame) int         { return len(f.Body) }
+func (p *peer) bytes(b []byte) error               { p.sent += int64(len(b)); return nil }
+func (p *peer) end() error                         { return nil }
+func (p *peer) close()                             {}
+func (p *peer) gone() <-chan struct{}              { return nil }
+func (p *peer) goneWhy() error                     { return errGone }
+func (p *peer) halfClosed() <-chan struct{}        { return nil }
+func (p *peer) sentBytes() (int64, bool)           { return p.sent, true }
+func (p *peer) progress() (int64, int64, bool)     { return p.sent, p.acked, true }
 func (p *peer) frames(frames []hub.Frame) error {
 	if p.writing != nil {
 		p.writing()

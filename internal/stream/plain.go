@@ -21,15 +21,23 @@ func newPlain(w http.ResponseWriter, r *http.Request, stall time.Duration) *plai
 	return &plain{w: w, rc: http.NewResponseController(w), done: r.Context().Done(), stall: stall}
 }
 
-func (p *plain) gone() <-chan struct{}                   { return p.done }
-func (p *plain) goneWhy() error                          { return errGone }
-func (p *plain) frameBytes(f hub.Frame) int              { return len(f.Body) }
-func (p *plain) halfClosed() <-chan struct{}             { return nil }
-func (p *plain) sentBytes() (int64, bool)                { return 0, false }
-func (p *plain) progress() (int64, int64, bool)          { return 0, 0, false }
-func (p *plain) end() error                              { return nil } // net/http ends the body when the handler returns
-func (p *plain) close()                                  { _ = p.rc.SetWriteDeadline(time.Time{}) }
-func (p *plain) begin(_ http.Header, first []byte) error { return p.bytes(first) }
+func (p *plain) gone() <-chan struct{}          { return p.done }
+func (p *plain) goneWhy() error                 { return errGone }
+func (p *plain) frameBytes(f hub.Frame) int     { return len(f.Body) }
+func (p *plain) halfClosed() <-chan struct{}    { return nil }
+func (p *plain) sentBytes() (int64, bool)       { return 0, false }
+func (p *plain) progress() (int64, int64, bool) { return 0, 0, false }
+func (p *plain) end() error                     { return nil } // net/http ends the body when the handler returns
+func (p *plain) close()                         { _ = p.rc.SetWriteDeadline(time.Time{}) }
+
+func (p *plain) begin(_ http.Header, first ...[]byte) error {
+	for _, b := range first {
+		if err := p.bytes(b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 func (p *plain) bytes(b []byte) error {
 	if err := p.piece(b); err != nil {

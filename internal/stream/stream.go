@@ -16,17 +16,17 @@ import (
 
 // wire is where a stream writes. One goroutine writes; the channels may be received from by it alone too.
 type wire interface {
-	begin(header http.Header, first []byte) error // the head and the first bytes of the body
-	frameBytes(hub.Frame) int                     // what a frame takes on the connection
-	frames([]hub.Frame) error                     // blocks while the peer takes nothing, up to the stall limit
-	bytes([]byte) error                           // a piece of body
-	end() error                                   // the end of the body
-	close()                                       // lets the connection go; end may have come before
-	gone() <-chan struct{}                        // closed when the peer is known to be gone
-	goneWhy() error                               // why gone is closed; after close, or when gone is closed
-	halfClosed() <-chan struct{}                  // closed when the peer has closed its sending half
-	sentBytes() (sent int64, known bool)          // of head and body; known when progress may be
-	progress() (sent, acked int64, known bool)    // asks the kernel; any goroutine may call it before close
+	begin(header http.Header, first ...[]byte) error // the head and the first pieces of the body, each a chunk
+	frameBytes(hub.Frame) int                        // what a frame takes on the connection
+	frames([]hub.Frame) error                        // blocks while the peer takes nothing, up to the stall limit
+	bytes([]byte) error                              // a piece of body
+	end() error                                      // the end of the body
+	close()                                          // lets the connection go; end may have come before
+	gone() <-chan struct{}                           // closed when the peer is known to be gone
+	goneWhy() error                                  // why gone is closed; after close, or when gone is closed
+	halfClosed() <-chan struct{}                     // closed when the peer has closed its sending half
+	sentBytes() (sent int64, known bool)             // of head and body; known when progress may be
+	progress() (sent, acked int64, known bool)       // asks the kernel; any goroutine may call it before close
 }
 
 var (
@@ -93,7 +93,7 @@ func (st *Stream) serve(w http.ResponseWriter, r *http.Request, sub *hub.Subscri
 	}
 	clean := false
 	defer func() { st.live.end(sub.Position(), clean) }() // before the wire closes, which it asks how far the peer has come
-	if err := wire.begin(w.Header(), st.first(opening)); err != nil {
+	if err := wire.begin(w.Header(), st.first(opening)...); err != nil {
 		return endReason(err)
 	}
 	st.wrote = time.Now()
@@ -115,9 +115,9 @@ func endReason(err error) EndReason {
 	return EndGone
 }
 
-// first makes the first bytes of the body: the event that carries the start position, and the gap if there is one.
-func (st *Stream) first(opening hub.Opening) []byte {
-	b := st.scratch[:0]
+// first makes the first pieces of the body: the event that carries the start position, and the gap if there is one.
+func (st *Stream) first(opening hub.Opening) [][]byte {
+	var b []byte
 	st.lastID = opening.Position
 	if st.req.First == nil {
 		st.retry = true
@@ -126,10 +126,10 @@ func (st *Stream) first(opening hub.Opening) []byte {
 		b = sse.AppendRetry(b, retryTime())
 		b = st.req.First(b, opening.Position.String())
 	}
-	if opening.Gap != nil {
-		b = st.appendGap(b, opening.Gap)
+	if opening.Gap == nil {
+		return [][]byte{b}
 	}
-	return b
+	return [][]byte{b, st.appendGap(nil, opening.Gap)}
 }
 
 func (st *Stream) appendGap(b []byte, g *hub.Gap) []byte {

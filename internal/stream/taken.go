@@ -105,7 +105,7 @@ func socketError(err error) error {
 	return errGone
 }
 
-func (t *taken) begin(header http.Header, first []byte) error {
+func (t *taken) begin(header http.Header, first ...[]byte) error {
 	var b bytes.Buffer
 	if t.chunked {
 		b.WriteString("HTTP/1.1 200 OK\r\n")
@@ -117,16 +117,20 @@ func (t *taken) begin(header http.Header, first []byte) error {
 	header.Set("Connection", "close") // the connection ends with the stream
 	_ = header.Write(&b)
 	b.WriteString("\r\n")
-	t.pieces = append(t.pieces[:0], b.Bytes(), t.body(first))
+	t.pieces = append(t.pieces[:0], b.Bytes(), t.body(first...))
 	return t.flush()
 }
 
-// body is b as it goes over the wire, in the scratch buffer.
-func (t *taken) body(b []byte) []byte {
-	if !t.chunked {
-		return b
+// body is the parts as they go over the wire, each a chunk, in the scratch buffer.
+func (t *taken) body(parts ...[]byte) []byte {
+	t.scratch = t.scratch[:0]
+	for _, part := range parts {
+		if t.chunked {
+			t.scratch = sse.AppendChunk(t.scratch, part)
+		} else {
+			t.scratch = append(t.scratch, part...)
+		}
 	}
-	t.scratch = sse.AppendChunk(t.scratch[:0], b)
 	return t.scratch
 }
 
