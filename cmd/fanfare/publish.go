@@ -61,7 +61,7 @@ func (c *publishCmd) Run(ctx context.Context, std *stdio) error {
 	return err
 }
 
-// A batch goes out when it is full, or when no line has come for a moment.
+// A batch goes out when it is full, or a moment after its first line.
 const (
 	batchLines = 500
 	batchBytes = 512 << 10
@@ -180,7 +180,9 @@ func gather(ctx context.Context, lines <-chan string) (batch []string, open bool
 			if len(batch) >= batchLines || size >= batchBytes {
 				return batch, true
 			}
-			pause = time.After(batchPause)
+			if pause == nil {
+				pause = time.After(batchPause)
+			}
 		case <-pause:
 			return batch, true
 		case <-ctx.Done():
