@@ -304,3 +304,18 @@ func TestPrintedLines(t *testing.T) {
 		t.Error("the command was not stored")
 	}
 }
+
+// TestManyLongChannels: a stream may name 100 channels of 512 bytes, and a URL escapes each of these.
+func TestManyLongChannels(t *testing.T) {
+	h := serve(t, "127.0.0.1:0", t.TempDir())
+	var query strings.Builder
+	for i := range 100 {
+		fmt.Fprintf(&query, "&channel=%s", strings.Repeat("%20", 508)+fmt.Sprintf("%04d", i))
+	}
+	h.publish(strings.Repeat("%20", 508)+"0099", "heard")
+	last := h.history(strings.Repeat("%20", 508) + "0099")
+	got := streamUntil(t, h.url("/v1/events?replay=all"+query.String()), "", last[0].ID)
+	if len(got) != 1 || got[0].Data != "heard" {
+		t.Errorf("%+v", got)
+	}
+}

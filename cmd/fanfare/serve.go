@@ -93,7 +93,8 @@ func (c *serveCmd) Run(ctx context.Context, std *stdio, parsed *kong.Context) er
 // serve serves until ctx ends, and then shuts down.
 func (c *serveCmd) serve(ctx context.Context, listener net.Listener, s *server.Server, log *pebblelog.Log, logger *slog.Logger) error {
 	web := &http.Server{
-		Handler: s, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		Handler: s, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
+		MaxHeaderBytes: 256 << 10, // a stream may name 100 channels of 512 bytes, each byte escaped
 		ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
 	}
 	failed := make(chan error, 1)
