@@ -253,11 +253,16 @@ func TestEventSource(t *testing.T) {
 	_ = browser.in.Close()
 }
 
-// TestCurl reads a stream with curl -N.
-func TestCurl(t *testing.T) {
+func needCurl(t *testing.T) {
+	t.Helper()
 	if _, err := exec.LookPath("curl"); err != nil {
 		t.Skip("SKIPPED: no curl; e2e/setup says why")
 	}
+}
+
+// TestCurl reads a stream with curl -N.
+func TestCurl(t *testing.T) {
+	needCurl(t)
 	h := serve(t, "127.0.0.1:0", t.TempDir())
 	id := h.publish("greetings", "before")
 	curl := start(t, "curl", "-sN", "-H", "Last-Event-ID: "+id, h.url("/v1/events?channel=greetings"))
@@ -273,9 +278,7 @@ func TestCurl(t *testing.T) {
 
 // TestPrintedLines pastes the three lines that the hub prints at its start into a shell.
 func TestPrintedLines(t *testing.T) {
-	if _, err := exec.LookPath("curl"); err != nil {
-		t.Skip("SKIPPED: no curl; e2e/setup says why")
-	}
+	needCurl(t)
 	h := serve(t, "127.0.0.1:0", t.TempDir())
 	var lines []string
 	for _, line := range h.greet {

@@ -148,6 +148,7 @@ func TestDrainOfTheProcess(t *testing.T) {
 // TestKeptPositionsSurviveKillNine: a PC that sends no position carries on after a kill -9 of the hub, also when its stream
 // had been idle for longer than positions are kept after their end.
 func TestKeptPositionsSurviveKillNine(t *testing.T) {
+	needCurl(t)
 	data := t.TempDir()
 	args := []string{"--store-resume-for", "8s"}
 	h := serve(t, "127.0.0.1:0", data, args...)

@@ -14,9 +14,7 @@ var shellBlock = regexp.MustCompile("(?ms)^```sh\n(.*?)^```")
 // TestDocs runs the commands of the README and the guides: each page against a hub of its own, from top to bottom. A
 // problem document in an answer fails it too.
 func TestDocs(t *testing.T) {
-	if _, err := exec.LookPath("curl"); err != nil {
-		t.Skip("SKIPPED: no curl; e2e/setup says why")
-	}
+	needCurl(t)
 	pages, err := filepath.Glob("../docs/guide/*.md")
 	if err != nil {
 		t.Fatal(err)

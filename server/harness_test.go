@@ -338,7 +338,7 @@ func (f *fixture) dial(request string) (net.Conn, *bufio.Reader) {
 	return conn, bufio.NewReader(conn)
 }
 
-func readUntil(t *testing.T, r *bufio.Reader, text string) string {
+func readUntil(t testing.TB, r *bufio.Reader, text string) string {
 	t.Helper()
 	var b strings.Builder
 	for !strings.HasSuffix(b.String(), text) {
