@@ -247,6 +247,31 @@ func TestKeptPositionAfterABreak(t *testing.T) {
 	c.quiet()
 }
 
+// TestKeptPositionOnAUsedConnection: what an earlier answer on the same connection brought is no part of the stream.
+func TestKeptPositionOnAUsedConnection(t *testing.T) {
+	f := start(t, server.Options{})
+	stream := "GET " + pcPath("1", "2") + " HTTP/1.1\r\nHost: localhost\r\n\r\n"
+	conn, r := f.dial("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n") // some thousand bytes
+	readUntil(t, r, "0\r\n\r\n")
+	if _, err := conn.Write([]byte(stream)); err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.(*net.TCPConn).SetReadBuffer(2 << 10)
+	readUntil(t, r, "CONNECTED\n\n\r\n")
+	var sent []string
+	for i := range 8 {
+		sent = append(sent, fmt.Sprint(i, strings.Repeat("x", 900_000)))
+		f.send("1", "2", sent[i])
+	}
+	_ = conn.(*net.TCPConn).SetLinger(0)
+	_ = conn.Close()
+	f.untilStreams(0)
+	c := f.pc("1", "2")
+	if got := c.commands(1)[0]; got[0] > '1' { // the peer's kernel may have acknowledged the first
+		t.Errorf("starts with command %.1s", got)
+	}
+}
+
 // TestKeptPositionOfAHalfDeadStream: the old stream still counts as open when the PC comes back.
 func TestKeptPositionOfAHalfDeadStream(t *testing.T) {
 	f := start(t, server.Options{})

@@ -34,8 +34,10 @@ func tcpBytes(c syscall.Conn) (acked, queued int64, known bool) {
 	var n int
 	var infoErr, queueErr error
 	err = raw.Control(func(fd uintptr) {
-		info, infoErr = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		// In this order: an acknowledgement that comes between the two makes their sum too high, never too low. Too low, and
+		// bytes of an earlier answer would count as bytes of the stream, which the peer has not got.
 		n, queueErr = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
+		info, infoErr = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
 	})
 	if err != nil || infoErr != nil || queueErr != nil {
 		return 0, 0, false
