@@ -165,16 +165,16 @@ func (l *listened) publishEach(n int) time.Duration {
 // sockets. The bar is a ratio of 1.1.
 func BenchmarkPublishAmong(b *testing.B) {
 	many, few := listen(b, 10_000, 1), listen(b, 100, 1)
-	const n = 30_000
+	const n = 200_000
 	many.publishEach(n)
 	few.publishEach(n)
 	for b.Loop() {
 		a, c, ratio := medians(func() (float64, float64) {
-			// In turns of a tenth, so that whatever else the machine does hits both.
+			// In turns of a hundredth, so that whatever else the machine does hits both.
 			var x, y time.Duration
-			for range 10 {
-				x += many.publishEach(n / 10)
-				y += few.publishEach(n / 10)
+			for range 100 {
+				x += many.publishEach(n / 100)
+				y += few.publishEach(n / 100)
 			}
 			return float64(x.Nanoseconds()) / n, float64(y.Nanoseconds()) / n
 		})
