@@ -145,8 +145,8 @@ func Encode(e fanfare.Event) hub.Frame {
 }
 
 // Drain begins the shutdown (P7): new streams are refused, the running ones end, spread over the window, and it returns when
-// the last one has, or with ctx's error. Publishes are still taken; afterwards NDJSON bodies and
-// refusals that were put off are brought to their end, so that http.Server.Shutdown does not wait for them.
+// the last one has, or with ctx's error. Publishes are still taken; afterwards NDJSON bodies, and refusals that were put off,
+// are brought to their end, so that http.Server.Shutdown does not wait for them.
 func (s *Server) Drain(ctx context.Context, window time.Duration) error {
 	s.draining.Store(true)
 	err := s.hub.Drain(ctx, window)

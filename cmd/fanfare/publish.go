@@ -4,11 +4,15 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/fanfare-hub/fanfare"
 )
 
 type publishCmd struct {
@@ -76,6 +80,13 @@ type lineEvent struct {
 
 // lines publishes standard input line by line. Every batch has a key of its own, so one that was sent twice is stored once.
 func (c *publishCmd) lines(ctx context.Context, std *stdio) error {
+	// What would be wrong with every line is said before the first is read.
+	if _, err := fanfare.ParseChannel(c.Channel); err != nil {
+		return err
+	}
+	if _, err := fanfare.ParseEventType(c.Event); err != nil {
+		return err
+	}
 	lines := make(chan string, batchLines)
 	var readErr error
 	go func() {
@@ -107,14 +118,14 @@ func (c *publishCmd) lines(ctx context.Context, std *stdio) error {
 	}
 }
 
-// sendLines publishes a batch. When the hub refuses it, for a line that is too long, say, its lines go one by one, so that
-// only the bad ones are left out; each of these is named.
+// sendLines publishes a batch. When the hub refuses what is in it, a line that is too long, say, its lines go one by one, so
+// that only the bad ones are left out; each of these is named.
 func (c *publishCmd) sendLines(ctx context.Context, std *stdio, before int, batch []string) (published int, err error) {
 	err = c.sendBatch(ctx, batch)
 	if err == nil {
 		return len(batch), nil
 	}
-	if exitCode(err) != exitRefused {
+	if !refusesData(err) {
 		return 0, err
 	}
 	for i := range batch {
@@ -122,13 +133,19 @@ func (c *publishCmd) sendLines(ctx context.Context, std *stdio, before int, batc
 		switch {
 		case err == nil:
 			published++
-		case exitCode(err) == exitRefused:
+		case refusesData(err):
 			fmt.Fprintf(std.err, "fanfare: line %d is left out: %v\n", before+i+1, err)
 		default:
 			return published, err
 		}
 	}
 	return published, nil
+}
+
+// refusesData tells a refusal of the data from one of the publisher, or of the channel.
+func refusesData(err error) bool {
+	p, ok := errors.AsType[*problem](err)
+	return ok && (p.Status == http.StatusBadRequest || p.Status == http.StatusRequestEntityTooLarge)
 }
 
 func (c *publishCmd) sendBatch(ctx context.Context, batch []string) error {

@@ -13,34 +13,44 @@ const notSentLowat = 32 << 10
 
 // tune sets the socket up for a stream; what the system refuses is done without.
 func tune(socket syscall.Conn, stall time.Duration) {
-	raw, err := socket.SyscallConn()
-	if err != nil {
-		return
-	}
-	_ = raw.Control(func(fd uintptr) {
-		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, notSentLowat)
-		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(stall.Milliseconds()))
+	control(socket, func(fd int) error {
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, notSentLowat)
+		return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(stall.Milliseconds()))
 	})
 }
 
-// tcpBytes asks the kernel how many bytes the peer's TCP has acknowledged since the connection began (tcpi_bytes_acked), and
-// how many more it holds (SIOCOUTQ, tcp(7)). It answers for a connection that was reset, too.
-func tcpBytes(c syscall.Conn) (acked, queued int64, known bool) {
+// ackedBytes asks the kernel how many bytes the peer's TCP has acknowledged since the connection began (tcpi_bytes_acked). It
+// answers for a connection that was reset, too.
+func ackedBytes(c syscall.Conn) (n int64, known bool) {
+	ok := control(c, func(fd int) error {
+		info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+		if err == nil {
+			n = int64(info.Bytes_acked)
+		}
+		return err
+	})
+	return n, ok
+}
+
+// writtenBytes is how many bytes have been written to the connection, or a few more: what the kernel holds (SIOCOUTQ, tcp(7))
+// and what was acknowledged, asked in this order. An acknowledgement that comes between the two makes their sum too high;
+// the other way round it would be too low, and bytes of an earlier answer would count as bytes of the stream.
+func writtenBytes(c syscall.Conn) (n int64, known bool) {
+	var queued int
+	ok := control(c, func(fd int) (err error) {
+		queued, err = unix.IoctlGetInt(fd, unix.SIOCOUTQ)
+		return err
+	})
+	acked, known := ackedBytes(c)
+	return acked + int64(queued), ok && known
+}
+
+func control(c syscall.Conn, f func(fd int) error) bool {
 	raw, err := c.SyscallConn()
 	if err != nil {
-		return 0, 0, false
+		return false
 	}
-	var info *unix.TCPInfo
-	var n int
-	var infoErr, queueErr error
-	err = raw.Control(func(fd uintptr) {
-		// In this order: an acknowledgement that comes between the two makes their sum too high, never too low. Too low, and
-		// bytes of an earlier answer would count as bytes of the stream, which the peer has not got.
-		n, queueErr = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
-		info, infoErr = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
-	})
-	if err != nil || infoErr != nil || queueErr != nil {
-		return 0, 0, false
-	}
-	return int64(info.Bytes_acked), int64(n), true
+	var inner error
+	err = raw.Control(func(fd uintptr) { inner = f(int(fd)) })
+	return err == nil && inner == nil
 }

@@ -35,8 +35,8 @@ func newWire(w http.ResponseWriter, r *http.Request, stall time.Duration) (wire,
 	}
 	t := &taken{conn: conn, chunked: r.ProtoAtLeast(1, 1), stall: stall, left: make(chan struct{}), half: make(chan struct{})}
 	if socket, ok := conn.(syscall.Conn); ok {
-		if acked, queued, known := tcpBytes(socket); known {
-			t.socket, t.before = socket, acked+queued
+		if before, known := writtenBytes(socket); known {
+			t.socket, t.before = socket, before
 		}
 		tune(socket, stall)
 	}
@@ -159,13 +159,16 @@ func (t *taken) bytes(b []byte) error {
 }
 
 // flush writes the pieces with as few system calls as the socket allows (writev). It fails when the peer has taken nothing for
-// the stall limit: neither bytes from us, nor, by its acknowledgements, from the kernel.
+// the stall limit: neither bytes from us, nor, by its acknowledgements, from the kernel. What it has acknowledged is asked
+// only of a peer that has kept us waiting for a while, so that a write which does not wait costs nothing more.
 func (t *taken) flush() error {
 	all := t.pieces
 	defer func() { clear(all) }()
+	patience := t.stall / 10
+	var acked int64
+	asked := false
 	for len(t.pieces) > 0 {
-		_, ackedBefore, known := t.progress()
-		if err := t.conn.SetWriteDeadline(time.Now().Add(t.stall)); err != nil {
+		if err := t.conn.SetWriteDeadline(time.Now().Add(patience)); err != nil {
 			return errGone
 		}
 		n, err := t.pieces.WriteTo(t.conn)
@@ -176,9 +179,11 @@ func (t *taken) flush() error {
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return socketError(err)
 		}
-		if _, acked, _ := t.progress(); n == 0 && (!known || acked <= ackedBefore) {
+		_, now, _ := t.progress()
+		if asked && n == 0 && now <= acked {
 			return errStalled
 		}
+		acked, asked, patience = now, true, t.stall
 	}
 	t.pieces = all[:0]
 	return nil
@@ -215,6 +220,6 @@ func (t *taken) progress() (sent, acked int64, known bool) {
 	if t.socket == nil {
 		return sent, 0, false
 	}
-	acked, _, known = tcpBytes(t.socket)
+	acked, known = ackedBytes(t.socket)
 	return sent, acked - t.before, known
 }
