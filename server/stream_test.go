@@ -415,6 +415,59 @@ func (f *fixture) untilStreams(n int) {
 	}
 }
 
+// TestRefusalsAndEndsAreCounted is P6: every refusal and every cut has a name and a counter.
+func TestRefusalsAndEndsAreCounted(t *testing.T) {
+	f := start(t, server.Options{MaxStreams: 3, MaxEventBytes: 10, NativeLifetime: 300 * time.Millisecond, StoreLifetime: -1})
+	for range 2 {
+		f.call("GET", "/v1/events", "").wantProblem(t, 400, "invalid", "channel")
+	}
+	f.call("POST", "/v1/channels/$x", "x").wantProblem(t, 403, "forbidden", "'$'")
+	f.call("GET", "/nothing", "").wantProblem(t, 404, "not_found", "")
+	f.call("DELETE", "/livez", "").wantProblem(t, 405, "method_not_allowed", "")
+	f.call("POST", "/v1/channels/a", "x", "Idempotency-Key: k")
+	f.call("POST", "/v1/channels/a", "y", "Idempotency-Key: k").wantProblem(t, 409, "conflict", "k")
+	f.call("POST", "/v1/channels/a", "eleven bytes").wantProblem(t, 413, "too_large", "10")
+	f.call("POST", "/v1/events", "{}\n{}\n{}\n", "Content-Type: application/x-ndjson") // lines count, too
+
+	f.stream("/v1/events?channel=a").rest() // its lifetime
+	f.untilStreams(0)
+	gone, flooding, held := f.pc("1", "1"), f.pcConn("1", "2"), f.pc("1", "3")
+	f.call("GET", "/v1/events?channel=a", "").wantProblem(t, 503, "overloaded", "--max-streams")
+	if a := f.call("GET", "/v1/events?channel=a", "", "Accept: text/event-stream"); !strings.HasPrefix(a.body, "retry: ") {
+		t.Errorf("%+v", a)
+	}
+	gone.close()
+	junk := make([]byte, 16<<10)
+	for range 100 {
+		if _, err := flooding.Write(junk); err != nil {
+			break
+		}
+	}
+	f.untilStreams(1)
+	metrics := f.call("GET", "/metrics", "").body
+	for name, want := range map[string]int{
+		`requests_refused_total{code="invalid"}`: 2 + 3, `requests_refused_total{code="forbidden"}`: 1, `requests_refused_total{code="not_found"}`: 1,
+		`requests_refused_total{code="method_not_allowed"}`: 1, `requests_refused_total{code="conflict"}`: 1, `requests_refused_total{code="too_large"}`: 1,
+		`requests_refused_total{code="overloaded"}`: 2, `requests_refused_total{code="unavailable"}`: 0,
+		`streams_refused_total`: 2, `streams_opened_total`: 4, `streams_open`: 1,
+		`streams_ended_total{reason="lifetime"}`: 1, `streams_ended_total{reason="gone"}`: 1, `streams_ended_total{reason="flood"}`: 1,
+		`streams_ended_total{reason="stalled"}`: 0, `streams_ended_total{reason="drain"}`: 0,
+	} {
+		if !strings.Contains(metrics, fmt.Sprintf("\nfanfare_%s %d\n", name, want)) {
+			t.Errorf("%s: want %d, have %s", name, want, regexp.MustCompile(`(?m)^fanfare_`+regexp.QuoteMeta(name)+`.*$`).FindString(metrics))
+		}
+	}
+	held.close()
+}
+
+// pcConn opens a PC's stream on a raw connection.
+func (f *fixture) pcConn(store, pc string) net.Conn {
+	f.t.Helper()
+	conn, r := f.dial("GET " + pcPath(store, pc) + " HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	readUntil(f.t, r, "CONNECTED\n\n\r\n")
+	return conn
+}
+
 // TestRoomPerAddress is P6 for one address; loopback is not counted.
 func TestRoomPerAddress(t *testing.T) {
 	f := start(t, server.Options{MaxStreamsPerAddress: 2, AllowedHosts: []string{"example.com"}})
