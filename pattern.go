@@ -80,6 +80,26 @@ func (p Pattern) MatchAll(c Channel) bool {
 	}
 }
 
+// Overlaps tells whether some channel may match both patterns, as rules of the operator see it.
+func (p Pattern) Overlaps(q Pattern) bool {
+	a, b := p.text, q.text
+	for {
+		x, restA, moreA := strings.Cut(a, "/")
+		y, restB, moreB := strings.Cut(b, "/")
+		switch {
+		case (x == "**" && p.wild) || (y == "**" && q.wild):
+			return true // there is at least this segment, and any number more
+		case x != y && (x != "*" || !p.wild) && (y != "*" || !q.wild):
+			return false
+		case moreA != moreB:
+			return false
+		case !moreA:
+			return true
+		}
+		a, b = restA, restB
+	}
+}
+
 // LiteralPrefix returns the text before the first wildcard: every channel that p matches begins with it.
 func (p Pattern) LiteralPrefix() string {
 	if i := strings.IndexByte(p.text, '*'); i >= 0 {

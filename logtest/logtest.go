@@ -23,6 +23,7 @@ type Log interface {
 type Keep struct {
 	Count int
 	Age   time.Duration
+	Bytes int64
 }
 
 // Engine makes logs for the suite.
@@ -50,6 +51,7 @@ func Run(t *testing.T, e Engine) {
 		{"Kept", Keep{}, testKept},
 		{"RetainCount", Keep{Count: 5}, testRetainCount},
 		{"RetainAge", Keep{Age: 300 * time.Millisecond}, testRetainAge},
+		{"RetainBytes", Keep{Bytes: 35}, testRetainBytes},
 		{"Watch", Keep{}, testWatch},
 		{"Concurrent", Keep{}, testConcurrent},
 		{"Close", Keep{}, testClose},

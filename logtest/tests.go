@@ -476,3 +476,27 @@ func testClose(h *harness) {
 	h.log = h.open()
 	h.equal("after", []string{"1"}, h.data(fanfare.Query{Patterns: Patterns("a")}))
 }
+
+func testRetainBytes(h *harness) {
+	var at []fanfare.Position
+	for i := range 12 {
+		at = append(at, h.publish("a", fmt.Sprintf("%010d", i))...) // ten bytes each; 35 are kept
+	}
+	b := h.publish("b", "a text that is longer than thirty-five bytes by itself")
+	h.twice(func() {
+		h.equal("clipped at once", []string{"0000000009", "0000000010", "0000000011"}, h.data(fanfare.Query{Patterns: Patterns("a")}))
+		if loc := h.locate(fanfare.Place{Patterns: Patterns("a"), After: at[7]}); loc.Reason != fanfare.GapTrimmed || loc.First != at[9] {
+			h.Errorf("below the mark: %+v", loc)
+		}
+		if loc := h.locate(fanfare.Place{Patterns: Patterns("a"), After: at[8]}); loc.Reason != "" {
+			h.Errorf("at the mark: %+v", loc)
+		}
+		if loc := h.locate(fanfare.Place{Patterns: Patterns("b"), After: b[0] - 1}); loc.Reason != "" || loc.First != b[0] {
+			h.Errorf("the newest event stays, however long: %+v", loc)
+		}
+	})
+	h.publish("a", "a text of twenty-seven bytes")
+	h.equal("one more", []string{"a text of twenty-seven bytes"}, h.data(fanfare.Query{Patterns: Patterns("a")}))
+	h.publish("b", "")
+	h.equal("the longer one has gone", []string{""}, h.data(fanfare.Query{Patterns: Patterns("b")}))
+}

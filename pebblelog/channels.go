@@ -16,19 +16,22 @@ const maxCachedChannels = 64 << 10
 
 // channelState is what the log knows of one channel.
 type channelState struct {
-	name fanfare.Channel
-	rule Rule // its retention; fixed
+	name fanfare.Channel // fixed
 
 	once sync.Once // loads the fields below
 	err  error
 
-	num      atomic.Uint64 // 0: the channel has never had an event
-	nextSeq  uint64        // owned by the committer
-	lastSeq  atomic.Uint64 // of the newest durable event; 0 when there never was one
-	inFlight atomic.Int64  // events that the committer has numbered and that are not visible yet
+	num       atomic.Uint64 // 0: nothing is stored of the channel
+	nextSeq   uint64        // owned by the committer
+	nextBytes uint64        // sum of the data before the next event; owned by the committer
+	lastSeq   atomic.Uint64 // of the newest durable event; 0 when there is none
+	lastBytes atomic.Uint64 // sum of the data up to it
+	inFlight  atomic.Int64  // uses by the committer that have not become visible yet; while above 0 the state stays in the cache
 
 	mu     sync.Mutex // guards the fields below; held while the trim mark moves
-	mark   entry      // the trim mark: this event and all before it are gone for readers
+	set    *ruleSet   // that rule is of
+	rule   *liveRule
+	mark   entry // the trim mark: this event and all before it are gone for readers
 	stored fanfare.Position
 	oldest entry // the first event after mark, when known
 	known  bool
@@ -45,47 +48,65 @@ func (c *channelCache) init() {
 }
 
 // find returns the state, putting an empty one in place when asked to.
-func (c *channelCache) find(name fanfare.Channel, create func() *channelState) *channelState {
+func (c *channelCache) find(name fanfare.Channel, create bool) *channelState {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.findLocked(name, create)
+}
+
+func (c *channelCache) findLocked(name fanfare.Channel, create bool) *channelState {
 	st := c.byName[name]
-	if st == nil && create != nil {
-		st = create()
+	if st == nil && create {
+		c.shrinkLocked()
+		st = &channelState{name: name}
 		c.byName[name] = st
 	}
+	return st
+}
+
+// hold is find for the committer: the state stays until inFlight goes down again.
+func (c *channelCache) hold(name fanfare.Channel) *channelState {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	st := c.findLocked(name, true)
+	st.inFlight.Add(1)
 	return st
 }
 
 func (c *channelCache) drop(st *channelState) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.byName[st.name] == st {
+	if c.byName[st.name] == st && st.inFlight.Load() == 0 {
 		delete(c.byName, st.name)
 	}
 }
 
-// shrink lets go of states beyond the limit, except those with events in flight. Only the committer may call it: a state
-// that it is about to use must not go.
-func (c *channelCache) shrink() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.byName) <= c.most {
+// shrinkLocked lets go of states beyond the limit, except those that the committer holds.
+func (c *channelCache) shrinkLocked() {
+	if len(c.byName) < c.most {
 		return
 	}
 	drop := len(c.byName) - c.most*15/16
 	for name, st := range c.byName {
+		if drop <= 0 {
+			return
+		}
 		if st.inFlight.Load() == 0 {
 			delete(c.byName, name)
-			if drop--; drop <= 0 {
-				return
-			}
+			drop--
 		}
 	}
 }
 
-// channel returns a channel's state for reading, nil when it has never had an event.
+func (c *channelCache) size() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.byName)
+}
+
+// channel returns a channel's state for reading, nil when nothing is stored of it.
 func (s *session) channel(name fanfare.Channel) (*channelState, error) {
-	st := s.channels.find(name, nil)
+	st := s.channels.find(name, false)
 	if st == nil {
 		_, closer, err := s.db.Get(textKey(keyChannel, name.String()))
 		if isNotFound(err) {
@@ -95,7 +116,7 @@ func (s *session) channel(name fanfare.Channel) (*channelState, error) {
 			return nil, fmt.Errorf("read channel %s: %w", name, err)
 		}
 		_ = closer.Close()
-		st = s.channels.find(name, s.newState(name))
+		st = s.channels.find(name, true)
 	}
 	if err := s.load(st); err != nil {
 		return nil, err
@@ -108,20 +129,12 @@ func (s *session) channel(name fanfare.Channel) (*channelState, error) {
 
 // channelForCommit returns a channel's state with one more event in flight.
 func (w *groupWriter) channelForCommit(name fanfare.Channel) (*channelState, error) {
-	st := w.channels.find(name, nil)
-	if st == nil {
-		w.channels.shrink()
-		st = w.channels.find(name, w.newState(name))
-	}
+	st := w.channels.hold(name)
 	if err := w.load(st); err != nil {
+		st.inFlight.Add(-1)
 		return nil, err
 	}
-	st.inFlight.Add(1)
 	return st, nil
-}
-
-func (s *session) newState(name fanfare.Channel) func() *channelState {
-	return func() *channelState { return &channelState{name: name, rule: s.log.ruleOf(name)} }
 }
 
 // load fills a state from the store, once. Nothing of the channel is in flight then: the committer keeps such states.
@@ -138,6 +151,8 @@ func (s *session) load(st *channelState) error {
 
 func (s *session) loadState(st *channelState) error {
 	st.nextSeq = 1
+	st.set = s.rules.Load()
+	st.rule = st.set.of(st.name)
 	num, ok, err := s.number(textKey(keyChannel, st.name.String()))
 	if err != nil || !ok {
 		return err
@@ -146,7 +161,7 @@ func (s *session) loadState(st *channelState) error {
 		return err
 	}
 	st.stored = st.mark.pos
-	last := st.mark.seq
+	last := extent{st.mark.seq, st.mark.bytes}
 	lower, upper := indexBounds(num, st.mark.pos, fanfare.Position(s.log.durable.Load()))
 	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
 	if err != nil {
@@ -158,13 +173,14 @@ func (s *session) loadState(st *channelState) error {
 		if err != nil {
 			return err
 		}
-		last = e.seq
+		last = extent{e.seq, e.bytes}
 	}
 	if err := it.Error(); err != nil {
 		return err
 	}
-	st.lastSeq.Store(last)
-	st.nextSeq = last + 1
+	st.lastSeq.Store(last.seq)
+	st.lastBytes.Store(last.bytes)
+	st.nextSeq, st.nextBytes = last.seq+1, last.bytes
 	st.num.Store(num)
 	return nil
 }
@@ -193,9 +209,7 @@ func (s *session) loadMark(num uint64) (entry, error) {
 		return entry{}, err
 	}
 	defer closer.Close()
-	f := fields{b: value}
-	e := entry{pos: fanfare.Position(f.number()), seq: f.number()}
-	return e, f.err
+	return readMark(value)
 }
 
 // nameOf returns the channel of a number.
@@ -210,44 +224,4 @@ func (s *session) nameOf(num uint64) (fanfare.Channel, error) {
 		return fanfare.Channel{}, fmt.Errorf("name of channel %d: %w", num, errCorrupt)
 	}
 	return name, nil
-}
-
-// trimMark moves the channel's trim mark past all that its rule no longer retains, and returns it. Readers clip there at
-// once; the sweep deletes later.
-func (s *session) trimMark(st *channelState) (fanfare.Position, error) {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	oldestMs := int64(-1 << 62)
-	if st.rule.Age > 0 {
-		oldestMs = s.log.opts.Now().Add(-st.rule.Age).UnixMilli()
-	}
-	last := st.lastSeq.Load()
-	gone := func(e entry) bool {
-		return e.ms < oldestMs || (st.rule.Count > 0 && last-e.seq >= uint64(st.rule.Count))
-	}
-	if st.known && !gone(st.oldest) {
-		return st.mark.pos, nil
-	}
-	lower, upper := indexBounds(st.num.Load(), st.mark.pos, fanfare.Position(s.log.durable.Load()))
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
-	if err != nil {
-		return 0, err
-	}
-	defer it.Close()
-	st.known = false
-	for ok := it.First(); ok; ok = it.Next() {
-		e, err := readEntry(it.Key(), it.Value())
-		if err != nil {
-			return 0, err
-		}
-		if e.seq > last {
-			break // durable since last was read
-		}
-		if !gone(e) {
-			st.oldest, st.known = e, true
-			break
-		}
-		st.mark = e
-	}
-	return st.mark.pos, it.Error()
 }

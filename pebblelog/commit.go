@@ -16,9 +16,10 @@ const (
 	maxGroupRequests = 8192
 )
 
-// request is one Append on its way.
+// request is one Append on its way, or a piece of work that only the committer can do.
 type request struct {
 	batch   *fanfare.Batch
+	work    func(*groupWriter) error // instead of batch
 	done    func(fanfare.Receipt, error)
 	bytes   int
 	receipt fanfare.Receipt
@@ -40,6 +41,7 @@ type group struct {
 	events   []fanfare.Event
 	states   []*channelState // of each event
 	batch    *pebble.Batch   // nil when there is nothing to write
+	applied  time.Time       // when it was handed to the WAL
 	last     fanfare.Position
 	bytes    int
 	began    time.Time
@@ -120,7 +122,9 @@ func (s *session) refuse(g *group, err error) {
 // write numbers the group's events and puts all of it into the WAL, without waiting for the disk.
 func (s *session) write(g *group) error {
 	b := s.db.NewBatch()
-	w := groupWriter{session: s, group: g, b: b, ms: s.log.opts.Now().UnixMilli(), next: s.next}
+	w := groupWriter{session: s, group: g, b: b, ms: s.log.opts.Now().UnixMilli(), next: s.next, floors: map[*liveRule]struct{}{}}
+	w.oldMs = s.log.clock.now().UnixMilli()
+	nextNum := s.nextNum
 	if err := s.sweepKeys(&w); err != nil {
 		return err
 	}
@@ -130,35 +134,63 @@ func (s *session) write(g *group) error {
 		}
 	}
 	if w.next > s.next {
+		if err := w.tick(s.next); err != nil {
+			return err
+		}
 		s.next = w.next
 		if err := b.Set(keyOf(keyRun, uint64(s.first)), binary.BigEndian.AppendUint64(nil, uint64(s.next)-1), nil); err != nil {
 			return err
 		}
 	}
+	if s.nextNum != nextNum {
+		if err := b.Set([]byte{keyNext}, binary.BigEndian.AppendUint64(nil, s.nextNum), nil); err != nil {
+			return err
+		}
+	}
+	if err := w.writeFloors(); err != nil {
+		return err
+	}
 	g.last = s.next - 1
 	if b.Empty() {
 		return b.Close()
 	}
-	g.batch = b
-	return s.db.ApplyNoSyncWait(b, pebble.Sync)
+	g.batch, g.applied = b, time.Now()
+	err := s.db.ApplyNoSyncWait(b, pebble.Sync)
+	for _, st := range w.folded {
+		s.channels.drop(st)
+	}
+	return err
+}
+
+// inCommit has the committer do something in its next group, and waits until that is durable. It is refused as an Append is.
+func (l *Log) inCommit(work func(*groupWriter) error) error {
+	done := make(chan error, 1)
+	l.enqueue(&request{batch: &fanfare.Batch{}, work: work, bytes: 64, done: func(_ fanfare.Receipt, err error) { done <- err }})
+	return <-done
 }
 
 // groupWriter builds one group's batch.
 type groupWriter struct {
 	*session
-	group *group
-	b     *pebble.Batch
-	ms    int64
-	next  fanfare.Position
-	used  map[[16]byte]used // idempotency keys of this group, which are not yet in the store
-	key   []byte            // scratch
-	value []byte            // scratch
+	group  *group
+	b      *pebble.Batch
+	ms     int64 // what events are stamped with
+	oldMs  int64 // what age is measured by
+	next   fanfare.Position
+	floors map[*liveRule]struct{} // raised in this group
+	folded []*channelState        // in this group
+	used   map[[16]byte]used      // idempotency keys of this group, which are not yet in the store
+	key    []byte                 // scratch
+	value  []byte                 // scratch
 }
 
 // request adds one request to the batch, or finds that it needs none. An error is the store's; what is wrong with the
 // request goes into it.
 func (w *groupWriter) request(r *request) error {
 	b := r.batch
+	if r.work != nil {
+		return r.work(w)
+	}
 	if b.Key.Text != "" || b.Keys != nil {
 		stored, err := w.keyedRequest(r)
 		if err != nil || stored {
@@ -201,21 +233,21 @@ func (w *groupWriter) event(e *fanfare.Event) error {
 	}
 	num := st.num.Load()
 	if num == 0 {
-		if num, err = w.newChannel(e.Channel); err != nil {
+		if num, err = w.newChannel(st); err != nil {
 			return err
 		}
-		st.num.Store(num)
 	}
 	pos, seq := w.next, st.nextSeq
 	w.next++
 	st.nextSeq++
+	st.nextBytes += uint64(len(e.Data))
 	w.key = appendKey(w.key[:0], keyEvent, uint64(pos))
 	w.value = appendEvent(w.value[:0], num, seq, w.ms, e)
 	if err := w.b.Set(w.key, w.value, nil); err != nil {
 		return err
 	}
 	w.key = appendKey(w.key[:0], keyIndex, num, uint64(pos))
-	w.value = appendEntry(w.value[:0], seq, w.ms)
+	w.value = appendEntry(w.value[:0], seq, w.ms, st.nextBytes)
 	if err := w.b.Set(w.key, w.value, nil); err != nil {
 		return err
 	}
@@ -225,13 +257,28 @@ func (w *groupWriter) event(e *fanfare.Event) error {
 	return nil
 }
 
-func (w *groupWriter) newChannel(c fanfare.Channel) (uint64, error) {
+// newChannel numbers a channel. Events of the channel may have been removed and forgotten: its trim mark begins at the floor
+// of its rule.
+func (w *groupWriter) newChannel(st *channelState) (uint64, error) {
 	num := w.nextNum
 	w.nextNum++
-	if err := w.b.Set(textKey(keyChannel, c.String()), binary.BigEndian.AppendUint64(nil, num), nil); err != nil {
+	if err := w.b.Set(textKey(keyChannel, st.name.String()), binary.BigEndian.AppendUint64(nil, num), nil); err != nil {
 		return 0, err
 	}
-	return num, w.b.Set(keyOf(keyName, num), []byte(c.String()), nil)
+	if err := w.b.Set(keyOf(keyName, num), []byte(st.name.String()), nil); err != nil {
+		return 0, err
+	}
+	if floor := w.floorOf(st.name); floor > 0 {
+		mark := entry{pos: floor}
+		if err := w.b.Set(keyOf(keyMark, num), appendMark(nil, mark), nil); err != nil {
+			return 0, err
+		}
+		st.mu.Lock()
+		st.mark, st.stored, st.known = mark, floor, false
+		st.mu.Unlock()
+	}
+	st.num.Store(num)
+	return num, nil
 }
 
 // publishLoop waits for each group's fsync, then makes it visible and answers: P1, in this order.
@@ -243,6 +290,7 @@ func (s *session) publishLoop() {
 				s.fail(fmt.Errorf("sync the log: %w", err))
 				return
 			}
+			s.log.fsync.Observe(time.Since(g.applied))
 			_ = g.batch.Close()
 		}
 		if !s.makeVisible(g) {
@@ -262,7 +310,8 @@ func (s *session) makeVisible(g *group) bool {
 	if s.isDead() {
 		return false
 	}
-	for _, st := range g.states {
+	for i, st := range g.states {
+		st.lastBytes.Add(uint64(len(g.events[i].Data)))
 		st.lastSeq.Add(1)
 	}
 	l.durable.Store(uint64(g.last))

@@ -348,12 +348,16 @@ func TestExactReadsTouchNoOtherChannel(t *testing.T) {
 }
 
 func TestParseRule(t *testing.T) {
-	for _, text := range []string{"**=age:7d", "logs/**=count:1000,age:2d12h", "a=b=count:1", "$ack/*=age:1h"} {
-		if r, err := pebblelog.ParseRule(text); err != nil || (r.Count == 0 && r.Age == 0) {
+	for _, text := range []string{"**=age:7d", "logs/**=count:1000,age:2d12h", "a=b=count:1", "$ack/*=age:1h", "x=bytes:5", "x=count:3,age:1h30m,bytes:10MiB"} {
+		r, err := pebblelog.ParseRule(text)
+		if err != nil || (r.Count == 0 && r.Age == 0 && r.Bytes == 0) {
 			t.Errorf("%s: %+v, %v", text, r, err)
 		}
+		if again, err := pebblelog.ParseRule(r.String()); err != nil || again != r {
+			t.Errorf("%s is written as %s: %v", text, r, err)
+		}
 	}
-	for _, text := range []string{"", "a", "a=", "a=count:0", "a=count:x", "a=age:", "a=age:-1h", "a=bytes:5", "a=count:1,count:2", "*x=count:1", "=count:1", "a=age:1x"} {
+	for _, text := range []string{"", "a", "a=", "a=count:0", "a=count:x", "a=age:", "a=age:-1h", "a=bytes:0", "a=bytes:x", "a=bytes:1,bytes:2", "a=count:1,count:2", "*x=count:1", "=count:1", "a=age:1x"} {
 		if r, err := pebblelog.ParseRule(text); err == nil {
 			t.Errorf("%q was taken as %+v", text, r)
 		}

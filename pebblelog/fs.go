@@ -25,6 +25,7 @@ type sessionFS struct {
 	vfs.FS
 	lazyWAL bool
 	failed  func(error) // told of the first error of a WAL file
+	written func(int)   // told of the bytes of each write
 	fenced  atomic.Bool
 	scratch *vfs.MemFS
 
@@ -33,7 +34,7 @@ type sessionFS struct {
 }
 
 func newSessionFS(fs vfs.FS, lazyWAL bool) *sessionFS {
-	return &sessionFS{FS: fs, lazyWAL: lazyWAL, scratch: vfs.NewMem(), dirty: map[*sessionFile]struct{}{}}
+	return &sessionFS{FS: fs, lazyWAL: lazyWAL, scratch: vfs.NewMem(), dirty: map[*sessionFile]struct{}{}, written: func(int) {}}
 }
 
 func (fs *sessionFS) fence() { fs.fenced.Store(true) }
@@ -184,6 +185,7 @@ func (f *sessionFile) Write(p []byte) (int, error) {
 		return len(p), nil
 	}
 	n, err := f.File.Write(p)
+	f.fs.written(n)
 	if err != nil && f.result(err) == nil {
 		return len(p), nil
 	}
@@ -194,7 +196,9 @@ func (f *sessionFile) WriteAt(p []byte, off int64) (int, error) {
 	if f.fs.fenced.Load() {
 		return len(p), nil
 	}
-	return f.File.WriteAt(p, off)
+	n, err := f.File.WriteAt(p, off)
+	f.fs.written(n)
+	return n, err
 }
 
 func (f *sessionFile) Preallocate(offset, length int64) error {

@@ -134,7 +134,7 @@ func (w *groupWriter) lookUp(hash [16]byte) (*used, error) {
 	if err != nil {
 		return nil, err
 	}
-	if u.ms <= w.ms-w.log.opts.KeyMemory.Milliseconds() {
+	if u.ms <= w.oldMs-w.log.opts.KeyMemory.Milliseconds() {
 		return nil, nil
 	}
 	return &u, nil
@@ -173,7 +173,7 @@ func (s *session) sweepKeys(w *groupWriter) error {
 }
 
 func (s *session) sweepUsed(w *groupWriter) error {
-	expired := uint64(max(w.ms-s.log.opts.KeyMemory.Milliseconds(), 0))
+	expired := uint64(max(w.oldMs-s.log.opts.KeyMemory.Milliseconds(), 0))
 	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyUsedAt}, UpperBound: keyOf(keyUsedAt, expired)})
 	if err != nil {
 		return err
@@ -228,7 +228,7 @@ func (s *session) sweepKept(w *groupWriter) error {
 		if err != nil {
 			return err
 		}
-		if k.Expires.UnixMilli() <= w.ms {
+		if k.Expires.UnixMilli() <= w.oldMs {
 			if err := w.b.Delete(append([]byte(nil), it.Key()...), nil); err != nil {
 				return err
 			}

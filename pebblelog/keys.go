@@ -14,17 +14,26 @@ const (
 	keyChannel = 'c' // c name -> channel number
 	keyEvent   = 'e' // e position -> event
 	keyFormat  = 'f' // f -> format version
-	keyIndex   = 'i' // i channel-number position -> sequence, time
+	keyFloor   = 'g' // g pattern -> floor of a retention rule
+	keyIndex   = 'i' // i channel-number position -> sequence, time, sum of bytes
+	keyJump    = 'j' // j -> the highest second before the clock went back
 	keyUsed    = 'k' // k hash -> what was stored under an idempotency key
+	keyGone    = 'l' // l -> position up to which everything was removed, whatever its channel
 	keyMark    = 'm' // m channel-number -> trim mark
 	keyName    = 'n' // n channel-number -> name
 	keyKept    = 'p' // p name -> kept position
 	keyRun     = 'r' // r first -> last
+	keySecond  = 't' // t second -> first position of that second
+	keyNext    = 'u' // u -> number of the next channel
 	keyUsedAt  = 'x' // x time hash -> nothing: the used keys in the order of their age
 )
 
-// formatVersion is written into a new store and checked at open. A store of another version is refused.
-const formatVersion = "fanfare pebblelog 1"
+// formatVersion is written into the store at each open. A store of format 1, which lacks only what retention by bytes, floors
+// and times need, is taken over; one of another version is refused.
+const (
+	formatVersion  = "fanfare pebblelog 2"
+	formatVersion1 = "fanfare pebblelog 1"
+)
 
 var errCorrupt = errors.New("stored value is damaged")
 
@@ -65,6 +74,14 @@ func (f *fields) number() uint64 {
 	}
 	f.b = f.b[size:]
 	return n
+}
+
+// optional is a number that format 1 did not have.
+func (f *fields) optional() uint64 {
+	if len(f.b) == 0 {
+		return 0
+	}
+	return f.number()
 }
 
 func (f *fields) bytes(n uint64) []byte {
@@ -112,20 +129,35 @@ func readEvent(pos fanfare.Position, channel fanfare.Channel, value []byte) (fan
 	return fanfare.Event{Position: pos, Channel: channel, Type: kind, Data: string(f.b), Time: time.UnixMilli(int64(ms)).UTC()}, nil
 }
 
+func channelOfIndex(key []byte) uint64 { return binary.BigEndian.Uint64(key[1:9]) }
+
 // entry is one index entry: an event seen from its channel.
 type entry struct {
-	pos fanfare.Position
-	seq uint64 // counts the channel's events from 1
-	ms  int64
+	pos   fanfare.Position
+	seq   uint64 // counts the channel's events from 1
+	ms    int64  // not of a trim mark
+	bytes uint64 // sum of the data of the channel's events up to this one
 }
 
-func appendEntry(dst []byte, seq uint64, ms int64) []byte {
-	return binary.AppendUvarint(binary.AppendUvarint(dst, seq), uint64(ms))
+func appendEntry(dst []byte, seq uint64, ms int64, bytes uint64) []byte {
+	return binary.AppendUvarint(binary.AppendUvarint(binary.AppendUvarint(dst, seq), uint64(ms)), bytes)
 }
 
 func readEntry(key, value []byte) (entry, error) {
 	f := fields{b: value}
 	e := entry{pos: fanfare.Position(lastNumber(key)), seq: f.number(), ms: int64(f.number())}
+	e.bytes = f.optional()
+	return e, f.err
+}
+
+func appendMark(dst []byte, mark entry) []byte {
+	return binary.AppendUvarint(binary.AppendUvarint(binary.AppendUvarint(dst, uint64(mark.pos)), mark.seq), mark.bytes)
+}
+
+func readMark(value []byte) (entry, error) {
+	f := fields{b: value}
+	e := entry{pos: fanfare.Position(f.number()), seq: f.number()}
+	e.bytes = f.optional()
 	return e, f.err
 }
 

@@ -17,13 +17,18 @@ func (l *Log) Locate(ctx context.Context, p fanfare.Place) (loc fanfare.Location
 		loc.First = loc.Durable + 1
 		after := p.After
 		exact, isExact := exactChannels(p.Patterns)
-		if loc.Trimmed, err = s.highestMark(p.Patterns, exact, isExact); err != nil {
+		if loc.Trimmed, err = s.highestMark(p.Patterns, exact, isExact, after); err != nil {
 			return err
 		}
 		loc.Reason = s.gapReason(after, loc.Durable, loc.Trimmed)
 		if loc.Reason == fanfare.GapFuture {
 			after = 0
 		}
+		skip, err := s.beforeTime(p.Since)
+		if err != nil {
+			return err
+		}
+		after = max(after, skip)
 		switch {
 		case p.Last > 0 && isExact:
 			return s.lastExact(ctx, exact, p.Last, &loc)
@@ -52,12 +57,16 @@ func (s *session) gapReason(after, durable, trimmed fanfare.Position) fanfare.Ga
 	return ""
 }
 
-// highestMark returns the highest trim mark of the channels.
-func (s *session) highestMark(patterns []fanfare.Pattern, exact []fanfare.Channel, isExact bool) (highest fanfare.Position, err error) {
+// highestMark returns the highest trim mark of the channels, or, when that is at most after, a bound that is so too.
+func (s *session) highestMark(patterns []fanfare.Pattern, exact []fanfare.Channel, isExact bool, after fanfare.Position) (highest fanfare.Position, err error) {
 	add := func(c fanfare.Channel) error {
 		st, err := s.channel(c)
-		if err != nil || st == nil {
+		if err != nil {
 			return err
+		}
+		if st == nil {
+			highest = max(highest, s.floorOf(c))
+			return nil
 		}
 		mark, err := s.trimMark(st)
 		highest = max(highest, mark)
@@ -71,12 +80,36 @@ func (s *session) highestMark(patterns []fanfare.Pattern, exact []fanfare.Channe
 		}
 		return highest, nil
 	}
+	bound, ok, err := s.markBound(patterns)
+	if err != nil || (ok && bound <= after) {
+		return bound, err
+	}
 	for _, p := range patterns {
+		s.rules.Load().overlapping(p, func(r *liveRule) { highest = max(highest, fanfare.Position(r.floor.Load())) })
 		if err := s.eachChannel(p, add); err != nil {
 			return 0, err
 		}
 	}
 	return highest, nil
+}
+
+// markBound returns a position that no trim mark of the patterns' channels is above, without looking at the channels: there
+// may be very many. There is none where a rule goes by count or bytes, because such marks follow the newest events.
+func (s *session) markBound(patterns []fanfare.Pattern) (bound fanfare.Position, ok bool, err error) {
+	b := s.bounds()
+	bound, ok = b.floor, true
+	for _, p := range patterns {
+		s.rules.Load().overlapping(p, func(r *liveRule) {
+			ok = ok && r.Count == 0 && r.Bytes == 0
+			bound = max(bound, fanfare.Position(r.high.Load()))
+			if r.Age > 0 && err == nil {
+				var old fanfare.Position
+				old, err = s.notBefore(b.now.Add(-r.Age).UnixMilli())
+				bound = max(bound, old)
+			}
+		})
+	}
+	return bound, ok, err
 }
 
 // eachChannel calls f for every channel in the log that p matches.
@@ -166,7 +199,7 @@ func (s *session) lastScan(ctx context.Context, patterns []fanfare.Pattern, n in
 		return err
 	}
 	defer it.Close()
-	sc := scanner{s: s, patterns: patterns, channels: map[uint64]*met{}}
+	sc := newScanner(s, patterns)
 	looked := 0
 	defer func() { s.log.stats.eventsRead.Add(uint64(looked)) }()
 	for ok := it.Last(); ok && n > 0; ok = it.Prev() {

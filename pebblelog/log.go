@@ -34,11 +34,13 @@ type Options struct {
 	MaxQueueBytes int           // most bytes that wait to be committed; default 64 MiB
 	SlowCommit    time.Duration // answer CodeUnavailable when a commit takes longer; default 10 s
 	KeyMemory     time.Duration // how long idempotency keys are remembered; default 10 min
+	MaxBytes      int64         // drop the oldest events when the files take more; default: no limit
 	TrimInterval  time.Duration // pause between two sweeps of what retention has clipped; default 10 s
 	Logger        *slog.Logger  // default: discard
 
-	FS  vfs.FS           // for tests; default the machine's, or a new memory with DurabilityMemory
-	Now func() time.Time // for tests; default time.Now
+	FS      vfs.FS               // for tests; default the machine's, or a new memory with DurabilityMemory
+	Now     func() time.Time     // for tests; default time.Now
+	Elapsed func() time.Duration // for tests; the time since some moment, however the clock is set; default the kernel's, or Now's
 }
 
 func (o Options) withDefaults() Options {
@@ -59,6 +61,10 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Elapsed == nil {
+		now, began := o.Now, o.Now()
+		o.Elapsed = func() time.Duration { return now().Sub(began) }
 	}
 	setDefault(&o.MinFreeBytes, 64<<20)
 	setDefault(&o.MaxQueueBytes, 64<<20)
@@ -83,14 +89,19 @@ type Log struct {
 	stop chan struct{} // closed by Close
 	wake chan struct{} // one token: the queue may hold something
 
-	durable atomic.Uint64
-	stats   counters
+	clock *ageClock
+
+	durable  atomic.Uint64
+	stats    counters
+	fsync    fanfare.Histogram
+	maxBytes atomic.Int64
 
 	// Held while watchers are told, so that they hear one thing at a time and in order. Taken before mu.
 	tell     sync.Mutex
 	watchers []*watch
 
 	mu         sync.Mutex // guards the fields below; nothing slow happens under it
+	rules      []Rule     // for the next session
 	queue      []*request
 	queueBytes int
 	inflight   []*group // taken from the queue and not answered, oldest first
@@ -117,6 +128,9 @@ type watch struct{ w fanfare.Watcher }
 // directory, or when what lies there is damaged or of another version; nothing is changed then.
 func Open(opts Options) (*Log, error) {
 	l := &Log{opts: opts.withDefaults(), stop: make(chan struct{}), wake: make(chan struct{}, 1)}
+	l.clock = newAgeClock(l.opts, func() { l.stats.clockJumps.Add(1) })
+	l.rules = l.opts.Retention
+	l.maxBytes.Store(l.opts.MaxBytes)
 	fs := l.opts.FS
 	if l.opts.Dir == "" {
 		return nil, errors.New("open log: no data directory given")
@@ -140,6 +154,7 @@ func Open(opts Options) (*Log, error) {
 	s.start()
 	l.background.Go(l.watchCommits)
 	l.background.Go(l.sweepLoop)
+	l.background.Go(l.limitLoop)
 	return l, nil
 }
 
@@ -207,7 +222,10 @@ func (l *Log) close() error {
 
 // Append implements fanfare.Log. It does not block; a refusal calls done before it returns.
 func (l *Log) Append(b *fanfare.Batch, done func(fanfare.Receipt, error)) {
-	r := &request{batch: b, done: done, bytes: batchBytes(b)}
+	l.enqueue(&request{batch: b, done: done, bytes: batchBytes(b)})
+}
+
+func (l *Log) enqueue(r *request) {
 	l.mu.Lock()
 	err := l.refusalLocked(r)
 	if err == nil {
@@ -217,7 +235,7 @@ func (l *Log) Append(b *fanfare.Batch, done func(fanfare.Receipt, error)) {
 	l.mu.Unlock()
 	if err != nil {
 		l.stats.refused.Add(1)
-		done(fanfare.Receipt{}, err)
+		r.done(fanfare.Receipt{}, err)
 		return
 	}
 	select {
@@ -311,30 +329,4 @@ func (l *Log) read(ctx context.Context, f func(*session) error) error {
 		return err
 	}
 	return fanfare.Unavailable("the log cannot be read at present", err)
-}
-
-// counters are what Stats reports.
-type counters struct {
-	groups, events, bytes, refused, replayedKeys, reopened, trimmed, eventsRead, indexRead atomic.Uint64
-}
-
-// Stats are counts since Open.
-type Stats struct {
-	Groups, Events, Bytes uint64 // committed
-	Refused               uint64 // appends that were not stored: queue full, slow, failed, or low disk
-	ReplayedKeys          uint64 // appends answered by an idempotency key
-	Reopened              uint64 // times the store failed and was opened again
-	Trimmed               uint64 // events removed by retention
-	EventsRead            uint64 // event values that reads have touched
-	IndexRead             uint64 // index entries that reads have touched
-}
-
-// Stats returns the counts. It does not block.
-func (l *Log) Stats() Stats {
-	c := &l.stats
-	return Stats{
-		Groups: c.groups.Load(), Events: c.events.Load(), Bytes: c.bytes.Load(), Refused: c.refused.Load(),
-		ReplayedKeys: c.replayedKeys.Load(), Reopened: c.reopened.Load(), Trimmed: c.trimmed.Load(),
-		EventsRead: c.eventsRead.Load(), IndexRead: c.indexRead.Load(),
-	}
 }

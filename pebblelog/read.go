@@ -47,6 +47,14 @@ func (l *Log) Read(ctx context.Context, q fanfare.Query) (page fanfare.Page, err
 		return fanfare.Page{Through: max(q.After, q.Through)}, nil
 	}
 	err = l.read(ctx, func(s *session) error {
+		skip, err := s.beforeTime(q.Since)
+		if err != nil {
+			return err
+		}
+		if q.After = max(q.After, skip); q.After >= q.Through {
+			page.Through = q.Through
+			return nil
+		}
 		if exact, ok := exactChannels(q.Patterns); ok {
 			page, err = s.readExact(ctx, q, exact)
 		} else {
@@ -143,8 +151,12 @@ func (s *session) newMerge(channels []fanfare.Channel, after, through fanfare.Po
 
 func (s *session) addCursor(m *merge, c fanfare.Channel, after, through fanfare.Position) error {
 	st, err := s.channel(c)
-	if err != nil || st == nil {
+	if err != nil {
 		return err
+	}
+	if st == nil {
+		m.trimmed = max(m.trimmed, s.floorOf(c))
+		return nil
 	}
 	mark, err := s.trimMark(st)
 	if err != nil {
@@ -267,11 +279,25 @@ type scanner struct {
 	trimmed  fanfare.Position
 }
 
+func newScanner(s *session, patterns []fanfare.Pattern) *scanner {
+	sc := &scanner{s: s, patterns: patterns, channels: map[uint64]*met{}}
+	for _, p := range patterns {
+		s.rules.Load().overlapping(p, func(r *liveRule) { sc.trimmed = max(sc.trimmed, fanfare.Position(r.floor.Load())) })
+	}
+	return sc
+}
+
 func (sc *scanner) meet(num uint64) (*met, error) {
 	if m := sc.channels[num]; m != nil {
 		return m, nil
 	}
 	name, err := sc.s.nameOf(num)
+	if isNotFound(err) {
+		// The channel has been forgotten since the scan began: all of it is trimmed.
+		m := &met{mark: 1<<64 - 1}
+		sc.channels[num] = m
+		return m, nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -302,7 +328,7 @@ func (s *session) scan(ctx context.Context, q fanfare.Query) (page fanfare.Page,
 		return page, err
 	}
 	defer it.Close()
-	sc := scanner{s: s, patterns: q.Patterns, channels: map[uint64]*met{}}
+	sc := newScanner(s, q.Patterns)
 	sinceMs, bytes, looked := sinceOf(q.Since), 0, 0
 	defer func() { s.log.stats.eventsRead.Add(uint64(looked)) }()
 	for ok := it.First(); ok; ok = it.Next() {

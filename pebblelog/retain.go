@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -14,177 +12,357 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// Rule says what is retained of each channel that Pattern matches; a leading wildcard matches reserved channels too.
-// Of the rules that match a channel the one with the most specific pattern wins, whole.
-type Rule struct {
-	Pattern fanfare.Pattern
-	Count   int           // the newest so many events of each channel; 0: any number
-	Age     time.Duration // events younger than this; 0: of any age
+// Retention has three steps. A channel's trim mark moves as soon as anybody looks at the channel, and readers clip there. The
+// sweep deletes what is clipped, a batch at a time. A channel that has become empty is forgotten: its mark folds into the
+// floor of its rule.
+
+// bounds is what retention needs to know to judge an event, but for its channel.
+type bounds struct {
+	floor fanfare.Position // everything up to here is gone, whatever its channel
+	now   time.Time
 }
 
-// DefaultRetention keeps everything for seven days.
-func DefaultRetention() []Rule {
-	all, _ := fanfare.ParsePattern("**")
-	return []Rule{{Pattern: all, Age: 7 * 24 * time.Hour}}
+func (s *session) bounds() bounds {
+	return bounds{floor: fanfare.Position(s.floor.Load()), now: s.log.clock.now()}
 }
 
-// ParseRule reads `PATTERN=count:N,age:D`, with at least one of the two. D is a Go duration, in which `d` stands for
-// 24 hours.
-func ParseRule(text string) (Rule, error) {
-	at := strings.LastIndexByte(text, '=')
-	if at < 0 {
-		return Rule{}, fanfare.Invalid("retention rule %q: want PATTERN=count:N,age:D", text)
+// extent is a channel's newest event, by its count and its bytes.
+type extent struct{ seq, bytes uint64 }
+
+// findMark walks a channel's entries from a trim mark on, and returns the mark that a rule asks for, and the first event that
+// is retained, if there is one.
+func (s *session) findMark(num uint64, r Rule, mark entry, last extent, b bounds) (newMark, oldest entry, found bool, err error) {
+	oldestMs := int64(-1 << 62)
+	if r.Age > 0 {
+		oldestMs = b.now.Add(-r.Age).UnixMilli()
+		before, err := s.before(oldestMs)
+		if err != nil {
+			return mark, oldest, false, err
+		}
+		b.floor = max(b.floor, before)
 	}
-	pattern, err := fanfare.ParsePattern(text[:at])
+	durable := fanfare.Position(s.log.durable.Load())
+	lower, upper := indexBounds(num, mark.pos, durable)
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
 	if err != nil {
-		return Rule{}, fmt.Errorf("retention rule %q: %w", text, err)
+		return mark, oldest, false, err
 	}
-	r := Rule{Pattern: pattern}
-	for _, limit := range strings.Split(text[at+1:], ",") {
-		name, value, _ := strings.Cut(limit, ":")
-		switch strings.TrimSpace(name) {
-		case "count":
-			n, err := strconv.Atoi(value)
-			if err != nil || n < 1 || r.Count != 0 {
-				return Rule{}, fanfare.Invalid("retention rule %q: count must be a whole number from 1, once", text)
-			}
-			r.Count = n
-		case "age":
-			d, err := ParseDuration(value)
-			if err != nil || d < time.Millisecond || r.Age != 0 {
-				return Rule{}, fanfare.Invalid("retention rule %q: age must be a time such as 90m or 7d, once", text)
-			}
-			r.Age = d
+	defer it.Close()
+	ok := false
+	if b.floor > mark.pos && it.SeekLT(keyOf(keyIndex, num, uint64(b.floor)+1)) { // not one by one: there may be millions
+		if mark, err = readEntry(it.Key(), it.Value()); err != nil {
+			return mark, oldest, false, err
+		}
+		ok = it.Next()
+	} else {
+		ok = it.First()
+	}
+	for ; ok; ok = it.Next() {
+		e, err := readEntry(it.Key(), it.Value())
+		if err != nil {
+			return mark, oldest, false, err
+		}
+		if e.seq > last.seq {
+			break // durable since last was read
+		}
+		switch {
+		case e.ms < oldestMs:
+		case r.Count > 0 && last.seq-e.seq >= uint64(r.Count):
+		case r.Bytes > 0 && e.seq != last.seq && sizeBetween(mark.bytes, last.bytes) > uint64(r.Bytes):
 		default:
-			return Rule{}, fanfare.Invalid("retention rule %q: %q is neither count nor age", text, limit)
+			return mark, e, true, it.Error()
 		}
+		mark = e
 	}
-	return r, nil
+	return mark, oldest, false, it.Error()
 }
 
-// ParseDuration is time.ParseDuration with `d` for 24 hours, as the first or only unit.
-func ParseDuration(text string) (time.Duration, error) {
-	days, rest, ok := strings.Cut(text, "d")
-	if !ok {
-		return time.ParseDuration(text)
+// sizeBetween is how many bytes of data lie between two sums. Entries of format 1 have none and count as nothing.
+func sizeBetween(from, to uint64) uint64 {
+	if from > to {
+		return 0
 	}
-	n, err := strconv.ParseFloat(days, 64)
-	if err != nil || n < 0 || n > 100_000 {
-		return 0, fmt.Errorf("time %q: want a number of days before the d", text)
-	}
-	d := time.Duration(n * 24 * float64(time.Hour))
-	if rest == "" {
-		return d, nil
-	}
-	more, err := time.ParseDuration(rest)
-	return d + more, err
+	return to - from
 }
 
-func (l *Log) ruleOf(c fanfare.Channel) Rule {
-	var best Rule
-	found := false
-	for _, r := range l.opts.Retention {
-		if r.Pattern.MatchAll(c) && (!found || r.Pattern.MoreSpecific(best.Pattern)) {
-			best, found = r, true
-		}
+// trimMark moves the channel's trim mark past all that its rule no longer retains, and returns it. Readers clip there at
+// once; the sweep deletes later.
+func (s *session) trimMark(st *channelState) (fanfare.Position, error) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if set := s.rules.Load(); st.set != set {
+		st.set, st.rule, st.known = set, set.of(st.name), false
 	}
-	return best
+	b := s.bounds()
+	last := extent{st.lastSeq.Load(), st.lastBytes.Load()}
+	if r := st.rule; st.known && st.oldest.pos > b.floor &&
+		(r.Age == 0 || st.oldest.ms >= b.now.Add(-r.Age).UnixMilli()) &&
+		(r.Count == 0 || last.seq-st.oldest.seq < uint64(r.Count)) &&
+		(r.Bytes == 0 || st.oldest.seq == last.seq || sizeBetween(st.mark.bytes, last.bytes) <= uint64(r.Bytes)) {
+		return st.mark.pos, nil
+	}
+	mark, oldest, found, err := s.findMark(st.num.Load(), st.rule.Rule, st.mark, last, b)
+	if err != nil {
+		return 0, err
+	}
+	st.mark, st.oldest, st.known = mark, oldest, found
+	raise(&st.rule.high, mark.pos)
+	return mark.pos, nil
 }
+
+// floorOf is below what events of a channel may be missing of which nothing is stored.
+func (s *session) floorOf(c fanfare.Channel) fanfare.Position {
+	return fanfare.Position(s.rules.Load().of(c).floor.Load())
+}
+
+const (
+	limitInterval = time.Second
+	sweepShare    = 20 // a sweep that finds little to do may take one part in so many of the time
+)
 
 // sweepLoop deletes, in batches, what retention has clipped.
 func (l *Log) sweepLoop() {
-	for {
-		timer := time.NewTimer(l.opts.TrimInterval)
-		select {
-		case <-timer.C:
-		case <-l.stop:
-			timer.Stop()
-			return
-		}
-		err := l.read(stopContext{l.stop}, func(s *session) error { return s.sweep() })
-		if err != nil && !errors.Is(err, errStopped) && l.Status().Err == nil {
-			l.opts.Logger.Warn("retention could not delete", slog.Any("err", err))
+	pause := l.opts.TrimInterval
+	for l.wait(pause) {
+		began, trimmed := time.Now(), l.stats.trimmed.Load()
+		looked := 0
+		l.retain(func(s *session) (err error) {
+			looked, err = s.sweep()
+			return err
+		})
+		pause = l.opts.TrimInterval
+		if l.stats.trimmed.Load()-trimmed < uint64(looked) {
+			pause = max(pause, sweepShare*time.Since(began)) // it was mostly looking
 		}
 	}
 }
 
-// sweep goes through all channels.
-func (s *session) sweep() error {
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyName}, UpperBound: []byte{keyName + 1}})
+// limitLoop keeps the log within its size.
+func (l *Log) limitLoop() {
+	for l.wait(min(limitInterval, l.opts.TrimInterval)) {
+		l.retain((*session).limitSize)
+	}
+}
+
+// wait waits for so long; false when the log closes.
+func (l *Log) wait(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-l.stop:
+		return false
+	}
+}
+
+func (l *Log) retain(work func(*session) error) {
+	err := l.read(stopContext{l.stop}, work)
+	if err != nil && !errors.Is(err, errStopped) && l.Status().Err == nil {
+		l.opts.Logger.Warn("retention could not delete", slog.Any("err", err))
+	}
+}
+
+// sweep deletes what retention has clipped: first what is gone whatever its channel, then channel by channel.
+// It returns how many channels it has looked at.
+func (s *session) sweep() (looked int, err error) {
+	b := s.bounds()
+	if all := s.rules.Load().all; all > 0 {
+		before, err := s.before(b.now.Add(-all).UnixMilli())
+		if err != nil {
+			return 0, err
+		}
+		b.floor = max(b.floor, before)
+	}
+	if err := s.deletePrefix(b.floor); err != nil {
+		return 0, err
+	}
+	if err := s.thinSeconds(b.now); err != nil {
+		return 0, err
+	}
+	w := sweeper{session: s, bounds: s.bounds()}
+	if err := w.channels(); err != nil {
+		return w.looked, err
+	}
+	return w.looked, w.fold()
+}
+
+// deletePrefix deletes all events up to a position. Their index entries follow, channel by channel: what the index names and
+// the log no longer holds is taken for trimmed, also after a crash, because the floor is stored with the deletion.
+func (s *session) deletePrefix(floor fanfare.Position) error {
+	s.prefix.Lock()
+	defer s.prefix.Unlock()
+	swept := fanfare.Position(s.sweptFloor.Load())
+	if floor <= swept {
+		return nil
+	}
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: keyOf(keyEvent, uint64(swept)), UpperBound: keyOf(keyEvent, uint64(floor)+1)})
 	if err != nil {
 		return err
 	}
-	defer it.Close()
-	for ok := it.First(); ok; ok = it.Next() {
+	some := it.First()
+	if err := errors.Join(it.Error(), it.Close()); err != nil {
+		return err
+	}
+	b := s.db.NewBatch()
+	defer b.Close()
+	if some {
+		if err := b.DeleteRange(keyOf(keyEvent, uint64(swept)), keyOf(keyEvent, uint64(floor)+1), nil); err != nil {
+			return err
+		}
+	}
+	if err := b.Set([]byte{keyGone}, binary.AppendUvarint(nil, uint64(floor)), nil); err != nil {
+		return err
+	}
+	if err := s.forgetSeconds(b, floor); err != nil {
+		return err
+	}
+	raise(&s.floor, floor)
+	if err := s.db.Apply(b, pebble.NoSync); err != nil {
+		return err
+	}
+	s.sweptFloor.Store(uint64(floor))
+	return nil
+}
+
+// sweeper goes through all channels once.
+type sweeper struct {
+	*session
+	bounds  bounds
+	names   *pebble.Iterator
+	index   *pebble.Iterator
+	empties []*channelState
+	looked  int
+}
+
+func (w *sweeper) channels() error {
+	var err error
+	if w.names, err = w.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyName}, UpperBound: []byte{keyName + 1}}); err != nil {
+		return err
+	}
+	defer w.names.Close()
+	if w.index, err = w.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyIndex}, UpperBound: []byte{keyIndex + 1}}); err != nil {
+		return err
+	}
+	defer w.index.Close()
+	for ok := w.names.First(); ok; ok = w.names.Next() {
 		select {
-		case <-s.log.stop:
+		case <-w.log.stop:
 			return errStopped
-		case <-s.dead:
+		case <-w.dead:
 			return errStopped
 		default:
 		}
-		name, err := fanfare.ParseChannel(string(it.Value()))
+		w.looked++
+		name, err := fanfare.ParseChannel(string(w.names.Value()))
 		if err != nil {
 			return errCorrupt
 		}
-		st, err := s.channel(name)
-		if err != nil {
-			return err
-		}
-		if st == nil {
-			continue // numbered, but not durable yet
-		}
-		if err := s.deleteTrimmed(st); err != nil {
+		if err := w.channel(lastNumber(w.names.Key()), name); err != nil {
 			return fmt.Errorf("channel %s: %w", name, err)
 		}
 	}
-	return it.Error()
+	return w.names.Error()
 }
 
-const deleteMost = 500 // events in one batch
+// channel deletes what is clipped of one channel. It does not load the channel's state when there is nothing to do, which
+// is so for most channels most of the time.
+func (w *sweeper) channel(num uint64, name fanfare.Channel) error {
+	rule := w.rules.Load().of(name)
+	if w.index.SeekGE(keyOf(keyIndex, num)) && channelOfIndex(w.index.Key()) == num {
+		first, err := readEntry(w.index.Key(), w.index.Value())
+		if err != nil {
+			return err
+		}
+		clean := first.pos > w.bounds.floor && (rule.Age == 0 || first.ms >= w.bounds.now.Add(-rule.Age).UnixMilli())
+		if clean && (rule.Count > 0 || rule.Bytes > 0) {
+			if clean, err = w.withinLimits(num, rule.Rule, first); err != nil {
+				return err
+			}
+		}
+		if clean {
+			return nil
+		}
+	} else if err := w.index.Error(); err != nil {
+		return err
+	}
+	st, err := w.session.channel(name)
+	if err != nil || st == nil || st.num.Load() != num {
+		return err // numbered, but not durable yet
+	}
+	return w.deleteTrimmed(st)
+}
+
+func (w *sweeper) withinLimits(num uint64, r Rule, first entry) (bool, error) {
+	if !w.index.SeekLT(keyOf(keyIndex, num+1)) {
+		return true, w.index.Error()
+	}
+	last, err := readEntry(w.index.Key(), w.index.Value())
+	if err != nil {
+		return false, err
+	}
+	return (r.Count == 0 || last.seq-first.seq < uint64(r.Count)) &&
+		(r.Bytes == 0 || sizeBetween(first.bytes, last.bytes) <= uint64(r.Bytes/2)), nil // the first's own size is not known here
+}
+
+const (
+	deleteMost = 500 // events in one batch
+	foldMost   = 500 // channels in one batch
+)
 
 // deleteTrimmed removes a channel's events up to its trim mark. The mark is stored with the first batch, and from then on
 // says what was removed even when the channel is empty.
-func (s *session) deleteTrimmed(st *channelState) error {
-	if _, err := s.trimMark(st); err != nil {
+func (w *sweeper) deleteTrimmed(st *channelState) error {
+	if _, err := w.trimMark(st); err != nil {
 		return err
 	}
 	st.mu.Lock()
-	mark, stored := st.mark, st.stored
+	mark, stored, left := st.mark, st.stored, st.known
 	st.mu.Unlock()
 	for stored < mark.pos {
-		next, err := s.deleteSome(st.num.Load(), stored, mark)
+		next, err := w.deleteSome(st.num.Load(), stored, mark)
 		if err != nil {
 			return err
 		}
 		stored = next
 	}
 	st.mu.Lock()
-	st.stored = stored
+	st.stored = max(stored, st.stored)
 	st.mu.Unlock()
+	if left || st.inFlight.Load() > 0 {
+		return nil
+	}
+	w.empties = append(w.empties, st)
+	if len(w.empties) >= foldMost {
+		return w.fold()
+	}
 	return nil
 }
 
-func (s *session) deleteSome(num uint64, after fanfare.Position, mark entry) (fanfare.Position, error) {
+// deleteSome deletes the next batch of a channel's events, and returns up to where.
+func (w *sweeper) deleteSome(num uint64, after fanfare.Position, mark entry) (fanfare.Position, error) {
 	lower, upper := indexBounds(num, after, mark.pos)
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	it, err := w.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
 	if err != nil {
 		return 0, err
 	}
 	defer it.Close()
-	b := s.db.NewBatch()
+	b := w.db.NewBatch()
 	defer b.Close()
-	if err := b.Set(keyOf(keyMark, num), binary.AppendUvarint(binary.AppendUvarint(nil, uint64(mark.pos)), mark.seq), nil); err != nil {
+	if err := b.Set(keyOf(keyMark, num), appendMark(nil, mark), nil); err != nil {
 		return 0, err
 	}
 	n, through := 0, mark.pos
+	floor := fanfare.Position(w.sweptFloor.Load())
 	for ok := it.First(); ok; ok = it.Next() {
 		if n == deleteMost {
 			break
 		}
 		pos := fanfare.Position(lastNumber(it.Key()))
-		if err := b.Delete(keyOf(keyEvent, uint64(pos)), nil); err != nil {
-			return 0, err
+		if pos > floor { // what lies below has been deleted at one go
+			if err := b.Delete(keyOf(keyEvent, uint64(pos)), nil); err != nil {
+				return 0, err
+			}
 		}
 		if err := b.Delete(append([]byte(nil), it.Key()...), nil); err != nil {
 			return 0, err
@@ -198,9 +376,72 @@ func (s *session) deleteSome(num uint64, after fanfare.Position, mark entry) (fa
 	if err := it.Error(); err != nil {
 		return 0, err
 	}
-	if err := s.db.Apply(b, pebble.NoSync); err != nil {
+	if err := w.db.Apply(b, pebble.NoSync); err != nil {
 		return 0, err
 	}
-	s.log.stats.trimmed.Add(uint64(n))
+	w.log.stats.trimmed.Add(uint64(n))
 	return through, nil
+}
+
+// fold has the committer forget the channels that were found empty.
+func (w *sweeper) fold() error {
+	empties := w.empties
+	w.empties = nil
+	if len(empties) == 0 {
+		return nil
+	}
+	return w.log.inCommit(func(g *groupWriter) error {
+		for _, st := range empties {
+			if err := g.fold(st); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// fold forgets a channel that is empty: its trim mark becomes the floor of its rule. Only the committer can do this: nobody
+// else numbers channels, or puts events into them.
+func (w *groupWriter) fold(st *channelState) error {
+	if w.session.channels.find(st.name, false) != st || st.inFlight.Load() > 0 || st.num.Load() == 0 {
+		return nil
+	}
+	num := st.num.Load()
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.mark.seq != st.lastSeq.Load() || st.stored < st.mark.pos || st.mark.pos == 0 {
+		return nil
+	}
+	if set := w.rules.Load(); st.set != set {
+		st.set, st.rule = set, set.of(st.name)
+	}
+	raise(&st.rule.floor, st.mark.pos)
+	raise(&st.rule.high, st.mark.pos)
+	w.floors[st.rule] = struct{}{}
+	for _, key := range [][]byte{textKey(keyChannel, st.name.String()), keyOf(keyName, num), keyOf(keyMark, num)} {
+		if err := w.b.Delete(key, nil); err != nil {
+			return err
+		}
+	}
+	// From here on the state is that of a channel that never had an event. It stays in the cache until the batch is in the
+	// store, so that nobody loads the channel's number meanwhile.
+	st.num.Store(0)
+	st.nextSeq = 1
+	st.nextBytes = 0
+	st.lastSeq.Store(0)
+	st.lastBytes.Store(0)
+	st.mark, st.stored, st.known = entry{}, 0, false
+	w.folded = append(w.folded, st)
+	w.log.stats.forgotten.Add(1)
+	return nil
+}
+
+// writeFloors stores the floors that fold has raised.
+func (w *groupWriter) writeFloors() error {
+	for r := range w.floors {
+		if err := w.b.Set(textKey(keyFloor, r.Pattern.String()), binary.AppendUvarint(nil, r.floor.Load()), nil); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -39,6 +39,14 @@ type session struct {
 	nextNum   uint64
 	swept     time.Time // of idempotency keys and kept positions
 	keptSweep []byte
+	seconds   secondsState
+
+	rules      atomic.Pointer[ruleSet] // replaced by the committer
+	floor      atomic.Uint64           // everything up to here is gone, whatever its channel
+	prefix     sync.Mutex              // held while the floor moves and what lies below is deleted
+	sweptFloor atomic.Uint64           // and deleted up to here
+	jumped     atomic.Int64            // the highest second before the clock last went back; moved by the committer
+	thinned    int64                   // the second up to which the table of seconds is thin; owned by the sweep
 
 	complained, unsaid atomic.Int64 // the second of Pebble's last complaint that was logged, and how many were not
 
@@ -56,6 +64,7 @@ func (l *Log) openSession() (*session, error) {
 	}
 	s.channels.init()
 	s.fs.failed = func(err error) { s.fail(fmt.Errorf("write the log: %w", err)) }
+	s.fs.written = func(n int) { l.stats.written.Add(uint64(n)) }
 	err := s.guard(func() error {
 		db, err := pebble.Open(l.opts.FS.PathJoin(l.opts.Dir, "log"), s.storeOptions())
 		if err != nil {
@@ -76,18 +85,30 @@ func (l *Log) openSession() (*session, error) {
 	return s, nil
 }
 
+// memTable is how much gathers in memory before it is written as a table. A larger one is rewritten less often later: 64 MiB write
+// two thirds of what 16 MiB do (BenchmarkWriteAmplification). The memory is taken as it fills.
+const memTable = 64 << 20
+
 func (s *session) storeOptions() *pebble.Options {
 	o := &pebble.Options{
 		FS:                 s.fs,
 		Logger:             storeLogger{s},
 		FormatMajorVersion: pebble.FormatNewest,
-		MemTableSize:       16 << 20,
+		MemTableSize:       memTableBytes(s.log.opts.MaxBytes),
 		MaxOpenFiles:       250, // the hub leaves 500 descriptors to the log and to requests
 	}
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
 	return o
+}
+
+// memTableBytes keeps what waits in memory, and so the WAL, small beside a small log.
+func memTableBytes(most int64) uint64 {
+	if most <= 0 {
+		return memTable
+	}
+	return uint64(min(max(most/16, 1<<20), memTable))
 }
 
 func (s *session) beginRun() error {
@@ -101,6 +122,13 @@ func (s *session) beginRun() error {
 	if s.nextNum, err = s.loadNextNumber(); err != nil {
 		return fmt.Errorf("read channel numbers: %w", err)
 	}
+	if err := s.loadSeconds(); err != nil {
+		return fmt.Errorf("read times: %w", err)
+	}
+	floors, err := s.loadFloors()
+	if err != nil {
+		return fmt.Errorf("read floors: %w", err)
+	}
 	s.first = nextFirst(last, s.runs, s.log.opts.Now())
 	s.next = s.first
 	b := s.db.NewBatch()
@@ -109,6 +137,9 @@ func (s *session) beginRun() error {
 		return err
 	}
 	if err := b.Set([]byte{keyFormat}, []byte(formatVersion), nil); err != nil {
+		return err
+	}
+	if err := s.putRules(b, s.log.retention(), floors); err != nil {
 		return err
 	}
 	if err := s.db.Apply(b, pebble.Sync); err != nil {
@@ -136,7 +167,7 @@ func (s *session) checkFormat() error {
 	value, closer, err := s.db.Get([]byte{keyFormat})
 	if err == nil {
 		defer closer.Close()
-		if string(value) != formatVersion {
+		if v := string(value); v != formatVersion && v != formatVersion1 {
 			return fmt.Errorf("the log has format %q, this program reads %q: use the version of fanfare that wrote it", value, formatVersion)
 		}
 		return nil
@@ -174,15 +205,65 @@ func (s *session) loadRuns() (last fanfare.Position, err error) {
 }
 
 func (s *session) loadNextNumber() (uint64, error) {
+	next, _, err := s.number([]byte{keyNext})
+	if err != nil {
+		return 0, err
+	}
 	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyName}, UpperBound: []byte{keyName + 1}})
 	if err != nil {
 		return 0, err
 	}
 	defer it.Close()
 	if it.Last() {
-		return lastNumber(it.Key()) + 1, nil
+		next = max(next, lastNumber(it.Key())+1)
 	}
-	return 1, it.Error()
+	return max(next, 1), it.Error()
+}
+
+// loadFloors reads the floors of the rules that were in force, and the floor of all.
+func (s *session) loadFloors() (map[string]fanfare.Position, error) {
+	value, closer, err := s.db.Get([]byte{keyGone})
+	switch {
+	case err == nil:
+		floor, err := readPosition(value)
+		_ = closer.Close()
+		if err != nil {
+			return nil, err
+		}
+		s.floor.Store(uint64(floor))
+		s.sweptFloor.Store(uint64(floor))
+	case !isNotFound(err):
+		return nil, err
+	}
+	floors := map[string]fanfare.Position{}
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyFloor}, UpperBound: []byte{keyFloor + 1}})
+	if err != nil {
+		return nil, err
+	}
+	defer it.Close()
+	for ok := it.First(); ok; ok = it.Next() {
+		floor, err := readPosition(it.Value())
+		if err != nil {
+			return nil, err
+		}
+		floors[string(it.Key()[1:])] = floor
+	}
+	return floors, it.Error()
+}
+
+// putRules brings rules into force, and stores their floors instead of those that were.
+func (s *session) putRules(b *pebble.Batch, rules []Rule, floors map[string]fanfare.Position) error {
+	set := newRuleSet(rules, floors)
+	if err := b.DeleteRange([]byte{keyFloor}, []byte{keyFloor + 1}, nil); err != nil {
+		return err
+	}
+	for _, r := range append([]*liveRule{set.forget}, set.rules...) {
+		if err := b.Set(textKey(keyFloor, r.Pattern.String()), binary.AppendUvarint(nil, r.floor.Load()), nil); err != nil {
+			return err
+		}
+	}
+	s.rules.Store(set)
+	return nil
 }
 
 // start sets the session to work.

@@ -1,0 +1,102 @@
+package pebblelog
+
+import (
+	"context"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/fanfare-hub/fanfare"
+)
+
+// RuleReport says what a retention rule holds, and what it would remove.
+type RuleReport struct {
+	Rule     Rule // the zero Rule for channels that no rule matches
+	Channels uint64
+	Events   uint64    // that readers see at present
+	Bytes    uint64    // of their data
+	Oldest   time.Time // of these; zero when there are none
+
+	RemovesEvents uint64 // of Events: what the rule would clip
+	RemovesBytes  uint64
+}
+
+// Retention reports what each rule holds at present and what it would remove, with the rules given instead of the ones in
+// force; nil: the ones in force, which remove nothing that readers still see. It changes nothing. It looks at every channel,
+// and so takes time on a log with very many.
+func (l *Log) Retention(ctx context.Context, rules []Rule) (reports []RuleReport, err error) {
+	err = l.read(ctx, func(s *session) error {
+		reports, err = s.report(ctx, rules)
+		return err
+	})
+	return reports, err
+}
+
+func (s *session) report(ctx context.Context, rules []Rule) ([]RuleReport, error) {
+	set := s.rules.Load()
+	if rules != nil {
+		set = newRuleSet(rules, nil)
+	}
+	reports := make([]RuleReport, len(set.rules)+1)
+	at := map[*liveRule]*RuleReport{set.forget: &reports[len(set.rules)]}
+	for i, r := range set.rules {
+		reports[i].Rule = r.Rule
+		at[r] = &reports[i]
+	}
+	names, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyName}, UpperBound: []byte{keyName + 1}})
+	if err != nil {
+		return nil, err
+	}
+	defer names.Close()
+	for ok := names.First(); ok; ok = names.Next() {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		name, err := fanfare.ParseChannel(string(names.Value()))
+		if err != nil {
+			return nil, errCorrupt
+		}
+		st, err := s.channel(name)
+		if err != nil {
+			return nil, err
+		}
+		if st == nil {
+			continue
+		}
+		rule := set.of(name)
+		if err := s.reportChannel(st, rule.Rule, at[rule]); err != nil {
+			return nil, err
+		}
+	}
+	if last := reports[len(reports)-1]; last.Channels == 0 {
+		reports = reports[:len(reports)-1]
+	}
+	return reports, names.Error()
+}
+
+// reportChannel does without counting: events and bytes are numbered channel by channel.
+func (s *session) reportChannel(st *channelState, r Rule, report *RuleReport) error {
+	if _, err := s.trimMark(st); err != nil {
+		return err
+	}
+	st.mu.Lock()
+	mark, oldest, some := st.mark, st.oldest, st.known
+	st.mu.Unlock()
+	if !some {
+		return nil
+	}
+	last := extent{st.lastSeq.Load(), st.lastBytes.Load()}
+	would, _, _, err := s.findMark(st.num.Load(), r, mark, last, s.bounds())
+	if err != nil {
+		return err
+	}
+	report.Channels++
+	report.Events += last.seq - mark.seq
+	report.Bytes += sizeBetween(mark.bytes, last.bytes)
+	report.RemovesEvents += would.seq - mark.seq
+	report.RemovesBytes += sizeBetween(mark.bytes, would.bytes)
+	if t := time.UnixMilli(oldest.ms).UTC(); report.Oldest.IsZero() || t.Before(report.Oldest) {
+		report.Oldest = t
+	}
+	return nil
+}
