@@ -85,7 +85,7 @@ type Place struct {
 	Patterns []Pattern
 	After    Position  // start after this position
 	Last     int       // when above zero, and After is zero: start before the last so many events
-	Since    time.Time // with After: skip events older than this
+	Since    time.Time // skip events older than this
 }
 
 // Location is where a subscriber can start.
@@ -129,4 +129,44 @@ type Watcher interface {
 type Status struct {
 	Durable Position // what may be seen
 	Err     error    // why nothing can be stored at present; nil when it can
+}
+
+// Operable is what an engine offers to those who operate it. An engine need not implement it; the hub's page, metrics and
+// commands then show and do less.
+type Operable interface {
+	// Stats returns the engine's figures. It does not block for long.
+	Stats() LogStats
+
+	// Oldest returns the time of the oldest event, and false when there is none. It may touch the disk.
+	Oldest(ctx context.Context) (time.Time, bool, error)
+
+	// Retention reports what each rule holds at present and what it would remove: with the rules given instead of the ones in
+	// force, or, with nil, the ones in force. It changes nothing, and takes time on a log with very many channels.
+	Retention(ctx context.Context, rules []Rule) ([]RuleReport, error)
+
+	// Backup copies the log, as it is on disk at one moment, into a folder that does not exist yet, and returns the newest
+	// position in the copy. Publishing goes on meanwhile.
+	Backup(ctx context.Context, dir string) (Position, error)
+}
+
+// LogStats are an engine's counts since it was opened, and figures of the moment.
+type LogStats struct {
+	Groups, Events, Bytes uint64 // committed; bytes of data
+	Refused               uint64 // appends that were not stored: queue full, slow, failed, or low disk
+	ReplayedKeys          uint64 // appends answered by an idempotency key
+	Reopened              uint64 // times the store failed and was opened again
+	Trimmed               uint64 // events removed by retention, channel by channel
+	Forgotten             uint64 // channels that became empty and were forgotten
+	Limited               uint64 // times the oldest events were removed because of the limit on the log's size
+	EventsRead            uint64 // event values that reads have touched
+	IndexRead             uint64 // index entries that reads have touched
+	WrittenBytes          uint64 // written to files, by commits, flushes and compactions
+	Corrupt               uint64 // times a damaged file was met
+	ClockJumps            uint64 // times the clock was found to have jumped by more than a minute
+
+	DiskBytes      int64 // what the files take, a second ago
+	MaxBytes       int64 // what they may take; 0: no limit
+	QueueBytes     int   // wait to be committed
+	CachedChannels int
+	Fsync          HistogramCounts // from a group's hand-over to the WAL until it is on disk
 }

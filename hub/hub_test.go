@@ -33,7 +33,7 @@ func newLog(t testing.TB, rules ...string) *pebblelog.Log {
 	t.Helper()
 	o := pebblelog.Options{Durability: pebblelog.DurabilityMemory}
 	for _, text := range rules {
-		r, err := pebblelog.ParseRule(text)
+		r, err := fanfare.ParseRule(text)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -15,6 +15,7 @@ const (
 	FromNewest  From = iota // hear what comes
 	FromAll                 // everything retained first
 	FromLast                // the last Start.Last events first
+	FromSince               // the events of Start.Since and later first
 	FromAfter               // resume after Start.After
 	FromUnknown             // resume after something that is not a position: everything retained, and a gap
 )
@@ -24,6 +25,7 @@ type Start struct {
 	From      From
 	After     fanfare.Position // with FromAfter
 	Last      int              // with FromLast
+	Since     time.Time        // with FromSince
 	Requested string           // with FromUnknown: what was asked for
 	GapReplay time.Duration    // after a gap replay only events younger than this; 0: all
 }
@@ -87,6 +89,8 @@ func (s *Subscriber) open(ctx context.Context, start Start) (Opening, error) {
 	switch start.From {
 	case FromLast:
 		place.Last = start.Last
+	case FromSince:
+		place.Since = start.Since
 	case FromAfter:
 		place.After = start.After
 	}
@@ -97,7 +101,7 @@ func (s *Subscriber) open(ctx context.Context, start Start) (Opening, error) {
 	s.told = loc.Trimmed
 	s.cursor = loc.First - 1
 	switch start.From {
-	case FromAll, FromLast:
+	case FromAll, FromLast, FromSince:
 		return Opening{Position: s.cursor}, nil
 	case FromUnknown:
 		loc.Reason = fanfare.GapUnknown
@@ -119,7 +123,7 @@ func (s *Subscriber) open(ctx context.Context, start Start) (Opening, error) {
 			return Opening{}, err
 		}
 		loc.First = young.First
-		s.cursor, s.since = loc.First-1, place.Since
+		s.cursor, s.since, s.sinceThrough = loc.First-1, place.Since, loc.Durable
 	}
 	opening.Gap = &Gap{Requested: start.Requested, Oldest: loc.First, Reason: loc.Reason}
 	return opening, nil

@@ -23,11 +23,12 @@ const (
 // a time, the stream's.
 type Subscriber struct {
 	// Fixed after Subscribe.
-	hub      *Hub
-	patterns []fanfare.Pattern
-	since    time.Time // events older than this are not replayed
-	waker    Waker
-	joined   fanfare.Position // the log was durable up to here when the filters were joined
+	hub          *Hub
+	patterns     []fanfare.Pattern
+	since        time.Time        // events older than this are not replayed
+	sinceThrough fanfare.Position // what comes after is no replay, whatever the clock said when it was stored
+	waker        Waker
+	joined       fanfare.Position // the log was durable up to here when the filters were joined
 
 	refs  []ref // guarded by Hub.mu
 	index int   // in Hub.subs; guarded by Hub.mu
@@ -133,9 +134,11 @@ func mergeFrames(frames []Frame, through fanfare.Position) []Frame {
 
 func (s *Subscriber) fromLog(ctx context.Context, t *Turn, durable fanfare.Position) error {
 	s.hub.stats.tailMisses.Add(1)
-	page, err := s.hub.log.Read(ctx, fanfare.Query{
-		Patterns: s.patterns, After: s.cursor, Through: durable, Since: s.since, Limit: turnFrames, Bytes: turnBytes,
-	})
+	q := fanfare.Query{Patterns: s.patterns, After: s.cursor, Through: durable, Limit: turnFrames, Bytes: turnBytes}
+	if s.cursor < s.sinceThrough {
+		q.Since, q.Through = s.since, min(durable, s.sinceThrough)
+	}
+	page, err := s.hub.log.Read(ctx, q)
 	if err != nil {
 		return err
 	}

@@ -9,7 +9,7 @@ import (
 
 // TestMoreChannelsThanTheCacheHolds: states that were let go are read again, and count on where they were.
 func TestMoreChannelsThanTheCacheHolds(t *testing.T) {
-	l, err := Open(Options{Durability: DurabilityMemory, Retention: []Rule{{Pattern: mustPattern(t, "**"), Count: 2}}})
+	l, err := Open(Options{Durability: DurabilityMemory, Retention: []fanfare.Rule{{Pattern: mustPattern(t, "**"), Count: 2}}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -349,16 +349,16 @@ func TestExactReadsTouchNoOtherChannel(t *testing.T) {
 
 func TestParseRule(t *testing.T) {
 	for _, text := range []string{"**=age:7d", "logs/**=count:1000,age:2d12h", "a=b=count:1", "$ack/*=age:1h", "x=bytes:5", "x=count:3,age:1h30m,bytes:10MiB"} {
-		r, err := pebblelog.ParseRule(text)
+		r, err := fanfare.ParseRule(text)
 		if err != nil || (r.Count == 0 && r.Age == 0 && r.Bytes == 0) {
 			t.Errorf("%s: %+v, %v", text, r, err)
 		}
-		if again, err := pebblelog.ParseRule(r.String()); err != nil || again != r {
+		if again, err := fanfare.ParseRule(r.String()); err != nil || again != r {
 			t.Errorf("%s is written as %s: %v", text, r, err)
 		}
 	}
 	for _, text := range []string{"", "a", "a=", "a=count:0", "a=count:x", "a=age:", "a=age:-1h", "a=bytes:0", "a=bytes:x", "a=bytes:1,bytes:2", "a=count:1,count:2", "*x=count:1", "=count:1", "a=age:1x"} {
-		if r, err := pebblelog.ParseRule(text); err == nil {
+		if r, err := fanfare.ParseRule(text); err == nil {
 			t.Errorf("%q was taken as %+v", text, r)
 		}
 	}
@@ -366,9 +366,9 @@ func TestParseRule(t *testing.T) {
 
 // TestMostSpecificRuleWins, and a leading wildcard in a rule matches reserved channels.
 func TestMostSpecificRuleWins(t *testing.T) {
-	var rules []pebblelog.Rule
+	var rules []fanfare.Rule
 	for _, text := range []string{"**=count:1", "a/**=count:2", "a/*=count:3", "a/b=count:4"} {
-		r, err := pebblelog.ParseRule(text)
+		r, err := fanfare.ParseRule(text)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -391,7 +391,7 @@ func TestMostSpecificRuleWins(t *testing.T) {
 // TestSweepDeletes: what is clipped goes from the disk too, and the mark stays when the channel is empty.
 func TestSweepDeletes(t *testing.T) {
 	all := logtest.Patterns("**")[0]
-	o := pebblelog.Options{Dir: t.TempDir(), TrimInterval: 10 * time.Millisecond, Retention: []pebblelog.Rule{{Pattern: all, Count: 10}}}
+	o := pebblelog.Options{Dir: t.TempDir(), TrimInterval: 10 * time.Millisecond, Retention: []fanfare.Rule{{Pattern: all, Count: 10}}}
 	l := open(t, o)
 	for i := range 1200 {
 		if i%100 == 0 {

@@ -19,7 +19,7 @@ import (
 func TestFormat(t *testing.T) {
 	now := time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
 	l, err := Open(Options{Durability: DurabilityMemory, Now: func() time.Time { return now }, TrimInterval: time.Hour,
-		Retention: []Rule{{Pattern: mustPattern(t, "**"), Count: 2}}})
+		Retention: []fanfare.Rule{{Pattern: mustPattern(t, "**"), Count: 2}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +114,7 @@ func TestFormat1IsTakenOver(t *testing.T) {
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
-	o := Options{Durability: DurabilityMemory, FS: fs, Retention: []Rule{{Pattern: mustPattern(t, "**"), Bytes: 8}}}
+	o := Options{Durability: DurabilityMemory, FS: fs, Retention: []fanfare.Rule{{Pattern: mustPattern(t, "**"), Bytes: 8}}}
 	for round := range 2 {
 		l, err := Open(o)
 		if err != nil {

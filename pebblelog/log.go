@@ -27,16 +27,16 @@ const (
 
 // Options set up a Log. The zero value of each field but Dir is good.
 type Options struct {
-	Dir           string        // the data directory, made when absent; not used with DurabilityMemory
-	Durability    Durability    // default DurabilitySync
-	Retention     []Rule        // default DefaultRetention; the most specific pattern wins
-	MinFreeBytes  int64         // refuse publishes while the disk has less; default 64 MiB, negative: never
-	MaxQueueBytes int           // most bytes that wait to be committed; default 64 MiB
-	SlowCommit    time.Duration // answer CodeUnavailable when a commit takes longer; default 10 s
-	KeyMemory     time.Duration // how long idempotency keys are remembered; default 10 min
-	MaxBytes      int64         // drop the oldest events when the files take more; default: no limit
-	TrimInterval  time.Duration // pause between two sweeps of what retention has clipped; default 10 s
-	Logger        *slog.Logger  // default: discard
+	Dir           string         // the data directory, made when absent; not used with DurabilityMemory
+	Durability    Durability     // default DurabilitySync
+	Retention     []fanfare.Rule // default DefaultRetention; the most specific pattern wins
+	MinFreeBytes  int64          // refuse publishes while the disk has less; default 64 MiB, negative: never
+	MaxQueueBytes int            // most bytes that wait to be committed; default 64 MiB
+	SlowCommit    time.Duration  // answer CodeUnavailable when a commit takes longer; default 10 s
+	KeyMemory     time.Duration  // how long idempotency keys are remembered; default 10 min
+	MaxBytes      int64          // drop the oldest events when the files take more; default: no limit
+	TrimInterval  time.Duration  // pause between two sweeps of what retention has clipped; default 10 s
+	Logger        *slog.Logger   // default: discard
 
 	FS      vfs.FS               // for tests; default the machine's, or a new memory with DurabilityMemory
 	Now     func() time.Time     // for tests; default time.Now
@@ -54,7 +54,7 @@ func (o Options) withDefaults() Options {
 		o.FS = vfs.Default
 	}
 	if o.Retention == nil {
-		o.Retention = DefaultRetention()
+		o.Retention = fanfare.DefaultRetention()
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -100,8 +100,8 @@ type Log struct {
 	tell     sync.Mutex
 	watchers []*watch
 
-	mu         sync.Mutex // guards the fields below; nothing slow happens under it
-	rules      []Rule     // for the next session
+	mu         sync.Mutex     // guards the fields below; nothing slow happens under it
+	rules      []fanfare.Rule // for the next session
 	queue      []*request
 	queueBytes int
 	inflight   []*group // taken from the queue and not answered, oldest first
@@ -118,8 +118,9 @@ type Log struct {
 }
 
 var (
-	_ fanfare.Log    = (*Log)(nil)
-	_ fanfare.Keeper = (*Log)(nil)
+	_ fanfare.Log      = (*Log)(nil)
+	_ fanfare.Keeper   = (*Log)(nil)
+	_ fanfare.Operable = (*Log)(nil)
 )
 
 type watch struct{ w fanfare.Watcher }
@@ -140,10 +141,7 @@ func Open(opts Options) (*Log, error) {
 	}
 	var err error
 	if l.lock, err = fs.Lock(fs.PathJoin(l.opts.Dir, "LOCK")); err != nil {
-		return nil, &fanfare.Error{
-			Code: fanfare.CodeConflict, Err: err,
-			Detail: fmt.Sprintf("the data directory %s is in use: one process at a time; stop the other one or choose another directory", l.opts.Dir),
-		}
+		return nil, inUse(l.opts.Dir, err)
 	}
 	s, err := l.openSession()
 	if err != nil {
@@ -156,6 +154,13 @@ func Open(opts Options) (*Log, error) {
 	l.background.Go(l.sweepLoop)
 	l.background.Go(l.limitLoop)
 	return l, nil
+}
+
+func inUse(dir string, err error) error {
+	return &fanfare.Error{
+		Code: fanfare.CodeConflict, Err: err,
+		Detail: fmt.Sprintf("the data directory %s is in use: one process at a time; stop the other one or choose another directory", dir),
+	}
 }
 
 // makeDir makes a folder and those above it, and syncs each entry that is new: a log in a folder that a power cut can take

@@ -9,22 +9,8 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// RuleReport says what a retention rule holds, and what it would remove.
-type RuleReport struct {
-	Rule     Rule // the zero Rule for channels that no rule matches
-	Channels uint64
-	Events   uint64    // that readers see at present
-	Bytes    uint64    // of their data
-	Oldest   time.Time // of these; zero when there are none
-
-	RemovesEvents uint64 // of Events: what the rule would clip
-	RemovesBytes  uint64
-}
-
-// Retention reports what each rule holds at present and what it would remove, with the rules given instead of the ones in
-// force; nil: the ones in force, which remove nothing that readers still see. It changes nothing. It looks at every channel,
-// and so takes time on a log with very many.
-func (l *Log) Retention(ctx context.Context, rules []Rule) (reports []RuleReport, err error) {
+// Retention implements fanfare.Operable.
+func (l *Log) Retention(ctx context.Context, rules []fanfare.Rule) (reports []fanfare.RuleReport, err error) {
 	err = l.read(ctx, func(s *session) error {
 		reports, err = s.report(ctx, rules)
 		return err
@@ -32,13 +18,13 @@ func (l *Log) Retention(ctx context.Context, rules []Rule) (reports []RuleReport
 	return reports, err
 }
 
-func (s *session) report(ctx context.Context, rules []Rule) ([]RuleReport, error) {
+func (s *session) report(ctx context.Context, rules []fanfare.Rule) ([]fanfare.RuleReport, error) {
 	set := s.rules.Load()
 	if rules != nil {
 		set = newRuleSet(rules, nil)
 	}
-	reports := make([]RuleReport, len(set.rules)+1)
-	at := map[*liveRule]*RuleReport{set.forget: &reports[len(set.rules)]}
+	reports := make([]fanfare.RuleReport, len(set.rules)+1)
+	at := map[*liveRule]*fanfare.RuleReport{set.forget: &reports[len(set.rules)]}
 	for i, r := range set.rules {
 		reports[i].Rule = r.Rule
 		at[r] = &reports[i]
@@ -75,7 +61,7 @@ func (s *session) report(ctx context.Context, rules []Rule) ([]RuleReport, error
 }
 
 // reportChannel does without counting: events and bytes are numbered channel by channel.
-func (s *session) reportChannel(st *channelState, r Rule, report *RuleReport) error {
+func (s *session) reportChannel(st *channelState, r fanfare.Rule, report *fanfare.RuleReport) error {
 	if _, err := s.trimMark(st); err != nil {
 		return err
 	}

@@ -31,7 +31,7 @@ type extent struct{ seq, bytes uint64 }
 
 // findMark walks a channel's entries from a trim mark on, and returns the mark that a rule asks for, and the first event that
 // is retained, if there is one.
-func (s *session) findMark(num uint64, r Rule, mark entry, last extent, b bounds) (newMark, oldest entry, found bool, err error) {
+func (s *session) findMark(num uint64, r fanfare.Rule, mark entry, last extent, b bounds) (newMark, oldest entry, found bool, err error) {
 	oldestMs := int64(-1 << 62)
 	if r.Age > 0 {
 		oldestMs = b.now.Add(-r.Age).UnixMilli()
@@ -293,7 +293,7 @@ func (w *sweeper) channel(num uint64, name fanfare.Channel) error {
 	return w.deleteTrimmed(st)
 }
 
-func (w *sweeper) withinLimits(num uint64, r Rule, first entry) (bool, error) {
+func (w *sweeper) withinLimits(num uint64, r fanfare.Rule, first entry) (bool, error) {
 	if !w.index.SeekLT(keyOf(keyIndex, num+1)) {
 		return true, w.index.Error()
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -65,13 +66,22 @@ func (l *Log) openSession() (*session, error) {
 	s.channels.init()
 	s.fs.failed = func(err error) { s.fail(fmt.Errorf("write the log: %w", err)) }
 	s.fs.written = func(n int) { l.stats.written.Add(uint64(n)) }
+	if err := checkPlace(l.opts.FS, l.opts.Dir); err != nil {
+		return nil, err
+	}
 	err := s.guard(func() error {
 		db, err := pebble.Open(l.opts.FS.PathJoin(l.opts.Dir, "log"), s.storeOptions())
 		if err != nil {
-			return err
+			return openError(l.opts.Dir, err)
 		}
 		s.db = db
-		return s.beginRun()
+		if err := s.beginRun(); err != nil {
+			if pebble.IsCorruptionError(err) || errors.Is(err, errCorrupt) {
+				return openError(l.opts.Dir, err)
+			}
+			return err
+		}
+		return markPlace(l.opts.FS, l.opts.Dir)
 	})
 	if err == nil && s.isDead() {
 		err = s.cause
@@ -95,12 +105,25 @@ func (s *session) storeOptions() *pebble.Options {
 		Logger:             storeLogger{s},
 		FormatMajorVersion: pebble.FormatNewest,
 		MemTableSize:       memTableBytes(s.log.opts.MaxBytes),
+		EventListener:      &pebble.EventListener{DataCorruption: s.corrupted},
 		MaxOpenFiles:       250, // the hub leaves 500 descriptors to the log and to requests
 	}
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
 	return o
+}
+
+// corrupted is told of a damaged file. What does not need the file goes on: a read that does is answered with an error, and
+// the operator hears which file it is. Pebble's own answer would be Fatalf.
+func (s *session) corrupted(info pebble.DataCorruptionInfo) {
+	s.log.stats.corrupt.Add(1)
+	now := time.Now().Unix()
+	if last := s.complained.Swap(now); last == now {
+		return
+	}
+	s.log.opts.Logger.Error("a file of the log is damaged: some events cannot be read; stop the hub, see `fanfare verify`, and restore a backup",
+		slog.String("file", info.Path), slog.Any("err", info.Details))
 }
 
 // memTableBytes keeps what waits in memory, and so the WAL, small beside a small log.
@@ -183,6 +206,9 @@ func (s *session) checkFormat() error {
 	if it.First() {
 		return errors.New("the folder holds a store that is not a fanfare log: choose another data directory")
 	}
+	if _, err := s.log.opts.FS.Stat(s.log.opts.FS.PathJoin(s.log.opts.Dir, formatFile)); err == nil && it.Error() == nil {
+		return damaged(s.log.opts.Dir, "the store is empty, and "+formatFile+" says that it was not")
+	}
 	return it.Error()
 }
 
@@ -252,7 +278,7 @@ func (s *session) loadFloors() (map[string]fanfare.Position, error) {
 }
 
 // putRules brings rules into force, and stores their floors instead of those that were.
-func (s *session) putRules(b *pebble.Batch, rules []Rule, floors map[string]fanfare.Position) error {
+func (s *session) putRules(b *pebble.Batch, rules []fanfare.Rule, floors map[string]fanfare.Position) error {
 	set := newRuleSet(rules, floors)
 	if err := b.DeleteRange([]byte{keyFloor}, []byte{keyFloor + 1}, nil); err != nil {
 		return err

@@ -16,6 +16,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/fanfare-hub/fanfare"
 	"github.com/fanfare-hub/fanfare/pebblelog"
 	"github.com/fanfare-hub/fanfare/server"
 	"github.com/fanfare-hub/fanfare/sse"
@@ -43,7 +44,7 @@ func startAny(t testing.TB, o server.Options, rules ...string) *fixture {
 	t.Helper()
 	lo := pebblelog.Options{Dir: t.TempDir()}
 	for _, text := range rules {
-		r, err := pebblelog.ParseRule(text)
+		r, err := fanfare.ParseRule(text)
 		if err != nil {
 			t.Fatal(err)
 		}

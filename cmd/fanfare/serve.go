@@ -29,7 +29,8 @@ type serveCmd struct {
 	StreamLifetime *span `help:"End streams after so long, jittered; 0 is for ever. Default: 299s on store streams, 1h on native ones."`
 	DrainWindow    span  `default:"5s" help:"Spread the ends of streams over this time when shutting down."`
 
-	Retention    []string `sep:"none" help:"What to keep, such as 'logs/**=count:1000,age:2d'; repeatable, the most specific pattern wins. Default: **=age:7d." placeholder:"PATTERN=RULE"`
+	Retention    []string `sep:"none" help:"What to keep, such as 'logs/**=count:1000,age:2d,bytes:10MiB'; repeatable, the most specific pattern wins. Default: **=age:7d." placeholder:"PATTERN=RULE"`
+	MaxLogBytes  byteSize `default:"10GiB" help:"Remove the oldest events when the log's files take more; 0: no limit."`
 	MinFreeBytes byteSize `default:"64MiB" help:"Refuse publishes while the disk has less."`
 
 	MaxEventBytes        byteSize `default:"1MiB" help:"Most bytes of one event's data."`
@@ -73,7 +74,7 @@ func (c *serveCmd) Run(ctx context.Context, std *stdio, parsed *kong.Context) er
 	}
 	log, err := pebblelog.Open(pebblelog.Options{
 		Dir: c.Data, Durability: durability(c.Durability), Retention: rules, Logger: logger,
-		MinFreeBytes: orNever(int64(c.MinFreeBytes)), MaxQueueBytes: int(c.MaxQueueBytes),
+		MinFreeBytes: orNever(int64(c.MinFreeBytes)), MaxQueueBytes: int(c.MaxQueueBytes), MaxBytes: int64(c.MaxLogBytes),
 	})
 	if err != nil {
 		return err
@@ -203,12 +204,12 @@ func durability(name string) pebblelog.Durability {
 }
 
 // retention reads the rules; the default is added unless one names `**`. A variable may hold several, between semicolons.
-func retention(texts []string) ([]pebblelog.Rule, error) {
-	var rules []pebblelog.Rule
+func retention(texts []string) ([]fanfare.Rule, error) {
+	var rules []fanfare.Rule
 	named := map[fanfare.Pattern]bool{}
 	for _, text := range texts {
 		for _, one := range strings.Split(text, ";") {
-			rule, err := pebblelog.ParseRule(strings.TrimSpace(one))
+			rule, err := fanfare.ParseRule(strings.TrimSpace(one))
 			if err != nil {
 				return nil, fmt.Errorf("--retention: %w", err)
 			}
@@ -219,7 +220,7 @@ func retention(texts []string) ([]pebblelog.Rule, error) {
 			rules = append(rules, rule)
 		}
 	}
-	for _, rule := range pebblelog.DefaultRetention() {
+	for _, rule := range fanfare.DefaultRetention() {
 		if !named[rule.Pattern] {
 			rules = append(rules, rule)
 		}

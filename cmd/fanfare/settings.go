@@ -13,35 +13,17 @@ import (
 	"github.com/alecthomas/kong"
 	"go.yaml.in/yaml/v3"
 
-	"github.com/fanfare-hub/fanfare/pebblelog"
+	"github.com/fanfare-hub/fanfare"
 )
 
 // byteSize is a number of bytes, such as 65536, 64KiB, 10MB or 1GiB.
 type byteSize int64
 
-var sizeUnits = []struct {
-	name  string
-	bytes int64
-}{
-	{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"TiB", 1 << 40},
-	{"kB", 1e3}, {"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}, {"B", 1},
-}
-
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (s *byteSize) UnmarshalText(text []byte) error {
-	number, unit := strings.TrimSpace(string(text)), int64(1)
-	for _, u := range sizeUnits {
-		if rest, ok := strings.CutSuffix(number, u.name); ok {
-			number, unit = strings.TrimSpace(rest), u.bytes
-			break
-		}
-	}
-	n, err := strconv.ParseInt(number, 10, 64)
-	if err != nil || n < 0 || n > (1<<62)/unit {
-		return fmt.Errorf("%q is not a size such as 65536, 64KiB or 1GiB", text)
-	}
-	*s = byteSize(n * unit)
-	return nil
+	n, err := fanfare.ParseBytes(string(text))
+	*s = byteSize(n)
+	return err
 }
 
 // span is a duration, in which `d` stands for 24 hours.
@@ -49,7 +31,7 @@ type span time.Duration
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (s *span) UnmarshalText(text []byte) error {
-	d, err := pebblelog.ParseDuration(string(text))
+	d, err := fanfare.ParseDuration(string(text))
 	if err != nil || d < 0 {
 		return fmt.Errorf("%q is not a time such as 500ms, 15s, 24h or 7d", text)
 	}

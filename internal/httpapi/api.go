@@ -3,6 +3,7 @@ package httpapi
 import (
 	"log/slog"
 	"net/http"
+	"net/url"
 	"strconv"
 	"time"
 
@@ -80,7 +81,7 @@ func (a *API) streamRequest(r *http.Request) (req stream.Request, err error) {
 	if events {
 		req.Idle = stream.IdleEvent
 	}
-	replay, err := replayStart(q.Get("replay"))
+	replay, err := replayStart(q)
 	if err != nil {
 		return req, err
 	}
@@ -92,8 +93,16 @@ func (a *API) streamRequest(r *http.Request) (req stream.Request, err error) {
 	return req, nil
 }
 
-// replayStart reads `all` or a number; "" is the newest position.
-func replayStart(text string) (hub.Start, error) {
+// replayStart reads replay, which is `all` or a number, and since, which is a time; without them it is the newest position.
+func replayStart(q url.Values) (hub.Start, error) {
+	text := q.Get("replay")
+	if since := q.Get("since"); since != "" {
+		if text != "" {
+			return hub.Start{}, fanfare.Invalid("replay and since are both given: want one of them")
+		}
+		t, err := query.Time("since", since)
+		return hub.Start{From: hub.FromSince, Since: t}, err
+	}
 	switch text {
 	case "":
 		return hub.Start{}, nil

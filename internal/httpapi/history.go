@@ -49,15 +49,18 @@ func (a *API) history(r *http.Request) ([]byte, error) {
 	var after fanfare.Position
 	body := []byte(`{"events":[`)
 	var gap []byte
+	var since time.Time
 	if text := q.Get("after"); text != "" {
-		if after, err = fanfare.ParsePosition(text); err != nil {
-			return nil, fanfare.Invalid("after: %s", err.(*fanfare.Error).Detail)
-		}
-		if gap, err = a.historyGap(r, patterns, after); err != nil {
+		if after, since, err = readAfter(text); err != nil {
 			return nil, err
 		}
+		if since.IsZero() {
+			if gap, err = a.historyGap(r, patterns, after); err != nil {
+				return nil, err
+			}
+		}
 	}
-	events, more, err := a.page(r, patterns, after, limit)
+	events, more, err := a.page(r, fanfare.Query{Patterns: patterns, After: after, Since: since}, limit)
 	if err != nil {
 		return nil, err
 	}
@@ -75,13 +78,25 @@ func (a *API) history(r *http.Request) ([]byte, error) {
 	return append(append(body, gap...), '}'), nil
 }
 
+// readAfter reads a position or a time.
+func readAfter(text string) (after fanfare.Position, since time.Time, err error) {
+	if after, err = fanfare.ParsePosition(text); err == nil {
+		return after, since, nil
+	}
+	detail := err.(*fanfare.Error).Detail
+	if since, err = query.Time("after", text); err != nil {
+		return 0, since, fanfare.Invalid("after: %s, nor a time such as 2026-11-22T10:00:00Z, or 10m for ten minutes ago", detail)
+	}
+	return 0, since, nil
+}
+
 // page reads up to limit events, and tells whether there are more.
-func (a *API) page(r *http.Request, patterns []fanfare.Pattern, after fanfare.Position, limit int) (events []fanfare.Event, more bool, err error) {
+func (a *API) page(r *http.Request, q fanfare.Query, limit int) (events []fanfare.Event, more bool, err error) {
 	durable := a.o.Log.Status().Durable
-	for after < durable {
-		page, err := a.o.Log.Read(r.Context(), fanfare.Query{
-			Patterns: patterns, After: after, Through: durable, Limit: limit + 1 - len(events), Bytes: 16 << 20,
-		})
+	q.Through, q.Bytes = durable, 16<<20
+	for q.After < durable {
+		q.Limit = limit + 1 - len(events)
+		page, err := a.o.Log.Read(r.Context(), q)
 		if err != nil {
 			return nil, false, err
 		}
@@ -93,7 +108,7 @@ func (a *API) page(r *http.Request, patterns []fanfare.Pattern, after fanfare.Po
 			// The page was cut by its bytes: enough for one answer.
 			return events, true, nil
 		}
-		after = page.Through
+		q.After = page.Through
 	}
 	return events, false, nil
 }

@@ -56,6 +56,17 @@ func Heartbeat(q url.Values) (time.Duration, error) {
 	return time.Duration(n) * time.Second, nil
 }
 
+// Time reads a moment: RFC 3339, such as 2026-11-22T10:00:00Z, or how long ago, such as 10m or 2d.
+func Time(name, text string) (time.Time, error) {
+	if t, err := time.Parse(time.RFC3339, text); err == nil {
+		return t, nil
+	}
+	if d, err := fanfare.ParseDuration(text); err == nil && d >= 0 {
+		return time.Now().Add(-d), nil
+	}
+	return time.Time{}, fanfare.Invalid("%s must be a time such as 2026-11-22T10:00:00Z, or how long ago, such as 10m or 2d", name)
+}
+
 // Bool reads `true` or `false`, and whether it was given.
 func Bool(q url.Values, name string) (value, given bool, err error) {
 	if !q.Has(name) {

@@ -1,0 +1,307 @@
+package pebblelog_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/logtest"
+	"github.com/fanfare-hub/fanfare/pebblelog"
+)
+
+func publishN(t *testing.T, l *pebblelog.Log, channel string, from, to int) (at []fanfare.Position) {
+	t.Helper()
+	for i := from; i < to; i++ {
+		p, err := publish(l, channel, fmt.Sprint(i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		at = append(at, p)
+	}
+	return at
+}
+
+func readAll(t *testing.T, l *pebblelog.Log, pattern string) (events []fanfare.Event) {
+	t.Helper()
+	events, _, err := logtest.ReadAll(l, fanfare.Query{Patterns: logtest.Patterns(pattern)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return events
+}
+
+func verified(t *testing.T, dir string) pebblelog.Report {
+	t.Helper()
+	report, err := pebblelog.Verify(t.Context(), dir)
+	if err != nil || report.Faults > 0 {
+		t.Fatalf("verify %s: %+v, %v", dir, report, err)
+	}
+	return report
+}
+
+// TestBackupAndRestore: a backup of a busy log holds all that was acknowledged before it; restored, it tells those who have
+// seen more that events are lost, and never gives a position twice.
+func TestBackupAndRestore(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, pebblelog.Options{Dir: filepath.Join(dir, "data")})
+	before := publishN(t, l, "a", 0, 50)
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+				_, _ = publish(l, "busy", fmt.Sprint(i))
+			}
+		}
+	}()
+	backup := filepath.Join(dir, "backups", "monday")
+	durable, err := l.Backup(t.Context(), backup)
+	if err != nil || durable < before[49] {
+		t.Fatalf("%v, %v", durable, err)
+	}
+	close(stop)
+	<-stopped
+	if _, err := l.Backup(t.Context(), backup); fanfare.CodeOf(err) != fanfare.CodeConflict {
+		t.Errorf("into a folder that exists: %v", err)
+	}
+	after := publishN(t, l, "a", 50, 60)
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if r := verified(t, backup); r.Events < 50 || r.Channels == 0 || r.Newest < durable {
+		t.Errorf("the backup: %+v", r)
+	}
+	restored := filepath.Join(dir, "restored")
+	if err := pebblelog.Restore(backup, restored); err != nil {
+		t.Fatal(err)
+	}
+	if err := pebblelog.Restore(backup, restored); fanfare.CodeOf(err) != fanfare.CodeConflict {
+		t.Errorf("into a folder that is not empty: %v", err)
+	}
+	if err := pebblelog.Restore(filepath.Join(dir, "nothing"), filepath.Join(dir, "other")); err == nil {
+		t.Error("nothing was restored")
+	}
+	l = open(t, pebblelog.Options{Dir: restored})
+	if events := readAll(t, l, "a"); len(events) != 50 {
+		t.Errorf("%d events of a, want 50", len(events))
+	}
+	for _, c := range []struct {
+		after fanfare.Position
+		want  fanfare.GapReason
+	}{{before[20], ""}, {before[49], ""}, {after[9], fanfare.GapLost}} {
+		loc, err := l.Locate(t.Context(), fanfare.Place{Patterns: logtest.Patterns("a"), After: c.after})
+		if err != nil || loc.Reason != c.want {
+			t.Errorf("after %v: %q, %v; want %q", c.after, loc.Reason, err, c.want)
+		}
+	}
+	if p := publishN(t, l, "a", 60, 61)[0]; p <= after[9] {
+		t.Errorf("position %v was given before: %v", p, after[9])
+	}
+}
+
+// TestExportAndImport: positions, types, times, trim marks, runs, floors and kept positions are the same afterwards.
+func TestExportAndImport(t *testing.T) {
+	dir := t.TempDir()
+	rule, err := fanfare.ParseRule("few/**=count:3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := pebblelog.Options{Dir: filepath.Join(dir, "data"), Retention: append(fanfare.DefaultRetention(), rule), TrimInterval: 10 * time.Millisecond}
+	l := open(t, o)
+	few := publishN(t, l, "few/1", 0, 10)
+	kind, _ := fanfare.ParseEventType("kind")
+	odd := []fanfare.Event{{Channel: logtest.Channel("a/ü"), Type: kind, Data: "<b>\"\n\u2028\x00"}, {Channel: logtest.Channel("a/2")}}
+	at := time.UnixMilli(time.Now().UnixMilli()).UTC()
+	kept := fanfare.Kept{Name: "pc/1/2", Position: few[3], Time: at, Expires: at.Add(time.Hour)}
+	if _, err := logtest.Append(l, &fanfare.Batch{Events: odd, Keep: []fanfare.Kept{kept}}); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); l.Stats().Trimmed < 7 && time.Now().Before(deadline); {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l = open(t, o)
+	publishN(t, l, "few/1", 10, 11) // in another run
+	want := readAll(t, l, "**")
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var text bytes.Buffer
+	n, err := pebblelog.Export(t.Context(), o.Dir, nil, &text, func(err error) { t.Error(err) })
+	if err != nil || n < uint64(len(want)) {
+		t.Fatalf("%d events, %v", n, err)
+	}
+	o.Dir = filepath.Join(dir, "imported")
+	if m, err := pebblelog.Import(t.Context(), o.Dir, bytes.NewReader(text.Bytes())); err != nil || m != n {
+		t.Fatalf("%d of %d events, %v", m, n, err)
+	}
+	verified(t, o.Dir)
+	l = open(t, o)
+	if diff := cmp.Diff(want, readAll(t, l, "**"), cmp.Comparer(func(a, b fanfare.Event) bool { return a == b })); diff != "" {
+		t.Errorf("not the same events:\n%s", diff)
+	}
+	if got, ok, err := l.Kept("pc/1/2"); err != nil || !ok || got != kept {
+		t.Errorf("kept %+v, %v, %v", got, ok, err)
+	}
+	for i, reason := range map[int]fanfare.GapReason{2: fanfare.GapTrimmed, 9: ""} {
+		if loc, err := l.Locate(t.Context(), fanfare.Place{Patterns: logtest.Patterns("few/1"), After: few[i]}); err != nil || loc.Reason != reason {
+			t.Errorf("after few %d: %+v, %v", i, loc, err)
+		}
+	}
+	events, _, err := logtest.ReadAll(l, fanfare.Query{Patterns: logtest.Patterns("**"), Since: at.Add(-time.Minute)})
+	if err != nil || len(events) != len(want) {
+		t.Errorf("by time: %d, %v", len(events), err)
+	}
+	if p := publishN(t, l, "few/1", 11, 12)[0]; p <= want[len(want)-1].Position {
+		t.Errorf("position %v is not new", p)
+	}
+
+	// Only some channels, and what cannot be imported.
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var some bytes.Buffer
+	if n, err := pebblelog.Export(t.Context(), o.Dir, logtest.Patterns("a/*"), &some, func(error) {}); err != nil || n != 2 {
+		t.Errorf("a/*: %d events, %v", n, err)
+	}
+	lines := strings.SplitAfter(strings.TrimSpace(text.String()), "\n")
+	for name, c := range map[string]struct{ text, want string }{
+		"cut":         {strings.Join(lines[:len(lines)-1], ""), "cut short"},
+		"half a line": {text.String()[:text.Len()/2], "line"},
+		"no head":     {strings.Join(lines[1:], ""), "line 1"},
+		"twice":       {strings.Join(lines[:len(lines)-1], "") + lines[len(lines)-2], "order"},
+		"a line less": {strings.Join(append(append([]string{}, lines[:len(lines)-2]...), lines[len(lines)-1]), ""), "counts"},
+		"not JSON":    {"hello\n", "line 1"},
+	} {
+		to := filepath.Join(dir, name)
+		if _, err := pebblelog.Import(t.Context(), to, strings.NewReader(c.text)); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+		if l, err := pebblelog.Open(pebblelog.Options{Dir: to}); err != nil {
+			t.Errorf("%s: what is left is in the way: %v", name, err)
+		} else {
+			_ = l.Close()
+		}
+	}
+}
+
+// TestDamage: whatever file is damaged or missing, the log is refused with what to do, or reads all that it had; it is never
+// silently empty.
+func TestDamage(t *testing.T) {
+	whole := filepath.Join(t.TempDir(), "data")
+	l := open(t, pebblelog.Options{Dir: whole, MaxBytes: 16 << 20}) // small tables
+	data := strings.Repeat("0123456789abcdef", 64)
+	for i := range 40 {
+		b := &fanfare.Batch{}
+		for j := range 100 {
+			b.Events = append(b.Events, fanfare.Event{Channel: logtest.Channel(fmt.Sprint("c", j%3)), Data: fmt.Sprint(i, j, data)})
+		}
+		if _, err := logtest.Append(l, b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	verified(t, whole)
+	names, err := os.ReadDir(filepath.Join(whole, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	kinds := map[string]int{}
+	for _, entry := range names {
+		name := entry.Name()
+		info, err := entry.Info()
+		if err != nil || info.Size() == 0 {
+			continue
+		}
+		kinds[filepath.Ext(name)]++
+		for how, damage := range map[string]func(path string) error{
+			"missing":   os.Remove,
+			"zeroed":    func(path string) error { return os.WriteFile(path, make([]byte, info.Size()), 0o600) },
+			"cut":       func(path string) error { return os.Truncate(path, info.Size()/2) },
+			"a bit off": func(path string) error { return flip(path, info.Size()/2) },
+		} {
+			if strings.HasPrefix(name, "OPTIONS") || name == "LOCK" {
+				continue
+			}
+			t.Run(name+" "+how, func(t *testing.T) {
+				dir := filepath.Join(t.TempDir(), "data")
+				if err := os.CopyFS(dir, os.DirFS(whole)); err != nil {
+					t.Fatal(err)
+				}
+				if err := damage(filepath.Join(dir, "log", name)); err != nil {
+					t.Fatal(err)
+				}
+				checkDamaged(t, dir)
+			})
+		}
+	}
+	if kinds[".sst"] == 0 || kinds[".log"] == 0 {
+		t.Errorf("the test damages too little: %v", kinds)
+	}
+	t.Run("the whole folder missing", func(t *testing.T) {
+		dir := filepath.Join(t.TempDir(), "data")
+		if err := os.CopyFS(dir, os.DirFS(whole)); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.RemoveAll(filepath.Join(dir, "log")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := pebblelog.Open(pebblelog.Options{Dir: dir}); err == nil || !strings.Contains(err.Error(), "fanfare restore") {
+			t.Errorf("opened: %v", err)
+		}
+	})
+}
+
+func flip(path string, at int64) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	b[at] ^= 0x10
+	return os.WriteFile(path, b, 0o600)
+}
+
+func checkDamaged(t *testing.T, dir string) {
+	report, verr := pebblelog.Verify(t.Context(), dir)
+	l, err := pebblelog.Open(pebblelog.Options{Dir: dir})
+	if err != nil {
+		if !strings.Contains(err.Error(), "fanfare restore") {
+			t.Errorf("the refusal does not say what to do: %v", err)
+		}
+		if verr == nil && report.Faults == 0 && report.Events == 4000 {
+			t.Errorf("refused, but nothing is wrong: %v", err)
+		}
+		return
+	}
+	defer l.Close()
+	events, _, err := logtest.ReadAll(l, fanfare.Query{Patterns: logtest.Patterns("**")})
+	lost := false
+	if len(events) > 0 { // a tail that is lost is told to those who saw it
+		loc, err := l.Locate(context.Background(), fanfare.Place{Patterns: logtest.Patterns("c0"), After: events[0].Position + 3999})
+		lost = err == nil && loc.Reason == fanfare.GapLost
+	}
+	switch {
+	case err == nil && len(events) == 4000:
+	case err == nil && lost && len(events) > 0:
+		t.Logf("the tail is lost: %d events are left, and clients are told", len(events))
+	case err == nil:
+		t.Errorf("%d events were read, and nothing says that there were more", len(events))
+	case verr == nil && report.Faults == 0:
+		t.Errorf("verify finds nothing, but reading says %v", err)
+	}
+}
