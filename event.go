@@ -12,6 +12,7 @@ type Event struct {
 	Type     EventType
 	Data     string    // valid UTF-8
 	Time     time.Time // the log's clock at commit, to the millisecond; never used for order
+	Trace    string    // the W3C traceparent of the publish when it was traced, else empty
 }
 
 // MaxTypeBytes is the longest event type, in bytes of UTF-8.

@@ -35,6 +35,9 @@ type Log interface {
 type Keeper interface {
 	// Kept returns what a Batch last kept under name, and false when there is nothing or it has expired.
 	Kept(name string) (Kept, bool, error)
+
+	// EachKept calls f for what is kept under names with a prefix, in the order of the names, until f returns false.
+	EachKept(ctx context.Context, prefix string, f func(Kept) bool) error
 }
 
 // Batch is what one Append stores, all or nothing. A batch without events stores only what it keeps.

@@ -127,7 +127,7 @@ func TestDrainOfTheProcess(t *testing.T) {
 			streams <- n
 		}()
 	}
-	for strings.Count(metrics(t, h), "fanfare_streams_open 20") == 0 {
+	for strings.Count(metrics(t, h), `fanfare_streams_open{adapter="native"} 20`) == 0 {
 		if time.Since(began) > 20*time.Second {
 			t.Fatal("the streams did not open")
 		}

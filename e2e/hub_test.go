@@ -122,6 +122,8 @@ func (h *hubProcess) stop() {
 			h.t.Errorf("SIGTERM: %v\n%s", err, h.log)
 		}
 	case <-time.After(20 * time.Second):
+		_ = h.cmd.Process.Signal(syscall.SIGQUIT)
+		time.Sleep(time.Second) // for its goroutines' stacks
 		h.t.Fatalf("the hub does not end\n%s", h.log)
 	}
 }

@@ -3,6 +3,7 @@ package hub
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/fanfare-hub/fanfare"
 )
@@ -12,6 +13,14 @@ type Frame struct {
 	Position fanfare.Position
 	Body     []byte // the event as the protocol writes it
 	Chunk    []byte // Body as one chunk of HTTP/1.1; the same array
+	Trace    *Trace // set when the publish was traced and the event is live
+	Heard    int64  // when the hub heard of the event, in nanoseconds since 1970; 0 when it was read from the log
+}
+
+// Trace is shared by all frames of one event.
+type Trace struct {
+	Parent string      // the event's fanfare.Event.Trace
+	First  atomic.Bool // set by the stream that delivers the event first
 }
 
 // Options set up a Hub.
@@ -110,12 +119,16 @@ func (h *Hub) Committed(events []fanfare.Event, durable fanfare.Position) {
 
 	h.group++
 	var frame Frame
+	heard := time.Now().UnixNano()
 	encoded := -1
 	for _, hit := range h.hits {
 		if hit.event != encoded {
 			frame = h.encode(events[hit.event])
-			frame.Position = events[hit.event].Position
+			frame.Position, frame.Heard = events[hit.event].Position, heard
 			encoded = hit.event
+			if trace := events[hit.event].Trace; trace != "" {
+				frame.Trace = &Trace{Parent: trace}
+			}
 		}
 		hit.f.append(frame)
 		h.account(hit.f, len(frame.Chunk)+tailOverhead)
@@ -201,16 +214,21 @@ type Stats struct {
 	TailMisses  uint64 // turns that read the log
 	Delivered   uint64 // frames handed to streams
 	Replayed    uint64 // of these, the ones read from the log
+	SlowestLag  uint64 // positions that the subscriber furthest behind has not been given yet
 }
 
 // Stats returns the figures. It does not block for long.
 func (h *Hub) Stats() Stats {
 	h.mu.RLock()
 	subs, filters := len(h.subs), len(h.exact)+h.patterns.size
+	var slowest uint64
+	for _, s := range h.subs {
+		slowest = max(slowest, s.Lag())
+	}
 	h.mu.RUnlock()
 	return Stats{
 		Subscribers: subs, Filters: filters, TailBytes: h.stats.tailBytes.Load(),
 		TailHits: h.stats.tailHits.Load(), TailMisses: h.stats.tailMisses.Load(),
-		Delivered: h.stats.delivered.Load(), Replayed: h.stats.replayed.Load(),
+		Delivered: h.stats.delivered.Load(), Replayed: h.stats.replayed.Load(), SlowestLag: slowest,
 	}
 }

@@ -82,8 +82,8 @@ func known(patterns []fanfare.Pattern, p fanfare.Pattern) bool {
 // has failed.
 func (s *Subscriber) open(ctx context.Context, start Start) (Opening, error) {
 	if start.From == FromNewest {
-		s.cursor = s.hub.log.Status().Durable
-		return Opening{Position: s.cursor}, nil
+		s.cursor.set(s.hub.log.Status().Durable)
+		return Opening{Position: s.cursor.get()}, nil
 	}
 	place := fanfare.Place{Patterns: s.patterns}
 	switch start.From {
@@ -99,10 +99,10 @@ func (s *Subscriber) open(ctx context.Context, start Start) (Opening, error) {
 		return Opening{}, err
 	}
 	s.told = loc.Trimmed
-	s.cursor = loc.First - 1
+	s.cursor.set(loc.First - 1)
 	switch start.From {
 	case FromAll, FromLast, FromSince:
-		return Opening{Position: s.cursor}, nil
+		return Opening{Position: s.cursor.get()}, nil
 	case FromUnknown:
 		loc.Reason = fanfare.GapUnknown
 	default:
@@ -110,7 +110,7 @@ func (s *Subscriber) open(ctx context.Context, start Start) (Opening, error) {
 	}
 	opening := Opening{Position: place.After}
 	if loc.Reason == "" {
-		s.cursor = place.After // not First-1: a position is complete up to where the client says
+		s.cursor.set(place.After) // not First-1: a position is complete up to where the client says
 		return opening, nil
 	}
 	if start.GapReplay > 0 {
@@ -123,7 +123,8 @@ func (s *Subscriber) open(ctx context.Context, start Start) (Opening, error) {
 			return Opening{}, err
 		}
 		loc.First = young.First
-		s.cursor, s.since, s.sinceThrough = loc.First-1, place.Since, loc.Durable
+		s.since, s.sinceThrough = place.Since, loc.Durable
+		s.cursor.set(loc.First - 1)
 	}
 	opening.Gap = &Gap{Requested: start.Requested, Oldest: loc.First, Reason: loc.Reason}
 	return opening, nil

@@ -34,12 +34,18 @@ type Subscriber struct {
 	index int   // in Hub.subs; guarded by Hub.mu
 
 	// Owned by the stream.
-	cursor fanfare.Position
-	told   fanfare.Position // the trim mark up to which the stream knows that events are gone
+	told fanfare.Position // the trim mark up to which the stream knows that events are gone
 
+	cursor cursor // moved by the stream
 	awake  atomic.Bool
 	ending atomic.Bool
 }
+
+// cursor is a position that others may look at.
+type cursor struct{ v atomic.Uint64 }
+
+func (c *cursor) get() fanfare.Position  { return fanfare.Position(c.v.Load()) }
+func (c *cursor) set(p fanfare.Position) { c.v.Store(uint64(p)) }
 
 type ref struct {
 	f     *filter
@@ -61,7 +67,17 @@ func (s *Subscriber) wake() {
 }
 
 // Position is up to where the stream is complete: it has been given everything up to here.
-func (s *Subscriber) Position() fanfare.Position { return s.cursor }
+func (s *Subscriber) Position() fanfare.Position { return s.cursor.get() }
+
+// Lag is how many positions lie between the subscriber's and the newest, when there is something for it that it has not
+// been given yet; 0 otherwise. It may be called from any goroutine.
+func (s *Subscriber) Lag() uint64 {
+	durable, at := s.hub.Durable(), s.cursor.get()
+	if !s.awake.Load() || at >= durable {
+		return 0
+	}
+	return uint64(durable - at)
+}
 
 // Ending tells whether the hub wants the stream to end, which it does between two events. It may be called from any
 // goroutine.
@@ -77,7 +93,7 @@ func (s *Subscriber) Next(ctx context.Context, t *Turn) error {
 	// Who joined in the middle of a commit is not woken for it, and the tails may not hold it yet; the log does.
 	joining := s.joined > durable
 	durable = max(durable, s.joined)
-	if s.cursor >= durable {
+	if s.cursor.get() >= durable {
 		return nil
 	}
 	if !joining && s.fromTails(t, durable) {
@@ -93,7 +109,7 @@ func (s *Subscriber) Next(ctx context.Context, t *Turn) error {
 func (s *Subscriber) fromTails(t *Turn, durable fanfare.Position) bool {
 	through := durable
 	for i := range s.refs {
-		frames, whole, covered := s.refs[i].f.tail(t.Frames, s.cursor, through, turnFrames, turnBytes)
+		frames, whole, covered := s.refs[i].f.tail(t.Frames, s.cursor.get(), through, turnFrames, turnBytes)
 		if !covered {
 			t.Frames = t.Frames[:0]
 			return false
@@ -107,7 +123,7 @@ func (s *Subscriber) fromTails(t *Turn, durable fanfare.Position) bool {
 	if len(s.refs) > 1 {
 		t.Frames = mergeFrames(t.Frames, through)
 	}
-	s.cursor = through
+	s.cursor.set(through)
 	t.More = through < durable
 	return true
 }
@@ -134,22 +150,22 @@ func mergeFrames(frames []Frame, through fanfare.Position) []Frame {
 
 func (s *Subscriber) fromLog(ctx context.Context, t *Turn, durable fanfare.Position) error {
 	s.hub.stats.tailMisses.Add(1)
-	q := fanfare.Query{Patterns: s.patterns, After: s.cursor, Through: durable, Limit: turnFrames, Bytes: turnBytes}
-	if s.cursor < s.sinceThrough {
+	q := fanfare.Query{Patterns: s.patterns, After: s.cursor.get(), Through: durable, Limit: turnFrames, Bytes: turnBytes}
+	if s.cursor.get() < s.sinceThrough {
 		q.Since, q.Through = s.since, min(durable, s.sinceThrough)
 	}
 	page, err := s.hub.log.Read(ctx, q)
 	if err != nil {
 		return err
 	}
-	if page.Trimmed > s.cursor && page.Trimmed > s.told {
+	if page.Trimmed > s.cursor.get() && page.Trimmed > s.told {
 		// Retention has overtaken a subscriber that lags: it is told, as at a resume (P4).
 		s.told = page.Trimmed
 		oldest := page.Through + 1
 		if len(page.Events) > 0 {
 			oldest = page.Events[0].Position
 		}
-		t.Gap = &Gap{Requested: s.cursor.String(), Oldest: oldest, Reason: fanfare.GapTrimmed}
+		t.Gap = &Gap{Requested: s.cursor.get().String(), Oldest: oldest, Reason: fanfare.GapTrimmed}
 	}
 	for _, e := range page.Events {
 		frame := s.hub.encode(e)
@@ -157,8 +173,8 @@ func (s *Subscriber) fromLog(ctx context.Context, t *Turn, durable fanfare.Posit
 		t.Frames = append(t.Frames, frame)
 	}
 	s.hub.stats.replayed.Add(uint64(len(page.Events)))
-	s.cursor = page.Through
-	t.More = s.cursor < durable
+	s.cursor.set(page.Through)
+	t.More = s.cursor.get() < durable
 	return nil
 }
 

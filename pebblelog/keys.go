@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/fanfare-hub/fanfare"
@@ -94,6 +95,9 @@ func (f *fields) bytes(n uint64) []byte {
 	return b
 }
 
+// traceMark stands between an event's type and its trace; no type has it.
+const traceMark = "\x00"
+
 func appendEvent(dst []byte, num, seq uint64, ms int64, e *fanfare.Event) []byte {
 	dst = binary.AppendUvarint(dst, num)
 	dst = binary.AppendUvarint(dst, seq)
@@ -101,6 +105,9 @@ func appendEvent(dst []byte, num, seq uint64, ms int64, e *fanfare.Event) []byte
 	name := ""
 	if !e.Type.IsDefault() {
 		name = e.Type.String()
+	}
+	if e.Trace != "" {
+		name += traceMark + e.Trace
 	}
 	dst = binary.AppendUvarint(dst, uint64(len(name)))
 	dst = append(dst, name...)
@@ -122,11 +129,12 @@ func readEvent(pos fanfare.Position, channel fanfare.Channel, value []byte) (fan
 	if f.err != nil {
 		return fanfare.Event{}, fmt.Errorf("event %v: %w", pos, f.err)
 	}
-	kind, err := fanfare.ParseEventType(string(name))
+	text, trace, _ := strings.Cut(string(name), traceMark)
+	kind, err := fanfare.ParseEventType(text)
 	if err != nil {
 		return fanfare.Event{}, fmt.Errorf("event %v: %w", pos, errCorrupt)
 	}
-	return fanfare.Event{Position: pos, Channel: channel, Type: kind, Data: string(f.b), Time: time.UnixMilli(int64(ms)).UTC()}, nil
+	return fanfare.Event{Position: pos, Channel: channel, Type: kind, Data: string(f.b), Time: time.UnixMilli(int64(ms)).UTC(), Trace: trace}, nil
 }
 
 func channelOfIndex(key []byte) uint64 { return binary.BigEndian.Uint64(key[1:9]) }

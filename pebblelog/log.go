@@ -1,6 +1,7 @@
 package pebblelog
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/fanfare-hub/fanfare"
@@ -314,6 +316,29 @@ func (l *Log) Kept(name string) (k fanfare.Kept, ok bool, err error) {
 		return err
 	})
 	return k, ok && err == nil, err
+}
+
+// EachKept implements fanfare.Keeper.
+func (l *Log) EachKept(ctx context.Context, prefix string, f func(fanfare.Kept) bool) error {
+	return l.read(ctx, func(s *session) error {
+		lower := textKey(keyKept, prefix)
+		it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: []byte{keyKept + 1}})
+		if err != nil {
+			return err
+		}
+		defer it.Close()
+		now := l.clock.now()
+		for ok := it.First(); ok && bytes.HasPrefix(it.Key(), lower); ok = it.Next() {
+			k, err := readKept(string(it.Key()[1:]), it.Value())
+			if err != nil {
+				return err
+			}
+			if k.Expires.After(now) && !f(k) {
+				break
+			}
+		}
+		return errors.Join(it.Error(), ctx.Err())
+	})
 }
 
 // read runs f on the current session, keeping it open meanwhile.

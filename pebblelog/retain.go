@@ -339,7 +339,9 @@ func (w *sweeper) deleteTrimmed(st *channelState) error {
 	return nil
 }
 
-// deleteSome deletes the next batch of a channel's events, and returns up to where.
+// deleteSome deletes the next batch of a channel's events, and returns up to where. Events and index entries are written
+// once and never again, so a deletion may vanish together with what it deletes when the two meet (SingleDelete): an ordinary
+// one would be carried to the lowest level.
 func (w *sweeper) deleteSome(num uint64, after fanfare.Position, mark entry) (fanfare.Position, error) {
 	lower, upper := indexBounds(num, after, mark.pos)
 	it, err := w.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
@@ -360,11 +362,11 @@ func (w *sweeper) deleteSome(num uint64, after fanfare.Position, mark entry) (fa
 		}
 		pos := fanfare.Position(lastNumber(it.Key()))
 		if pos > floor { // what lies below has been deleted at one go
-			if err := b.Delete(keyOf(keyEvent, uint64(pos)), nil); err != nil {
+			if err := b.SingleDelete(keyOf(keyEvent, uint64(pos)), nil); err != nil {
 				return 0, err
 			}
 		}
-		if err := b.Delete(append([]byte(nil), it.Key()...), nil); err != nil {
+		if err := b.SingleDelete(append([]byte(nil), it.Key()...), nil); err != nil {
 			return 0, err
 		}
 		through = pos

@@ -18,6 +18,7 @@ type guard struct {
 	hosts   []string // lower case, without port
 	origins []string
 	any     bool // "*" is among the origins
+	anyHost bool // requests say who they are, so the host need not be known
 	cross   *http.CrossOriginProtection
 	logger  *slog.Logger
 }
@@ -66,7 +67,7 @@ func (g *guard) local(hostport string) bool {
 
 // check refuses what must not come in, and sets the CORS headers for an origin that may use the hub.
 func (g *guard) check(w http.ResponseWriter, r *http.Request) error {
-	if !g.local(r.Host) && (r.Host != "" || r.ProtoAtLeast(1, 1)) {
+	if !g.anyHost && !g.local(r.Host) && (r.Host != "" || r.ProtoAtLeast(1, 1)) {
 		g.logger.Warn("refused a request for an unknown host: list it with --allowed-host", slog.String("host", r.Host))
 		return fanfare.Errorf(fanfare.CodeForbidden, "the host %q is not served here: list it with --allowed-host", r.Host)
 	}

@@ -60,6 +60,14 @@ func (s *Server) find(path string) (endpoint, bool) {
 		return endpoint{get: s.stores.Stream}, true
 	case "/v1/stores/events":
 		return endpoint{post: s.stores.SendToAll}, true
+	case "/v1/stats":
+		return endpoint{get: s.figures.ServeHTTP}, true
+	case "/v1/admin/retention":
+		return endpoint{get: s.admin.Retention}, true
+	case "/v1/admin/backup":
+		return endpoint{post: s.admin.Backup}, true
+	case "/v1/admin/log-level":
+		return endpoint{get: s.admin.LogLevel, post: s.admin.SetLogLevel}, true
 	case "/livez":
 		return endpoint{get: s.livez}, true
 	case "/readyz":
@@ -91,13 +99,17 @@ func (s *Server) livez(w http.ResponseWriter, r *http.Request) {
 	publish.WriteJSON(w, r, http.StatusOK, []byte(`{"status":"ok"}`))
 }
 
+// ready is nil, or why the hub should not be sent work.
+func (s *Server) ready() error {
+	if s.draining.Load() {
+		return fanfare.Unavailable("the hub is shutting down", nil)
+	}
+	return s.o.Log.Status().Err
+}
+
 // readyz says whether the hub should be sent work, and why not.
 func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
-	err := s.o.Log.Status().Err
-	if s.draining.Load() {
-		err = fanfare.Unavailable("the hub is shutting down", nil)
-	}
-	if err != nil {
+	if err := s.ready(); err != nil {
 		s.problems.Write(w, r, err)
 		return
 	}

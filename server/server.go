@@ -12,10 +12,12 @@ import (
 
 	"github.com/fanfare-hub/fanfare"
 	"github.com/fanfare-hub/fanfare/hub"
+	"github.com/fanfare-hub/fanfare/internal/adminapi"
 	"github.com/fanfare-hub/fanfare/internal/httpapi"
 	"github.com/fanfare-hub/fanfare/internal/problem"
 	"github.com/fanfare-hub/fanfare/internal/promstats"
 	"github.com/fanfare-hub/fanfare/internal/publish"
+	"github.com/fanfare-hub/fanfare/internal/stats"
 	"github.com/fanfare-hub/fanfare/internal/storeapi"
 	"github.com/fanfare-hub/fanfare/internal/stream"
 	"github.com/fanfare-hub/fanfare/sse"
@@ -26,6 +28,9 @@ type Log interface {
 	fanfare.Log
 	fanfare.Keeper
 }
+
+// Tracer is told of the life of each publish. Its methods may be called from any goroutine, and must not block.
+type Tracer = publish.Tracer
 
 // Options set up a Server. The zero value of each field but Log is good.
 type Options struct {
@@ -50,6 +55,17 @@ type Options struct {
 	AllowedHosts    []string // hosts that a request may name besides loopback
 	CORSOrigins     []string // origins whose pages may use the hub, such as https://app.example.com; "*" is any, without credentials
 	BareContentType bool     // streams without `; charset=utf-8`
+
+	// Authorize, when set, is asked who sends a request before anything else is done with it; it counts as authentication
+	// configured. An error is answered as it says when it is a *fanfare.Error, and with 401 otherwise. The principal is what
+	// idempotency keys belong to.
+	Authorize func(*http.Request) (principal string, err error)
+
+	AccessLog int            // log one of so many requests, without their queries; 0: none
+	Tracer    Tracer         // told of publishes; nil: nobody
+	LogLevel  *slog.LevelVar // of Logger, where it can be changed while running; nil: it cannot
+	Version   string         // of the program, for /v1/stats and /metrics
+	NoPage    bool           // leave out the page at / and /examples/
 }
 
 func (o Options) withDefaults() Options {
@@ -84,9 +100,14 @@ type Server struct {
 	native   *httpapi.API
 	stores   *storeapi.API
 	metrics  http.Handler
+	stats    *stats.Stats
+	figures  *stats.Handler
+	admin    *adminapi.API
 	guard    *guard
 
 	draining  atomic.Bool
+	accessLog atomic.Int64
+	requests  atomic.Int64  // counted while accessLog is set
 	stopping  chan struct{} // closed when request bodies must come to their end
 	stopOnce  sync.Once
 	closeOnce sync.Once
@@ -103,12 +124,14 @@ func New(o Options) (*Server, error) {
 	if s.guard, err = newGuard(o.AllowedHosts, o.CORSOrigins, o.Logger); err != nil {
 		return nil, err
 	}
+	s.guard.anyHost = o.Authorize != nil // a page that rebinds a name brings no credentials
 	s.hub = hub.New(hub.Options{Log: o.Log, Encode: Encode, MaxSubscribers: o.MaxStreams, TailBytes: o.TailBytes})
 	s.streams = stream.New(stream.Options{
 		Hub: s.hub, Problems: s.problems, Logger: o.Logger, Heartbeat: o.Heartbeat,
 		MaxPerAddress: o.MaxStreamsPerAddress, BareType: o.BareContentType, StallLimit: o.StallLimit, Stopping: s.stopping,
+		Step: step(o.Tracer), Adapters: []string{"native", "store"},
 	})
-	publisher := &publish.Publisher{Log: o.Log, MaxEventBytes: o.MaxEventBytes, MaxRequestBytes: o.MaxRequestBytes, Logger: o.Logger}
+	publisher := &publish.Publisher{Log: o.Log, MaxEventBytes: o.MaxEventBytes, MaxRequestBytes: o.MaxRequestBytes, Logger: o.Logger, Tracer: o.Tracer}
 	s.native = httpapi.New(httpapi.Options{
 		Log: o.Log, Publisher: publisher, Streams: s.streams, Problems: s.problems, Logger: o.Logger,
 		Lifetime: o.NativeLifetime, IngestIdle: o.IngestIdle, Stopping: s.stopping,
@@ -118,9 +141,23 @@ func New(o Options) (*Server, error) {
 		Lifetime: o.StoreLifetime, ResumeFor: o.StoreResumeFor, GapReplay: o.StoreGapReplay,
 	})
 	s.metrics = promstats.Handler(promstats.Sources{
-		Hub: s.hub.Stats, Streams: s.streams.Stats, Refused: s.problems.Counts, AsyncFailed: s.stores.AsyncFailed, Log: o.Log,
+		Hub: s.hub.Stats, Streams: s.streams.Stats, Publish: publisher.Latency.Counts, Refused: s.problems.Counts,
+		AsyncFailed: s.stores.AsyncFailed, Ready: func() bool { return s.ready() == nil }, Log: o.Log, Version: o.Version,
 	})
+	s.stats = stats.New(stats.Options{
+		Log: o.Log, Keeper: o.Log, Hub: s.hub, Streams: s.streams, Publish: &publisher.Latency, Ready: s.ready, Version: o.Version,
+	})
+	s.accessLog.Store(int64(o.AccessLog))
+	s.figures = &stats.Handler{Stats: s.stats, Problems: s.problems, Stopping: s.stopping}
+	s.admin = &adminapi.API{Log: o.Log, Problems: s.problems, Logger: o.Logger, Level: o.LogLevel}
 	return s, nil
+}
+
+func step(t Tracer) func(traceparent, name string, began, ended time.Time) {
+	if t == nil {
+		return nil
+	}
+	return t.Step
 }
 
 // Encode makes the frame of an event: the SSE block, and the same as an HTTP/1.1 chunk, in one array.
@@ -158,6 +195,7 @@ func (s *Server) Drain(ctx context.Context, window time.Duration) error {
 func (s *Server) Close() error {
 	s.closeOnce.Do(func() {
 		s.stopOnce.Do(func() { close(s.stopping) })
+		s.stats.Close()
 		s.stores.Close()
 		s.hub.Close()
 	})
@@ -175,9 +213,25 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			panic(http.ErrAbortHandler)
 		}
 	}()
+	if n := s.accessLog.Load(); n > 0 && s.requests.Add(1)%n == 0 {
+		record := newAccessRecord(w)
+		w = record
+		defer record.log(s.o.Logger, r, time.Now())
+	}
 	if err := s.guard.check(w, r); err != nil {
 		s.problems.Write(w, r, err)
 		return
+	}
+	if s.o.Authorize != nil && r.Method != http.MethodOptions && r.URL.Path != "/livez" && r.URL.Path != "/readyz" {
+		principal, err := s.o.Authorize(r)
+		if err != nil {
+			if _, ok := errors.AsType[*fanfare.Error](err); !ok {
+				err = &fanfare.Error{Code: fanfare.CodeUnauthenticated, Detail: "the request is not authenticated", Err: err}
+			}
+			s.problems.Write(w, r, err)
+			return
+		}
+		r = publish.WithPrincipal(r, principal)
 	}
 	s.route(w, r)
 }

@@ -102,7 +102,7 @@ func TestPublishSubscribeHistorySend(t *testing.T) {
 	t.Setenv("FANFARE_URL", url)
 	sub := begin(t, nil, "subscribe", "greetings", "logs/*")
 	all := begin(t, nil, "subscribe", "stores/**", "--json")
-	within(t, url, "fanfare_streams_open 2")
+	within(t, url, `fanfare_streams_open{adapter="native"} 2`)
 	id, errOut, code := result(t, "", "publish", "greetings", "hello")
 	if code != 0 || errOut != "" || len(id) != 14 {
 		t.Fatalf("publish: %q %q %d", id, errOut, code)
@@ -198,7 +198,7 @@ func TestSubscribeReconnects(t *testing.T) {
 	hub := begin(t, nil, "serve", "--addr", "127.0.0.1:0", "--data", data, "--drain-window", "10ms")
 	url := hub.out.until(t, `(http://127\.0\.0\.1:\d+)`)
 	sub := begin(t, nil, "subscribe", "a", "--url", url)
-	within(t, url, "fanfare_streams_open 1")
+	within(t, url, `fanfare_streams_open{adapter="native"} 1`)
 	result(t, "", "publish", "a", "1", "--url", url)
 	sub.out.until(t, "1\n")
 	if err := hub.end(t); err != nil {

@@ -68,7 +68,33 @@ type cli struct {
 	Subscribe subscribeCmd `cmd:"" help:"Print events as they come; reconnects by itself."`
 	Send      sendCmd      `cmd:"" help:"Send a command to a store PC."`
 	History   historyCmd   `cmd:"" help:"Print what the log retains of a channel."`
+	Retention retentionCmd `cmd:"" help:"Show what each retention rule holds and would remove."`
+	Backup    backupCmd    `cmd:"" help:"Have a running hub copy its log into a new folder."`
+	Restore   restoreCmd   `cmd:"" help:"Make a data directory from a backup."`
+	Verify    verifyCmd    `cmd:"" help:"Read all of a log and check it."`
+	Export    exportCmd    `cmd:"" help:"Write a log as lines of JSON."`
+	Import    importCmd    `cmd:"" help:"Make a log from what export wrote."`
+	Config    configCmd    `cmd:"" help:"Print the settings of serve, and where each comes from."`
+	Doctor    doctorCmd    `cmd:"" help:"Check a deployment from outside, and say how to mend it."`
 	Version   versionCmd   `cmd:"" help:"Print the version."`
+}
+
+// invocation is how the program was called.
+type invocation struct {
+	args     []string
+	out, err io.Writer
+}
+
+func newParser(c *cli, call *invocation) (*kong.Kong, error) {
+	return kong.New(c,
+		kong.Name("fanfare"),
+		kong.Description("A durable push hub: publish an event once over HTTP, and everybody who should hear it does, in order, over Server-Sent Events."),
+		kong.DefaultEnvars("FANFARE"),
+		kong.Configuration(loadYAML, configPaths(call.args)...),
+		kong.Writers(call.out, call.err),
+		kong.Exit(func(code int) { panic(exitPanic(code)) }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+	)
 }
 
 // exitPanic carries kong's wish to exit (for --help) out of its parser.
@@ -77,15 +103,7 @@ type exitPanic int
 // run is the program without its process: it can be called by a test.
 func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) (err error) {
 	var c cli
-	options := []kong.Option{
-		kong.Name("fanfare"),
-		kong.Description("A durable push hub: publish an event once over HTTP, and everybody who should hear it does, in order, over Server-Sent Events."),
-		kong.DefaultEnvars("FANFARE"),
-		kong.Configuration(loadYAML, configPaths(args)...),
-		kong.Writers(out, errOut),
-		kong.Exit(func(code int) { panic(exitPanic(code)) }),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
-	}
+	call := &invocation{args, out, errOut}
 	defer func() {
 		if p := recover(); p != nil {
 			if _, ok := p.(exitPanic); !ok {
@@ -94,7 +112,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 			err = nil // help was asked for, and printed
 		}
 	}()
-	parser, err := kong.New(&c, options...)
+	parser, err := newParser(&c, call)
 	if err != nil {
 		return &exitError{exitUsage, err}
 	}
@@ -103,7 +121,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 		return &exitError{exitUsage, fmt.Errorf("%w (try --help)", err)}
 	}
 	parsed.BindTo(ctx, (*context.Context)(nil))
-	return parsed.Run(&stdio{in, out, errOut})
+	return parsed.Run(&stdio{in, out, errOut}, call)
 }
 
 // configPaths is the file that FANFARE_CONFIG names, unless the flag names one.

@@ -39,6 +39,8 @@ func (s *span) UnmarshalText(text []byte) error {
 	return nil
 }
 
+func (s span) String() string { return time.Duration(s).String() }
+
 // limit is a number, or `off`, which is 0.
 type limit int
 

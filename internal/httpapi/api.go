@@ -54,6 +54,7 @@ func (a *API) streamRequest(r *http.Request) (req stream.Request, err error) {
 	if err != nil {
 		return req, err
 	}
+	req.Adapter = "native"
 	channels := q["channel"]
 	if len(channels) == 0 {
 		return req, fanfare.Invalid("channel is missing: name at least one, as in ?channel=greetings")

@@ -136,5 +136,8 @@ func appendEvent(b []byte, e *fanfare.Event) []byte {
 	b = append(append(b, jsonText(e.Type.String())...), `,"data":`...)
 	b = append(append(b, jsonText(e.Data)...), `,"time":"`...)
 	b = e.Time.UTC().AppendFormat(b, time.RFC3339Nano)
+	if e.Trace != "" {
+		b = append(append(b, `","traceparent":"`...), e.Trace...)
+	}
 	return append(b, `"}`...)
 }

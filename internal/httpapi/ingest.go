@@ -51,7 +51,7 @@ func (a *API) ingest(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusOK)
 	_ = rc.Flush()
 
-	in := &ingest{api: a, w: w, rc: rc, room: heldAnswers, ready: make(chan struct{}, 1), closed: make(chan struct{})}
+	in := &ingest{api: a, principal: publish.Principal(r), traceparent: r.Header.Get("Traceparent"), w: w, rc: rc, room: heldAnswers, ready: make(chan struct{}, 1), closed: make(chan struct{})}
 	in.freed.L = &in.mu
 	var answers sync.WaitGroup
 	answers.Go(in.writeAnswers)
@@ -73,9 +73,11 @@ func (a *API) ingest(w http.ResponseWriter, r *http.Request) {
 
 // ingest is one NDJSON request.
 type ingest struct {
-	api *API
-	w   http.ResponseWriter // written by writeAnswers alone
-	rc  *http.ResponseController
+	api         *API
+	principal   string
+	traceparent string
+	w           http.ResponseWriter // written by writeAnswers alone
+	rc          *http.ResponseController
 
 	ready  chan struct{} // one token: the first answer may be known
 	closed chan struct{} // no more lines will come
@@ -192,7 +194,7 @@ func (in *ingest) take(n int, line []byte) bool {
 	if err != nil {
 		return in.add(n, nil, 0, err)
 	}
-	b, err := in.api.batch([]publish.Object{o}, "", false)
+	b, err := in.api.batch(in.principal, []publish.Object{o}, "", false)
 	return in.add(n, b, len(line), err)
 }
 
@@ -225,7 +227,7 @@ func (in *ingest) add(n int, b *fanfare.Batch, size int, err error) bool {
 		in.signal()
 		return true
 	}
-	in.api.o.Publisher.Log.Append(b, func(receipt fanfare.Receipt, err error) {
+	in.api.o.Publisher.Append(b, in.traceparent, func(receipt fanfare.Receipt, err error) {
 		var line []byte
 		if err != nil {
 			line = in.problem(n, err)

@@ -16,9 +16,6 @@ import (
 // MaxArray is how many events one JSON array may have.
 const MaxArray = 1000
 
-// anonymous is the principal of idempotency keys while nobody has to say who they are.
-const anonymous = ""
-
 // Publish is POST /v1/events: one event, an array, or NDJSON.
 func (a *API) Publish(w http.ResponseWriter, r *http.Request) {
 	if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind == "application/x-ndjson" {
@@ -38,7 +35,7 @@ func (a *API) Publish(w http.ResponseWriter, r *http.Request) {
 	objects, array, err := publish.ParseObjects(body, MaxArray)
 	if err == nil {
 		var b *fanfare.Batch
-		if b, err = a.batch(objects, header, array); err == nil {
+		if b, err = a.batch(publish.Principal(r), objects, header, array); err == nil {
 			a.answer(w, r, b, array)
 			return
 		}
@@ -47,7 +44,7 @@ func (a *API) Publish(w http.ResponseWriter, r *http.Request) {
 }
 
 // batch makes a batch of a body's objects. On an array the header keys the batch as a whole.
-func (a *API) batch(objects []publish.Object, header string, array bool) (*fanfare.Batch, error) {
+func (a *API) batch(principal string, objects []publish.Object, header string, array bool) (*fanfare.Batch, error) {
 	b := &fanfare.Batch{Events: make([]fanfare.Event, 0, len(objects))}
 	var parts []string
 	for i, o := range objects {
@@ -70,11 +67,11 @@ func (a *API) batch(objects []publish.Object, header string, array bool) (*fanfa
 			if member == "" {
 				member = header
 			}
-			b.Keys[i] = publish.Key(anonymous, e.Channel, member, fields...)
+			b.Keys[i] = publish.Key(principal, e.Channel, member, fields...)
 		}
 	}
 	if array && header != "" {
-		b.Key = fanfare.Key{Scope: anonymous + "\x00\x00array", Text: header, Fingerprint: publish.Fingerprint(parts...)}
+		b.Key = fanfare.Key{Scope: principal + "\x00\x00array", Text: header, Fingerprint: publish.Fingerprint(parts...)}
 	}
 	return b, nil
 }
@@ -118,7 +115,7 @@ func (a *API) event(o publish.Object) (e fanfare.Event, key string, err error) {
 }
 
 func (a *API) answer(w http.ResponseWriter, r *http.Request, b *fanfare.Batch, array bool) {
-	receipt, err := a.o.Publisher.Publish(b)
+	receipt, err := a.o.Publisher.Publish(b, r.Header.Get("Traceparent"))
 	if err != nil {
 		a.o.Problems.Write(w, r, err)
 		return
@@ -187,7 +184,7 @@ func (a *API) rawBatch(w http.ResponseWriter, r *http.Request, escaped string) (
 	}
 	b := &fanfare.Batch{Events: []fanfare.Event{e}}
 	if key != "" {
-		b.Keys = []fanfare.Key{publish.Key(anonymous, c, key, c.String(), kind.String(), e.Data)}
+		b.Keys = []fanfare.Key{publish.Key(publish.Principal(r), c, key, c.String(), kind.String(), e.Data)}
 	}
 	return b, nil
 }

@@ -3,7 +3,9 @@
 package promstats
 
 import (
+	"context"
 	"net/http"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -18,9 +20,12 @@ import (
 type Sources struct {
 	Hub         func() hub.Stats
 	Streams     func() stream.Stats
+	Publish     func() fanfare.HistogramCounts
 	Refused     func() map[fanfare.Code]uint64
 	AsyncFailed func() uint64
+	Ready       func() bool
 	Log         fanfare.Log
+	Version     string
 }
 
 // Handler returns the handler of /metrics, with a registry of its own.
@@ -30,61 +35,194 @@ func Handler(s Sources) http.Handler {
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
 }
 
-type collector struct{ s Sources }
+// Metric is one line of the manual's table.
+type Metric struct{ Name, Kind, Labels, Help string }
 
-func desc(name, help string, labels ...string) *prometheus.Desc {
-	return prometheus.NewDesc("fanfare_"+name, help, labels, nil)
+// figures are what one scrape has gathered.
+type figures struct {
+	hub     hub.Stats
+	streams stream.Stats
+	log     fanfare.LogStats
+	hasLog  bool // the engine gives figures
+	status  fanfare.Status
+	oldest  float64 // seconds
+	refused map[fanfare.Code]uint64
+	s       Sources
 }
 
-var (
-	streamsOpen    = desc("streams_open", "Streams open now.")
-	streamsOpened  = desc("streams_opened_total", "Streams opened.")
-	streamsRefused = desc("streams_refused_total", "Streams refused: no room, shutting down, or no log.")
-	streamsEnded   = desc("streams_ended_total", "Streams ended, by reason.", "reason")
-	filters        = desc("filters", "Channels and patterns that somebody listens to.")
-	tailBytes      = desc("tail_bytes", "Memory that holds the newest events.")
-	turns          = desc("turns_total", "Turns of streams, by where their events came from.", "source")
-	delivered      = desc("events_delivered_total", "Events handed to streams.")
-	replayed       = desc("events_replayed_total", "Of the events delivered, those read from the log.")
-	refused        = desc("requests_refused_total", "Requests refused, by code.", "code")
-	asyncFailed    = desc("async_publishes_failed_total", "Commands that were answered 202 and could not be stored.")
-	logUp          = desc("log_up", "1 when the log can store, 0 when it cannot.")
-	position       = desc("log_position", "The newest position, as a number.")
-)
+type sample struct {
+	value  float64
+	labels []string
+	counts *fanfare.HistogramCounts
+}
+
+// metric is a Metric and where its values come from.
+type metric struct {
+	Metric
+	kind   prometheus.ValueType
+	desc   *prometheus.Desc
+	ofLog  bool // only where the engine gives figures
+	values func(f *figures) []sample
+}
+
+func one(v float64) []sample { return []sample{{value: v}} }
+
+func define(name, kind, label, help string, values func(*figures) []sample) metric {
+	m := metric{Metric: Metric{"fanfare_" + name, kind, label, help}, values: values}
+	m.kind = prometheus.GaugeValue
+	if kind == "counter" {
+		m.kind = prometheus.CounterValue
+	}
+	var labels []string
+	if label != "" {
+		labels = []string{label}
+	}
+	m.desc = prometheus.NewDesc(m.Name, help, labels, nil)
+	return m
+}
+
+func gauge(name, help string, value func(*figures) float64) metric {
+	return define(name, "gauge", "", help, func(f *figures) []sample { return one(value(f)) })
+}
+
+func counter(name, help string, value func(*figures) uint64) metric {
+	return define(name, "counter", "", help, func(f *figures) []sample { return one(float64(value(f))) })
+}
+
+func histogram(name, help string, value func(*figures) fanfare.HistogramCounts) metric {
+	return define(name, "histogram", "", help, func(f *figures) []sample {
+		counts := value(f)
+		return []sample{{counts: &counts}}
+	})
+}
+
+// labelled makes the samples of a map, one a key.
+func labelled[K ~string, V int | uint64](of map[K]V) (samples []sample) {
+	for key, v := range of {
+		samples = append(samples, sample{value: float64(v), labels: []string{string(key)}})
+	}
+	return samples
+}
+
+func logMetrics(list ...metric) []metric {
+	for i := range list {
+		list[i].ofLog = true
+	}
+	return list
+}
+
+func metrics() []metric {
+	list := []metric{
+		define("build_info", "gauge", "version", "1, with the version that runs.", func(f *figures) []sample {
+			return []sample{{value: 1, labels: []string{f.s.Version}}}
+		}),
+		gauge("ready", "1 when the hub takes publishes and streams, 0 while it shuts down or its log has failed.", func(f *figures) float64 {
+			if f.s.Ready() {
+				return 1
+			}
+			return 0
+		}),
+		define("streams_open", "gauge", "adapter", "Streams open now.", func(f *figures) []sample { return labelled(f.streams.Open) }),
+		define("streams_opened_total", "counter", "adapter", "Streams opened.", func(f *figures) []sample { return labelled(f.streams.Opened) }),
+		define("streams_ended_total", "counter", "reason", "Streams ended, by reason.", func(f *figures) []sample { return labelled(f.streams.Ended) }),
+		counter("streams_refused_total", "Streams refused: no room, shutting down, or no log.", func(f *figures) uint64 { return f.streams.Refused }),
+		gauge("slowest_stream_lag_positions", "Positions between the newest and the stream that is furthest behind and has something to get.",
+			func(f *figures) float64 { return float64(f.hub.SlowestLag) }),
+		counter("events_delivered_total", "Events handed to streams.", func(f *figures) uint64 { return f.hub.Delivered }),
+		counter("delivered_bytes_total", "Bytes of these, as they are on the wire.", func(f *figures) uint64 { return f.streams.DeliveredBytes }),
+		counter("events_replayed_total", "Of the events delivered, those read from the log.", func(f *figures) uint64 { return f.hub.Replayed }),
+		histogram("publish_seconds", "From a publish's way to the log until its answer.", func(f *figures) fanfare.HistogramCounts { return f.s.Publish() }),
+		histogram("delivery_seconds", "From an event's becoming visible until a stream handed it to the kernel; replays left out.",
+			func(f *figures) fanfare.HistogramCounts { return f.streams.Delivery }),
+		define("requests_refused_total", "counter", "code", "Requests refused, by the code of the answer.", func(f *figures) []sample { return labelled(f.refused) }),
+		counter("async_publishes_failed_total", "Commands that were answered 202 and could not be stored.", func(f *figures) uint64 { return f.s.AsyncFailed() }),
+		gauge("filters", "Channels and patterns that somebody listens to.", func(f *figures) float64 { return float64(f.hub.Filters) }),
+		counter("tail_hits_total", "Turns of streams that were served from memory.", func(f *figures) uint64 { return f.hub.TailHits }),
+		counter("tail_misses_total", "Turns of streams that read the log.", func(f *figures) uint64 { return f.hub.TailMisses }),
+		gauge("tail_bytes", "Memory that holds the newest events.", func(f *figures) float64 { return float64(f.hub.TailBytes) }),
+		gauge("log_up", "1 when the log can store, 0 when it cannot.", func(f *figures) float64 {
+			if f.status.Err != nil {
+				return 0
+			}
+			return 1
+		}),
+		gauge("log_position", "The newest position, as a number.", func(f *figures) float64 { return float64(f.status.Durable) }),
+	}
+	return append(list, logMetrics(
+		counter("events_published_total", "Events stored.", func(f *figures) uint64 { return f.log.Events }),
+		counter("published_bytes_total", "Bytes of data of these, and what goes with them.", func(f *figures) uint64 { return f.log.Bytes }),
+		counter("publishes_replayed_total", "Publishes that were answered by their idempotency key.", func(f *figures) uint64 { return f.log.ReplayedKeys }),
+		counter("log_appends_refused_total", "Publishes that the log did not store: full, slow or failed disk, or too much waits.", func(f *figures) uint64 { return f.log.Refused }),
+		histogram("log_fsync_seconds", "From handing a group of publishes to the disk until it is there.", func(f *figures) fanfare.HistogramCounts { return f.log.Fsync }),
+		gauge("log_queue_bytes", "Bytes that wait to be stored.", func(f *figures) float64 { return float64(f.log.QueueBytes) }),
+		gauge("log_bytes", "What the log's files take.", func(f *figures) float64 { return float64(f.log.DiskBytes) }),
+		gauge("log_max_bytes", "What they may take (--max-log-bytes); 0 is no limit.", func(f *figures) float64 { return float64(f.log.MaxBytes) }),
+		gauge("log_oldest_event_age_seconds", "Age of the oldest event in the log; 0 when it is empty.", func(f *figures) float64 { return f.oldest }),
+		counter("log_written_bytes_total", "Bytes written to files, with what flushes and compactions write again.", func(f *figures) uint64 { return f.log.WrittenBytes }),
+		counter("log_trimmed_events_total", "Events that retention removed channel by channel.", func(f *figures) uint64 { return f.log.Trimmed }),
+		counter("log_forgotten_channels_total", "Channels that became empty and were forgotten.", func(f *figures) uint64 { return f.log.Forgotten }),
+		counter("log_size_limited_total", "Times the oldest events were removed because of --max-log-bytes.", func(f *figures) uint64 { return f.log.Limited }),
+		counter("log_reopened_total", "Times the log failed and was opened again.", func(f *figures) uint64 { return f.log.Reopened }),
+		counter("log_corruption_total", "Times a damaged file was met.", func(f *figures) uint64 { return f.log.Corrupt }),
+		counter("clock_jumps_total", "Times the clock was found to have jumped by more than a minute.", func(f *figures) uint64 { return f.log.ClockJumps }),
+	)...)
+}
+
+// Metrics lists all metrics but those of the process and of Go, for the manual.
+func Metrics() (list []Metric) {
+	for _, m := range metrics() {
+		list = append(list, m.Metric)
+	}
+	return list
+}
+
+var all = metrics()
+
+type collector struct{ s Sources }
 
 // Describe implements prometheus.Collector.
-func (c collector) Describe(out chan<- *prometheus.Desc) { prometheus.DescribeByCollect(c, out) }
+func (c collector) Describe(out chan<- *prometheus.Desc) {
+	for _, m := range all {
+		out <- m.desc
+	}
+}
+
+func (c collector) gather() *figures {
+	f := &figures{s: c.s, hub: c.s.Hub(), streams: c.s.Streams(), refused: c.s.Refused(), status: c.s.Log.Status()}
+	if engine, ok := c.s.Log.(fanfare.Operable); ok {
+		f.hasLog, f.log = true, engine.Stats()
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		if t, ok, err := engine.Oldest(ctx); ok && err == nil {
+			f.oldest = max(time.Since(t).Seconds(), 0)
+		}
+	}
+	return f
+}
 
 // Collect implements prometheus.Collector.
 func (c collector) Collect(out chan<- prometheus.Metric) {
-	gauge := func(d *prometheus.Desc, v float64) {
-		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v)
+	f := c.gather()
+	for _, m := range all {
+		if m.ofLog && !f.hasLog {
+			continue
+		}
+		for _, s := range m.values(f) {
+			if s.counts != nil {
+				out <- prometheus.MustNewConstHistogram(m.desc, s.counts.Count, s.counts.Sum.Seconds(), cumulative(*s.counts))
+				continue
+			}
+			out <- prometheus.MustNewConstMetric(m.desc, m.kind, s.value, s.labels...)
+		}
 	}
-	count := func(d *prometheus.Desc, v uint64, labels ...string) {
-		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+}
+
+func cumulative(c fanfare.HistogramCounts) map[float64]uint64 {
+	buckets := make(map[float64]uint64, len(c.Bounds))
+	sum := uint64(0)
+	for i, bound := range c.Bounds {
+		sum += c.Counts[i]
+		buckets[bound.Seconds()] = sum
 	}
-	h, st := c.s.Hub(), c.s.Streams()
-	gauge(streamsOpen, float64(h.Subscribers))
-	count(streamsOpened, st.Opened)
-	count(streamsRefused, st.Refused)
-	for reason, n := range st.Ended {
-		count(streamsEnded, n, string(reason))
-	}
-	gauge(filters, float64(h.Filters))
-	gauge(tailBytes, float64(h.TailBytes))
-	count(turns, h.TailHits, "tail")
-	count(turns, h.TailMisses, "log")
-	count(delivered, h.Delivered)
-	count(replayed, h.Replayed)
-	for code, n := range c.s.Refused() {
-		count(refused, n, string(code))
-	}
-	count(asyncFailed, c.s.AsyncFailed())
-	status := c.s.Log.Status()
-	up := 1.0
-	if status.Err != nil {
-		up = 0
-	}
-	gauge(logUp, up)
-	gauge(position, float64(status.Durable))
+	return buckets
 }

@@ -3,6 +3,7 @@
 package publish
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/fanfare-hub/fanfare"
 )
@@ -22,8 +24,20 @@ type Publisher struct {
 	MaxRequestBytes int
 	Logger          *slog.Logger
 
+	Tracer  Tracer            // may be nil
+	Latency fanfare.Histogram // from Append to its answer, whatever that is
+
 	mu     sync.Mutex
 	warned map[fanfare.Channel]bool // of large data; guarded by mu
+}
+
+// Tracer is told of the life of a publish. Its methods may be called from any goroutine, and must not block.
+type Tracer interface {
+	// Publish begins the span of a publish, under what the request brought. It returns what to keep with the events, "" when
+	// this publish is not traced, and how to end the span.
+	Publish(traceparent string) (keep string, end func(error))
+	// Step is a span below what Publish returned, after it has ended.
+	Step(traceparent, name string, began, ended time.Time)
 }
 
 type answer struct {
@@ -33,11 +47,34 @@ type answer struct {
 
 // Publish appends b and waits for the answer. It does not end when the client goes: once a body has come, storing it does
 // not depend on who listens to the answer. The log answers within its limit for slow commits.
-func (p *Publisher) Publish(b *fanfare.Batch) (fanfare.Receipt, error) {
+func (p *Publisher) Publish(b *fanfare.Batch, traceparent string) (fanfare.Receipt, error) {
 	done := make(chan answer, 1)
-	p.Log.Append(b, func(r fanfare.Receipt, err error) { done <- answer{r, err} })
+	p.Append(b, traceparent, func(r fanfare.Receipt, err error) { done <- answer{r, err} })
 	a := <-done
 	return a.receipt, a.err
+}
+
+// Append is the log's Append, timed and traced.
+func (p *Publisher) Append(b *fanfare.Batch, traceparent string, done func(fanfare.Receipt, error)) {
+	began := time.Now()
+	var trace string
+	var end func(error)
+	if p.Tracer != nil {
+		if trace, end = p.Tracer.Publish(traceparent); trace != "" {
+			for i := range b.Events {
+				b.Events[i].Trace = trace
+			}
+		}
+	}
+	p.Log.Append(b, func(r fanfare.Receipt, err error) {
+		now := time.Now()
+		p.Latency.Observe(now.Sub(began))
+		if trace != "" {
+			p.Tracer.Step(trace, "commit", began, now)
+			end(err)
+		}
+		done(r, err)
+	})
 }
 
 // Channel parses the name of a channel that somebody outside wants to publish to.
@@ -141,6 +178,19 @@ func CheckKey(what, key string) error {
 		}
 	}
 	return nil
+}
+
+type principalKey struct{}
+
+// WithPrincipal notes who sends a request.
+func WithPrincipal(r *http.Request, principal string) *http.Request {
+	return r.WithContext(context.WithValue(r.Context(), principalKey{}, principal))
+}
+
+// Principal is who sends a request: "" while nobody has to say who they are.
+func Principal(r *http.Request) string {
+	principal, _ := r.Context().Value(principalKey{}).(string)
+	return principal
 }
 
 // Key makes the idempotency key of one event: its scope is who publishes, where. While nobody has to say who they are,

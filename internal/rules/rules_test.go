@@ -76,8 +76,11 @@ var layers = map[string]layer{
 	"internal/httpapi":   {may: adapters, because: "adapters have never heard of each other, nor of an engine"},
 	"internal/storeapi":  {may: adapters, because: "adapters have never heard of each other, nor of an engine"},
 	"internal/promstats": {may: []string{"", "hub", "internal/stream"}, others: []string{"github.com/prometheus/client_golang"}, because: "only it knows Prometheus"},
+	"internal/stats":     {may: adapters, because: "it reads what the core and the streams report"},
+	"internal/adminapi":  {may: append([]string{"internal/stats"}, adapters...), because: "an operator's calls reach the log by its contract alone"},
+	"internal/console":   {may: []string{""}, because: "pages use the public API"},
 	"server": {
-		may:     append([]string{"internal/httpapi", "internal/storeapi", "internal/promstats", "auth"}, adapters...),
+		may:     append([]string{"internal/adminapi", "internal/console", "internal/stats", "internal/httpapi", "internal/storeapi", "internal/promstats", "auth"}, adapters...),
 		because: "the front door knows adapters and no engine",
 	},
 }

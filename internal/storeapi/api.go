@@ -134,6 +134,7 @@ func (a *API) streamRequest(r *http.Request) (req stream.Request, store, pc stri
 		}
 		req.Patterns = append(req.Patterns, p)
 	}
+	req.Adapter = "store"
 	req.First = connected
 	req.Lifetime = a.o.Lifetime
 	req.Pause = true

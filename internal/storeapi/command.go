@@ -15,9 +15,6 @@ import (
 // eventType is the SSE type of everything on a store stream but heartbeats and gaps.
 const eventType = "sse"
 
-// anonymous is the principal of idempotency keys while nobody has to say who they are.
-const anonymous = ""
-
 // command is what goes to the PCs, member for member what the older system sent.
 type command struct {
 	EventType     string `json:"eventType"`
@@ -77,7 +74,7 @@ func (a *API) send(w http.ResponseWriter, r *http.Request, channel, store, usern
 			}
 		} else if err == nil {
 			var receipt fanfare.Receipt
-			if receipt, err = a.o.Publisher.Publish(b); err == nil {
+			if receipt, err = a.o.Publisher.Publish(b, r.Header.Get("Traceparent")); err == nil {
 				if receipt.Replayed {
 					reference = receipt.Note
 				}
@@ -133,7 +130,7 @@ func (a *API) batch(w http.ResponseWriter, r *http.Request, channel, store, user
 	}
 	b := &fanfare.Batch{Events: []fanfare.Event{e}}
 	if key != "" {
-		k := publish.Key(anonymous, c, key, parts...)
+		k := publish.Key(publish.Principal(r), c, key, parts...)
 		k.Note = cmd.ReferenceID
 		b.Keys = []fanfare.Key{k}
 	}

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/fanfare-hub/fanfare"
@@ -34,15 +35,22 @@ var (
 	errGone    = errors.New("the peer is gone")
 )
 
-// Stream is one response on its way. All fields are owned by its goroutine, but for wakes.
+// Stream is one response on its way. All fields are owned by its goroutine, but for those that say otherwise.
 type Stream struct {
+	// Fixed when it is registered.
 	streams *Streams
 	req     Request
 	wakes   chan struct{} // one token
 	sub     *hub.Subscriber
-	wire    wire
-	live    *Live // nil when nobody watches
-	turn    hub.Turn
+	id      uint64
+	began   time.Time
+	remote  string
+
+	events, bytes atomic.Uint64 // sent
+
+	wire wire
+	live *Live // nil when nobody watches
+	turn hub.Turn
 
 	heartbeat time.Duration
 	ends      time.Time // zero: never
@@ -69,7 +77,6 @@ func (st *Stream) Wake() {
 }
 
 func (st *Stream) serve(w http.ResponseWriter, r *http.Request, sub *hub.Subscriber, opening hub.Opening) (reason EndReason) {
-	st.sub = sub
 	if lifetime := st.req.Lifetime; lifetime > 0 {
 		st.ends = time.Now().Add(lifetime - time.Duration(rand.Float64()*0.1*float64(lifetime)))
 	}
@@ -252,6 +259,7 @@ func (st *Stream) takeTurn() (unread, err error) {
 			return nil, err
 		}
 		st.wrote = time.Now()
+		st.count(st.turn.Frames)
 		st.lastID = st.turn.Frames[n-1].Position
 		clear(st.turn.Frames)
 		if st.req.Watch != nil {
@@ -260,6 +268,36 @@ func (st *Stream) takeTurn() (unread, err error) {
 	}
 	st.live.complete(st.sub.Position())
 	return nil, nil
+}
+
+// count counts what was sent. The delay is that of a turn's first live event: one observation a turn is enough.
+func (st *Stream) count(frames []hub.Frame) {
+	bytes, live := 0, uint64(0)
+	var heard int64
+	for i := range frames {
+		bytes += st.wire.frameBytes(frames[i])
+		if t := frames[i].Trace; t != nil && st.streams.o.Step != nil && t.First.CompareAndSwap(false, true) {
+			st.streams.o.Step(t.Parent, "first delivery", time.Unix(0, frames[i].Heard), st.wrote)
+		}
+		if frames[i].Heard > 0 {
+			if live++; heard == 0 {
+				heard = frames[i].Heard
+			}
+		}
+	}
+	st.events.Add(uint64(len(frames)))
+	st.bytes.Add(uint64(bytes))
+	st.streams.deliveredBytes.Add(uint64(bytes))
+	if live > 0 {
+		st.streams.delivery.ObserveN(time.Duration(st.wrote.UnixNano()-heard), live)
+	}
+}
+
+func (st *Stream) channels() (texts []string) {
+	for _, p := range st.req.Patterns {
+		texts = append(texts, p.String())
+	}
+	return texts
 }
 
 func (st *Stream) write(b []byte) error {

@@ -1,11 +1,14 @@
 package stream
 
 import (
+	"cmp"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"mime"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -25,9 +28,12 @@ type Options struct {
 	Logger        *slog.Logger
 	Heartbeat     time.Duration   // sign of life after so much idle time
 	MaxPerAddress int             // streams of one remote address; 0: no limit; loopback is not counted
+	Adapters      []string        // who will use it: labels that are there from the beginning
 	BareType      bool            // send the content type without charset
 	StallLimit    time.Duration   // end a stream whose peer takes nothing for so long; default 30 s
 	Stopping      <-chan struct{} // closed when requests must come to their end
+
+	Step func(traceparent, name string, began, ended time.Time) // told of the first delivery of a traced event; may be nil
 }
 
 // EndReason says why a stream ended; it is a metric's label.
@@ -50,12 +56,16 @@ var EndReasons = []EndReason{EndLifetime, EndDrain, EndGone, EndStalled, EndFloo
 type Streams struct {
 	o Options
 
-	opened  atomic.Uint64
-	refused atomic.Uint64
-	ended   map[EndReason]*atomic.Uint64 // fixed keys
+	refused        atomic.Uint64
+	deliveredBytes atomic.Uint64
+	ended          map[EndReason]*atomic.Uint64 // fixed keys
+	delivery       fanfare.Histogram
 
-	mu        sync.Mutex // guards addresses
+	mu        sync.Mutex // guards the fields below
 	addresses map[string]int
+	open      map[*Stream]struct{}
+	opened    map[string]uint64 // by adapter
+	lastID    uint64
 }
 
 // New returns Streams.
@@ -63,7 +73,13 @@ func New(o Options) *Streams {
 	if o.StallLimit == 0 {
 		o.StallLimit = 30 * time.Second
 	}
-	s := &Streams{o: o, addresses: map[string]int{}, ended: map[EndReason]*atomic.Uint64{}}
+	s := &Streams{
+		o: o, addresses: map[string]int{}, ended: map[EndReason]*atomic.Uint64{},
+		open: map[*Stream]struct{}{}, opened: map[string]uint64{},
+	}
+	for _, adapter := range o.Adapters {
+		s.opened[adapter] = 0
+	}
 	for _, reason := range EndReasons {
 		s.ended[reason] = new(atomic.Uint64)
 	}
@@ -72,14 +88,29 @@ func New(o Options) *Streams {
 
 // Stats are counts since New.
 type Stats struct {
-	Opened  uint64
-	Refused uint64 // no room, draining, or the log could not be read
-	Ended   map[EndReason]uint64
+	Open           map[string]int    // now, by adapter
+	Opened         map[string]uint64 // by adapter
+	Refused        uint64            // no room, draining, or the log could not be read
+	Ended          map[EndReason]uint64
+	DeliveredBytes uint64                  // of events, as they are on the wire
+	Delivery       fanfare.HistogramCounts // from the hub's hearing of an event until it was handed to the kernel, replays left out
 }
 
 // Stats returns the counts.
 func (s *Streams) Stats() Stats {
-	st := Stats{Opened: s.opened.Load(), Refused: s.refused.Load(), Ended: map[EndReason]uint64{}}
+	st := Stats{
+		Open: map[string]int{}, Refused: s.refused.Load(), Ended: map[EndReason]uint64{},
+		DeliveredBytes: s.deliveredBytes.Load(), Delivery: s.delivery.Counts(),
+	}
+	s.mu.Lock()
+	st.Opened = maps.Clone(s.opened)
+	for adapter := range s.opened {
+		st.Open[adapter] = 0
+	}
+	for one := range s.open {
+		st.Open[one.req.Adapter]++
+	}
+	s.mu.Unlock()
 	for reason, n := range s.ended {
 		st.Ended[reason] = n.Load()
 	}
@@ -97,6 +128,7 @@ const (
 
 // Request is what an adapter asks Streams to serve.
 type Request struct {
+	Adapter   string // who serves it: a metric's label
 	Patterns  []fanfare.Pattern
 	Start     hub.Start
 	First     func(dst []byte, id string) []byte // appends the first event; nil: none
@@ -134,10 +166,82 @@ func (s *Streams) Serve(w http.ResponseWriter, r *http.Request, req Request) {
 		return
 	}
 	defer sub.Close()
-	s.opened.Add(1)
+	s.register(st, sub, r.RemoteAddr)
 	reason := st.serve(w, r, sub, opening)
+	s.unregister(st)
 	s.ended[reason].Add(1)
 	s.o.Logger.Debug("stream ended", slog.String("reason", string(reason)), slog.String("remote", r.RemoteAddr))
+}
+
+func (s *Streams) register(st *Stream, sub *hub.Subscriber, remote string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lastID++
+	st.id, st.began, st.remote, st.sub = s.lastID, time.Now(), remote, sub
+	s.open[st] = struct{}{}
+	s.opened[st.req.Adapter]++
+}
+
+func (s *Streams) unregister(st *Stream) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.open, st)
+}
+
+// Open describes a stream that is open.
+type Open struct {
+	ID       uint64 // counts the streams of this process
+	Adapter  string
+	Remote   string // address and port
+	Channels []string
+	Began    time.Time
+	Lag      uint64 // positions up to the newest, when it has something to get; see hub.Subscriber.Lag
+	Events   uint64 // sent
+	Bytes    uint64 // of these, as they are on the wire
+}
+
+// List describes at most so many streams, those furthest behind first, then the newest.
+func (s *Streams) List(most int) []Open {
+	s.mu.Lock()
+	list := make([]Open, 0, len(s.open))
+	for st := range s.open {
+		list = append(list, Open{
+			ID: st.id, Adapter: st.req.Adapter, Remote: st.remote, Began: st.began, Lag: st.sub.Lag(),
+			Events: st.events.Load(), Bytes: st.bytes.Load(),
+		})
+		if len(s.open) <= most { // else only of those that stay
+			list[len(list)-1].Channels = st.channels()
+		}
+	}
+	byID := map[uint64]*Stream{}
+	if len(list) > most {
+		for st := range s.open {
+			byID[st.id] = st
+		}
+	}
+	s.mu.Unlock()
+	slices.SortFunc(list, func(a, b Open) int {
+		return cmp.Or(cmp.Compare(b.Lag, a.Lag), cmp.Compare(b.ID, a.ID))
+	})
+	if len(list) > most {
+		list = list[:most]
+		for i := range list {
+			list[i].Channels = byID[list[i].ID].channels()
+		}
+	}
+	return list
+}
+
+// Channels returns the channels of each stream of an adapter that is open.
+func (s *Streams) Channels(adapter string) (list [][]string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for st := range s.open {
+		if st.req.Adapter == adapter {
+			list = append(list, st.channels())
+		}
+	}
+	return list
 }
 
 func (s *Streams) setHeader(h http.Header) {

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"syscall"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/activation"
+	"github.com/coreos/go-systemd/v22/daemon"
+
+	"github.com/fanfare-hub/fanfare/pebblelog"
+)
+
+// listeners are what the hub listens on. They are handed over by whoever started the process (systemd's socket activation,
+// LISTEN_FDS), or opened by the hub.
+type listeners struct {
+	public net.Listener
+	admin  net.Listener // nil: none
+	held   bool         // public stays open when the hub closes it
+}
+
+// takeListeners takes what was handed over. A socket with the name admin is for operators, the other for everybody.
+func takeListeners(c *settings) (*listeners, error) {
+	l := &listeners{}
+	byName, err := activation.ListenersWithNames()
+	if err != nil {
+		return nil, fmt.Errorf("take the sockets that were handed over: %w", err)
+	}
+	for name, list := range byName {
+		for _, one := range list {
+			switch {
+			case one == nil:
+				err = errors.New("a socket that was handed over cannot be listened on: want ListenStream")
+			case name == "admin" && l.admin == nil:
+				l.admin = one
+			case l.public == nil:
+				l.public, l.held = one, true
+			default:
+				err = errors.New("more sockets were handed over than the hub listens on: want one, and perhaps one with the name admin")
+			}
+		}
+	}
+	if l.held && err == nil && l.public.Addr().Network() != "unix" {
+		err = checkLoopback("the socket that was handed over,", l.public.Addr().String())
+	}
+	if err != nil {
+		l.close()
+		return nil, &exitError{exitUsage, err}
+	}
+	if l.admin == nil && c.AdminAddr != "" {
+		if l.admin, err = net.Listen("tcp", c.AdminAddr); err != nil {
+			l.close()
+			return nil, fmt.Errorf("listen on --admin-addr %s: %w", c.AdminAddr, err)
+		}
+	}
+	return l, nil
+}
+
+// closeHeld closes a socket that others hold too. Whether a socket blocks is shared by all of them, and whoever hands it to
+// the next hub may switch that on: an accept of this one then waits for a connection, and Close for the accept. So it gets
+// one, which is closed at once.
+func closeHeld(l net.Listener) {
+	if socket, ok := l.(syscall.Conn); ok {
+		if raw, err := socket.SyscallConn(); err == nil {
+			_ = raw.Control(func(fd uintptr) { _ = syscall.SetNonblock(int(fd), true) })
+		}
+	}
+	closed := make(chan struct{})
+	go func() {
+		_ = l.Close()
+		close(closed)
+	}()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-closed:
+			return
+		case <-tick.C:
+			if conn, err := net.DialTimeout(l.Addr().Network(), l.Addr().String(), time.Second); err == nil {
+				_ = conn.Close()
+			}
+		}
+	}
+}
+
+func (l *listeners) open(c *settings) (err error) {
+	if l.public, err = net.Listen("tcp", c.Addr); err != nil {
+		return fmt.Errorf("listen on %s: %w", c.Addr, err)
+	}
+	return nil
+}
+
+func (l *listeners) close() {
+	for _, one := range []net.Listener{l.public, l.admin} {
+		if one != nil {
+			_ = one.Close()
+		}
+	}
+}
+
+// notify tells systemd how the hub is; without systemd it does nothing.
+func notify(state string) { _, _ = daemon.SdNotify(false, state) }
+
+// watchdog tells systemd that the hub lives, as often as it wants to hear it, while the log answers at all: that the disk is
+// full is no reason for a restart, that everything hangs is one.
+func watchdog(log *pebblelog.Log) (stop func()) {
+	interval, err := daemon.SdWatchdogEnabled(false)
+	if err != nil || interval == 0 {
+		return func() {}
+	}
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(interval / 3)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				_ = log.Status() // hangs when the log's lock does
+				notify(daemon.SdNotifyWatchdog)
+			case <-done:
+				return
+			}
+		}
+	}()
+	return func() {
+		close(done)
+		<-ended
+	}
+}

@@ -1,0 +1,63 @@
+package main
+
+import (
+	"log/slog"
+	"slices"
+
+	"github.com/alecthomas/kong"
+)
+
+// reloadable are the settings that a running hub takes over on SIGHUP.
+var reloadable = []string{"retention", "max-log-bytes", "log-level", "access-log"}
+
+// reload reads the settings again: flags as they were, the environment of the process, and the file as it is now. What can
+// change while running changes; of the rest it says that a restart is needed. When something is wrong nothing changes.
+func (h *hub) reload(parsed *kong.Context, in *invocation) {
+	notify("RELOADING=1")
+	defer notify("READY=1")
+	var c cli
+	parser, err := newParser(&c, in)
+	if err != nil {
+		h.logger.Error("reload: the settings cannot be read; nothing was changed", slog.Any("err", err))
+		return
+	}
+	again, err := parser.Parse(in.args)
+	if err != nil {
+		h.logger.Error("reload: the settings are wrong; nothing was changed", slog.Any("err", err))
+		return
+	}
+	rules, err := c.Serve.check()
+	if err != nil {
+		h.logger.Error("reload: the settings are wrong; nothing was changed", slog.Any("err", err))
+		return
+	}
+	var changed, later []string
+	before, now := flagValues(parsed), flagValues(again)
+	for name, value := range now {
+		if before[name] == value || name == "config" {
+			continue
+		}
+		if slices.Contains(reloadable, name) {
+			changed = append(changed, name)
+		} else {
+			later = append(later, name)
+		}
+	}
+	slices.Sort(changed)
+	slices.Sort(later)
+	if slices.Contains(changed, "retention") {
+		if err := h.log.SetRetention(rules); err != nil {
+			h.logger.Error("reload: retention could not be changed", slog.Any("err", err))
+			return
+		}
+		h.set.Retention = c.Serve.Retention
+	}
+	h.log.SetMaxBytes(int64(c.Serve.MaxLogBytes))
+	h.level.Set(c.Serve.LogLevel)
+	h.server.SetAccessLog(int(c.Serve.AccessLog))
+	*parsed = *again // what the next reload compares with
+	h.logger.Info("settings were read again", slog.Any("changed", changed))
+	if len(later) > 0 {
+		h.logger.Warn("these settings have changed too, and need a restart", slog.Any("settings", later))
+	}
+}

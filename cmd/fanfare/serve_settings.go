@@ -1,0 +1,159 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/pebblelog"
+	"github.com/fanfare-hub/fanfare/server"
+)
+
+// settings are all of a hub's: the flags, the variables and the keys of the file come from this struct.
+type settings struct {
+	Config kong.ConfigFlag `help:"YAML file of settings: the flags' names without the dashes." placeholder:"FILE"`
+
+	Addr       string `default:"127.0.0.1:8082" help:"Where to listen. Without authentication only loopback is allowed."`
+	AdminAddr  string `help:"Where to listen for operators: /metrics, /livez, /readyz, and /debug/pprof/ for this machine." placeholder:"HOST:PORT"`
+	Data       string `default:"./data" help:"The data directory, for one process at a time." placeholder:"DIR"`
+	Durability string `default:"sync" enum:"sync,async,memory" help:"What an acknowledged event survives: a power cut (sync), kill -9 (async), nothing (memory)."`
+
+	Heartbeat      span  `default:"15s" help:"Sign of life on a stream after so much idle time."`
+	StreamLifetime *span `help:"End streams after so long, jittered; 0 is for ever. Default: 299s on store streams, 1h on native ones."`
+	DrainWindow    span  `default:"5s" help:"Spread the ends of streams over this time when shutting down."`
+
+	Retention    []string `sep:"none" help:"What to keep, such as 'logs/**=count:1000,age:2d,bytes:10MiB'; repeatable, the most specific pattern wins. Default: **=age:7d." placeholder:"PATTERN=RULE"`
+	MaxLogBytes  byteSize `default:"10GiB" help:"Remove the oldest events when the log's files take more; 0: no limit."`
+	MinFreeBytes byteSize `default:"64MiB" help:"Refuse publishes while the disk has less."`
+
+	MaxEventBytes        byteSize `default:"1MiB" help:"Most bytes of one event's data."`
+	MaxRequestBytes      byteSize `default:"16MiB" help:"Most bytes of one request's body, or of one NDJSON line."`
+	MaxQueueBytes        byteSize `default:"64MiB" help:"Most bytes of events that wait to be stored."`
+	MaxStreams           int      `default:"0" help:"Most streams at once. Default: the process's file descriptors less 500."`
+	MaxStreamsPerAddress limit    `default:"off" help:"Most streams of one remote address; loopback is not counted."`
+	IngestIdle           span     `default:"10m" help:"End an NDJSON body that brings nothing for so long."`
+
+	StoreResumeFor span `default:"24h" help:"How long the hub keeps a PC's position after its stream has ended."`
+	StoreGapReplay span `default:"1h" help:"After a gap a PC gets only events younger than this."`
+
+	AllowedHost        []string `help:"A host name that requests may name besides loopback; repeatable." placeholder:"HOST"`
+	CorsOrigin         []string `help:"An origin whose pages may use the hub, or *; repeatable." placeholder:"ORIGIN"`
+	ContentTypeCharset bool     `default:"true" negatable:"" help:"Send '; charset=utf-8' on streams."`
+
+	LogLevel  slog.Level `default:"info" help:"Least level to log: debug, info, warn, error. POST /v1/admin/log-level changes it too."`
+	LogFormat string     `default:"text" enum:"text,json" help:"How log records are written: text or json."`
+	AccessLog limit      `default:"off" help:"Log one of so many requests, without their queries; off: none."`
+
+	TraceEndpoint string   `help:"Send traces of publishes to this OpenTelemetry collector (OTLP over HTTP), such as http://127.0.0.1:4318." placeholder:"URL"`
+	TraceHeader   []string `secret:"" sep:"none" help:"A header for the collector, NAME=VALUE; repeatable." placeholder:"NAME=VALUE"`
+	TraceSample   float64  `default:"0.01" help:"Share of publishes to trace, from 0 to 1, when they bring no traceparent that says so."`
+}
+
+// check refuses settings that cannot be, and returns the retention rules.
+func (c *settings) check() ([]fanfare.Rule, error) {
+	switch {
+	case c.Heartbeat < span(10*time.Millisecond):
+		return nil, errors.New("--heartbeat must be at least 10ms")
+	case c.MaxEventBytes < 1 || c.MaxRequestBytes < 1 || c.MaxQueueBytes < 1:
+		return nil, errors.New("--max-event-bytes, --max-request-bytes and --max-queue-bytes must be at least 1")
+	case c.MaxStreams < 0:
+		return nil, errors.New("--max-streams must not be negative")
+	case c.IngestIdle < span(10*time.Millisecond):
+		return nil, errors.New("--ingest-idle must be at least 10ms")
+	case c.MaxLogBytes > 0 && c.MaxLogBytes < 1<<20:
+		return nil, errors.New("--max-log-bytes must be at least 1MiB, or 0 for no limit")
+	case c.MaxLogBytes > 0 && c.MaxLogBytes < c.MaxEventBytes:
+		return nil, fmt.Errorf("--max-log-bytes %d is less than --max-event-bytes %d: one event would not fit into the log", c.MaxLogBytes, c.MaxEventBytes)
+	case c.AdminAddr != "" && c.AdminAddr == c.Addr:
+		return nil, fmt.Errorf("--admin-addr and --addr are both %s: want two different ones", c.Addr)
+	case c.TraceSample < 0 || c.TraceSample > 1:
+		return nil, errors.New("--trace-sample must be from 0 to 1")
+	case len(c.TraceHeader) > 0 && c.TraceEndpoint == "":
+		return nil, errors.New("--trace-header is set, and --trace-endpoint is not: there is nowhere to send it")
+	}
+	if err := checkLoopback("--addr", c.Addr); err != nil {
+		return nil, err
+	}
+	return retention(c.Retention)
+}
+
+func (c *settings) serverOptions(log *pebblelog.Log, logger *slog.Logger) server.Options {
+	o := server.Options{
+		Log: log, Logger: logger, Heartbeat: time.Duration(c.Heartbeat),
+		MaxEventBytes: int(c.MaxEventBytes), MaxRequestBytes: int(c.MaxRequestBytes),
+		MaxStreams: c.MaxStreams, MaxStreamsPerAddress: int(c.MaxStreamsPerAddress), IngestIdle: time.Duration(c.IngestIdle),
+		StoreResumeFor: orNever(time.Duration(c.StoreResumeFor)), StoreGapReplay: max(time.Duration(c.StoreGapReplay), 1),
+		AllowedHosts: c.AllowedHost, CORSOrigins: c.CorsOrigin, BareContentType: !c.ContentTypeCharset, AccessLog: int(c.AccessLog),
+	}
+	if c.StreamLifetime != nil {
+		o.StoreLifetime = orNever(time.Duration(*c.StreamLifetime))
+		o.NativeLifetime = o.StoreLifetime
+	}
+	if o.MaxStreams == 0 {
+		o.MaxStreams = roomForStreams()
+	}
+	return o
+}
+
+func (c *settings) newLogger(w io.Writer, level slog.Leveler) *slog.Logger {
+	o := &slog.HandlerOptions{Level: level}
+	if c.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, o))
+	}
+	return slog.New(slog.NewTextHandler(w, o))
+}
+
+// orNever turns a flag's 0 into the negative that options understand as "not at all".
+func orNever[T ~int64](v T) T {
+	if v == 0 {
+		return -1
+	}
+	return v
+}
+
+func durability(name string) pebblelog.Durability {
+	return map[string]pebblelog.Durability{
+		"sync": pebblelog.DurabilitySync, "async": pebblelog.DurabilityAsync, "memory": pebblelog.DurabilityMemory,
+	}[name]
+}
+
+// retention reads the rules; the default is added unless one names `**`. A variable may hold several, between semicolons.
+func retention(texts []string) ([]fanfare.Rule, error) {
+	var rules []fanfare.Rule
+	named := map[fanfare.Pattern]bool{}
+	for _, text := range texts {
+		for _, one := range strings.Split(text, ";") {
+			rule, err := fanfare.ParseRule(strings.TrimSpace(one))
+			if err != nil {
+				return nil, fmt.Errorf("--retention: %w", err)
+			}
+			if named[rule.Pattern] {
+				return nil, fmt.Errorf("--retention: the pattern %s is given twice", rule.Pattern)
+			}
+			named[rule.Pattern] = true
+			rules = append(rules, rule)
+		}
+	}
+	for _, rule := range fanfare.DefaultRetention() {
+		if !named[rule.Pattern] {
+			rules = append(rules, rule)
+		}
+	}
+	return rules, nil
+}
+
+// roomForStreams leaves 500 descriptors for the log and for requests.
+func roomForStreams() int {
+	var lim syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &lim); err != nil {
+		return 500
+	}
+	return int(min(max(int64(lim.Cur)-500, 100), 1<<30))
+}

@@ -1,0 +1,148 @@
+// Package adminapi is what an operator asks of a running hub: what retention holds, a backup, the log level.
+package adminapi
+
+import (
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"path/filepath"
+	"strings"
+
+	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/internal/problem"
+	"github.com/fanfare-hub/fanfare/internal/publish"
+	"github.com/fanfare-hub/fanfare/internal/query"
+	"github.com/fanfare-hub/fanfare/internal/stats"
+)
+
+// API serves the operator's calls. Its methods may be called from any goroutine.
+type API struct {
+	Log      fanfare.Log
+	Problems *problem.Writer
+	Logger   *slog.Logger
+	Level    *slog.LevelVar // nil: the level cannot be changed
+}
+
+// most bytes of a body.
+const bodyBytes = 64 << 10
+
+func (a *API) engine() (fanfare.Operable, error) {
+	engine, ok := a.Log.(fanfare.Operable)
+	if !ok {
+		return nil, fanfare.Errorf(fanfare.CodeNotFound, "this log's engine cannot do that")
+	}
+	return engine, nil
+}
+
+func (a *API) answer(w http.ResponseWriter, r *http.Request, status int, v any, err error) {
+	var body []byte
+	if err == nil {
+		body, err = json.Marshal(v)
+	}
+	if err != nil {
+		a.Problems.Write(w, r, err)
+		return
+	}
+	publish.WriteJSON(w, r, status, body)
+}
+
+// Retention is GET /v1/admin/retention[?rule=PATTERN=…]: what each rule holds, and, with rules given, what those would remove.
+func (a *API) Retention(w http.ResponseWriter, r *http.Request) {
+	rules, err := a.retention(r)
+	a.answer(w, r, http.StatusOK, map[string]any{"rules": rules}, err)
+}
+
+func (a *API) retention(r *http.Request) ([]stats.Rule, error) {
+	engine, err := a.engine()
+	if err != nil {
+		return nil, err
+	}
+	q, err := query.Parse(r)
+	if err != nil {
+		return nil, err
+	}
+	var rules []fanfare.Rule
+	for _, text := range q["rule"] {
+		rule, err := fanfare.ParseRule(text)
+		if err != nil {
+			return nil, err
+		}
+		rules = append(rules, rule)
+	}
+	reports, err := engine.Retention(r.Context(), rules)
+	return stats.Rules(reports), err
+}
+
+// Backup is POST /v1/admin/backup {"dir":"/absolute/path"}: a copy of the log into a new folder of the hub's machine.
+func (a *API) Backup(w http.ResponseWriter, r *http.Request) {
+	made, err := a.backup(w, r)
+	a.answer(w, r, http.StatusCreated, made, err)
+}
+
+type backup struct {
+	Dir      string `json:"dir"`
+	Position string `json:"position,omitempty"`
+}
+
+func (a *API) backup(w http.ResponseWriter, r *http.Request) (made backup, err error) {
+	engine, err := a.engine()
+	if err != nil {
+		return made, err
+	}
+	if err := a.body(w, r, &made); err != nil {
+		return made, err
+	}
+	made.Position = ""
+	if !filepath.IsAbs(made.Dir) || strings.ContainsRune(made.Dir, 0) {
+		return made, fanfare.Invalid("dir must be an absolute path on the hub's machine, such as /var/backups/fanfare/monday")
+	}
+	pos, err := engine.Backup(r.Context(), filepath.Clean(made.Dir))
+	if err != nil {
+		return made, err
+	}
+	a.Logger.Info("a backup was made", slog.String("dir", made.Dir))
+	made.Position = pos.String()
+	return made, nil
+}
+
+func (a *API) body(w http.ResponseWriter, r *http.Request, v any) error {
+	body, err := publish.Body(w, r, bodyBytes, "64 KiB")
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(body, v); err != nil {
+		return fanfare.Invalid("the body is not the JSON that is wanted: %v", err)
+	}
+	return nil
+}
+
+type level struct {
+	Level string `json:"level"`
+}
+
+// LogLevel is GET /v1/admin/log-level.
+func (a *API) LogLevel(w http.ResponseWriter, r *http.Request) {
+	if a.Level == nil {
+		a.Problems.Write(w, r, fanfare.Errorf(fanfare.CodeNotFound, "the log level cannot be changed here"))
+		return
+	}
+	a.answer(w, r, http.StatusOK, level{strings.ToLower(a.Level.Level().String())}, nil)
+}
+
+// SetLogLevel is POST /v1/admin/log-level {"level":"debug"}: until the next start or reload.
+func (a *API) SetLogLevel(w http.ResponseWriter, r *http.Request) {
+	var wanted level
+	err := a.body(w, r, &wanted)
+	var l slog.Level
+	switch {
+	case err != nil:
+	case a.Level == nil:
+		err = fanfare.Errorf(fanfare.CodeNotFound, "the log level cannot be changed here")
+	case l.UnmarshalText([]byte(wanted.Level)) != nil:
+		err = fanfare.Invalid("level must be debug, info, warn or error")
+	default:
+		a.Level.Set(l)
+		a.Logger.Info("the log level was changed", slog.String("level", l.String()))
+	}
+	a.answer(w, r, http.StatusOK, level{strings.ToLower(l.String())}, err)
+}
