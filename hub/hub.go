@@ -11,10 +11,18 @@ import (
 // Frame is one event as finished bytes, shared by all who receive it. Nobody may change them.
 type Frame struct {
 	Position fanfare.Position
+	Channel  fanfare.Channel
+	TimeMs   int64  // the event's time, in milliseconds since 1970
 	Body     []byte // the event as the protocol writes it
 	Chunk    []byte // Body as one chunk of HTTP/1.1; the same array
 	Trace    *Trace // set when the publish was traced and the event is live
 	Heard    int64  // when the hub heard of the event, in nanoseconds since 1970; 0 when it was read from the log
+}
+
+// of fills in what the hub knows of the frame's event.
+func (f Frame) of(e *fanfare.Event) Frame {
+	f.Position, f.Channel, f.TimeMs = e.Position, e.Channel, e.Time.UnixMilli()
+	return f
 }
 
 // Trace is shared by all frames of one event.
@@ -124,7 +132,8 @@ func (h *Hub) Committed(events []fanfare.Event, durable fanfare.Position) {
 	for _, hit := range h.hits {
 		if hit.event != encoded {
 			frame = h.encode(events[hit.event])
-			frame.Position, frame.Heard = events[hit.event].Position, heard
+			frame = frame.of(&events[hit.event])
+			frame.Heard = heard
 			encoded = hit.event
 			if trace := events[hit.event].Trace; trace != "" {
 				frame.Trace = &Trace{Parent: trace}
@@ -162,7 +171,7 @@ func (h *Hub) wake(f *filter) {
 	clear(h.wakes)
 }
 
-const tailOverhead = 96 // what a frame in a tail costs besides its bytes
+const tailOverhead = 136 // what a frame in a tail costs besides its bytes
 
 // account keeps the tails within their budget: the oldest frame of all goes first. An entry of a filter that has gone
 // still counts until it comes to the front, so the list is bounded too.

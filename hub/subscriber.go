@@ -168,9 +168,7 @@ func (s *Subscriber) fromLog(ctx context.Context, t *Turn, durable fanfare.Posit
 		t.Gap = &Gap{Requested: s.cursor.get().String(), Oldest: oldest, Reason: fanfare.GapTrimmed}
 	}
 	for _, e := range page.Events {
-		frame := s.hub.encode(e)
-		frame.Position = e.Position
-		t.Frames = append(t.Frames, frame)
+		t.Frames = append(t.Frames, s.hub.encode(e).of(&e))
 	}
 	s.hub.stats.replayed.Add(uint64(len(page.Events)))
 	s.cursor.set(page.Through)

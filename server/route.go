@@ -75,6 +75,9 @@ func (s *Server) find(path string) (endpoint, bool) {
 	case "/metrics":
 		return endpoint{get: s.metrics.ServeHTTP}, true
 	}
+	if page, ok := s.findPage(path); ok {
+		return endpoint{get: page}, true
+	}
 	if channel, ok := strings.CutPrefix(path, "/v1/channels/"); ok {
 		return endpoint{post: func(w http.ResponseWriter, r *http.Request) { s.native.PublishTo(w, r, channel) }}, true
 	}
@@ -82,6 +85,22 @@ func (s *Server) find(path string) (endpoint, bool) {
 		return s.findStore(strings.Split(rest, "/"))
 	}
 	return endpoint{}, false
+}
+
+// findPage finds the page at /, the examples, and the description of the API.
+func (s *Server) findPage(path string) (http.HandlerFunc, bool) {
+	if path == "/openapi.yaml" {
+		return openapi, true
+	}
+	if s.o.NoPage {
+		return nil, false
+	}
+	for _, pages := range s.pages {
+		if h, ok := pages.Find(path); ok {
+			return h, true
+		}
+	}
+	return nil, false
 }
 
 // findStore matches {S}/events and {S}/pcs/{P}/events.

@@ -11,8 +11,10 @@ import (
 	"time"
 
 	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/examples"
 	"github.com/fanfare-hub/fanfare/hub"
 	"github.com/fanfare-hub/fanfare/internal/adminapi"
+	"github.com/fanfare-hub/fanfare/internal/console"
 	"github.com/fanfare-hub/fanfare/internal/httpapi"
 	"github.com/fanfare-hub/fanfare/internal/problem"
 	"github.com/fanfare-hub/fanfare/internal/promstats"
@@ -104,6 +106,7 @@ type Server struct {
 	figures  *stats.Handler
 	admin    *adminapi.API
 	guard    *guard
+	pages    []console.Pages
 
 	draining  atomic.Bool
 	accessLog atomic.Int64
@@ -147,6 +150,7 @@ func New(o Options) (*Server, error) {
 	s.stats = stats.New(stats.Options{
 		Log: o.Log, Keeper: o.Log, Hub: s.hub, Streams: s.streams, Publish: &publisher.Latency, Ready: s.ready, Version: o.Version,
 	})
+	s.pages = []console.Pages{console.Page(), console.Below("/examples/", examples.Files)}
 	s.accessLog.Store(int64(o.AccessLog))
 	s.figures = &stats.Handler{Stats: s.stats, Problems: s.problems, Stopping: s.stopping}
 	s.admin = &adminapi.API{Log: o.Log, Problems: s.problems, Logger: o.Logger, Level: o.LogLevel}

@@ -79,6 +79,9 @@ func (a *API) streamRequest(r *http.Request) (req stream.Request, err error) {
 	if !given || events {
 		req.First, req.Farewell = stream.AppendHeartbeat, true
 	}
+	if req.Envelope, _, err = query.Bool(q, "envelope"); err != nil {
+		return req, err
+	}
 	if events {
 		req.Idle = stream.IdleEvent
 	}

@@ -254,6 +254,9 @@ func (st *Stream) takeTurn() (unread, err error) {
 				return nil, err
 			}
 		}
+		if st.req.Envelope {
+			envelop(st.turn.Frames)
+		}
 		st.live.sending(st.turn.Frames)
 		if err := st.wire.frames(st.turn.Frames); err != nil {
 			return nil, err

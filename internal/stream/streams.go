@@ -135,6 +135,7 @@ type Request struct {
 	Idle      Idle
 	Heartbeat time.Duration // overrides Options.Heartbeat when set
 	Lifetime  time.Duration // 0: for ever; jittered down by up to a tenth
+	Envelope  bool          // events as JSON objects with channel, event, data and time, all of type message
 	Farewell  bool          // tell the position once more, in a heartbeat event, when the hub ends the stream
 	Pause     bool          // wait 1 to 3 s before refusing a client that would come back at once
 	Watch     Watcher       // may be nil

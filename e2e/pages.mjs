@@ -1,0 +1,158 @@
+// The hub's own page and the examples in Chromium: each check is named, and the first that does not hold ends the run.
+//
+// usage: node pages.mjs CHROMIUM HUB_URL SCREENSHOT_FOLDER CASE
+import { chromium } from "playwright-core";
+
+const [executablePath, hub, folder, which] = process.argv.slice(2);
+const browser = await chromium.launch({
+  executablePath,
+  args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
+});
+const context = await browser.newContext({ viewport: { width: 1200, height: 900 } });
+const page = await context.newPage();
+page.setDefaultTimeout(30000);
+const complaints = [];
+page.on("console", (m) => { if (m.type() === "error" && !/Failed to load resource/.test(m.text())) complaints.push(m.text()); });
+page.on("pageerror", (e) => complaints.push(String(e)));
+
+function check(what, holds) {
+  if (!holds) throw new Error(what);
+  console.log(`ok ${what}`);
+}
+const text = (selector) => page.locator(selector).innerText();
+const waitText = (selector, pattern) => page.waitForFunction(([s, p]) => new RegExp(p).test(document.querySelector(s)?.innerText || ""), [selector, pattern]);
+const shot = (name) => page.screenshot({ path: `${folder}/${name}.png`, fullPage: true });
+const post = (body) => fetch(`${hub}/v1/events`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+
+const cases = {
+  async console() {
+    await page.goto(hub + "/");
+    await waitText("#state", "Ready");
+    check("it says that the hub is ready", true);
+    // By keyboard alone: listen, publish, read.
+    await page.locator("#listen input").focus();
+    await page.keyboard.type("greetings logs/*");
+    await page.keyboard.press("Enter");
+    await waitText("#live-state", "Listening to greetings, logs");
+    await page.locator("#publish-form input[name=channel]").focus();
+    await page.keyboard.type("logs/web");
+    await page.keyboard.press("Tab");
+    await page.keyboard.type("line");
+    await page.keyboard.press("Tab");
+    await page.keyboard.type('{"hello":"<b>world</b>","n":[1,2]}');
+    await page.keyboard.press("Tab");
+    await page.keyboard.press("Enter");
+    await waitText("#publish-state", "Published as [0-9A-Z]{13}");
+    await waitText("#events li:first-child", "logs/web");
+    const first = await text("#events li:first-child");
+    check("an event shows channel, type, id and pretty JSON", /logs\/web\s+line\s+[0-9A-Z]{13}/.test(first) && first.includes('  "hello": "<b>world</b>"'));
+    await page.locator("#publish-form input[name=channel]").fill("a*b");
+    await page.locator("#publish-form button").click();
+    await waitText("#publish-state", "channel");
+    check("a refusal is said", await page.locator("#publish-state.bad").count() === 1);
+    await page.locator("#listen input").fill("a**");
+    await page.locator("#listen button").first().click();
+    await waitText("#live-state", "may stand only as");
+    check("a stream that is refused says why", true);
+    await page.locator("#listen input").fill("greetings logs/*");
+    await page.locator("#listen button").first().click();
+    await waitText("#live-state", "Listening");
+    await page.waitForFunction(() => document.querySelectorAll("#charts polyline").length >= 5, null, { timeout: 60000 });
+    check("the charts are drawn", true);
+    await page.locator("#charts svg").first().focus();
+    await page.keyboard.press("ArrowLeft");
+    await waitText("#charts figure:first-child .readout", "\\d\\d:\\d\\d:\\d\\d");
+    check("a chart is read by keyboard", true);
+    await waitText("#streams-rows", "greetings logs/\\*");
+    await waitText("#stores-list", "Store 42[\\s\\S]*PC 7[\\s\\S]*connected");
+    await waitText("#rules-rows", "\\*\\*=age:7d");
+    check("streams, stores and retention are listed", true);
+    await shot("console-light");
+    await page.emulateMedia({ colorScheme: "dark" });
+    await shot("console-dark");
+    await page.setViewportSize({ width: 390, height: 800 });
+    await page.waitForTimeout(2500); // the charts are drawn anew with the next figures
+    check("nothing is wider than a phone", await page.evaluate(() => document.documentElement.scrollWidth <= 390));
+    await shot("console-phone");
+    const unnamed = await page.evaluate(() => [...document.querySelectorAll("input,select,textarea,button,svg[role=img],[role=log]")]
+      .filter((e) => !(e.labels?.length || e.getAttribute("aria-label") || e.innerText)).map((e) => e.outerHTML));
+    check(`every control and picture has a name ${unnamed}`, unnamed.length === 0);
+    await page.goto(hub + "/examples/");
+    check("the examples are linked", await page.locator(".cards a").count() === 4);
+  },
+  async notifications() {
+    await page.goto(hub + "/examples/notifications/?user=ada");
+    await waitText("#unread", "^[1-9]");
+    const before = Number(await text("#unread"));
+    await page.reload();
+    await page.waitForFunction((n) => Number(document.querySelector("#unread").innerText) >= n, before);
+    check("the unread count survives a reload", true);
+    await page.locator("#read").click();
+    check("reading brings it to zero", await text("#unread") === "0");
+    await page.reload();
+    await waitText("#state", "Connected");
+    await page.waitForFunction(() => document.querySelectorAll("#list li").length > 0);
+    check("and that survives too", Number(await text("#unread")) <= 1);
+    await page.locator("#send input").fill("hello");
+    await page.locator("#send button").click();
+    await waitText("#list li:first-child", "hello");
+    await shot("notifications");
+  },
+  async logs() {
+    await page.goto(hub + "/examples/logs/?channel=logs/test");
+    await page.waitForFunction(() => document.querySelectorAll("#tail div").length >= 20);
+    check("lines come", true);
+    await page.locator("#pause").click();
+    const n = await page.locator("#tail div").count();
+    await page.waitForTimeout(1500); // lines go on coming at the hub
+    check("a pause stops them", await page.locator("#tail div").count() === n);
+    const last = Number((await text("#tail div:last-child")).match(/line (\d+)/)[1]);
+    await page.locator("#pause").click();
+    await page.waitForFunction((n) => document.querySelectorAll("#tail div").length > n, n);
+    const next = Number((await page.locator(`#tail div:nth-child(${n + 1})`).innerText()).match(/line (\d+)/)[1]);
+    check(`nothing is lost over a pause (${last}, ${next})`, next === last + 1);
+    await shot("logs");
+    const time = new Date(Date.now() - 1000 - new Date().getTimezoneOffset() * 60000).toISOString().slice(0, 19);
+    await page.locator("#jump input").fill(time);
+    await page.locator("#jump button").click();
+    await waitText("#state", "lines from");
+    const from = Number((await text("#tail div:first-child")).match(/line (\d+)/)[1]);
+    check(`a jump shows the lines from then on (${from})`, from > last);
+  },
+  async quotes() {
+    await page.goto(hub + "/examples/quotes/");
+    await waitText("#rate", "^[1-9]\\d\\d+ changes a second, 50 symbols");
+    check("hundreds of changes a second, 50 symbols", true);
+    check("the page says that they are generated", (await text("main")).includes("Generated quotes"));
+    await page.locator("#quotes button").nth(7).click();
+    await waitText("#chosen", "GEN08");
+    await page.waitForFunction(() => (document.querySelector("#chart polyline")?.getAttribute("points") || "").split(" ").length > 5);
+    check("the chart follows the chosen symbol", true);
+    const lag = Number((await text("#lag")).match(/(\d+) ms/)[1]);
+    console.log(`lag ${lag} ms`);
+    await shot("quotes");
+  },
+  async board() {
+    await page.goto(hub + "/examples/board/?late=2");
+    await waitText("#stores", "Store 2[\\s\\S]*PC 3");
+    await waitText("#stores", "connected");
+    check("stores and PCs are there", true);
+    await page.waitForFunction(() => document.querySelectorAll("#stores li.late").length === 2, null, { timeout: 60000 });
+    check("a PC that went silent is red, and says so", (await text("#stores section:first-of-type li.late")).includes("LATE"));
+    await waitText("#state", "6 PCs, 2 late");
+    await shot("board");
+  },
+};
+
+let failed = false;
+try {
+  await cases[which]();
+  check(`the page has nothing to complain of: ${complaints}`, complaints.length === 0);
+} catch (e) {
+  failed = true;
+  console.log(`FAILED ${e.message}`);
+  await shot(`${which}-failed`).catch(() => {});
+  console.log(await page.evaluate(() => document.body.innerText).catch(() => ""), complaints);
+}
+await browser.close();
+process.exit(failed ? 1 : 0);

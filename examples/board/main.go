@@ -1,0 +1,94 @@
+// Command board plays the PCs of a few stores: each keeps its stream open, says now and then that it is well, and publishes
+// the figures of the machine that it really runs on. With -late one PC of each store goes silent after a while.
+package main
+
+import (
+	"bufio"
+	"context"
+	"flag"
+	"fmt"
+	"net/http"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/fanfare-hub/fanfare/examples/internal/hubclient"
+)
+
+func main() {
+	hub := flag.String("hub", "http://127.0.0.1:8082", "the hub")
+	stores := flag.Int("stores", 3, "stores")
+	pcs := flag.Int("pcs", 4, "PCs of each store")
+	late := flag.Duration("late", 20*time.Second, "after so long the last PC of each store goes silent; 0: never")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	var running sync.WaitGroup
+	for s := range *stores {
+		for p := range *pcs {
+			pc := pc{*hub, fmt.Sprint(s + 1), fmt.Sprint(p + 1)}
+			ctx, cancel := ctx, context.CancelFunc(func() {})
+			if p == *pcs-1 && *late > 0 {
+				ctx, cancel = context.WithTimeout(ctx, *late)
+			}
+			running.Go(func() {
+				defer cancel()
+				pc.run(ctx)
+			})
+		}
+	}
+	running.Wait()
+}
+
+type pc struct{ hub, store, id string }
+
+func (p pc) run(ctx context.Context) {
+	var parts sync.WaitGroup
+	parts.Go(func() { p.listen(ctx) })
+	parts.Go(func() { p.report(ctx) })
+	parts.Wait()
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+}
+
+// listen keeps the stream open and prints the commands that come.
+func (p pc) listen(ctx context.Context) {
+	for ; ctx.Err() == nil; pause(ctx, time.Second) {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.hub+"/v1/stores/event-sources?storeId="+p.store+"&pcId="+p.id, nil)
+		if err != nil {
+			return
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			continue
+		}
+		for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
+			if data, ok := strings.CutPrefix(lines.Text(), "data: {\"eventType\""); ok {
+				fmt.Printf("store %s, PC %s: {\"eventType\"%s\n", p.store, p.id, data)
+			}
+		}
+		_ = resp.Body.Close()
+	}
+}
+
+// report marks the PC as alive and publishes figures.
+func (p pc) report(ctx context.Context) {
+	var meter hubclient.Meter
+	for ; ctx.Err() == nil; pause(ctx, 2*time.Second) {
+		if req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.hub+"/v1/health?storeId="+p.store+"&pcId="+p.id, nil); err == nil {
+			if resp, err := http.DefaultClient.Do(req); err == nil {
+				_ = resp.Body.Close()
+			}
+		}
+		_ = hubclient.Publish(ctx, p.hub, hubclient.Event{Channel: "board/" + p.store + "/" + p.id, Event: "figures", Data: map[string]any{
+			"store": p.store, "pc": p.id, "figures": meter.Read(),
+		}})
+	}
+}

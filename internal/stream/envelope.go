@@ -1,0 +1,36 @@
+package stream
+
+import (
+	"bytes"
+	"encoding/json"
+	"time"
+
+	"github.com/fanfare-hub/fanfare/hub"
+	"github.com/fanfare-hub/fanfare/sse"
+)
+
+// envelope is what a client gets that asks for more than SSE has room for: which of its channels an event is from, and its
+// type without having to listen to each.
+type envelope struct {
+	Channel string    `json:"channel"`
+	Event   string    `json:"event"`
+	Data    string    `json:"data"`
+	Time    time.Time `json:"time"`
+}
+
+// envelop replaces the frames of one stream's turn; the shared bytes are not touched. It is for pages and tools: it encodes
+// anew what all others share.
+func envelop(frames []hub.Frame) {
+	for i := range frames {
+		e, err := sse.NewDecoder(bytes.NewReader(frames[i].Body)).Next()
+		if err != nil {
+			continue // the body is our own, and whole
+		}
+		data, err := json.Marshal(envelope{frames[i].Channel.String(), e.Type, e.Data, time.UnixMilli(frames[i].TimeMs).UTC()})
+		if err != nil {
+			continue
+		}
+		frames[i].Body = sse.AppendEvent(nil, frames[i].Position.String(), "", string(data))
+		frames[i].Chunk = sse.AppendChunk(nil, frames[i].Body)
+	}
+}
