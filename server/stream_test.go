@@ -19,7 +19,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/fanfare-hub/fanfare"
-	"github.com/fanfare-hub/fanfare/pebblelog"
 	"github.com/fanfare-hub/fanfare/server"
 	"github.com/fanfare-hub/fanfare/sse"
 )
@@ -678,26 +677,4 @@ func TestUnreadyLog(t *testing.T) {
 	if e := c.any(); e.Type != "heartbeat" {
 		t.Errorf("the stream: %+v", e)
 	}
-}
-
-func ExampleNew() {
-	log, err := pebblelog.Open(pebblelog.Options{Durability: pebblelog.DurabilityMemory})
-	if err != nil {
-		panic(err)
-	}
-	defer log.Close()
-	hub, err := server.New(server.Options{Log: log})
-	if err != nil {
-		panic(err)
-	}
-	defer hub.Close()
-	web := httptest.NewServer(hub)
-	defer web.Close()
-	resp, err := http.Post(web.URL+"/v1/channels/greetings", "text/plain", strings.NewReader("hello"))
-	if err != nil {
-		panic(err)
-	}
-	defer resp.Body.Close()
-	fmt.Println(resp.StatusCode)
-	// Output: 201
 }

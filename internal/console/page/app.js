@@ -120,7 +120,7 @@ function draw(chart, points, now) {
     label.textContent = count(v);
     parts.push(label);
   }
-  for (const [m, anchor] of [[15, 'start'], [10, 'middle'], [5, 'middle'], [0, 'end']]) {
+  for (const [m, anchor] of [[15, 'start'], [10, 'middle'], [5, 'middle'], [0, 'end']].filter(([m]) => width > 230 || m % 15 === 0)) {
     const label = shape('text', { x: left + (1 - m / minutes) * (width - left), y: height - 3, 'text-anchor': anchor });
     label.textContent = m ? `−${m} min` : 'now';
     parts.push(label);
@@ -130,6 +130,7 @@ function draw(chart, points, now) {
     if (!points.length) return;
     if (chart.keys.length === 1) parts.push(shape('polygon', { class: 'area', points: `${x(points[0])},${y(0)} ${path} ${x(points.at(-1))},${y(0)}` }));
     parts.push(shape('polyline', { class: `line${i ? ' second' : ''}`, points: path }));
+    parts.push(shape('circle', { class: `dot${i ? ' second' : ''}`, cx: x(points.at(-1)), cy: y(points.at(-1)[key]), r: 3 }));
   });
   parts.push(shape('line', { class: 'cross', y1: 6, y2: height - bottom, x1: 0, x2: 0 }));
   chart.svg.replaceChildren(...parts);
