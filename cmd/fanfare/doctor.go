@@ -58,7 +58,11 @@ func (c *doctorCmd) Run(ctx context.Context, std *stdio) error {
 		d.buffering(ctx)
 		d.idle(ctx)
 	}
-	if d.faults > 0 {
+	switch d.faults {
+	case 0:
+	case 1:
+		return errors.New("one thing has to be mended")
+	default:
 		return fmt.Errorf("%d things have to be mended", d.faults)
 	}
 	return ctx.Err()
@@ -309,7 +313,7 @@ func (d *checkup) idle(ctx context.Context) {
 	defer resp.Body.Close()
 	stream := lines(resp)
 	began, last := time.Now(), time.Now()
-	longest := time.Duration(0)
+	longest, signs := time.Duration(0), 0
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	for {
@@ -322,12 +326,19 @@ func (d *checkup) idle(ctx context.Context) {
 				}
 				return
 			}
+			if time.Since(last) > 500*time.Millisecond {
+				signs++
+			}
 			longest = max(longest, time.Since(last))
 			last = time.Now()
 		case <-timer.C:
 			if longest = max(longest, time.Since(last)); longest > 50*time.Second {
 				d.bad("lower the hub's --heartbeat (15s is good), or have the proxy pass comments through",
 					"no sign of life came for %s: most proxies cut such a connection", longest.Round(time.Second))
+				return
+			}
+			if signs < 2 {
+				d.good("an idle stream lives for %s; no sign of life was due", limit)
 				return
 			}
 			d.good("an idle stream lives, with a sign of life at least every %s", longest.Round(time.Second))
