@@ -228,7 +228,7 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"publish", "a", "x", "--url", "http://127.0.0.1:1", "--retry-for", "0s"}, 3, "refused"},
 		{[]string{"subscribe", "a*", "--url", url}, 1, "'*'"},
 		{[]string{"subscribe", "a", "--since", "-1", "--url", url}, 2, "since"},
-		{[]string{"subscribe", "a", "--since", "yesterday", "--url", url}, 1, "replay"},
+		{[]string{"subscribe", "a", "--since", "yesterday", "--url", url}, 1, "since must be a time"},
 		{[]string{"subscribe", "a", "--url", "http://127.0.0.1:1"}, 3, "refused"},
 		{[]string{"history", "a/*", "--url", url}, 1, "'*'"},
 		{[]string{"send", "4/2", "7", "o", "REBOOT", "--url", url}, 1, "storeId"},

@@ -12,7 +12,8 @@ import (
 type historyCmd struct {
 	target
 	Channel string `arg:"" help:"The channel; no pattern."`
-	After   string `help:"Only events after this id." placeholder:"ID"`
+	After   string `help:"Only events after this id, or from this time on, such as 2026-11-22T10:00:00Z." placeholder:"ID|TIME"`
+	Since   string `help:"Only events of the last so long, such as 10m; the same as --after." placeholder:"TIME"`
 	Limit   int    `default:"0" help:"Most events to print; 0 prints all."`
 	JSON    bool   `name:"json" help:"Print a JSON object a line, as the hub gives it."`
 }
@@ -35,7 +36,10 @@ func (c *historyCmd) Run(ctx context.Context, std *stdio) error {
 		return &exitError{exitUsage, fmt.Errorf("--limit must not be negative")}
 	}
 	const pageSize = 500
-	after := c.After
+	if c.After != "" && c.Since != "" {
+		return &exitError{exitUsage, fmt.Errorf("--after and --since are both given: want one of them")}
+	}
+	after := c.After + c.Since
 	for printed := 0; ; {
 		size := pageSize
 		if c.Limit > 0 {

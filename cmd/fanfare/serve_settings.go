@@ -71,7 +71,7 @@ func (c *settings) check() ([]fanfare.Rule, error) {
 		return nil, errors.New("--max-log-bytes must be at least 1MiB, or 0 for no limit")
 	case c.MaxLogBytes > 0 && c.MaxLogBytes < c.MaxEventBytes:
 		return nil, fmt.Errorf("--max-log-bytes %d is less than --max-event-bytes %d: one event would not fit into the log", c.MaxLogBytes, c.MaxEventBytes)
-	case c.AdminAddr != "" && c.AdminAddr == c.Addr:
+	case c.AdminAddr != "" && c.AdminAddr == c.Addr && !strings.HasSuffix(c.Addr, ":0"):
 		return nil, fmt.Errorf("--admin-addr and --addr are both %s: want two different ones", c.Addr)
 	case c.TraceSample < 0 || c.TraceSample > 1:
 		return nil, errors.New("--trace-sample must be from 0 to 1")

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"strconv"
 	"time"
 
 	"github.com/fanfare-hub/fanfare"
@@ -18,7 +19,7 @@ import (
 type subscribeCmd struct {
 	target
 	Channel []string `arg:"" help:"Channels or patterns, such as 'logs/*' or 'stores/**'."`
-	Since   string   `help:"Start after this event id, with 'all' retained events, or with the last N." placeholder:"ID|all|N"`
+	Since   string   `help:"Start after this event id, with 'all' retained events, with the last N, or at a time: 10m ago or 2026-11-22T10:00:00Z." placeholder:"ID|all|N|TIME"`
 	JSON    bool     `name:"json" help:"Print a JSON object a line: id, event, data."`
 }
 
@@ -125,10 +126,15 @@ func (r resetOnRead) Read(p []byte) (int, error) {
 func (s *subscription) request(ctx context.Context) (*http.Request, error) {
 	query := url.Values{"channel": s.cmd.Channel, "heartbeat": {"15"}}
 	if s.lastID == "" && s.cmd.Since != "" {
-		if _, err := fanfare.ParsePosition(s.cmd.Since); err == nil {
+		_, notID := fanfare.ParsePosition(s.cmd.Since)
+		_, notNumber := strconv.Atoi(s.cmd.Since)
+		switch {
+		case notID == nil:
 			s.lastID = s.cmd.Since
-		} else {
+		case s.cmd.Since == "all" || notNumber == nil:
 			query.Set("replay", s.cmd.Since)
+		default:
+			query.Set("since", s.cmd.Since)
 		}
 	}
 	req, err := s.cmd.request(ctx, http.MethodGet, "/v1/events", query, nil)

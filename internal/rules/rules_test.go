@@ -171,7 +171,7 @@ var forbidden = map[string]string{
 // TestMountable: outside cmd/ no init, environment, flag, signal, exit, global registry or default logger.
 func TestMountable(t *testing.T) {
 	sources(t, func(path string, fset *token.FileSet, file *ast.File) {
-		if strings.HasPrefix(path, "cmd/") || strings.HasPrefix(path, "e2e/") || strings.HasPrefix(path, "bench/") || strings.HasSuffix(path, "_test.go") {
+		if strings.HasPrefix(path, "cmd/") || strings.HasPrefix(path, "e2e/") || file.Name.Name == "main" || strings.HasPrefix(path, "bench/") || strings.HasSuffix(path, "_test.go") {
 			return
 		}
 		ast.Inspect(file, func(n ast.Node) bool {
@@ -224,7 +224,7 @@ func TestExamples(t *testing.T) {
 	example := regexp.MustCompile(`(?s)\nfunc Example.*// Output:`)
 	for _, p := range packages(t) {
 		name := strings.TrimPrefix(p.ImportPath, module+"/")
-		if strings.HasPrefix(name, "internal/") || strings.HasPrefix(name, "cmd/") || name == "e2e" || name == "bench" {
+		if strings.HasPrefix(name, "internal/") || strings.HasPrefix(name, "cmd/") || strings.HasPrefix(name, "examples") || name == "e2e" || name == "bench" {
 			continue
 		}
 		found := false
