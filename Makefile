@@ -4,7 +4,7 @@ GO       ?= go
 FLAGS    ?=
 FUZZTIME ?= 1m
 # Every fuzzer, as package:function.
-FUZZERS  := .:FuzzPosition .:FuzzPattern ./sse:FuzzParser ./sse:FuzzRoundTrip ./hub:FuzzTrie ./server:FuzzPublish
+FUZZERS  := .:FuzzPosition .:FuzzPattern .:FuzzRule ./pebblelog:FuzzImport ./sse:FuzzParser ./sse:FuzzRoundTrip ./hub:FuzzTrie ./server:FuzzPublish
 
 .PHONY: run build test check unit race e2e setup fuzz bench cover nightly clean
 
@@ -37,7 +37,7 @@ fuzz: ## each fuzzer for FUZZTIME
 	@for f in $(FUZZERS); do echo "fuzz $$f"; $(GO) test -run '^$$' -fuzz "^$${f#*:}$$" -fuzztime $(FUZZTIME) "$${f%:*}" || exit 1; done
 
 bench: ## figures, as ratios within one run; never a test
-	$(GO) test -run '^$$' -bench . -benchtime 1x ./bench
+	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m ./bench
 
 cover: ## coverage of all packages by all tests, in coverage.html
 	$(GO) test -coverpkg=./... -coverprofile=coverage.out ./...

@@ -147,3 +147,18 @@ func ExampleParsePattern() {
 	// stores/42 true
 	// stores/42/pcs/7 true
 }
+
+func FuzzRule(f *testing.F) {
+	for _, text := range []string{"**=age:7d", "a=b=count:1", "x/*=count:3,age:1h30m,bytes:10MiB", "=count:1", "a=bytes:99999999999999999999", "a=age:1d1ns"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		r, err := fanfare.ParseRule(text)
+		if err != nil {
+			return
+		}
+		if again, err := fanfare.ParseRule(r.String()); err != nil || again != r {
+			t.Errorf("%q is written as %q, which is read as %+v, %v", text, r, again, err)
+		}
+	})
+}

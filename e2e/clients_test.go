@@ -3,15 +3,12 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 )
@@ -36,80 +33,16 @@ func python(t *testing.T) (interpreter string) {
 	return ""
 }
 
-// doorman listens for the hub while it restarts, as a load balancer or a held socket does: the older client dies of a
-// refused connection.
-type doorman struct {
-	listener net.Listener
-	mu       sync.Mutex
-	hub      string // guarded by mu; "" while there is none
-	conns    sync.WaitGroup
-}
-
-func newDoorman(t *testing.T, hub string) *doorman {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	d := &doorman{listener: l, hub: hub}
-	d.conns.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			d.conns.Go(func() { d.pass(conn.(*net.TCPConn)) })
-		}
-	})
-	t.Cleanup(func() {
-		d.set("closed")
-		_ = l.Close()
-		d.conns.Wait()
-	})
-	return d
-}
-
-func (d *doorman) set(hub string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.hub = hub
-}
-
-// pass copies both ways; it waits for a hub to be there.
-func (d *doorman) pass(in *net.TCPConn) {
-	defer in.Close()
-	for {
-		d.mu.Lock()
-		hub := d.hub
-		d.mu.Unlock()
-		if hub == "closed" {
-			return
-		}
-		conn, err := net.Dial("tcp", hub)
-		if hub == "" || err != nil {
-			time.Sleep(10 * time.Millisecond)
-			continue
-		}
-		out := conn.(*net.TCPConn)
-		var up sync.WaitGroup
-		up.Go(func() { _, _ = io.Copy(out, in); _ = out.CloseWrite() })
-		_, _ = io.Copy(in, out)
-		_ = in.Close()
-		_ = out.Close()
-		up.Wait()
-		return
-	}
-}
-
 // TestStorePC runs the class that store PCs run today: 1,000 commands at random times over many clean ends, and a restart of
 // the hub between two streams; each is handled, none is lost, none comes twice.
 func TestStorePC(t *testing.T) {
 	interpreter := python(t)
 	data := t.TempDir()
 	args := []string{"--stream-lifetime", "1s", "--drain-window", "500ms"}
-	h := serve(t, "127.0.0.1:0", data, args...)
-	door := newDoorman(t, h.addr)
-	pc := start(t, interpreter, "store_pc.py", "http://"+door.listener.Addr().String(), "42", "7", "0.2")
+	socket := holdSocket(t) // the client dies of a refused connection
+	h := socket.serve(t, data, args...)
+	ready(t, h.url("/readyz"))
+	pc := start(t, interpreter, "store_pc.py", h.url(""), "42", "7", "0.2")
 	if line := pc.next(20 * time.Second); line != `["sse", "CONNECTED"]` {
 		t.Fatalf("first %s", line)
 	}
@@ -120,10 +53,8 @@ func TestStorePC(t *testing.T) {
 		path := []string{"/v1/stores/42/pcs/7/events", "/v1/stores/42/events", "/v1/stores/events"}[i%3]
 		sent = append(sent, sendCommand(t, h.url(path), fmt.Sprint("C", i)))
 		if i == commands/2 {
-			door.set("") // new connections wait
 			h.stop()
-			h = serve(t, "127.0.0.1:0", data, args...)
-			door.set(h.addr)
+			h = socket.serve(t, data, args...)
 		}
 		time.Sleep(time.Duration(rand.ExpFloat64() * float64(12*time.Millisecond)))
 	}

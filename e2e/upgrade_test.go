@@ -362,3 +362,26 @@ func TestNotify(t *testing.T) {
 	h.stop()
 	next("STOPPING=1")
 }
+
+// TestReadOnlyDisk: a hub on a disk that may not be written to says so and does not start.
+func TestReadOnlyDisk(t *testing.T) {
+	script := `mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && exec "$2" serve --addr 127.0.0.1:0 --data "$1/$3"`
+	if err := exec.Command("unshare", "-m", "true").Run(); err != nil {
+		t.Skip("SKIPPED: mounts cannot be made here")
+	}
+	dir := t.TempDir()
+	old := serve(t, "127.0.0.1:0", dir+"/old")
+	old.publish("a", "kept")
+	old.stop()
+	for _, data := range []string{"new", "old"} {
+		out, err := exec.Command("unshare", "-m", "sh", "-c", script, "sh", dir, binary, data).CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "read-only file system") || strings.Contains(string(out), "goroutine") {
+			t.Errorf("%s: %v, %s", data, err, out)
+		}
+	}
+	again := serve(t, "127.0.0.1:0", dir+"/old")
+	if out, err := exec.Command(binary, "history", "a", "--url", again.url("")).CombinedOutput(); err != nil || !strings.Contains(string(out), "kept") {
+		t.Errorf("%v, %s", err, out)
+	}
+	again.stop()
+}

@@ -305,3 +305,23 @@ func checkDamaged(t *testing.T, dir string) {
 		t.Errorf("verify finds nothing, but reading says %v", err)
 	}
 }
+
+// FuzzImport: whatever is imported, the outcome is an error and no log, or a log in which everything fits together.
+func FuzzImport(f *testing.F) {
+	head := `{"fanfare":"export 1","runs":[["0000000000100","00000000001ZZ"]],"gone":"0000000000000"}` + "\n"
+	f.Add(head + `{"id":"0000000000101","channel":"a","event":"message","data":"x","time":"2026-11-22T10:00:00Z"}` + "\n" + `{"end":true,"events":1}`)
+	f.Add(head + `{"channel":"a","trimmed":"0000000000105"}` + "\n" + `{"kept":"pc/1/2","position":"0000000000101","time":"2026-11-22T10:00:00Z","expires":"2026-11-23T10:00:00Z"}` + "\n" + `{"end":true}`)
+	f.Fuzz(func(t *testing.T, text string) {
+		dir := filepath.Join(t.TempDir(), "data")
+		n, err := pebblelog.Import(t.Context(), dir, strings.NewReader(text))
+		if err != nil {
+			if _, err := os.Stat(filepath.Join(dir, "log")); err == nil {
+				t.Error("something is left behind")
+			}
+			return
+		}
+		if r, err := pebblelog.Verify(t.Context(), dir); err != nil || r.Faults > 0 || r.Events > n {
+			t.Errorf("%+v, %v", r, err)
+		}
+	})
+}

@@ -310,7 +310,9 @@ func (s *session) makeVisible(g *group) bool {
 	if s.isDead() {
 		return false
 	}
+	data := uint64(0)
 	for i, st := range g.states {
+		data += uint64(len(g.events[i].Data))
 		st.lastBytes.Add(uint64(len(g.events[i].Data)))
 		st.lastSeq.Add(1)
 	}
@@ -320,7 +322,7 @@ func (s *session) makeVisible(g *group) bool {
 	}
 	l.stats.groups.Add(1)
 	l.stats.events.Add(uint64(len(g.events)))
-	l.stats.bytes.Add(uint64(g.bytes))
+	l.stats.bytes.Add(data)
 	if len(g.events) > 0 {
 		for _, w := range l.watchers {
 			w.w.Committed(g.events, g.last)

@@ -55,6 +55,15 @@ func syncs(k errorfs.OpKind) bool {
 	return k == errorfs.OpFileSync || k == errorfs.OpFileSyncData || k == errorfs.OpFileSyncTo
 }
 
+// changes is what a disk that became read-only refuses.
+func changes(k errorfs.OpKind) bool {
+	switch k {
+	case errorfs.OpCreate, errorfs.OpRemove, errorfs.OpRename, errorfs.OpLink, errorfs.OpReuseForWrite:
+		return true
+	}
+	return writes(k) || syncs(k)
+}
+
 func walFile(path string) bool { return strings.HasSuffix(path, ".log") }
 
 // TestNothingIsVisibleBeforeItsFsync is P1: with an fsync of half a second, no read sees the event before it.
@@ -112,6 +121,7 @@ func TestInjectedErrors(t *testing.T) {
 		"sstable":     {func(p string) bool { return strings.HasSuffix(p, ".sst") }, writes},
 		"MANIFEST":    {func(p string) bool { return strings.Contains(p, "MANIFEST") }, writes},
 		"all of them": {func(p string) bool { return strings.Contains(p, "/log/") }, writes},
+		"read-only":   {func(p string) bool { return strings.Contains(p, "/log/") }, changes},
 	} {
 		t.Run(name, func(t *testing.T) { injectErrors(t, &faulty{file: c.file, ops: c.ops}) })
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -301,18 +300,4 @@ func TestPages(t *testing.T) {
 	}
 	without := start(t, server.Options{NoPage: true})
 	without.call("GET", "/", "").wantProblem(t, 404, "not_found", "")
-}
-
-// TestReadOnlyDisk: a hub on a disk that becomes read-only refuses publishes, says why, and serves what it has.
-func TestReadOnlyDisk(t *testing.T) {
-	if os.Geteuid() == 0 {
-		t.Skip("root may write everywhere; e2e tries this with a mount")
-	}
-	dir := t.TempDir()
-	if err := os.Chmod(dir, 0o500); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := pebblelog.Open(pebblelog.Options{Dir: filepath.Join(dir, "data")}); err == nil || !strings.Contains(err.Error(), "data directory") {
-		t.Errorf("opened: %v", err)
-	}
 }

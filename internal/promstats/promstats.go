@@ -150,7 +150,7 @@ func metrics() []metric {
 	}
 	return append(list, logMetrics(
 		counter("events_published_total", "Events stored.", func(f *figures) uint64 { return f.log.Events }),
-		counter("published_bytes_total", "Bytes of data of these, and what goes with them.", func(f *figures) uint64 { return f.log.Bytes }),
+		counter("published_bytes_total", "Bytes of data of these.", func(f *figures) uint64 { return f.log.Bytes }),
 		counter("publishes_replayed_total", "Publishes that were answered by their idempotency key.", func(f *figures) uint64 { return f.log.ReplayedKeys }),
 		counter("log_appends_refused_total", "Publishes that the log did not store: full, slow or failed disk, or too much waits.", func(f *figures) uint64 { return f.log.Refused }),
 		histogram("log_fsync_seconds", "From handing a group of publishes to the disk until it is there.", func(f *figures) fanfare.HistogramCounts { return f.log.Fsync }),
