@@ -218,7 +218,7 @@ func TestUpgradesUnseen(t *testing.T) {
 	const streams, restarts, publishers = 2000, 10, 4
 	socket := holdSocket(t)
 	data := t.TempDir()
-	args := []string{"--drain-window", "1s"}
+	args := []string{"--drain-window", "1s", "--admin-addr", "127.0.0.1:" + freePort(t)}
 	h := socket.serve(t, data, args...)
 	ready(t, "http://"+socket.addr+"/readyz")
 	u := &upgrade{addr: socket.addr, sent: make([]atomic.Int64, streams+1), got: make([]atomic.Int64, streams), shared: make([]atomic.Int64, streams)}

@@ -22,7 +22,7 @@ type listeners struct {
 }
 
 // takeListeners takes what was handed over. A socket with the name admin is for operators, the other for everybody.
-func takeListeners(c *settings) (*listeners, error) {
+func takeListeners() (*listeners, error) {
 	l := &listeners{}
 	byName, err := activation.ListenersWithNames()
 	if err != nil {
@@ -48,12 +48,6 @@ func takeListeners(c *settings) (*listeners, error) {
 	if err != nil {
 		l.close()
 		return nil, &exitError{exitUsage, err}
-	}
-	if l.admin == nil && c.AdminAddr != "" {
-		if l.admin, err = net.Listen("tcp", c.AdminAddr); err != nil {
-			l.close()
-			return nil, fmt.Errorf("listen on --admin-addr %s: %w", c.AdminAddr, err)
-		}
 	}
 	return l, nil
 }
@@ -86,11 +80,24 @@ func closeHeld(l net.Listener) {
 	}
 }
 
+// open opens what was not handed over. With a held socket the hub before may still be closing its admin listener.
 func (l *listeners) open(c *settings) (err error) {
-	if l.public, err = net.Listen("tcp", c.Addr); err != nil {
-		return fmt.Errorf("listen on %s: %w", c.Addr, err)
+	if l.public == nil {
+		if l.public, err = net.Listen("tcp", c.Addr); err != nil {
+			return fmt.Errorf("listen on %s: %w", c.Addr, err)
+		}
 	}
-	return nil
+	if l.admin != nil || c.AdminAddr == "" {
+		return nil
+	}
+	for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		if l.admin, err = net.Listen("tcp", c.AdminAddr); err == nil {
+			return nil
+		}
+		if !l.held || !errors.Is(err, syscall.EADDRINUSE) || time.Now().After(deadline) {
+			return fmt.Errorf("listen on --admin-addr %s: %w", c.AdminAddr, err)
+		}
+	}
 }
 
 func (l *listeners) close() {

@@ -60,17 +60,15 @@ func (c *serveCmd) Run(ctx context.Context, std *stdio, parsed *kong.Context, in
 	if err != nil {
 		return &exitError{exitUsage, err}
 	}
-	if h.listen, err = takeListeners(&c.settings); err != nil {
+	if h.listen, err = takeListeners(); err != nil {
 		return err
 	}
 	defer h.listen.close()
 	if err := h.open(ctx, rules); err != nil {
 		return err
 	}
-	if !h.listen.held {
-		if err := h.listen.open(&c.settings); err != nil {
-			return errors.Join(err, h.close())
-		}
+	if err := h.listen.open(&c.settings); err != nil {
+		return errors.Join(err, h.close())
 	}
 	c.greet(std, h.listen)
 	return h.serve(ctx, parsed, in)
