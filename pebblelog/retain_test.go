@@ -130,11 +130,14 @@ func keysOf(t *testing.T, l *Log) map[string]int {
 	return kinds
 }
 
+var manyChannels = 100_000
+
 // TestChannelsThatComeAndGo leave nothing behind but the floor of their rule, which only that rule's channels read.
 func TestChannelsThatComeAndGo(t *testing.T) {
-	const channels = 100_000
+	channels := manyChannels
 	clock := newTestClock()
 	o := clock.options("**=age:7d", "short/**=age:1m")
+	o.SlowCommit = 2 * time.Minute
 	l := openTest(t, o)
 	stay := put(t, l, "stay", "kept")[0]
 	before := put(t, l, "short/0", "x")[0] // and this one
@@ -260,13 +263,13 @@ func TestForgettingWhilePublishing(t *testing.T) {
 
 // TestMaxBytes: the oldest events go when the files grow beyond the limit, clients are told, and the newest stay.
 func TestMaxBytes(t *testing.T) {
-	const most = 24 << 20
+	const most = 12 << 20
 	o := Options{Dir: t.TempDir(), Durability: DurabilityAsync, MaxBytes: most, TrimInterval: 20 * time.Millisecond}
 	l := openTest(t, o)
 	payload := make([]byte, 900)
 	r := rand.New(rand.NewPCG(1, 2))
 	var first, last fanfare.Position
-	for i := range 800 {
+	for i := range 300 {
 		var batch []string
 		for range 100 {
 			for k := range payload {
@@ -280,7 +283,7 @@ func TestMaxBytes(t *testing.T) {
 		}
 		last = at[len(at)-1]
 	}
-	deadline := time.Now().Add(60 * time.Second)
+	deadline := time.Now().Add(3 * time.Minute)
 	for l.Stats().DiskBytes > most {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d bytes on disk, the limit is %d", l.Stats().DiskBytes, most)
@@ -307,6 +310,47 @@ func TestMaxBytes(t *testing.T) {
 			t.Fatal(err)
 		}
 		l = openTest(t, o)
+	}
+}
+
+// TestMaxBytesSparesWhatFits: what retention has deleted, and the store has not tidied up yet, is no reason to remove more.
+func TestMaxBytesSparesWhatFits(t *testing.T) {
+	rule, err := fanfare.ParseRule("**=count:10")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := openTest(t, Options{Dir: t.TempDir(), Durability: DurabilityAsync, TrimInterval: time.Hour, Retention: []fanfare.Rule{rule}})
+	status := put(t, l, "status", "the only one of its channel, and the oldest of all")[0]
+	r := rand.New(rand.NewPCG(1, 2))
+	payload := make([]byte, 900)
+	for i := range 300 {
+		var batch []string
+		for range 100 {
+			for k := range payload {
+				payload[k] = byte('a' + r.IntN(26))
+			}
+			batch = append(batch, string(payload))
+		}
+		put(t, l, fmt.Sprint("c/", i%20), batch...)
+	}
+	// All of it as tables, which hold what retention has deleted as well.
+	if err := l.read(t.Context(), func(s *session) error { return s.db.Flush() }); err != nil {
+		t.Fatal(err)
+	}
+	sweepNow(t, l)
+	used := func() int64 { return int64(l.session.db.Metrics().DiskSpaceUsage()) }
+	most := used() * 2 / 3
+	if most < 4<<20 {
+		t.Fatalf("only %d bytes are on disk: the test tests nothing", used())
+	}
+	l.SetMaxBytes(most)
+	for deadline := time.Now().Add(3 * time.Minute); used() > most; time.Sleep(20 * time.Millisecond) { // compactions run on real time
+		if time.Now().After(deadline) {
+			t.Fatalf("%d bytes on disk, the limit is %d", used(), most)
+		}
+	}
+	if got := dataOf(t, l, fanfare.Query{Patterns: patternsOf(t, "status"), After: status - 1}); len(got) != 1 {
+		t.Errorf("the oldest event was removed, though all that is retained fits many times; %d cuts", l.Stats().Limited)
 	}
 }
 

@@ -47,6 +47,8 @@ type session struct {
 	prefix     sync.Mutex              // held while the floor moves and what lies below is deleted
 	sweptFloor atomic.Uint64           // and deleted up to here
 	jumped     atomic.Int64            // the highest second before the clock last went back; moved by the committer
+	looks      int                     // at a log that is too large, by limitSize; owned by it
+	tidyAgain  time.Time               // limitSize has the store compacted again from then on; owned by it
 	thinned    int64                   // the second up to which the table of seconds is thin; owned by the sweep
 
 	complained, unsaid atomic.Int64 // the second of Pebble's last complaint that was logged, and how many were not
