@@ -76,3 +76,14 @@ func TestLinks(t *testing.T) {
 		}
 	}
 }
+
+// TestOpenAPIIsValid has an outside judge read the description of the API.
+func TestOpenAPIIsValid(t *testing.T) {
+	if exec.Command(".venv/bin/python", "-c", "import openapi_spec_validator").Run() != nil {
+		t.Skip("SKIPPED: no openapi-spec-validator; e2e/setup says why")
+	}
+	out, err := exec.Command(".venv/bin/openapi-spec-validator", "../server/openapi.yaml").CombinedOutput()
+	if err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}

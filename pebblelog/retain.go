@@ -157,8 +157,9 @@ func (l *Log) wait(d time.Duration) bool {
 }
 
 func (l *Log) retain(work func(*session) error) {
-	err := l.read(stopContext{l.stop}, work)
-	if err != nil && !errors.Is(err, errStopped) && l.Status().Err == nil {
+	stop := stopContext{l.stop}
+	err := l.read(stop, work)
+	if err != nil && !errors.Is(err, errStopped) && stop.Err() == nil && l.Status().Err == nil {
 		l.opts.Logger.Warn("retention could not delete", slog.Any("err", err))
 	}
 }

@@ -82,6 +82,10 @@ func TestStats(t *testing.T) {
 	if s := f.stats("?streams=1"); len(s.Open) != 1 || len(s.Open[0].Channels) == 0 {
 		t.Errorf("one stream: %+v", s.Open)
 	}
+	metrics := f.call("GET", "/metrics", "").body
+	if !strings.Contains(metrics, "\nfanfare_events_replayed_total 2\n") || strings.Contains(metrics, "\nfanfare_replayed_bytes_total 0\n") || !strings.Contains(metrics, "\nfanfare_published_bytes_total 4\n") {
+		t.Errorf("replays are not counted:\n%s", metrics)
+	}
 	f.call("GET", "/v1/stats?streams=1000", "").wantProblem(t, 400, "invalid", "streams")
 	f.call("GET", "/v1/stats?interval=0", "").wantProblem(t, 400, "invalid", "interval")
 

@@ -131,6 +131,7 @@ func metrics() []metric {
 		counter("events_delivered_total", "Events handed to streams.", func(f *figures) uint64 { return f.hub.Delivered }),
 		counter("delivered_bytes_total", "Bytes of these, as they are on the wire.", func(f *figures) uint64 { return f.streams.DeliveredBytes }),
 		counter("events_replayed_total", "Of the events delivered, those read from the log.", func(f *figures) uint64 { return f.hub.Replayed }),
+		counter("replayed_bytes_total", "Bytes of these, as they are on the wire.", func(f *figures) uint64 { return f.streams.ReplayedBytes }),
 		histogram("publish_seconds", "From a publish's way to the log until its answer.", func(f *figures) fanfare.HistogramCounts { return f.s.Publish() }),
 		histogram("delivery_seconds", "From an event's becoming visible until a stream handed it to the kernel; replays left out.",
 			func(f *figures) fanfare.HistogramCounts { return f.streams.Delivery }),

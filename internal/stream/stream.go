@@ -275,10 +275,14 @@ func (st *Stream) takeTurn() (unread, err error) {
 
 // count counts what was sent. The delay is that of a turn's first live event: one observation a turn is enough.
 func (st *Stream) count(frames []hub.Frame) {
-	bytes, live := 0, uint64(0)
+	bytes, replayed, live := 0, 0, uint64(0)
 	var heard int64
 	for i := range frames {
-		bytes += st.wire.frameBytes(frames[i])
+		n := st.wire.frameBytes(frames[i])
+		bytes += n
+		if frames[i].Heard == 0 {
+			replayed += n
+		}
 		if t := frames[i].Trace; t != nil && st.streams.o.Step != nil && t.First.CompareAndSwap(false, true) {
 			st.streams.o.Step(t.Parent, "first delivery", time.Unix(0, frames[i].Heard), st.wrote)
 		}
@@ -291,6 +295,9 @@ func (st *Stream) count(frames []hub.Frame) {
 	st.events.Add(uint64(len(frames)))
 	st.bytes.Add(uint64(bytes))
 	st.streams.deliveredBytes.Add(uint64(bytes))
+	if replayed > 0 {
+		st.streams.replayedBytes.Add(uint64(replayed))
+	}
 	if live > 0 {
 		st.streams.delivery.ObserveN(time.Duration(st.wrote.UnixNano()-heard), live)
 	}

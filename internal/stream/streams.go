@@ -58,6 +58,7 @@ type Streams struct {
 
 	refused        atomic.Uint64
 	deliveredBytes atomic.Uint64
+	replayedBytes  atomic.Uint64
 	ended          map[EndReason]*atomic.Uint64 // fixed keys
 	delivery       fanfare.Histogram
 
@@ -93,6 +94,7 @@ type Stats struct {
 	Refused        uint64            // no room, draining, or the log could not be read
 	Ended          map[EndReason]uint64
 	DeliveredBytes uint64                  // of events, as they are on the wire
+	ReplayedBytes  uint64                  // of these, of events read from the log
 	Delivery       fanfare.HistogramCounts // from the hub's hearing of an event until it was handed to the kernel, replays left out
 }
 
@@ -100,7 +102,7 @@ type Stats struct {
 func (s *Streams) Stats() Stats {
 	st := Stats{
 		Open: map[string]int{}, Refused: s.refused.Load(), Ended: map[EndReason]uint64{},
-		DeliveredBytes: s.deliveredBytes.Load(), Delivery: s.delivery.Counts(),
+		DeliveredBytes: s.deliveredBytes.Load(), ReplayedBytes: s.replayedBytes.Load(), Delivery: s.delivery.Counts(),
 	}
 	s.mu.Lock()
 	st.Opened = maps.Clone(s.opened)
