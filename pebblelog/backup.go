@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -27,10 +28,16 @@ func (l *Log) Backup(ctx context.Context, dir string) (durable fanfare.Position,
 			return &fanfare.Error{Code: fanfare.CodeInvalid, Detail: fmt.Sprintf("the folder %s cannot be made on the hub's machine: %v", dir, err), Err: err}
 		}
 		durable = fanfare.Position(l.durable.Load())
-		if err := s.db.Checkpoint(fs.PathJoin(dir, "log"), pebble.WithFlushedWAL()); err != nil {
-			return fmt.Errorf("back up to %s: %w", dir, err)
+		err := s.db.Checkpoint(fs.PathJoin(dir, "log"), pebble.WithFlushedWAL())
+		if err == nil {
+			err = markPlace(fs, dir)
 		}
-		return markPlace(fs, dir)
+		if err != nil {
+			_ = fs.RemoveAll(dir) // half a backup is none
+			text, _, _ := strings.Cut(err.Error(), "\n")
+			return &fanfare.Error{Code: fanfare.CodeUnavailable, Detail: fmt.Sprintf("the backup to %s could not be written: %s", dir, text), Err: err}
+		}
+		return nil
 	})
 	return durable, err
 }

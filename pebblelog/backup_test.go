@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/fanfare-hub/fanfare"
@@ -107,6 +109,25 @@ func TestBackupAndRestore(t *testing.T) {
 	}
 	if p := publishN(t, l, "a", 60, 61)[0]; p <= after[9] {
 		t.Errorf("position %v was given before: %v", p, after[9])
+	}
+}
+
+// TestBackupThatFails, because its disk is full, is the backup's failure and not the log's.
+func TestBackupThatFails(t *testing.T) {
+	f := &faulty{file: func(path string) bool { return strings.Contains(path, "backup") }, ops: changes}
+	l := open(t, pebblelog.Options{Dir: "/data", FS: errorfs.Wrap(vfs.NewMem(), f)})
+	publishN(t, l, "a", 0, 10)
+	f.on.Store(true)
+	if _, err := l.Backup(t.Context(), "/backup"); err == nil || !strings.Contains(err.Error(), "injected") {
+		t.Errorf("the backup: %v", err)
+	}
+	publishN(t, l, "a", 10, 20)
+	if s := l.Stats(); s.Reopened > 0 || l.Status().Err != nil || len(readAll(t, l, "a")) != 20 {
+		t.Errorf("%+v, %v", s, l.Status())
+	}
+	f.on.Store(false)
+	if _, err := l.Backup(t.Context(), "/backup2"); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -23,6 +23,7 @@ import (
 // With lazyWAL a sync of the WAL is put off to the session's timer.
 type sessionFS struct {
 	vfs.FS
+	dir     string // of the store
 	lazyWAL bool
 	failed  func(error) // told of the first error of a WAL file
 	written func(int)   // told of the bytes of each write
@@ -33,13 +34,16 @@ type sessionFS struct {
 	dirty map[*sessionFile]struct{} // WAL files written since their last real sync
 }
 
-func newSessionFS(fs vfs.FS, lazyWAL bool) *sessionFS {
-	return &sessionFS{FS: fs, lazyWAL: lazyWAL, scratch: vfs.NewMem(), dirty: map[*sessionFile]struct{}{}, written: func(int) {}}
+func newSessionFS(fs vfs.FS, dir string, lazyWAL bool) *sessionFS {
+	return &sessionFS{FS: fs, dir: dir, lazyWAL: lazyWAL, scratch: vfs.NewMem(), dirty: map[*sessionFile]struct{}{}, written: func(int) {}}
 }
 
 func (fs *sessionFS) fence() { fs.fenced.Store(true) }
 
-func isWAL(name string) bool { return strings.HasSuffix(name, ".log") }
+// isWAL tells of a WAL file of the store; a backup has such files too, whose errors are the backup's alone.
+func (fs *sessionFS) isWAL(name string) bool {
+	return strings.HasSuffix(name, ".log") && fs.PathDir(name) == fs.dir
+}
 
 // writable is where a change to name goes: the real file system, or, after fence, the scratch.
 func (fs *sessionFS) writable(name string) vfs.FS {
@@ -62,14 +66,14 @@ func (fs *sessionFS) readable(name string) vfs.FS {
 
 // made wraps a file that Pebble will write. For the WAL an error becomes the session's failure, and the file a scratch one.
 func (fs *sessionFS) made(name string, f vfs.File, err error) (vfs.File, error) {
-	if err != nil && isWAL(name) {
+	if err != nil && fs.isWAL(name) {
 		fs.failed(err)
 		f, err = fs.writable(name).Create(name, vfs.WriteCategoryUnspecified)
 	}
 	if err != nil {
 		return nil, err
 	}
-	wal := isWAL(name)
+	wal := fs.isWAL(name)
 	return &sessionFile{File: f, fs: fs, wal: wal, lazy: wal && fs.lazyWAL}, nil
 }
 
@@ -102,7 +106,7 @@ func (fs *sessionFS) OpenDir(name string) (vfs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &sessionFile{File: f, fs: fs, wal: true}, nil // the WAL's directory entries are as good as its bytes
+	return &sessionFile{File: f, fs: fs, wal: name == fs.dir}, nil // the WAL's directory entries are as good as its bytes
 }
 
 // change makes a change to the real file system; after fence it only seems to.

@@ -62,7 +62,7 @@ type session struct {
 // openSession opens the store and begins a new run, which is on disk before anybody can hear of it.
 func (l *Log) openSession() (*session, error) {
 	s := &session{
-		log: l, fs: newSessionFS(l.opts.FS, l.opts.Durability == DurabilityAsync),
+		log: l, fs: newSessionFS(l.opts.FS, l.opts.FS.PathJoin(l.opts.Dir, "log"), l.opts.Durability == DurabilityAsync),
 		dead: make(chan struct{}), slots: make(chan struct{}, 2), written: make(chan *group, 2),
 	}
 	s.channels.init()
