@@ -379,6 +379,10 @@ func TestReadOnlyDisk(t *testing.T) {
 			t.Errorf("%s: %v, %s", data, err, out)
 		}
 	}
+	verify := `mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && exec "$2" verify --data "$1/old"`
+	if out, err := exec.Command("unshare", "-m", "sh", "-c", verify, "sh", dir, binary).CombinedOutput(); err != nil || !strings.Contains(string(out), "1 events in 1 channels") {
+		t.Errorf("what may only be read can be verified: %v, %s", err, out)
+	}
 	again := serve(t, "127.0.0.1:0", dir+"/old")
 	if out, err := exec.Command(binary, "history", "a", "--url", again.url("")).CombinedOutput(); err != nil || !strings.Contains(string(out), "kept") {
 		t.Errorf("%v, %s", err, out)

@@ -3,8 +3,10 @@ package pebblelog
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -38,12 +40,15 @@ func openStore(dir string) (*store, error) {
 		return nil, fmt.Errorf("%s holds no log: %w", dir, err)
 	}
 	lock, err := fs.Lock(fs.PathJoin(dir, "LOCK"))
-	if err != nil {
+	switch {
+	case errors.Is(err, syscall.EROFS), errors.Is(err, syscall.EACCES):
+		lock = io.NopCloser(nil) // a backup that may not be written to; nobody else can write to it either
+	case err != nil:
 		return nil, inUse(dir, err)
 	}
 	s := &store{lock: lock}
 	s.db, err = pebble.Open(fs.PathJoin(dir, "log"), &pebble.Options{
-		FS: fs, ReadOnly: true, ErrorIfNotExists: true, Logger: silent{}, FormatMajorVersion: pebble.FormatNewest, MaxOpenFiles: 250,
+		FS: unlocked{fs}, ReadOnly: true, ErrorIfNotExists: true, Logger: silent{}, FormatMajorVersion: pebble.FormatNewest, MaxOpenFiles: 250,
 		EventListener: &pebble.EventListener{DataCorruption: func(pebble.DataCorruptionInfo) {}}, // the read says so too
 	})
 	if err != nil {
@@ -112,6 +117,12 @@ func (s *store) each(kind byte, f func(key, value []byte) error) error {
 	}
 	return it.Error()
 }
+
+// unlocked is a file system in which the store takes no lock of its own: the data directory's is held, and the folder may be
+// on a disk that may only be read.
+type unlocked struct{ vfs.FS }
+
+func (unlocked) Lock(string) (io.Closer, error) { return io.NopCloser(nil), nil }
 
 type silent struct{}
 
