@@ -78,6 +78,9 @@ func (c *channelCache) drop(st *channelState) {
 	defer c.mu.Unlock()
 	if c.byName[st.name] == st && st.inFlight.Load() == 0 {
 		delete(c.byName, st.name)
+		if len(c.byName) == 0 {
+			c.byName = map[fanfare.Channel]*channelState{} // a map keeps the room that it once needed
+		}
 	}
 }
 

@@ -130,11 +130,16 @@ func (l *Log) sweepLoop() {
 			looked, err = s.sweep()
 			return err
 		})
-		pause = l.opts.TrimInterval
-		if l.stats.trimmed.Load()-trimmed < uint64(looked) {
-			pause = max(pause, sweepShare*time.Since(began)) // it was mostly looking
-		}
+		pause = sweepPause(l.opts.TrimInterval, time.Since(began), looked, l.stats.trimmed.Load()-trimmed)
 	}
+}
+
+// sweepPause is longer after a sweep that mostly looked, and not after one that deleted.
+func sweepPause(least, took time.Duration, looked int, trimmed uint64) time.Duration {
+	if trimmed >= uint64(looked)/4 {
+		return least
+	}
+	return max(least, sweepShare*took)
 }
 
 // limitLoop keeps the log within its size.
