@@ -22,6 +22,7 @@ const (
 	keyGone    = 'l' // l -> position up to which everything was removed, whatever its channel
 	keyMark    = 'm' // m channel-number -> trim mark
 	keyName    = 'n' // n channel-number -> name
+	keyUnsized = 'o' // o -> position up to which index entries have no sums: the log was of format 1
 	keyKept    = 'p' // p name -> kept position
 	keyRun     = 'r' // r first -> last
 	keySecond  = 't' // t second -> first position of that second

@@ -47,6 +47,8 @@ type session struct {
 	prefix     sync.Mutex              // held while the floor moves and what lies below is deleted
 	sweptFloor atomic.Uint64           // and deleted up to here
 	jumped     atomic.Int64            // the highest second before the clock last went back; moved by the committer
+	flushed    <-chan struct{}         // closed when what limitSize had written is a table; owned by it
+	unsized    fanfare.Position        // up to here index entries have no sums; fixed
 	looks      int                     // at a log that is too large, by limitSize; owned by it
 	tidyAgain  time.Time               // limitSize has the store compacted again from then on; owned by it
 	thinned    int64                   // the second up to which the table of seconds is thin; owned by the sweep
@@ -156,6 +158,9 @@ func (s *session) beginRun() error {
 	if err != nil {
 		return fmt.Errorf("read floors: %w", err)
 	}
+	if err := s.loadUnsized(last); err != nil {
+		return fmt.Errorf("read format: %w", err)
+	}
 	s.first = nextFirst(last, s.runs, s.log.opts.Now())
 	s.next = s.first
 	b := s.db.NewBatch()
@@ -165,6 +170,11 @@ func (s *session) beginRun() error {
 	}
 	if err := b.Set([]byte{keyFormat}, []byte(formatVersion), nil); err != nil {
 		return err
+	}
+	if s.unsized > 0 {
+		if err := b.Set([]byte{keyUnsized}, binary.AppendUvarint(nil, uint64(s.unsized)), nil); err != nil {
+			return err
+		}
 	}
 	if err := s.putRules(b, s.log.retention(), floors); err != nil {
 		return err
@@ -214,6 +224,27 @@ func (s *session) checkFormat() error {
 		return damaged(s.log.opts.Dir, "the store is empty, and "+formatFile+" says that it was not")
 	}
 	return it.Error()
+}
+
+// loadUnsized finds up to where index entries have no sums: all that a log of format 1 held.
+func (s *session) loadUnsized(last fanfare.Position) error {
+	value, closer, err := s.db.Get([]byte{keyFormat})
+	if err == nil {
+		if string(value) == formatVersion1 {
+			s.unsized = last
+		}
+		_ = closer.Close()
+	} else if !isNotFound(err) {
+		return err
+	}
+	if value, closer, err = s.db.Get([]byte{keyUnsized}); err == nil {
+		s.unsized, err = readPosition(value)
+		_ = closer.Close()
+	}
+	if isNotFound(err) {
+		return nil
+	}
+	return err
 }
 
 // loadRuns fills s.runs and returns the highest position ever given.

@@ -1,6 +1,7 @@
 package pebblelog
 
 import (
+	"errors"
 	"log/slog"
 	"time"
 
@@ -24,12 +25,17 @@ func (s *session) limitSize() error {
 		s.looks = 0
 		return nil
 	}
-	s.looks++
-	if s.looks == 1 {
-		_, err := s.db.AsyncFlush()
+	if s.looks++; s.looks == 1 {
+		flushed, err := s.db.AsyncFlush()
+		s.flushed = flushed
 		return err
 	}
-	if m.Table.PendingStatsCollectionCount > 0 && s.looks < 10 {
+	select {
+	case <-s.flushed:
+	default:
+		return nil
+	}
+	if m.Table.PendingStatsCollectionCount > 0 && s.looks < looksMost {
 		return nil
 	}
 	floor := fanfare.Position(s.floor.Load())
@@ -44,6 +50,9 @@ func (s *session) limitSize() error {
 	if held <= target {
 		return s.tidy(floor, prefix, gone, target)
 	}
+	if fits, err := s.fits(target); err != nil || fits {
+		return errors.Join(err, s.tidy(0, 0, target, target)) // the store's figures are behind
+	}
 	through, err := s.afterBytes(floor, uint64(held-target))
 	if err != nil || through <= floor {
 		return err
@@ -57,6 +66,27 @@ func (s *session) limitSize() error {
 		slog.Int64("bytes", used), slog.Int64("limit", most), slog.String("through", through.String()))
 	return nil
 }
+
+// eventOverhead is at least what an event takes besides its data: two keys, and the values' own numbers.
+const eventOverhead = 80
+
+// fits tells whether all that is retained is so little that it must fit, by the sums that the index keeps of each channel. It
+// looks at every channel, and is asked only before something would be removed. Where events have no sums (format 1), nobody
+// knows.
+func (s *session) fits(target int64) (bool, error) {
+	if s.unsized > fanfare.Position(s.floor.Load()) {
+		return false, nil
+	}
+	reports, err := s.report(stopContext{s.log.stop}, nil)
+	sum := uint64(0)
+	for _, r := range reports {
+		sum += r.Bytes + r.Events*eventOverhead
+	}
+	return err == nil && sum < uint64(target)*3/4, err
+}
+
+// looksMost is how many looks the store has to gather its figures.
+const looksMost = 30
 
 // deletedBytes is what the events up to the floor, and their share of the index, still take.
 func (s *session) deletedBytes(floor fanfare.Position) (int64, error) {
