@@ -591,3 +591,29 @@ func TestOverlaps(t *testing.T) {
 		}
 	}
 }
+
+// TestFits: what is retained is known by the sums of the index, not by what the store has tidied up; where there are no sums,
+// nobody says that it fits.
+func TestFits(t *testing.T) {
+	l := openTest(t, newTestClock().options("**=count:10"))
+	for range 100 {
+		put(t, l, "a", strings.Repeat("x", 100)) // ten of these take 1,800 bytes at least
+	}
+	for _, c := range []struct {
+		target  int64
+		unsized fanfare.Position
+		want    bool
+	}{{2500, 0, true}, {2300, 0, false}, {2500, fanfare.Position(l.durable.Load()), false}} {
+		l.session.unsized = c.unsized
+		err := l.read(t.Context(), func(s *session) error {
+			got, err := s.fits(c.target)
+			if got != c.want {
+				t.Errorf("fits %d, no sums up to %v: %v", c.target, c.unsized, got)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
