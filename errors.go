@@ -29,7 +29,38 @@ type Error struct {
 	Code       Code
 	Detail     string        // public: one sentence that names the field or parameter and the limit
 	RetryAfter time.Duration // public: when another try may help; zero when it says nothing
+	Reason     Reason        // private: why, in one word, for counters and the audit trail
 	Err        error         // private: the cause, for the log
+}
+
+// Reason says in one word why something was refused; it is a metric's label. "" is none: the code says enough.
+type Reason string
+
+// The reasons.
+const (
+	ReasonNoCredentials  Reason = "no_credentials"     // nobody may do that without saying who they are
+	ReasonBadToken       Reason = "bad_token"          // a token, key or ticket that is not valid
+	ReasonExpiredToken   Reason = "expired_token"      // one that was
+	ReasonRevokedToken   Reason = "revoked_token"      // one that was revoked
+	ReasonNoRight        Reason = "no_right"           // the principal is known, and may not
+	ReasonForeignOrigin  Reason = "foreign_origin"     // a page of an origin that is not listed
+	ReasonUnknownHost    Reason = "unknown_host"       // a host that is not listed
+	ReasonPublishRate    Reason = "publish_rate"       // events a second
+	ReasonPublishBytes   Reason = "publish_bytes_rate" // bytes a second
+	ReasonStreamRate     Reason = "stream_rate"        // new streams a second
+	ReasonMaxStreams     Reason = "max_streams"
+	ReasonPerAddress     Reason = "max_streams_per_address"
+	ReasonPerSubject     Reason = "max_streams_per_subject"
+	ReasonPerChannel     Reason = "max_streams_per_channel"
+	ReasonMaxRevocations Reason = "max_revocations"
+	ReasonSlowBody       Reason = "slow_body" // a body that did not come in time
+)
+
+// Reasons lists them.
+var Reasons = []Reason{
+	ReasonNoCredentials, ReasonBadToken, ReasonExpiredToken, ReasonRevokedToken, ReasonNoRight, ReasonForeignOrigin, ReasonUnknownHost,
+	ReasonPublishRate, ReasonPublishBytes, ReasonStreamRate, ReasonMaxStreams, ReasonPerAddress, ReasonPerSubject, ReasonPerChannel,
+	ReasonMaxRevocations, ReasonSlowBody,
 }
 
 // Error returns both halves, for logs.

@@ -17,7 +17,7 @@ func (h *Hub) admit() error {
 		return &fanfare.Error{Code: fanfare.CodeUnavailable, Detail: "the hub is shutting down", RetryAfter: 2 * time.Second}
 	case h.most > 0 && h.admitted >= h.most:
 		return &fanfare.Error{
-			Code: fanfare.CodeOverloaded, RetryAfter: 5 * time.Second,
+			Code: fanfare.CodeOverloaded, RetryAfter: 5 * time.Second, Reason: fanfare.ReasonMaxStreams,
 			Detail: "no room for another stream (--max-streams)",
 		}
 	}

@@ -37,6 +37,7 @@ type Options struct {
 	Encode         func(fanfare.Event) Frame // required; called from many goroutines; sets Body and Chunk
 	MaxSubscribers int                       // more are refused with CodeOverloaded; 0: no limit
 	TailBytes      int                       // memory for the newest frames of all filters; default 64 MiB
+	MaxReplays     int                       // who catches up waits while so many read the log; default 16
 }
 
 // Hub fans out. Make it with New, end it with Close. Its methods may be called from any goroutine.
@@ -47,6 +48,7 @@ type Hub struct {
 	most      int
 	tailBytes int
 	unwatch   func()
+	replays   *turnstile
 
 	durable atomic.Uint64 // events up to here are in the tails, or were never
 	stats   counters
@@ -88,6 +90,10 @@ func New(o Options) *Hub {
 	if h.tailBytes == 0 {
 		h.tailBytes = 64 << 20
 	}
+	if o.MaxReplays == 0 {
+		o.MaxReplays = 16
+	}
+	h.replays = newTurnstile(o.MaxReplays)
 	// Nobody can subscribe yet, so nobody misses what is committed between the call and its answer.
 	durable, unwatch := o.Log.Watch(h)
 	h.unwatch = unwatch
@@ -223,6 +229,8 @@ type Stats struct {
 	TailMisses  uint64 // turns that read the log
 	Delivered   uint64 // frames handed to streams
 	Replayed    uint64 // of these, the ones read from the log
+	Waiting     int    // who wait for their turn to read the log
+	Waits       uint64 // how many have had to
 	SlowestLag  uint64 // positions that the subscriber furthest behind has not been given yet
 }
 
@@ -235,8 +243,9 @@ func (h *Hub) Stats() Stats {
 		slowest = max(slowest, s.Lag())
 	}
 	h.mu.RUnlock()
+	waiting, waits := h.replays.stats()
 	return Stats{
-		Subscribers: subs, Filters: filters, TailBytes: h.stats.tailBytes.Load(),
+		Waiting: waiting, Waits: waits, Subscribers: subs, Filters: filters, TailBytes: h.stats.tailBytes.Load(),
 		TailHits: h.stats.tailHits.Load(), TailMisses: h.stats.tailMisses.Load(),
 		Delivered: h.stats.delivered.Load(), Replayed: h.stats.replayed.Load(), SlowestLag: slowest,
 	}

@@ -27,6 +27,7 @@ type Start struct {
 	Last      int              // with FromLast
 	Since     time.Time        // with FromSince
 	Requested string           // with FromUnknown: what was asked for
+	Owner     string           // whose turn it is when many catch up; see Hub.Replay
 	GapReplay time.Duration    // after a gap replay only events younger than this; 0: all
 }
 
@@ -49,7 +50,7 @@ func (h *Hub) Subscribe(ctx context.Context, patterns []fanfare.Pattern, start S
 	if err := h.admit(); err != nil {
 		return nil, Opening{}, err
 	}
-	s := &Subscriber{hub: h, patterns: patterns, waker: w}
+	s := &Subscriber{hub: h, patterns: patterns, waker: w, owner: start.Owner}
 	opening, err := s.open(ctx, start)
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -85,6 +86,10 @@ func (s *Subscriber) open(ctx context.Context, start Start) (Opening, error) {
 		s.cursor.set(s.hub.log.Status().Durable)
 		return Opening{Position: s.cursor.get()}, nil
 	}
+	if err := s.hub.replays.enter(ctx, s.owner); err != nil {
+		return Opening{}, err
+	}
+	defer s.hub.replays.leave()
 	place := fanfare.Place{Patterns: s.patterns}
 	switch start.From {
 	case FromLast:

@@ -28,6 +28,7 @@ type Subscriber struct {
 	since        time.Time        // events older than this are not replayed
 	sinceThrough fanfare.Position // what comes after is no replay, whatever the clock said when it was stored
 	waker        Waker
+	owner        string           // who waits together when many catch up
 	joined       fanfare.Position // the log was durable up to here when the filters were joined
 
 	refs  []ref // guarded by Hub.mu
@@ -154,7 +155,11 @@ func (s *Subscriber) fromLog(ctx context.Context, t *Turn, durable fanfare.Posit
 	if s.cursor.get() < s.sinceThrough {
 		q.Since, q.Through = s.since, min(durable, s.sinceThrough)
 	}
+	if err := s.hub.replays.enter(ctx, s.owner); err != nil {
+		return err
+	}
 	page, err := s.hub.log.Read(ctx, q)
+	s.hub.replays.leave()
 	if err != nil {
 		return err
 	}

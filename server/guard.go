@@ -69,7 +69,9 @@ func (g *guard) local(hostport string) bool {
 func (g *guard) check(w http.ResponseWriter, r *http.Request) error {
 	if !g.anyHost && !g.local(r.Host) && (r.Host != "" || r.ProtoAtLeast(1, 1)) {
 		g.logger.Warn("refused a request for an unknown host: list it with --allowed-host", slog.String("host", r.Host))
-		return fanfare.Errorf(fanfare.CodeForbidden, "the host %q is not served here: list it with --allowed-host", r.Host)
+		e := fanfare.Errorf(fanfare.CodeForbidden, "the host %.128q is not served here: list it with --allowed-host", r.Host)
+		e.Reason = fanfare.ReasonUnknownHost
+		return e
 	}
 	origin := r.Header.Get("Origin")
 	h := w.Header()
@@ -85,11 +87,13 @@ func (g *guard) check(w http.ResponseWriter, r *http.Request) error {
 	default:
 		if g.cross.Check(r) != nil {
 			g.logger.Warn("refused a request from a foreign page: list its origin with --cors-origin", slog.String("origin", origin))
-			return fanfare.Errorf(fanfare.CodeForbidden, "pages of the origin %q may not change anything here: list it with --cors-origin", origin)
+			e := fanfare.Errorf(fanfare.CodeForbidden, "pages of the origin %.128q may not change anything here: list it with --cors-origin", origin)
+			e.Reason = fanfare.ReasonForeignOrigin
+			return e
 		}
 		return nil
 	}
-	h.Set("Access-Control-Expose-Headers", "Retry-After, Idempotent-Replayed, Preference-Applied")
+	h.Set("Access-Control-Expose-Headers", "Retry-After, Idempotent-Replayed, Preference-Applied, RateLimit, RateLimit-Policy, WWW-Authenticate")
 	return nil
 }
 
@@ -97,6 +101,9 @@ func (g *guard) check(w http.ResponseWriter, r *http.Request) error {
 func (g *guard) listed(origin string) bool {
 	if slices.Contains(g.origins, strings.ToLower(origin)) {
 		return true
+	}
+	if g.anyHost {
+		return false // a page on somebody's own machine is nothing special to a hub that all may reach
 	}
 	u, err := url.Parse(origin)
 	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.User == nil && u.Path == "" && g.local(u.Host)

@@ -5,13 +5,26 @@ import (
 	"strings"
 
 	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/internal/caller"
 	"github.com/fanfare-hub/fanfare/internal/publish"
 )
 
+// handler answers a request of a caller.
+type handler func(w http.ResponseWriter, r *http.Request, by caller.Caller)
+
 // endpoint is what one path answers to.
 type endpoint struct {
-	get  http.HandlerFunc // HEAD too
-	post http.HandlerFunc
+	get  handler // HEAD too
+	post handler
+	del  handler
+
+	open     bool // nobody is asked who they are
+	operator bool // takes `admin` on `**`
+}
+
+// plain is a handler that does not care who asks.
+func plain(h http.HandlerFunc) handler {
+	return func(w http.ResponseWriter, r *http.Request, _ caller.Caller) { h(w, r) }
 }
 
 func (e endpoint) allow() string {
@@ -22,22 +35,27 @@ func (e endpoint) allow() string {
 	if e.post != nil {
 		methods = append(methods, http.MethodPost)
 	}
+	if e.del != nil {
+		methods = append(methods, http.MethodDelete)
+	}
 	return strings.Join(append(methods, http.MethodOptions), ", ")
 }
 
 // route finds the endpoint by the path as it stands. http.ServeMux would clean it, and redirect "//" and ".." to another
 // channel.
 func (s *Server) route(w http.ResponseWriter, r *http.Request) {
-	e, ok := s.find(r.URL.EscapedPath())
+	e, ok := s.find(r)
 	if !ok {
 		s.problems.Write(w, r, fanfare.Errorf(fanfare.CodeNotFound, "there is nothing at this path"))
 		return
 	}
 	switch {
 	case e.get != nil && (r.Method == http.MethodGet || r.Method == http.MethodHead):
-		e.get(w, r)
+		s.serve(w, r, e, e.get)
 	case e.post != nil && r.Method == http.MethodPost:
-		e.post(w, r)
+		s.serve(w, r, e, e.post)
+	case e.del != nil && r.Method == http.MethodDelete:
+		s.serve(w, r, e, e.del)
 	case r.Method == http.MethodOptions:
 		w.Header().Set("Allow", e.allow())
 		s.guard.preflight(w, r, e.allow())
@@ -48,38 +66,64 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (s *Server) find(path string) (endpoint, bool) {
+// serve finds out who asks, unless the endpoint is open, and has it answered.
+func (s *Server) serve(w http.ResponseWriter, r *http.Request, e endpoint, answer handler) {
+	by := s.nobody(r)
+	if !e.open {
+		var err error
+		if by, err = s.caller(r); err == nil && e.operator {
+			err = by.Operator()
+		}
+		if err != nil {
+			s.problems.Write(w, r, err)
+			return
+		}
+	}
+	answer(w, r, by)
+}
+
+func (s *Server) find(r *http.Request) (endpoint, bool) {
+	path := r.URL.EscapedPath()
 	switch path {
 	case "/v1/events":
 		return endpoint{get: s.native.Stream, post: s.native.Publish}, true
 	case "/v1/history":
 		return endpoint{get: s.native.History}, true
 	case "/v1/health":
-		return endpoint{get: s.stores.Health}, true
+		// Without parameters it says no more than /livez.
+		return endpoint{get: s.stores.Health, open: !strings.Contains(r.URL.RawQuery, "Id")}, true
 	case "/v1/stores/event-sources":
 		return endpoint{get: s.stores.Stream}, true
 	case "/v1/stores/events":
 		return endpoint{post: s.stores.SendToAll}, true
 	case "/v1/stats":
-		return endpoint{get: s.figures.ServeHTTP}, true
+		return endpoint{get: plain(s.figures.ServeHTTP), operator: true}, true
 	case "/v1/admin/retention":
-		return endpoint{get: s.admin.Retention}, true
+		return endpoint{get: plain(s.admin.Retention), operator: true}, true
 	case "/v1/admin/backup":
-		return endpoint{post: s.admin.Backup}, true
+		return endpoint{post: s.admin.Backup, operator: true}, true
 	case "/v1/admin/log-level":
-		return endpoint{get: s.admin.LogLevel, post: s.admin.SetLogLevel}, true
+		return endpoint{get: plain(s.admin.LogLevel), post: s.admin.SetLogLevel, operator: true}, true
+	case "/v1/admin/disconnect":
+		return endpoint{post: s.admin.Disconnect}, true
+	case "/v1/admin/revoke":
+		return endpoint{post: s.admin.Revoke}, true
+	case "/v1/tickets":
+		return endpoint{post: s.makeTicket}, true
+	case "/v1/session":
+		return endpoint{post: s.beginSession, del: s.endSession}, true
 	case "/livez":
-		return endpoint{get: s.livez}, true
+		return endpoint{get: plain(s.livez), open: true}, true
 	case "/readyz":
-		return endpoint{get: s.readyz}, true
+		return endpoint{get: plain(s.readyz), open: true}, true
 	case "/metrics":
-		return endpoint{get: s.metrics.ServeHTTP}, true
+		return endpoint{get: plain(s.metrics.ServeHTTP), operator: true}, true
 	}
 	if page, ok := s.findPage(path); ok {
-		return endpoint{get: page}, true
+		return endpoint{get: plain(page), open: true}, true
 	}
 	if channel, ok := strings.CutPrefix(path, "/v1/channels/"); ok {
-		return endpoint{post: func(w http.ResponseWriter, r *http.Request) { s.native.PublishTo(w, r, channel) }}, true
+		return endpoint{post: func(w http.ResponseWriter, r *http.Request, by caller.Caller) { s.native.PublishTo(w, r, by, channel) }}, true
 	}
 	if rest, ok := strings.CutPrefix(path, "/v1/stores/"); ok {
 		return s.findStore(strings.Split(rest, "/"))
@@ -107,9 +151,13 @@ func (s *Server) findPage(path string) (http.HandlerFunc, bool) {
 func (s *Server) findStore(segments []string) (endpoint, bool) {
 	switch {
 	case len(segments) == 2 && segments[1] == "events":
-		return endpoint{post: func(w http.ResponseWriter, r *http.Request) { s.stores.SendToStore(w, r, segments[0]) }}, true
+		return endpoint{post: func(w http.ResponseWriter, r *http.Request, by caller.Caller) {
+			s.stores.SendToStore(w, r, by, segments[0])
+		}}, true
 	case len(segments) == 4 && segments[1] == "pcs" && segments[3] == "events":
-		return endpoint{post: func(w http.ResponseWriter, r *http.Request) { s.stores.SendToPC(w, r, segments[0], segments[2]) }}, true
+		return endpoint{post: func(w http.ResponseWriter, r *http.Request, by caller.Caller) {
+			s.stores.SendToPC(w, r, by, segments[0], segments[2])
+		}}, true
 	}
 	return endpoint{}, false
 }

@@ -11,11 +11,15 @@ import (
 	"time"
 
 	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/auth"
 	"github.com/fanfare-hub/fanfare/examples"
 	"github.com/fanfare-hub/fanfare/hub"
 	"github.com/fanfare-hub/fanfare/internal/adminapi"
+	"github.com/fanfare-hub/fanfare/internal/audit"
 	"github.com/fanfare-hub/fanfare/internal/console"
+	"github.com/fanfare-hub/fanfare/internal/forwarded"
 	"github.com/fanfare-hub/fanfare/internal/httpapi"
+	"github.com/fanfare-hub/fanfare/internal/limit"
 	"github.com/fanfare-hub/fanfare/internal/problem"
 	"github.com/fanfare-hub/fanfare/internal/promstats"
 	"github.com/fanfare-hub/fanfare/internal/publish"
@@ -58,10 +62,31 @@ type Options struct {
 	CORSOrigins     []string // origins whose pages may use the hub, such as https://app.example.com; "*" is any, without credentials
 	BareContentType bool     // streams without `; charset=utf-8`
 
+	// Auth, when set, says who sends a request, and what they may do. The caller closes it, after Close.
+	Auth       *auth.Authenticator
+	QueryToken bool   // take a token from the query, as ?access_token=: it then stands in the logs of proxies
+	TicketKey  []byte // seals tickets, auth.TicketKeyBytes long; kept, they survive restarts; default: a new one
+
+	TrustedProxies []string // addresses and ranges whose word on where a request comes from is taken
+	ProxyHeader    string   // in which of X-Forwarded-For (the default) and Forwarded, where a request has both
+
+	MaxStreamsPerSubject int     // default: no limit
+	MaxStreamsPerChannel int     // streams of one channel, or of one pattern; default: no limit
+	MaxNewStreams        float64 // streams that may begin in a second; default: no limit
+	MaxReplays           int     // streams and pages of history that read the log at once, others wait; default 16
+	PublishRate          float64 // events a second of one caller; default: no limit
+	PublishBytesRate     float64 // bytes a second of one caller; default: no limit
+	PublishBurst         float64 // how many seconds' worth of these may come at once; default 1
+	MaxRevocations       int     // default 100,000
+	AuditRate            int     // records of each kind a second in the audit trail, one of a thousand beyond; default: no trail
+
 	// Authorize, when set, is asked who sends a request before anything else is done with it; it counts as authentication
 	// configured. An error is answered as it says when it is a *fanfare.Error, and with 401 otherwise. The principal is what
-	// idempotency keys belong to.
+	// idempotency keys belong to, and may do everything; Rights says more.
 	Authorize func(*http.Request) (principal string, err error)
+
+	// Rights is Authorize for a program that also says what they may do. One of Auth, Authorize and Rights may be set.
+	Rights func(*http.Request) (*fanfare.Principal, error)
 
 	AccessLog int            // log one of so many requests, without their queries; 0: none
 	Tracer    Tracer         // told of publishes; nil: nobody
@@ -108,6 +133,11 @@ type Server struct {
 	guard    *guard
 	pages    []console.Pages
 
+	origin      *forwarded.Resolver
+	tickets     *auth.Tickets
+	revocations *auth.Revocations
+	trail       *audit.Trail // nil: none
+
 	draining  atomic.Bool
 	accessLog atomic.Int64
 	requests  atomic.Int64  // counted while accessLog is set
@@ -127,24 +157,37 @@ func New(o Options) (*Server, error) {
 	if s.guard, err = newGuard(o.AllowedHosts, o.CORSOrigins, o.Logger); err != nil {
 		return nil, err
 	}
-	s.guard.anyHost = o.Authorize != nil // a page that rebinds a name brings no credentials
-	s.hub = hub.New(hub.Options{Log: o.Log, Encode: Encode, MaxSubscribers: o.MaxStreams, TailBytes: o.TailBytes})
+	if err := s.secure(o); err != nil {
+		return nil, err
+	}
+	s.hub = hub.New(hub.Options{Log: o.Log, Encode: Encode, MaxSubscribers: o.MaxStreams, TailBytes: o.TailBytes, MaxReplays: o.MaxReplays})
 	s.streams = stream.New(stream.Options{
 		Hub: s.hub, Problems: s.problems, Logger: o.Logger, Heartbeat: o.Heartbeat,
-		MaxPerAddress: o.MaxStreamsPerAddress, BareType: o.BareContentType, StallLimit: o.StallLimit, Stopping: s.stopping,
+		MaxPerAddress: o.MaxStreamsPerAddress, MaxPerSubject: o.MaxStreamsPerSubject, MaxPerChannel: o.MaxStreamsPerChannel, NewPerSecond: o.MaxNewStreams,
+		BareType: o.BareContentType, StallLimit: o.StallLimit, Stopping: s.stopping,
+		Audit: s.trail, TicketOpened: s.tickets.Opened, StillMay: s.stillMay,
 		Step: step(o.Tracer), Adapters: []string{"native", "store"},
 	})
-	publisher := &publish.Publisher{Log: o.Log, MaxEventBytes: o.MaxEventBytes, MaxRequestBytes: o.MaxRequestBytes, Logger: o.Logger, Tracer: o.Tracer}
+	if o.Auth != nil {
+		o.Auth.OnEnd(func(ended func(*fanfare.Principal) bool) {
+			s.streams.End(func(h stream.Held) bool { return ended(h.Caller.Who) }, stream.EndRevoked)
+		})
+	}
+	publisher := &publish.Publisher{
+		Log: o.Log, MaxEventBytes: o.MaxEventBytes, MaxRequestBytes: o.MaxRequestBytes, Logger: o.Logger, Tracer: o.Tracer, Audit: s.trail,
+		Rates: &limit.Rates{Events: o.PublishRate, Bytes: o.PublishBytesRate, Burst: o.PublishBurst},
+	}
 	s.native = httpapi.New(httpapi.Options{
 		Log: o.Log, Publisher: publisher, Streams: s.streams, Problems: s.problems, Logger: o.Logger,
-		Lifetime: o.NativeLifetime, IngestIdle: o.IngestIdle, Stopping: s.stopping,
+		Lifetime: o.NativeLifetime, IngestIdle: o.IngestIdle, Stopping: s.stopping, Replay: s.hub.Replay, StillMay: s.stillMay,
 	})
 	s.stores = storeapi.New(storeapi.Options{
 		Log: o.Log, Keeper: o.Log, Publisher: publisher, Streams: s.streams, Problems: s.problems, Logger: o.Logger,
 		Lifetime: o.StoreLifetime, ResumeFor: o.StoreResumeFor, GapReplay: o.StoreGapReplay,
 	})
 	s.metrics = promstats.Handler(promstats.Sources{
-		Hub: s.hub.Stats, Streams: s.streams.Stats, Publish: publisher.Latency.Counts, Refused: s.problems.Counts,
+		Hub: s.hub.Stats, Streams: s.streams.Stats, Publish: publisher.Latency.Counts, Refused: s.problems.Counts, Reasons: s.problems.Reasons,
+		Revocations: s.revocations.Len, JWKSFailures: s.jwksFailures,
 		AsyncFailed: s.stores.AsyncFailed, Ready: func() bool { return s.ready() == nil }, Log: o.Log, Version: o.Version,
 	})
 	s.stats = stats.New(stats.Options{
@@ -153,7 +196,9 @@ func New(o Options) (*Server, error) {
 	s.pages = []console.Pages{console.Page(), console.Below("/examples/", examples.Files)}
 	s.accessLog.Store(int64(o.AccessLog))
 	s.figures = &stats.Handler{Stats: s.stats, Problems: s.problems, Stopping: s.stopping}
-	s.admin = &adminapi.API{Log: o.Log, Problems: s.problems, Logger: o.Logger, Level: o.LogLevel}
+	s.admin = &adminapi.API{
+		Log: o.Log, Problems: s.problems, Logger: o.Logger, Level: o.LogLevel, Streams: s.streams, Revocations: s.revocations, Audit: s.trail,
+	}
 	return s, nil
 }
 
@@ -225,17 +270,6 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err := s.guard.check(w, r); err != nil {
 		s.problems.Write(w, r, err)
 		return
-	}
-	if s.o.Authorize != nil && r.Method != http.MethodOptions && r.URL.Path != "/livez" && r.URL.Path != "/readyz" {
-		principal, err := s.o.Authorize(r)
-		if err != nil {
-			if _, ok := errors.AsType[*fanfare.Error](err); !ok {
-				err = &fanfare.Error{Code: fanfare.CodeUnauthenticated, Detail: "the request is not authenticated", Err: err}
-			}
-			s.problems.Write(w, r, err)
-			return
-		}
-		r = publish.WithPrincipal(r, principal)
 	}
 	s.route(w, r)
 }

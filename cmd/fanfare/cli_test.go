@@ -290,7 +290,7 @@ func TestEverySettingIsInTheManual(t *testing.T) {
 		t.Fatal(err)
 	}
 	out, _, _ := result(t, "", "serve", "--help")
-	for _, m := range regexp.MustCompile(`--(?:\[no-\])?([a-z-]+)`).FindAllStringSubmatch(out, -1) {
+	for _, m := range regexp.MustCompile(`--(?:\[no-\])?([a-z0-9-]+)`).FindAllStringSubmatch(out, -1) {
 		if m[1] != "help" && !strings.Contains(string(manual), "`--"+m[1]+"`") {
 			t.Errorf("docs/guide/settings.md does not mention --%s", m[1])
 		}

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -18,6 +19,29 @@ import (
 // target is the hub that a command speaks to.
 type target struct {
 	URL string `default:"http://127.0.0.1:8082" help:"The hub's address; FANFARE_URL sets it too." name:"url"`
+	bearer
+}
+
+// bearer says who a command is, where the hub asks.
+type bearer struct {
+	Token     string `secret:"" help:"Token or API key; better in FANFARE_TOKEN or a file, since others on the machine see a command's arguments." placeholder:"TOKEN"`
+	TokenFile string `help:"File with the token or API key." placeholder:"FILE"`
+}
+
+// authorize puts the token into a request.
+func (b bearer) authorize(req *http.Request) error {
+	token := b.Token
+	if b.TokenFile != "" {
+		text, err := os.ReadFile(b.TokenFile)
+		if err != nil {
+			return &exitError{exitUsage, fmt.Errorf("--token-file: %w", err)}
+		}
+		token = strings.TrimSpace(string(text))
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	return nil
 }
 
 // problem is what the hub answers when it refuses.
@@ -71,7 +95,7 @@ func (t target) request(ctx context.Context, method, path string, query url.Valu
 		return nil, &exitError{exitUsage, err}
 	}
 	req.Header.Set("User-Agent", "fanfare/"+strings.ReplaceAll(version(), " ", "-"))
-	return req, nil
+	return req, t.authorize(req)
 }
 
 // do sends a request and returns the body of a good answer; anything else is an error.

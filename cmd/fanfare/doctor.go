@@ -18,7 +18,8 @@ import (
 type doctorCmd struct {
 	URL     string `arg:"" help:"The hub as its clients reach it, such as https://push.example.com."`
 	Channel string `default:"fanfare/doctor" help:"The channel to try; an event is published to it."`
-	Idle    span   `default:"65s" help:"How long to watch an idle stream: proxies that cut idle connections do so after 60s, most of them."`
+	bearer
+	Idle span `default:"65s" help:"How long to watch an idle stream: proxies that cut idle connections do so after 60s, most of them."`
 }
 
 // Help implements kong.HelpProvider.
@@ -92,6 +93,9 @@ func (d *checkup) get(ctx context.Context, path string, headers ...string) (*htt
 	}
 	for i := 0; i+1 < len(headers); i += 2 {
 		req.Header.Set(headers[i], headers[i+1])
+	}
+	if err := d.cmd.authorize(req); err != nil {
+		return nil, err
 	}
 	return d.client.Do(req)
 }
@@ -175,6 +179,11 @@ func (d *checkup) headers(ctx context.Context) bool {
 	defer resp.Body.Close()
 	kind := resp.Header.Get("Content-Type")
 	switch {
+	case resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden:
+		body, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+		d.bad("give --token-file with a token that may subscribe and publish to "+d.cmd.Channel+", or name a --channel that it may; "+asProblem(resp, body).Error(),
+			"a stream was answered %s", resp.Status)
+		return false
 	case resp.StatusCode != http.StatusOK:
 		body, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
 		d.bad("a stream needs 200; "+asProblem(resp, body).Error(), "a stream was answered %s", resp.Status)
@@ -284,6 +293,9 @@ func (d *checkup) publish(ctx context.Context, data string) error {
 		return err
 	}
 	req.Header.Set("Content-Type", "application/json")
+	if err := d.cmd.authorize(req); err != nil {
+		return err
+	}
 	resp, err := d.client.Do(req)
 	if err != nil {
 		return err

@@ -22,7 +22,7 @@ type listeners struct {
 }
 
 // takeListeners takes what was handed over. A socket with the name admin is for operators, the other for everybody.
-func takeListeners() (*listeners, error) {
+func takeListeners(c *settings) (*listeners, error) {
 	l := &listeners{}
 	byName, err := activation.ListenersWithNames()
 	if err != nil {
@@ -43,7 +43,7 @@ func takeListeners() (*listeners, error) {
 		}
 	}
 	if l.held && err == nil && l.public.Addr().Network() != "unix" {
-		err = checkLoopback("the socket that was handed over,", l.public.Addr().String())
+		err = c.checkLoopback("the socket that was handed over,", l.public.Addr().String())
 	}
 	if err != nil {
 		l.close()

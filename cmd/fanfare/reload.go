@@ -55,6 +55,16 @@ func (h *hub) reload(parsed *kong.Context, in *invocation) {
 	h.log.SetMaxBytes(int64(c.Serve.MaxLogBytes))
 	h.level.Set(c.Serve.LogLevel)
 	h.server.SetAccessLog(int(c.Serve.AccessLog))
+	if h.auth != nil {
+		if err := h.auth.Reload(); err != nil {
+			h.logger.Error("reload: key files cannot be used; the keys read before stay in force", slog.Any("err", err))
+		}
+	}
+	if h.certs != nil && h.certs.reload != nil {
+		if err := h.certs.reload(); err != nil {
+			h.logger.Error("reload: the certificate cannot be used; the one before stays", slog.Any("err", err))
+		}
+	}
 	*parsed = *again // what the next reload compares with
 	h.logger.Info("settings were read again", slog.Any("changed", changed))
 	if len(later) > 0 {

@@ -16,6 +16,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/auth"
 	"github.com/fanfare-hub/fanfare/pebblelog"
 	"github.com/fanfare-hub/fanfare/server"
 )
@@ -45,6 +46,8 @@ type hub struct {
 	server *server.Server
 	traces *traces
 	listen *listeners
+	auth   *auth.Authenticator // nil: nobody is asked who they are
+	certs  *certificates       // nil: no TLS
 
 	leaving atomic.Bool // connections are asked to go: who comes next waits in the held socket
 }
@@ -60,7 +63,7 @@ func (c *serveCmd) Run(ctx context.Context, std *stdio, parsed *kong.Context, in
 	if err != nil {
 		return &exitError{exitUsage, err}
 	}
-	if h.listen, err = takeListeners(); err != nil {
+	if h.listen, err = takeListeners(&c.settings); err != nil {
 		return err
 	}
 	defer h.listen.close()
@@ -70,6 +73,10 @@ func (c *serveCmd) Run(ctx context.Context, std *stdio, parsed *kong.Context, in
 	if err := h.listen.open(&c.settings); err != nil {
 		return errors.Join(err, h.close())
 	}
+	if h.certs, err = newCertificates(&c.settings, h.listen.public, h.logger); err != nil {
+		return errors.Join(&exitError{exitUsage, err}, h.close())
+	}
+	c.warn(h.logger, h.listen.public.Addr().String())
 	c.greet(std, h.listen)
 	return h.serve(ctx, parsed, in)
 }
@@ -103,20 +110,44 @@ func (h *hub) open(ctx context.Context, rules []fanfare.Rule) error {
 		return errors.Join(&exitError{exitUsage, err}, h.log.Close())
 	}
 	so := c.serverOptions(h.log, h.logger)
+	if h.auth, err = c.authenticator(h.logger); err != nil {
+		return errors.Join(&exitError{exitUsage, err}, h.log.Close(), h.traces.close())
+	}
+	so.Auth = h.auth
+	if c.Durability != "memory" {
+		if so.TicketKey, err = ticketKey(c.Data); err != nil {
+			return errors.Join(err, h.log.Close(), h.traces.close())
+		}
+	}
 	so.LogLevel, so.Version, so.Tracer = h.level, version(), h.traces.tracer()
 	if h.server, err = server.New(so); err != nil {
+		h.endAuth()
 		return errors.Join(&exitError{exitUsage, err}, h.log.Close(), h.traces.close())
 	}
 	return nil
 }
 
+func (h *hub) endAuth() {
+	if h.auth != nil {
+		h.auth.Close()
+	}
+}
+
 func (h *hub) close() error {
-	return errors.Join(h.server.Close(), h.log.Close(), h.traces.close())
+	if h.certs != nil {
+		h.certs.stop()
+	}
+	err := h.server.Close()
+	h.endAuth()
+	return errors.Join(err, h.log.Close(), h.traces.close())
 }
 
 func (h *hub) newWeb(handler http.Handler) *http.Server {
+	body := time.Duration(h.set.BodyTimeout)
 	return &http.Server{
-		Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
+		Handler: handler, ReadHeaderTimeout: time.Duration(h.set.HeaderTimeout), IdleTimeout: time.Duration(h.set.IdleTimeout),
+		// Streams, NDJSON and backups set their own, and detached streams have none.
+		ReadTimeout: body, WriteTimeout: 2 * body,
 		MaxHeaderBytes: 256 << 10, // a stream may name 100 channels of 512 bytes, each byte escaped
 		ErrorLog:       slog.NewLogLogger(h.logger.Handler(), slog.LevelDebug),
 	}
@@ -133,8 +164,22 @@ func (h *hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // serve serves until ctx ends, and then shuts down.
 func (h *hub) serve(ctx context.Context, parsed *kong.Context, in *invocation) error {
 	web, admin := h.newWeb(h), h.newWeb(adminHandler(h.server))
-	failed := make(chan error, 2)
-	go func() { failed <- web.Serve(h.listen.public) }()
+	failed := make(chan error, 3)
+	switch {
+	case h.certs != nil:
+		web.TLSConfig = h.certs.config
+		go func() { failed <- web.ServeTLS(h.listen.public, "", "") }()
+		if err := h.certs.begin(ctx); err != nil {
+			failed <- err
+		}
+	case h.set.H2c:
+		web.Protocols = new(http.Protocols)
+		web.Protocols.SetHTTP1(true)
+		web.Protocols.SetUnencryptedHTTP2(true)
+		fallthrough
+	default:
+		go func() { failed <- web.Serve(h.listen.public) }()
+	}
 	if h.listen.admin != nil {
 		go func() { failed <- admin.Serve(h.listen.admin) }()
 		defer admin.Close()
@@ -214,33 +259,44 @@ func (c *settings) greet(std *stdio, l *listeners) {
 		where = "in memory only"
 	}
 	addr := l.public.Addr().String()
+	scheme := "http"
+	if c.tlsConfigured() {
+		scheme = "https"
+	}
 	if l.public.Addr().Network() == "unix" {
 		fmt.Fprintf(std.out, "fanfare listens on the socket %s, its log is %s.\n", addr, where)
 		return
 	}
-	fmt.Fprintf(std.out, `fanfare listens on http://%[1]s, its log is %[2]s.
+	if c.authConfigured() {
+		fmt.Fprintf(std.out, "fanfare listens on %s://%s, its log is %s.\nWho may do what is configured: requests bring a token or a key (docs/guide/security.md).\n", scheme, addr, where)
+		if l.admin != nil {
+			fmt.Fprintf(std.out, "For operators: http://%s\n", l.admin.Addr())
+		}
+		return
+	}
+	fmt.Fprintf(std.out, `fanfare listens on %[3]s://%[1]s, its log is %[2]s.
 No authentication is configured: everything is allowed, from this machine only. To try it, paste:
-  curl -N 'http://%[1]s/v1/events?channel=greetings'
-  curl -d 'hello' http://%[1]s/v1/channels/greetings
-  curl -d '{"objectId":"o1","event":"REBOOT"}' http://%[1]s/v1/stores/42/pcs/7/events
-`, addr, where)
+  curl -N '%[3]s://%[1]s/v1/events?channel=greetings'
+  curl -d 'hello' %[3]s://%[1]s/v1/channels/greetings
+  curl -d '{"objectId":"o1","event":"REBOOT"}' %[3]s://%[1]s/v1/stores/42/pcs/7/events
+`, addr, where, scheme)
 	if l.admin != nil {
 		fmt.Fprintf(std.out, "For operators: http://%s\n", l.admin.Addr())
 	}
 }
 
 // checkLoopback refuses to listen where strangers could reach a hub that asks nobody who they are.
-func checkLoopback(flag, addr string) error {
+func (c *settings) checkLoopback(flag, addr string) error {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
 		return fmt.Errorf("%s %q: want host:port, such as 127.0.0.1:8082", flag, addr)
 	}
-	if host == "localhost" {
+	if host == "localhost" || c.authConfigured() {
 		return nil
 	}
 	if ip := net.ParseIP(host); ip != nil && ip.IsLoopback() {
 		return nil
 	}
 	return fmt.Errorf("%s %s would let everybody in: no authentication is configured, so the hub listens on loopback only. "+
-		"Use --addr 127.0.0.1:8082 behind a proxy that authenticates (and --allowed-host for its name), or configure authentication once this version has it", flag, addr)
+		"Configure it with --jwt-key, --jwks-url or --api-keys (docs/guide/security.md), or use --addr 127.0.0.1:8082 behind a proxy that authenticates, and --allowed-host for its name", flag, addr)
 }

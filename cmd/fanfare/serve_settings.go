@@ -37,7 +37,7 @@ type settings struct {
 	MaxRequestBytes      byteSize `default:"16MiB" help:"Most bytes of one request's body, or of one NDJSON line."`
 	MaxQueueBytes        byteSize `default:"64MiB" help:"Most bytes of events that wait to be stored."`
 	MaxStreams           int      `default:"0" help:"Most streams at once. Default: the process's file descriptors less 500."`
-	MaxStreamsPerAddress limit    `default:"off" help:"Most streams of one remote address; loopback is not counted."`
+	MaxStreamsPerAddress limit    `default:"off" help:"Most streams of one remote address; loopback and trusted proxies are not counted."`
 	IngestIdle           span     `default:"10m" help:"End an NDJSON body that brings nothing for so long."`
 
 	StoreResumeFor span `default:"24h" help:"How long the hub keeps a PC's position after its stream has ended."`
@@ -50,6 +50,8 @@ type settings struct {
 	LogLevel  slog.Level `default:"info" help:"Least level to log: debug, info, warn, error. POST /v1/admin/log-level changes it too."`
 	LogFormat string     `default:"text" enum:"text,json" help:"How log records are written: text or json."`
 	AccessLog limit      `default:"off" help:"Log one of so many requests, without their queries; off: none."`
+
+	securitySettings
 
 	TraceEndpoint string   `help:"Send traces of publishes to this OpenTelemetry collector (OTLP over HTTP), such as http://127.0.0.1:4318." placeholder:"URL"`
 	TraceHeader   []string `secret:"" sep:"none" help:"A header for the collector, NAME=VALUE; repeatable." placeholder:"NAME=VALUE"`
@@ -78,7 +80,10 @@ func (c *settings) check() ([]fanfare.Rule, error) {
 	case len(c.TraceHeader) > 0 && c.TraceEndpoint == "":
 		return nil, errors.New("--trace-header is set, and --trace-endpoint is not: there is nowhere to send it")
 	}
-	if err := checkLoopback("--addr", c.Addr); err != nil {
+	if err := c.securitySettings.check(); err != nil {
+		return nil, err
+	}
+	if err := c.checkLoopback("--addr", c.Addr); err != nil {
 		return nil, err
 	}
 	return retention(c.Retention)
@@ -92,6 +97,7 @@ func (c *settings) serverOptions(log *pebblelog.Log, logger *slog.Logger) server
 		StoreResumeFor: orNever(time.Duration(c.StoreResumeFor)), StoreGapReplay: max(time.Duration(c.StoreGapReplay), 1),
 		AllowedHosts: c.AllowedHost, CORSOrigins: c.CorsOrigin, BareContentType: !c.ContentTypeCharset, AccessLog: int(c.AccessLog),
 	}
+	c.apply(&o)
 	if c.StreamLifetime != nil {
 		o.StoreLifetime = orNever(time.Duration(*c.StreamLifetime))
 		o.NativeLifetime = o.StoreLifetime

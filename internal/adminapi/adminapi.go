@@ -7,12 +7,16 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/internal/audit"
+	"github.com/fanfare-hub/fanfare/internal/caller"
 	"github.com/fanfare-hub/fanfare/internal/problem"
 	"github.com/fanfare-hub/fanfare/internal/publish"
 	"github.com/fanfare-hub/fanfare/internal/query"
 	"github.com/fanfare-hub/fanfare/internal/stats"
+	"github.com/fanfare-hub/fanfare/internal/stream"
 )
 
 // API serves the operator's calls. Its methods may be called from any goroutine.
@@ -21,6 +25,17 @@ type API struct {
 	Problems *problem.Writer
 	Logger   *slog.Logger
 	Level    *slog.LevelVar // nil: the level cannot be changed
+
+	Streams     *stream.Streams
+	Revocations Revocations
+	Audit       *audit.Trail // may be nil
+}
+
+// takesLong lifts the server's limits on time: the answer may come after minutes.
+func takesLong(w http.ResponseWriter) {
+	rc := http.NewResponseController(w)
+	_ = rc.SetReadDeadline(time.Time{})
+	_ = rc.SetWriteDeadline(time.Time{})
 }
 
 // most bytes of a body.
@@ -48,6 +63,7 @@ func (a *API) answer(w http.ResponseWriter, r *http.Request, status int, v any, 
 
 // Retention is GET /v1/admin/retention[?rule=PATTERN=…]: what each rule holds, and, with rules given, what those would remove.
 func (a *API) Retention(w http.ResponseWriter, r *http.Request) {
+	takesLong(w)
 	rules, err := a.retention(r)
 	a.answer(w, r, http.StatusOK, map[string]any{"rules": rules}, err)
 }
@@ -74,8 +90,12 @@ func (a *API) retention(r *http.Request) ([]stats.Rule, error) {
 }
 
 // Backup is POST /v1/admin/backup {"dir":"/absolute/path"}: a copy of the log into a new folder of the hub's machine.
-func (a *API) Backup(w http.ResponseWriter, r *http.Request) {
+func (a *API) Backup(w http.ResponseWriter, r *http.Request, by caller.Caller) {
+	takesLong(w)
 	made, err := a.backup(w, r)
+	if err == nil {
+		a.Audit.RecordAlways(audit.Operated, by, slog.String("call", "backup"), slog.String("dir", made.Dir))
+	}
 	a.answer(w, r, http.StatusCreated, made, err)
 }
 
@@ -130,7 +150,7 @@ func (a *API) LogLevel(w http.ResponseWriter, r *http.Request) {
 }
 
 // SetLogLevel is POST /v1/admin/log-level {"level":"debug"}: until the next start or reload.
-func (a *API) SetLogLevel(w http.ResponseWriter, r *http.Request) {
+func (a *API) SetLogLevel(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 	var wanted level
 	err := a.body(w, r, &wanted)
 	var l slog.Level
@@ -142,6 +162,7 @@ func (a *API) SetLogLevel(w http.ResponseWriter, r *http.Request) {
 		err = fanfare.Invalid("level must be debug, info, warn or error")
 	default:
 		a.Level.Set(l)
+		a.Audit.RecordAlways(audit.Operated, by, slog.String("call", "log-level"), slog.String("level", l.String()))
 		a.Logger.Info("the log level was changed", slog.String("level", l.String()))
 	}
 	a.answer(w, r, http.StatusOK, level{strings.ToLower(l.String())}, err)

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/fanfare-hub/fanfare"
 	"github.com/fanfare-hub/fanfare/hub"
+	"github.com/fanfare-hub/fanfare/internal/caller"
 	"github.com/fanfare-hub/fanfare/internal/problem"
 	"github.com/fanfare-hub/fanfare/internal/publish"
 	"github.com/fanfare-hub/fanfare/internal/query"
@@ -19,6 +21,8 @@ import (
 type Options struct {
 	Log        fanfare.Log
 	Publisher  *publish.Publisher
+	Replay     func(ctx context.Context, owner string, read func() error) error // whose turn it is to read the log; see hub.Hub.Replay
+	StillMay   func(*fanfare.Principal) error                                   // asked for each line of an NDJSON body
 	Streams    *stream.Streams
 	Problems   *problem.Writer
 	Logger     *slog.Logger
@@ -33,18 +37,22 @@ type API struct{ o Options }
 // New returns an API.
 func New(o Options) *API { return &API{o} }
 
-// The limits of a stream's parameters.
-const (
-	MaxChannels = 100
-	MaxReplay   = 100_000
-)
+// MaxReplay is the most events that replay may ask for.
+const MaxReplay = 100_000
 
 // Stream is GET /v1/events.
-func (a *API) Stream(w http.ResponseWriter, r *http.Request) {
+func (a *API) Stream(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 	req, err := a.streamRequest(r)
+	if err == nil {
+		err = by.MaySubscribe(req.Patterns...)
+	}
 	if err != nil {
 		a.o.Problems.Write(w, r, err)
 		return
+	}
+	req.Caller = by
+	if !by.Who.Unlimited {
+		req.May = func(c fanfare.Channel) bool { return by.Who.May(fanfare.ActionSubscribe, c) }
 	}
 	a.o.Streams.Serve(w, r, req)
 }
@@ -55,19 +63,8 @@ func (a *API) streamRequest(r *http.Request) (req stream.Request, err error) {
 		return req, err
 	}
 	req.Adapter = "native"
-	channels := q["channel"]
-	if len(channels) == 0 {
-		return req, fanfare.Invalid("channel is missing: name at least one, as in ?channel=greetings")
-	}
-	if len(channels) > MaxChannels {
-		return req, fanfare.Invalid("channel is given %d times, the limit is %d", len(channels), MaxChannels)
-	}
-	for _, text := range channels {
-		p, err := fanfare.ParsePattern(text)
-		if err != nil {
-			return req, err
-		}
-		req.Patterns = append(req.Patterns, p)
+	if req.Patterns, err = query.Patterns(q); err != nil {
+		return req, err
 	}
 	if req.Heartbeat, err = query.Heartbeat(q); err != nil {
 		return req, err

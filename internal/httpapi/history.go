@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/internal/caller"
 	"github.com/fanfare-hub/fanfare/internal/publish"
 	"github.com/fanfare-hub/fanfare/internal/query"
 )
@@ -17,8 +18,8 @@ const (
 )
 
 // History is GET /v1/history: one channel's retained events, a page at a time.
-func (a *API) History(w http.ResponseWriter, r *http.Request) {
-	body, err := a.history(r)
+func (a *API) History(w http.ResponseWriter, r *http.Request, by caller.Caller) {
+	body, err := a.history(r, by)
 	if err != nil {
 		a.o.Problems.Write(w, r, err)
 		return
@@ -26,7 +27,7 @@ func (a *API) History(w http.ResponseWriter, r *http.Request) {
 	publish.WriteJSON(w, r, http.StatusOK, body)
 }
 
-func (a *API) history(r *http.Request) ([]byte, error) {
+func (a *API) history(r *http.Request, by caller.Caller) ([]byte, error) {
 	q, err := query.Parse(r)
 	if err != nil {
 		return nil, err
@@ -46,6 +47,9 @@ func (a *API) history(r *http.Request) ([]byte, error) {
 		}
 	}
 	patterns := []fanfare.Pattern{fanfare.ExactPattern(c)}
+	if err := by.MaySubscribe(patterns...); err != nil {
+		return nil, err
+	}
 	var after fanfare.Position
 	body := []byte(`{"events":[`)
 	var gap []byte
@@ -60,7 +64,12 @@ func (a *API) history(r *http.Request) ([]byte, error) {
 			}
 		}
 	}
-	events, more, err := a.page(r, fanfare.Query{Patterns: patterns, After: after, Since: since}, limit)
+	var events []fanfare.Event
+	var more bool
+	err = a.o.Replay(r.Context(), by.Owner(), func() (err error) {
+		events, more, err = a.page(r, fanfare.Query{Patterns: patterns, After: after, Since: since}, limit)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}

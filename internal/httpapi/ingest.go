@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/internal/caller"
 	"github.com/fanfare-hub/fanfare/internal/publish"
 )
 
@@ -32,7 +33,7 @@ const answerBytes = 64
 
 // ingest is POST /v1/events with NDJSON: an answer line for each line, in full duplex. Lines are handed to the log as they
 // come, without waiting for one another, so that many share a commit; the answers are written in the lines' order.
-func (a *API) ingest(w http.ResponseWriter, r *http.Request) {
+func (a *API) ingest(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 	if key, err := publish.HeaderKey(r); err != nil || key != "" {
 		if err == nil {
 			err = fanfare.Invalid("Idempotency-Key cannot key an NDJSON body: use the member idempotencyKey of each line")
@@ -51,7 +52,7 @@ func (a *API) ingest(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusOK)
 	_ = rc.Flush()
 
-	in := &ingest{api: a, principal: publish.Principal(r), traceparent: r.Header.Get("Traceparent"), w: w, rc: rc, room: heldAnswers, ready: make(chan struct{}, 1), closed: make(chan struct{})}
+	in := &ingest{api: a, by: by, traceparent: r.Header.Get("Traceparent"), w: w, rc: rc, room: heldAnswers, ready: make(chan struct{}, 1), closed: make(chan struct{})}
 	in.freed.L = &in.mu
 	var answers sync.WaitGroup
 	answers.Go(in.writeAnswers)
@@ -74,7 +75,7 @@ func (a *API) ingest(w http.ResponseWriter, r *http.Request) {
 // ingest is one NDJSON request.
 type ingest struct {
 	api         *API
-	principal   string
+	by          caller.Caller
 	traceparent string
 	w           http.ResponseWriter // written by writeAnswers alone
 	rc          *http.ResponseController
@@ -89,6 +90,14 @@ type ingest struct {
 	unanswered int  // bytes of the lines that the log has
 	broken     bool // the client does not take answers any more
 	stopped    bool
+	stored     storedLines // since they were last written down
+}
+
+// storedLines are for the audit trail.
+type storedLines struct {
+	count   int
+	channel fanfare.Channel // of the last
+	id      fanfare.Position
 }
 
 // pendingAnswer is an answer line, known or not.
@@ -194,7 +203,13 @@ func (in *ingest) take(n int, line []byte) bool {
 	if err != nil {
 		return in.add(n, nil, 0, err)
 	}
-	b, err := in.api.batch(in.principal, []publish.Object{o}, "", false)
+	var b *fanfare.Batch
+	if err = in.api.o.StillMay(in.by.Who); err == nil { // a body may last longer than a token
+		b, err = in.api.batch(in.by, []publish.Object{o}, "", false)
+	}
+	if err == nil && !in.api.o.Publisher.AdmitSoon(in.by, b, in.api.o.Stopping) {
+		return false // what was not answered for was not stored
+	}
 	return in.add(n, b, len(line), err)
 }
 
@@ -236,6 +251,10 @@ func (in *ingest) add(n int, b *fanfare.Batch, size int, err error) bool {
 		}
 		in.mu.Lock()
 		p.line = line
+		if err == nil {
+			in.stored.count++
+			in.stored.channel, in.stored.id = b.Events[0].Channel, receipt.Positions[0]
+		}
 		in.unanswered -= size
 		in.freed.Broadcast()
 		in.mu.Unlock()
@@ -262,7 +281,10 @@ func (in *ingest) signal() {
 func (in *ingest) writeAnswers() {
 	closed := in.closed
 	for {
-		out, left := in.known()
+		out, left, stored := in.known()
+		if stored.count > 0 {
+			in.api.o.Publisher.StoredLines(in.by, stored.channel, stored.count, stored.id)
+		}
 		if len(out) > 0 {
 			_ = in.rc.SetWriteDeadline(time.Now().Add(time.Minute))
 			_, err := in.w.Write(out)
@@ -289,7 +311,7 @@ func (in *ingest) writeAnswers() {
 }
 
 // known takes the answers that are known off the front.
-func (in *ingest) known() (out []byte, left int) {
+func (in *ingest) known() (out []byte, left int, stored storedLines) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	n := 0
@@ -302,5 +324,6 @@ func (in *ingest) known() (out []byte, left int) {
 		in.pending = append(in.pending[:0:0], in.pending[n:]...)
 		in.freed.Broadcast()
 	}
-	return out, len(in.pending)
+	stored, in.stored = in.stored, storedLines{}
+	return out, len(in.pending), stored
 }

@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/internal/caller"
 	"github.com/fanfare-hub/fanfare/internal/publish"
 	"github.com/fanfare-hub/fanfare/internal/query"
 )
@@ -17,9 +18,13 @@ import (
 const MaxArray = 1000
 
 // Publish is POST /v1/events: one event, an array, or NDJSON.
-func (a *API) Publish(w http.ResponseWriter, r *http.Request) {
+func (a *API) Publish(w http.ResponseWriter, r *http.Request, by caller.Caller) {
+	if err := by.MayPublishAnything(); err != nil { // before the body is read
+		a.o.Problems.Write(w, r, err)
+		return
+	}
 	if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind == "application/x-ndjson" {
-		a.ingest(w, r)
+		a.ingest(w, r, by)
 		return
 	}
 	header, err := publish.HeaderKey(r)
@@ -35,8 +40,8 @@ func (a *API) Publish(w http.ResponseWriter, r *http.Request) {
 	objects, array, err := publish.ParseObjects(body, MaxArray)
 	if err == nil {
 		var b *fanfare.Batch
-		if b, err = a.batch(publish.Principal(r), objects, header, array); err == nil {
-			a.answer(w, r, b, array)
+		if b, err = a.batch(by, objects, header, array); err == nil {
+			a.answer(w, r, by, b, array)
 			return
 		}
 	}
@@ -44,11 +49,14 @@ func (a *API) Publish(w http.ResponseWriter, r *http.Request) {
 }
 
 // batch makes a batch of a body's objects. On an array the header keys the batch as a whole.
-func (a *API) batch(principal string, objects []publish.Object, header string, array bool) (*fanfare.Batch, error) {
+func (a *API) batch(by caller.Caller, objects []publish.Object, header string, array bool) (*fanfare.Batch, error) {
 	b := &fanfare.Batch{Events: make([]fanfare.Event, 0, len(objects))}
 	var parts []string
 	for i, o := range objects {
 		e, member, err := a.event(o)
+		if err == nil {
+			err = by.MayPublish(e.Channel)
+		}
 		if err == nil && member != "" && header != "" && member != header {
 			err = fanfare.Invalid("idempotencyKey %q and the header Idempotency-Key %q differ", member, header)
 		}
@@ -67,11 +75,11 @@ func (a *API) batch(principal string, objects []publish.Object, header string, a
 			if member == "" {
 				member = header
 			}
-			b.Keys[i] = publish.Key(principal, e.Channel, member, fields...)
+			b.Keys[i] = publish.Key(by.Name(), e.Channel, member, fields...)
 		}
 	}
 	if array && header != "" {
-		b.Key = fanfare.Key{Scope: principal + "\x00\x00array", Text: header, Fingerprint: publish.Fingerprint(parts...)}
+		b.Key = fanfare.Key{Scope: by.Name() + "\x00\x00array", Text: header, Fingerprint: publish.Fingerprint(parts...)}
 	}
 	return b, nil
 }
@@ -114,12 +122,17 @@ func (a *API) event(o publish.Object) (e fanfare.Event, key string, err error) {
 	return e, key, err
 }
 
-func (a *API) answer(w http.ResponseWriter, r *http.Request, b *fanfare.Batch, array bool) {
-	receipt, err := a.o.Publisher.Publish(b, r.Header.Get("Traceparent"))
+func (a *API) answer(w http.ResponseWriter, r *http.Request, by caller.Caller, b *fanfare.Batch, array bool) {
+	var receipt fanfare.Receipt
+	err := a.o.Publisher.Admit(by, w.Header(), b)
+	if err == nil {
+		receipt, err = a.o.Publisher.Publish(b, r.Header.Get("Traceparent"))
+	}
 	if err != nil {
 		a.o.Problems.Write(w, r, err)
 		return
 	}
+	a.o.Publisher.Stored(by, b, receipt)
 	if !array {
 		publish.WriteJSON(w, r, publish.Status(w, receipt), []byte(`{"id":"`+receipt.Positions[0].String()+`"}`))
 		return
@@ -137,21 +150,24 @@ func (a *API) answer(w http.ResponseWriter, r *http.Request, b *fanfare.Batch, a
 
 // PublishTo is POST /v1/channels/{channel…}: the body is the data. escaped is what stands after the prefix in the escaped
 // path; it is unescaped once and not cleaned, since "//" and ".." are other channels and no detours.
-func (a *API) PublishTo(w http.ResponseWriter, r *http.Request, escaped string) {
-	b, err := a.rawBatch(w, r, escaped)
+func (a *API) PublishTo(w http.ResponseWriter, r *http.Request, by caller.Caller, escaped string) {
+	b, err := a.rawBatch(w, r, by, escaped)
 	if err != nil {
 		a.o.Problems.Write(w, r, err)
 		return
 	}
-	a.answer(w, r, b, false)
+	a.answer(w, r, by, b, false)
 }
 
-func (a *API) rawBatch(w http.ResponseWriter, r *http.Request, escaped string) (*fanfare.Batch, error) {
+func (a *API) rawBatch(w http.ResponseWriter, r *http.Request, by caller.Caller, escaped string) (*fanfare.Batch, error) {
 	name, err := url.PathUnescape(escaped)
 	if err != nil {
 		return nil, fanfare.Invalid("channel: the path is not escaped correctly")
 	}
 	c, err := publish.Channel(name)
+	if err == nil {
+		err = by.MayPublish(c)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -184,7 +200,7 @@ func (a *API) rawBatch(w http.ResponseWriter, r *http.Request, escaped string) (
 	}
 	b := &fanfare.Batch{Events: []fanfare.Event{e}}
 	if key != "" {
-		b.Keys = []fanfare.Key{publish.Key(publish.Principal(r), c, key, c.String(), kind.String(), e.Data)}
+		b.Keys = []fanfare.Key{publish.Key(by.Name(), c, key, c.String(), kind.String(), e.Data)}
 	}
 	return b, nil
 }

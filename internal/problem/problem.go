@@ -39,13 +39,20 @@ type Document struct {
 
 // Writer writes problem documents and counts them. Its methods may be called from any goroutine.
 type Writer struct {
-	logger *slog.Logger
-	counts map[fanfare.Code]*atomic.Uint64 // fixed keys
+	logger  *slog.Logger
+	counts  map[fanfare.Code]*atomic.Uint64   // fixed keys
+	reasons map[fanfare.Reason]*atomic.Uint64 // fixed keys
+
+	// OnRefused, when set, hears of each refusal that Write answers; it is set before the first.
+	OnRefused func(r *http.Request, err error)
 }
 
 // NewWriter returns a Writer that logs what the public may not see.
 func NewWriter(logger *slog.Logger) *Writer {
-	w := &Writer{logger: logger, counts: map[fanfare.Code]*atomic.Uint64{}}
+	w := &Writer{logger: logger, counts: map[fanfare.Code]*atomic.Uint64{}, reasons: map[fanfare.Reason]*atomic.Uint64{}}
+	for _, reason := range fanfare.Reasons {
+		w.reasons[reason] = new(atomic.Uint64)
+	}
 	for code := range statuses {
 		w.counts[code] = new(atomic.Uint64)
 	}
@@ -61,6 +68,23 @@ func (p *Writer) Counts() map[fanfare.Code]uint64 {
 	return counts
 }
 
+// Reasons returns how many requests were refused, by reason, where the code does not say enough.
+func (p *Writer) Reasons() map[fanfare.Reason]uint64 {
+	counts := make(map[fanfare.Reason]uint64, len(p.reasons))
+	for reason, n := range p.reasons {
+		counts[reason] = n.Load()
+	}
+	return counts
+}
+
+// Reason is the reason of an error, for a log record.
+func Reason(err error) slog.Attr {
+	if public, ok := errors.AsType[*fanfare.Error](err); ok && public.Reason != "" {
+		return slog.String("reason", string(public.Reason))
+	}
+	return slog.Attr{}
+}
+
 // Document makes the document of err, and counts it. An error that is not a *fanfare.Error is internal: its text is
 // logged and not shown.
 func (p *Writer) Document(err error) (d Document, retryAfter time.Duration) {
@@ -72,6 +96,9 @@ func (p *Writer) Document(err error) (d Document, retryAfter time.Duration) {
 		p.logger.Error("internal error", slog.Any("err", err))
 	}
 	if n := p.counts[public.Code]; n != nil {
+		n.Add(1)
+	}
+	if n := p.reasons[public.Reason]; n != nil {
 		n.Add(1)
 	}
 	status := statuses[public.Code]
@@ -86,6 +113,9 @@ func (p *Writer) Document(err error) (d Document, retryAfter time.Duration) {
 // Write answers r with err. The caller has written nothing yet, and sets Allow for CodeMethodNotAllowed.
 func (p *Writer) Write(w http.ResponseWriter, r *http.Request, err error) {
 	d, retryAfter := p.Document(err)
+	if p.OnRefused != nil {
+		p.OnRefused(r, err)
+	}
 	body, merr := json.Marshal(d)
 	if merr != nil {
 		body = []byte(`{"title":"Internal Server Error","status":500,"code":"internal","detail":""}`)
@@ -93,6 +123,9 @@ func (p *Writer) Write(w http.ResponseWriter, r *http.Request, err error) {
 	h := w.Header()
 	h.Set("Content-Type", "application/problem+json")
 	h.Set("Cache-Control", "no-store")
+	if d.Status == http.StatusUnauthorized {
+		h.Set("WWW-Authenticate", challenge(err)) // RFC 6750, section 3
+	}
 	if retryAfter > 0 {
 		h.Set("Retry-After", strconv.Itoa(int((retryAfter+time.Second-1)/time.Second)))
 	}
@@ -102,4 +135,12 @@ func (p *Writer) Write(w http.ResponseWriter, r *http.Request, err error) {
 	if r.Method != http.MethodHead {
 		_, _ = w.Write(body)
 	}
+}
+
+// challenge says how to say who one is, and, when that was tried, that it did not do.
+func challenge(err error) string {
+	if public, ok := errors.AsType[*fanfare.Error](err); ok && public.Reason != fanfare.ReasonNoCredentials && public.Reason != "" {
+		return `Bearer realm="fanfare", error="invalid_token"`
+	}
+	return `Bearer realm="fanfare"`
 }

@@ -22,10 +22,14 @@ type Sources struct {
 	Streams     func() stream.Stats
 	Publish     func() fanfare.HistogramCounts
 	Refused     func() map[fanfare.Code]uint64
+	Reasons     func() map[fanfare.Reason]uint64
 	AsyncFailed func() uint64
-	Ready       func() bool
-	Log         fanfare.Log
-	Version     string
+
+	Revocations  func() int
+	JWKSFailures func() uint64
+	Ready        func() bool
+	Log          fanfare.Log
+	Version      string
 }
 
 // Handler returns the handler of /metrics, with a registry of its own.
@@ -136,6 +140,12 @@ func metrics() []metric {
 		histogram("delivery_seconds", "From an event's becoming visible until a stream handed it to the kernel; replays left out.",
 			func(f *figures) fanfare.HistogramCounts { return f.streams.Delivery }),
 		define("requests_refused_total", "counter", "code", "Requests refused, by the code of the answer.", func(f *figures) []sample { return labelled(f.refused) }),
+		define("refusals_total", "counter", "reason", "Of these and of the streams refused, those with a reason: rights, tokens, origins, limits.", func(f *figures) []sample { return labelled(f.s.Reasons()) }),
+		counter("events_withheld_total", "Replayed events held back from a stream that may not hear them: anything but 0 is a fault.", func(f *figures) uint64 { return f.streams.Withheld }),
+		gauge("replays_waiting", "Streams and pages of history that wait for their turn to read the log (--max-replays).", func(f *figures) float64 { return float64(f.hub.Waiting) }),
+		counter("replays_waited_total", "Those that have had to wait.", func(f *figures) uint64 { return f.hub.Waits }),
+		gauge("revocations", "Tokens and subjects that are revoked.", func(f *figures) float64 { return float64(f.s.Revocations()) }),
+		counter("jwks_failures_total", "Fetches of the JWKS that failed.", func(f *figures) uint64 { return f.s.JWKSFailures() }),
 		counter("async_publishes_failed_total", "Commands that were answered 202 and could not be stored.", func(f *figures) uint64 { return f.s.AsyncFailed() }),
 		gauge("filters", "Channels and patterns that somebody listens to.", func(f *figures) float64 { return float64(f.hub.Filters) }),
 		counter("tail_hits_total", "Turns of streams that were served from memory.", func(f *figures) uint64 { return f.hub.TailHits }),

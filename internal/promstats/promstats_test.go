@@ -74,6 +74,8 @@ func scrape(t *testing.T) string {
 			return stream.Stats{Open: map[string]int{"native": 2}, Opened: map[string]uint64{"native": 5}, Ended: map[stream.EndReason]uint64{stream.EndGone: 3}, Delivery: h.Counts()}
 		},
 		Publish: h.Counts, Refused: func() map[fanfare.Code]uint64 { return map[fanfare.Code]uint64{fanfare.CodeInvalid: 4} },
+		Reasons:     func() map[fanfare.Reason]uint64 { return map[fanfare.Reason]uint64{fanfare.ReasonNoRight: 6} },
+		Revocations: func() int { return 2 }, JWKSFailures: func() uint64 { return 1 },
 		AsyncFailed: func() uint64 { return 0 }, Ready: func() bool { return true }, Log: l, Version: "v1",
 	}).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	return w.Body.String()
@@ -83,6 +85,7 @@ func TestScrape(t *testing.T) {
 	text := scrape(t)
 	for _, want := range []string{
 		`fanfare_streams_open{adapter="native"} 2`, `fanfare_streams_ended_total{reason="gone"} 3`, `fanfare_requests_refused_total{code="invalid"} 4`,
+		`fanfare_refusals_total{reason="no_right"} 6`, `fanfare_revocations 2`, `fanfare_jwks_failures_total 1`,
 		`fanfare_publish_seconds_bucket{le="0.0025"} 0`, `fanfare_publish_seconds_bucket{le="0.005"} 1`, `fanfare_publish_seconds_bucket{le="10"} 1`,
 		`fanfare_publish_seconds_bucket{le="+Inf"} 2`, `fanfare_publish_seconds_sum 60.003`, `fanfare_publish_seconds_count 2`,
 		`fanfare_events_published_total 1`, `fanfare_log_fsync_seconds_count`, `fanfare_slowest_stream_lag_positions 3`, `fanfare_build_info{version="v1"} 1`,

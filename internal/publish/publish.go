@@ -3,18 +3,21 @@
 package publish
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
 	"strconv"
 	"sync"
 	"time"
 
 	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/internal/audit"
+	"github.com/fanfare-hub/fanfare/internal/caller"
+	"github.com/fanfare-hub/fanfare/internal/limit"
 )
 
 // Publisher puts batches into the log. Its methods may be called from any goroutine.
@@ -27,6 +30,9 @@ type Publisher struct {
 	Tracer  Tracer            // may be nil
 	Latency fanfare.Histogram // from Append to its answer, whatever that is
 
+	Rates *limit.Rates // of each caller
+	Audit *audit.Trail // may be nil
+
 	mu     sync.Mutex
 	warned map[fanfare.Channel]bool // of large data; guarded by mu
 }
@@ -38,6 +44,68 @@ type Tracer interface {
 	Publish(traceparent string) (keep string, end func(error))
 	// Step is a span below what Publish returned, after it has ended.
 	Step(traceparent, name string, began, ended time.Time)
+}
+
+// Admit holds a batch against the caller's rates, and says in the answer's header how much is left.
+func (p *Publisher) Admit(by caller.Caller, h http.Header, b *fanfare.Batch) error {
+	if !p.Rates.On() {
+		return nil
+	}
+	v := p.Rates.Take(by.Owner(), len(b.Events), dataBytes(b))
+	v.SetHeader(h)
+	if e, ok := v.Err.(*fanfare.Error); ok {
+		e.Err = &caller.Refused{Caller: by}
+	}
+	return v.Err
+}
+
+func dataBytes(b *fanfare.Batch) (n int) {
+	for i := range b.Events {
+		n += len(b.Events[i].Data)
+	}
+	return n
+}
+
+// AdmitSoon is Admit for one of many batches on a connection: it waits until the rates allow the batch, or stop is closed. false
+// when it was.
+func (p *Publisher) AdmitSoon(by caller.Caller, b *fanfare.Batch, stop <-chan struct{}) bool {
+	for p.Rates.On() {
+		v := p.Rates.Take(by.Owner(), len(b.Events), dataBytes(b))
+		if v.Err == nil {
+			break
+		}
+		timer := time.NewTimer(v.Wait)
+		select {
+		case <-timer.C:
+		case <-stop:
+			timer.Stop()
+			return false
+		}
+	}
+	return true
+}
+
+// Stored writes down that a caller has stored a batch.
+func (p *Publisher) Stored(by caller.Caller, b *fanfare.Batch, r fanfare.Receipt) {
+	if p.Audit == nil || len(b.Events) == 0 {
+		return
+	}
+	p.Audit.Record(audit.Published, by, slog.String("channel", b.Events[0].Channel.String()), slog.Int("events", len(b.Events)),
+		slog.String("id", r.Positions[0].String()), slog.Bool("replayed", r.Replayed))
+}
+
+// Queued is Stored for what is answered before it is stored.
+func (p *Publisher) Queued(by caller.Caller, channel, reference string) {
+	if p.Audit != nil {
+		p.Audit.Record(audit.Published, by, slog.String("channel", channel), slog.Int("events", 1), slog.String("referenceId", reference), slog.Bool("queued", true))
+	}
+}
+
+// StoredLines is Stored for lines of one body: how many since the last time, and the last one's channel and id.
+func (p *Publisher) StoredLines(by caller.Caller, c fanfare.Channel, events int, id fanfare.Position) {
+	if p.Audit != nil {
+		p.Audit.Record(audit.Published, by, slog.String("channel", c.String()), slog.Int("events", events), slog.String("id", id.String()))
+	}
 }
 
 type answer struct {
@@ -81,7 +149,7 @@ func (p *Publisher) Append(b *fanfare.Batch, traceparent string, done func(fanfa
 func Channel(name string) (fanfare.Channel, error) {
 	c, err := fanfare.ParseChannel(name)
 	if err == nil && c.Reserved() {
-		err = fanfare.Errorf(fanfare.CodeForbidden, "channel %q begins with '$': such channels are the hub's own", name)
+		err = fanfare.Errorf(fanfare.CodeForbidden, "channel %.64q begins with '$': such channels are the hub's own", name)
 	}
 	return c, err
 }
@@ -140,6 +208,9 @@ func Body(w http.ResponseWriter, r *http.Request, limit int, flag string) ([]byt
 		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 			return nil, tooLarge(limit, flag)
 		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil, &fanfare.Error{Code: fanfare.CodeInvalid, Reason: fanfare.ReasonSlowBody, Detail: "the body did not come in time (--body-timeout)", Err: err}
+		}
 		if err != nil {
 			return nil, &fanfare.Error{Code: fanfare.CodeInvalid, Detail: "the body ended early", Err: err}
 		}
@@ -178,19 +249,6 @@ func CheckKey(what, key string) error {
 		}
 	}
 	return nil
-}
-
-type principalKey struct{}
-
-// WithPrincipal notes who sends a request.
-func WithPrincipal(r *http.Request, principal string) *http.Request {
-	return r.WithContext(context.WithValue(r.Context(), principalKey{}, principal))
-}
-
-// Principal is who sends a request: "" while nobody has to say who they are.
-func Principal(r *http.Request) string {
-	principal, _ := r.Context().Value(principalKey{}).(string)
-	return principal
 }
 
 // Key makes the idempotency key of one event: its scope is who publishes, where. While nobody has to say who they are,

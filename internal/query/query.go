@@ -20,6 +20,34 @@ func Parse(r *http.Request) (url.Values, error) {
 	return q, nil
 }
 
+// MaxChannels is how many channels and patterns one stream may name.
+const MaxChannels = 100
+
+// Patterns reads what a native stream listens to: channel, once for each channel or pattern.
+func Patterns(q url.Values) ([]fanfare.Pattern, error) {
+	channels := q["channel"]
+	if len(channels) == 0 {
+		return nil, fanfare.Invalid("channel is missing: name at least one, as in ?channel=greetings")
+	}
+	return ParsePatterns(channels)
+}
+
+// ParsePatterns checks the names of what a stream listens to.
+func ParsePatterns(channels []string) ([]fanfare.Pattern, error) {
+	if len(channels) > MaxChannels {
+		return nil, fanfare.Invalid("channel is given %d times, the limit is %d", len(channels), MaxChannels)
+	}
+	patterns := make([]fanfare.Pattern, 0, len(channels))
+	for _, text := range channels {
+		p, err := fanfare.ParsePattern(text)
+		if err != nil {
+			return nil, err
+		}
+		patterns = append(patterns, p)
+	}
+	return patterns, nil
+}
+
 // olderConnectedID is the id that the older system gave its CONNECTED event: no position.
 const olderConnectedID = "conn"
 

@@ -61,18 +61,29 @@ type layer struct {
 	because string
 }
 
-var adapters = []string{"", "hub", "sse", "internal/problem", "internal/publish", "internal/query", "internal/stream"}
+var adapters = []string{"", "hub", "sse", "internal/audit", "internal/caller", "internal/problem", "internal/publish", "internal/query", "internal/stream"}
 
 var layers = map[string]layer{
-	"":                   {noHTTP: true, because: "the root package is nouns and promises"},
-	"sse":                {because: "the wire is a library of its own"},
-	"hub":                {may: []string{""}, noHTTP: true, because: "the core has never heard of HTTP, the wire or an engine"},
-	"logtest":            {may: []string{""}, others: []string{"github.com/google/go-cmp"}, because: "the suite knows the contract alone"},
-	"pebblelog":          {may: []string{""}, others: []string{"github.com/cockroachdb/pebble/v2"}, noHTTP: true, because: "an engine has never heard of a subscriber"},
-	"internal/problem":   {may: []string{""}, because: "adapters share it"},
-	"internal/publish":   {may: []string{""}, because: "adapters share it"},
-	"internal/query":     {may: []string{"", "hub"}, because: "adapters share it"},
-	"internal/stream":    {may: []string{"", "hub", "sse", "internal/problem"}, others: []string{"golang.org/x/sys"}, because: "adapters share it"},
+	"":                 {noHTTP: true, because: "the root package is nouns and promises"},
+	"sse":              {because: "the wire is a library of its own"},
+	"hub":              {may: []string{""}, noHTTP: true, because: "the core has never heard of HTTP, the wire or an engine"},
+	"logtest":          {may: []string{""}, others: []string{"github.com/google/go-cmp"}, because: "the suite knows the contract alone"},
+	"pebblelog":        {may: []string{""}, others: []string{"github.com/cockroachdb/pebble/v2"}, noHTTP: true, because: "an engine has never heard of a subscriber"},
+	"internal/problem": {may: []string{""}, because: "adapters share it"},
+	"internal/publish": {may: []string{"", "internal/audit", "internal/caller", "internal/limit"}, because: "adapters share it"},
+	"internal/query":   {may: []string{"", "hub"}, because: "adapters share it"},
+	"internal/stream": {
+		may:    []string{"", "hub", "sse", "internal/audit", "internal/caller", "internal/forwarded", "internal/problem"},
+		others: []string{"golang.org/x/sys", "golang.org/x/time"}, because: "adapters share it",
+	},
+	"auth": {
+		may: []string{""}, others: []string{"github.com/golang-jwt/jwt/v5", "github.com/MicahParks/jwkset"},
+		because: "it turns tokens into principals, and has never heard of what they are used for",
+	},
+	"internal/caller":    {may: []string{""}, noHTTP: true, because: "adapters share it"},
+	"internal/audit":     {may: []string{"internal/caller"}, noHTTP: true, because: "adapters share it"},
+	"internal/limit":     {may: []string{""}, others: []string{"golang.org/x/time"}, because: "only it knows token buckets"},
+	"internal/forwarded": {may: []string{""}, because: "the trust in proxies is in one place"},
 	"internal/httpapi":   {may: adapters, because: "adapters have never heard of each other, nor of an engine"},
 	"internal/storeapi":  {may: adapters, because: "adapters have never heard of each other, nor of an engine"},
 	"internal/promstats": {may: []string{"", "hub", "internal/stream"}, others: []string{"github.com/prometheus/client_golang"}, because: "only it knows Prometheus"},
@@ -81,7 +92,7 @@ var layers = map[string]layer{
 	"examples":           {because: "pages, embedded; their publishers are programs of their own"},
 	"internal/console":   {because: "pages use the public API"},
 	"server": {
-		may:     append([]string{"internal/adminapi", "internal/console", "internal/stats", "examples", "internal/httpapi", "internal/storeapi", "internal/promstats", "auth"}, adapters...),
+		may:     append([]string{"internal/adminapi", "internal/console", "internal/stats", "examples", "internal/httpapi", "internal/storeapi", "internal/promstats", "internal/forwarded", "internal/limit", "auth"}, adapters...),
 		because: "the front door knows adapters and no engine",
 	},
 }
@@ -273,7 +284,7 @@ func TestPromisesAreTested(t *testing.T) {
 			}
 		}
 	})
-	for _, p := range []string{"P1", "P2", "P3", "P4", "P5", "P6", "P7"} { // P8 comes with authentication
+	for _, p := range []string{"P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8"} {
 		if !cited[p] {
 			t.Errorf("no test cites %s: name the promise in the doc comment of the test that breaks with it", p)
 		}

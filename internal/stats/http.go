@@ -84,6 +84,7 @@ func (h *Handler) stream(w http.ResponseWriter, r *http.Request, most int, inter
 		return
 	}
 	defer h.streams.Add(-1)
+	_ = rc.SetReadDeadline(time.Time{}) // the server's is for requests
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	buf := sse.AppendRetry(nil, 2000)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/fanfare-hub/fanfare"
 	"github.com/fanfare-hub/fanfare/hub"
+	"github.com/fanfare-hub/fanfare/internal/caller"
 	"github.com/fanfare-hub/fanfare/internal/problem"
 	"github.com/fanfare-hub/fanfare/internal/publish"
 	"github.com/fanfare-hub/fanfare/internal/query"
@@ -44,29 +45,13 @@ func New(o Options) *API {
 // Close stores the positions that are not stored yet. All streams must have ended.
 func (a *API) Close() { a.kept.close() }
 
-// maxIDBytes is the longest storeId or pcId.
-const maxIDBytes = 64
-
-// checkID checks a storeId or pcId: 1 to 64 of A–Z a–z 0–9 . _ ~ -.
-func checkID(parameter, id string) error {
-	ok := id != "" && len(id) <= maxIDBytes
-	for i := 0; ok && i < len(id); i++ {
-		c := id[i]
-		ok = c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '.' || c == '_' || c == '~' || c == '-'
-	}
-	if !ok {
-		return fanfare.Invalid("%s must have 1 to %d of the characters A-Z a-z 0-9 . _ ~ -", parameter, maxIDBytes)
-	}
-	return nil
-}
-
 // pathID unescapes and checks an id that stands in the path.
 func pathID(parameter, escaped string) (string, error) {
 	id, err := url.PathUnescape(escaped)
 	if err != nil {
 		return "", fanfare.Invalid("%s: the path is not escaped correctly", parameter)
 	}
-	return id, checkID(parameter, id)
+	return id, fanfare.CheckStoreID(parameter, id)
 }
 
 // queryID reads an id from the query; the first one counts.
@@ -75,16 +60,20 @@ func queryID(q url.Values, parameter string) (string, error) {
 		return "", fanfare.Invalid("%s is missing", parameter)
 	}
 	id := q.Get(parameter)
-	return id, checkID(parameter, id)
+	return id, fanfare.CheckStoreID(parameter, id)
 }
 
 // Stream is GET /v1/stores/event-sources.
-func (a *API) Stream(w http.ResponseWriter, r *http.Request) {
+func (a *API) Stream(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 	req, store, pc, err := a.streamRequest(r)
+	if err == nil {
+		err = by.MayBe(fanfare.Device{Store: store, PC: pc})
+	}
 	if err != nil {
 		a.o.Problems.Write(w, r, err)
 		return
 	}
+	req.Caller = by
 	if r.Method != http.MethodHead {
 		if err := a.resume(&req, store, pc); err != nil {
 			a.o.Streams.Refuse(w, r, req, err)
@@ -127,7 +116,7 @@ func (a *API) streamRequest(r *http.Request) (req stream.Request, store, pc stri
 	if events || !given {
 		req.Idle = stream.IdleEvent
 	}
-	for _, name := range []string{"stores/" + store + "/pcs/" + pc, "stores/" + store, "stores"} {
+	for _, name := range (fanfare.Device{Store: store, PC: pc}).Channels() {
 		p, err := fanfare.ParsePattern(name)
 		if err != nil {
 			return req, store, pc, err
@@ -148,7 +137,7 @@ func connected(dst []byte, id string) []byte {
 }
 
 // Health is GET /v1/health; with storeId and pcId it marks that PC as alive.
-func (a *API) Health(w http.ResponseWriter, r *http.Request) {
+func (a *API) Health(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 	q, err := query.Parse(r)
 	if err != nil {
 		a.o.Problems.Write(w, r, err)
@@ -160,6 +149,9 @@ func (a *API) Health(w http.ResponseWriter, r *http.Request) {
 		if err == nil {
 			var pc string
 			if pc, err = queryID(q, "pcId"); err == nil {
+				err = by.MayBe(fanfare.Device{Store: store, PC: pc})
+			}
+			if err == nil {
 				seen = append(seen, `,"lastSeen":"`...)
 				seen = a.kept.seen(store, pc).AppendFormat(seen, "2006-01-02T15:04:05.000Z07:00")
 				seen = append(seen, '"')

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/internal/caller"
 	"github.com/fanfare-hub/fanfare/internal/publish"
 )
 
@@ -40,34 +41,38 @@ type async struct {
 func (a *API) AsyncFailed() uint64 { return a.async.failed.Load() }
 
 // SendToPC is POST /v1/stores/{S}/pcs/{P}/events; the ids are as they stand in the escaped path.
-func (a *API) SendToPC(w http.ResponseWriter, r *http.Request, store, pc string) {
+func (a *API) SendToPC(w http.ResponseWriter, r *http.Request, by caller.Caller, store, pc string) {
 	s, err := pathID("storeId", store)
 	var p string
 	if err == nil {
 		p, err = pathID("pcId", pc)
 	}
-	a.send(w, r, "stores/"+s+"/pcs/"+p, s, s+"#"+p, false, err)
+	a.send(w, r, by, "stores/"+s+"/pcs/"+p, s, s+"#"+p, false, err)
 }
 
 // SendToStore is POST /v1/stores/{S}/events.
-func (a *API) SendToStore(w http.ResponseWriter, r *http.Request, store string) {
+func (a *API) SendToStore(w http.ResponseWriter, r *http.Request, by caller.Caller, store string) {
 	s, err := pathID("storeId", store)
-	a.send(w, r, "stores/"+s, s, s, true, err)
+	a.send(w, r, by, "stores/"+s, s, s, true, err)
 }
 
 // SendToAll is POST /v1/stores/events.
-func (a *API) SendToAll(w http.ResponseWriter, r *http.Request) {
-	a.send(w, r, "stores", "", "", true, nil)
+func (a *API) SendToAll(w http.ResponseWriter, r *http.Request, by caller.Caller) {
+	a.send(w, r, by, "stores", "", "", true, nil)
 }
 
-func (a *API) send(w http.ResponseWriter, r *http.Request, channel, store, username string, broadcast bool, err error) {
+func (a *API) send(w http.ResponseWriter, r *http.Request, by caller.Caller, channel, store, username string, broadcast bool, err error) {
 	if err == nil {
 		var b *fanfare.Batch
 		var reference string
-		b, reference, err = a.batch(w, r, channel, store, username, broadcast)
+		b, reference, err = a.batch(w, r, by, channel, store, username, broadcast)
+		if err == nil {
+			err = a.o.Publisher.Admit(by, w.Header(), b)
+		}
 		if err == nil && b.Keys == nil && prefersAsync(r) {
 			err = a.enqueue(b, reference)
 			if err == nil {
+				a.o.Publisher.Queued(by, channel, reference)
 				w.Header().Set("Preference-Applied", "respond-async")
 				publish.WriteJSON(w, r, http.StatusAccepted, []byte(`{"referenceId":"`+reference+`"}`))
 				return
@@ -75,6 +80,7 @@ func (a *API) send(w http.ResponseWriter, r *http.Request, channel, store, usern
 		} else if err == nil {
 			var receipt fanfare.Receipt
 			if receipt, err = a.o.Publisher.Publish(b, r.Header.Get("Traceparent")); err == nil {
+				a.o.Publisher.Stored(by, b, receipt)
 				if receipt.Replayed {
 					reference = receipt.Note
 				}
@@ -88,7 +94,14 @@ func (a *API) send(w http.ResponseWriter, r *http.Request, channel, store, usern
 }
 
 // batch reads the body and makes the event.
-func (a *API) batch(w http.ResponseWriter, r *http.Request, channel, store, username string, broadcast bool) (*fanfare.Batch, string, error) {
+func (a *API) batch(w http.ResponseWriter, r *http.Request, by caller.Caller, channel, store, username string, broadcast bool) (*fanfare.Batch, string, error) {
+	c, err := publish.Channel(channel)
+	if err == nil {
+		err = by.MayPublish(c)
+	}
+	if err != nil {
+		return nil, "", err
+	}
 	key, err := publish.HeaderKey(r)
 	if err != nil {
 		return nil, "", err
@@ -116,10 +129,6 @@ func (a *API) batch(w http.ResponseWriter, r *http.Request, channel, store, user
 		return nil, "", err
 	}
 	cmd.ReferenceID = a.tsids.next()
-	c, err := publish.Channel(channel)
-	if err != nil {
-		return nil, "", err
-	}
 	kind, err := fanfare.ParseEventType(eventType)
 	if err != nil {
 		return nil, "", err
@@ -130,7 +139,7 @@ func (a *API) batch(w http.ResponseWriter, r *http.Request, channel, store, user
 	}
 	b := &fanfare.Batch{Events: []fanfare.Event{e}}
 	if key != "" {
-		k := publish.Key(publish.Principal(r), c, key, parts...)
+		k := publish.Key(by.Name(), c, key, parts...)
 		k.Note = cmd.ReferenceID
 		b.Keys = []fanfare.Key{k}
 	}

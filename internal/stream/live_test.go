@@ -26,6 +26,7 @@ func (p *peer) frameBytes(f hub.Frame) int         { return len(f.Body) }
 func (p *peer) bytes(b []byte) error               { p.sent += int64(len(b)); return nil }
 func (p *peer) end() error                         { return nil }
 func (p *peer) close()                             {}
+func (p *peer) abort()                             {}
 func (p *peer) gone() <-chan struct{}              { return nil }
 func (p *peer) goneWhy() error                     { return errGone }
 func (p *peer) halfClosed() <-chan struct{}        { return nil }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/fanfare-hub/fanfare/hub"
@@ -15,10 +16,13 @@ type plain struct {
 	rc    *http.ResponseController
 	done  <-chan struct{}
 	stall time.Duration
+	cut   atomic.Bool
 }
 
 func newPlain(w http.ResponseWriter, r *http.Request, stall time.Duration) *plain {
-	return &plain{w: w, rc: http.NewResponseController(w), done: r.Context().Done(), stall: stall}
+	rc := http.NewResponseController(w)
+	_ = rc.SetReadDeadline(time.Time{}) // the server's, for a body, would end the stream
+	return &plain{w: w, rc: rc, done: r.Context().Done(), stall: stall}
 }
 
 func (p *plain) gone() <-chan struct{}          { return p.done }
@@ -29,6 +33,11 @@ func (p *plain) sentBytes() (int64, bool)       { return 0, false }
 func (p *plain) progress() (int64, int64, bool) { return 0, 0, false }
 func (p *plain) end() error                     { return nil } // net/http ends the body when the handler returns
 func (p *plain) close()                         { _ = p.rc.SetWriteDeadline(time.Time{}) }
+
+func (p *plain) abort() {
+	p.cut.Store(true)
+	_ = p.rc.SetWriteDeadline(time.Unix(1, 0))
+}
 
 func (p *plain) begin(_ http.Header, first ...[]byte) error {
 	for _, b := range first {
@@ -61,6 +70,9 @@ func (p *plain) piece(b []byte) error {
 	for len(b) > 0 {
 		n := min(most, len(b))
 		_ = p.rc.SetWriteDeadline(time.Now().Add(p.stall)) // not supported by recorders
+		if p.cut.Load() {                                  // after the deadline, which abort may have set before
+			return errGone
+		}
 		if _, err := p.w.Write(b[:n]); err != nil {
 			return wireError(err)
 		}

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -22,6 +23,7 @@ type wire interface {
 	frames([]hub.Frame) error                        // blocks while the peer takes nothing, up to the stall limit
 	bytes([]byte) error                              // a piece of body
 	end() error                                      // the end of the body
+	abort()                                          // has a write that waits fail; any goroutine may call it before close
 	close()                                          // lets the connection go; end may have come before
 	gone() <-chan struct{}                           // closed when the peer is known to be gone
 	goneWhy() error                                  // why gone is closed; after close, or when gone is closed
@@ -44,9 +46,13 @@ type Stream struct {
 	sub     *hub.Subscriber
 	id      uint64
 	began   time.Time
-	remote  string
+	expiry  *time.Timer // nil: the caller's rights have no end
 
 	events, bytes atomic.Uint64 // sent
+
+	cut    atomic.Pointer[EndReason] // set by endNow: nothing more may be sent
+	mu     sync.Mutex                // guards the field below
+	onWire wire                      // what endNow may abort; nil before and after
 
 	wire wire
 	live *Live // nil when nobody watches
@@ -76,6 +82,31 @@ func (st *Stream) Wake() {
 	}
 }
 
+// cutGrace is how long a stream that must end has to do so by itself.
+const cutGrace = 600 * time.Millisecond
+
+// endNow has the stream end before its next event; the first reason counts. A peer that takes nothing is cut soon after. It may
+// be called from any goroutine, and does not block.
+func (st *Stream) endNow(reason EndReason) {
+	if !st.cut.CompareAndSwap(nil, &reason) {
+		return
+	}
+	st.Wake()
+	time.AfterFunc(cutGrace, func() {
+		st.mu.Lock()
+		defer st.mu.Unlock()
+		if st.onWire != nil {
+			st.onWire.abort()
+		}
+	})
+}
+
+func (st *Stream) setWire(w wire) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.onWire = w
+}
+
 func (st *Stream) serve(w http.ResponseWriter, r *http.Request, sub *hub.Subscriber, opening hub.Opening) (reason EndReason) {
 	if lifetime := st.req.Lifetime; lifetime > 0 {
 		st.ends = time.Now().Add(lifetime - time.Duration(rand.Float64()*0.1*float64(lifetime)))
@@ -86,8 +117,14 @@ func (st *Stream) serve(w http.ResponseWriter, r *http.Request, sub *hub.Subscri
 		return EndFailed
 	}
 	st.wire = wire
+	st.setWire(wire)
 	defer func() {
+		st.setWire(nil)
 		wire.close()
+		if cut := st.cut.Load(); cut != nil {
+			reason = *cut
+			return
+		}
 		// The system tells of a failed connection once, and it may have told the reader.
 		if reason == EndGone && errors.Is(wire.goneWhy(), errStalled) {
 			reason = EndStalled
@@ -106,7 +143,7 @@ func (st *Stream) serve(w http.ResponseWriter, r *http.Request, sub *hub.Subscri
 	st.wrote = time.Now()
 	reason, err = st.loop()
 	if err == nil {
-		clean = st.end(reason) == nil
+		clean = st.end(reason) == nil && st.cut.Load() == nil
 		return reason
 	}
 	return endReason(err)
@@ -181,6 +218,9 @@ func (st *Stream) loop() (EndReason, error) {
 	half := st.wire.halfClosed()
 	probes := 0
 	for {
+		if cut := st.cut.Load(); cut != nil {
+			return *cut, nil
+		}
 		if st.sub.Ending() {
 			return EndDrain, nil
 		}
@@ -242,6 +282,12 @@ func (st *Stream) takeTurn() (unread, err error) {
 	if unread = st.sub.Next(context.Background(), &st.turn); unread != nil {
 		return unread, nil
 	}
+	if st.cut.Load() != nil {
+		// Rights have ended while the turn was fetched. The cursor has moved past what is not sent: it is asked no more.
+		clear(st.turn.Frames)
+		return nil, nil
+	}
+	st.withhold()
 	if st.turn.Gap != nil {
 		if err := st.write(st.appendGap(st.scratch[:0], st.turn.Gap)); err != nil {
 			return nil, err
@@ -271,6 +317,25 @@ func (st *Stream) takeTurn() (unread, err error) {
 	}
 	st.live.complete(st.sub.Position())
 	return nil, nil
+}
+
+// withhold takes out of the turn what was read from the log and the caller may not hear (P8). A stream's patterns were checked
+// when it opened, so this finds nothing unless something is wrong; it is the last look before the wire.
+func (st *Stream) withhold() {
+	if st.req.May == nil {
+		return
+	}
+	kept := st.turn.Frames[:0]
+	for _, f := range st.turn.Frames {
+		if f.Heard == 0 && !st.req.May(f.Channel) {
+			if st.streams.withheld.Add(1) == 1 {
+				st.streams.o.Logger.Error("an event was withheld from a stream that may not hear it: this is a fault of the hub")
+			}
+			continue
+		}
+		kept = append(kept, f)
+	}
+	st.turn.Frames = kept
 }
 
 // count counts what was sent. The delay is that of a turn's first live event: one observation a turn is enough.
@@ -332,6 +397,14 @@ func (st *Stream) signOfLife() error {
 // end says good-bye: the position up to which the stream is complete, when the client has not heard it, and, when the hub
 // shuts down, when to come back. No parser dispatches a `retry:` without a blank line.
 func (st *Stream) end(reason EndReason) error {
+	if st.cut.Load() != nil {
+		if reason == EndDisconnected {
+			if err := st.write(sse.AppendRetry(st.scratch[:0], retryTime())); err != nil {
+				return err
+			}
+		}
+		return st.wire.end()
+	}
 	if _, err := st.takeTurn(); err != nil { // an idle stream's position moves on with the log's
 		return err
 	}

@@ -2,12 +2,13 @@ package stream
 
 import (
 	"cmp"
+	"context"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"mime"
-	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,8 +16,13 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/fanfare-hub/fanfare"
 	"github.com/fanfare-hub/fanfare/hub"
+	"github.com/fanfare-hub/fanfare/internal/audit"
+	"github.com/fanfare-hub/fanfare/internal/caller"
+	"github.com/fanfare-hub/fanfare/internal/forwarded"
 	"github.com/fanfare-hub/fanfare/internal/problem"
 	"github.com/fanfare-hub/fanfare/sse"
 )
@@ -27,11 +33,18 @@ type Options struct {
 	Problems      *problem.Writer
 	Logger        *slog.Logger
 	Heartbeat     time.Duration   // sign of life after so much idle time
-	MaxPerAddress int             // streams of one remote address; 0: no limit; loopback is not counted
+	MaxPerAddress int             // streams of one address, or IPv6 network; 0: no limit; see caller.Caller.Address
+	MaxPerSubject int             // streams of one who says who they are; 0: no limit
+	MaxPerChannel int             // streams of one channel or pattern; 0: no limit
+	NewPerSecond  float64         // streams that may begin in a second, all together; 0: no limit
 	Adapters      []string        // who will use it: labels that are there from the beginning
 	BareType      bool            // send the content type without charset
 	StallLimit    time.Duration   // end a stream whose peer takes nothing for so long; default 30 s
 	Stopping      <-chan struct{} // closed when requests must come to their end
+
+	Audit        *audit.Trail                                    // may be nil
+	TicketOpened func(context.Context, *fanfare.Principal) error // notes that a stream was opened by ticket; may be nil
+	StillMay     func(*fanfare.Principal) error                  // asked again once a stream can be found by who ends it; may be nil
 
 	Step func(traceparent, name string, began, ended time.Time) // told of the first delivery of a traced event; may be nil
 }
@@ -47,10 +60,15 @@ const (
 	EndStalled  EndReason = "stalled"  // the peer took nothing for StallLimit
 	EndFlood    EndReason = "flood"    // the peer kept sending bytes after its request
 	EndFailed   EndReason = "failed"   // the stream could not be begun
+
+	EndExpired      EndReason = "expired"      // the token's time was over (P8)
+	EndRevoked      EndReason = "revoked"      // the token, key or subject was revoked
+	EndDisconnected EndReason = "disconnected" // an operator wanted it
+	EndReplaced     EndReason = "replaced"     // a newer stream was opened with the same ticket
 )
 
 // EndReasons lists them.
-var EndReasons = []EndReason{EndLifetime, EndDrain, EndGone, EndStalled, EndFlood, EndFailed}
+var EndReasons = []EndReason{EndLifetime, EndDrain, EndGone, EndStalled, EndFlood, EndFailed, EndExpired, EndRevoked, EndDisconnected, EndReplaced}
 
 // Streams serves streams. Its methods may be called from any goroutine.
 type Streams struct {
@@ -60,10 +78,15 @@ type Streams struct {
 	deliveredBytes atomic.Uint64
 	replayedBytes  atomic.Uint64
 	ended          map[EndReason]*atomic.Uint64 // fixed keys
+	withheld       atomic.Uint64
 	delivery       fanfare.Histogram
+	begins         *rate.Limiter // nil: no limit
 
 	mu        sync.Mutex // guards the fields below
-	addresses map[string]int
+	addresses map[netip.Addr]int
+	subjects  map[string]int
+	channels  map[fanfare.Pattern]int
+	tickets   map[string]*Stream
 	open      map[*Stream]struct{}
 	opened    map[string]uint64 // by adapter
 	lastID    uint64
@@ -75,8 +98,11 @@ func New(o Options) *Streams {
 		o.StallLimit = 30 * time.Second
 	}
 	s := &Streams{
-		o: o, addresses: map[string]int{}, ended: map[EndReason]*atomic.Uint64{},
+		o: o, addresses: map[netip.Addr]int{}, subjects: map[string]int{}, channels: map[fanfare.Pattern]int{}, tickets: map[string]*Stream{}, ended: map[EndReason]*atomic.Uint64{},
 		open: map[*Stream]struct{}{}, opened: map[string]uint64{},
+	}
+	if o.NewPerSecond > 0 {
+		s.begins = rate.NewLimiter(rate.Limit(o.NewPerSecond), int(max(1, o.NewPerSecond)))
 	}
 	for _, adapter := range o.Adapters {
 		s.opened[adapter] = 0
@@ -95,6 +121,7 @@ type Stats struct {
 	Ended          map[EndReason]uint64
 	DeliveredBytes uint64                  // of events, as they are on the wire
 	ReplayedBytes  uint64                  // of these, of events read from the log
+	Withheld       uint64                  // replayed events that who asked for them may not hear
 	Delivery       fanfare.HistogramCounts // from the hub's hearing of an event until it was handed to the kernel, replays left out
 }
 
@@ -102,7 +129,7 @@ type Stats struct {
 func (s *Streams) Stats() Stats {
 	st := Stats{
 		Open: map[string]int{}, Refused: s.refused.Load(), Ended: map[EndReason]uint64{},
-		DeliveredBytes: s.deliveredBytes.Load(), ReplayedBytes: s.replayedBytes.Load(), Delivery: s.delivery.Counts(),
+		DeliveredBytes: s.deliveredBytes.Load(), ReplayedBytes: s.replayedBytes.Load(), Withheld: s.withheld.Load(), Delivery: s.delivery.Counts(),
 	}
 	s.mu.Lock()
 	st.Opened = maps.Clone(s.opened)
@@ -131,6 +158,8 @@ const (
 // Request is what an adapter asks Streams to serve.
 type Request struct {
 	Adapter   string // who serves it: a metric's label
+	Caller    caller.Caller
+	May       func(fanfare.Channel) bool // whether the caller may hear a replayed event (P8); nil: all
 	Patterns  []fanfare.Pattern
 	Start     hub.Start
 	First     func(dst []byte, id string) []byte // appends the first event; nil: none
@@ -156,39 +185,108 @@ func (s *Streams) Serve(w http.ResponseWriter, r *http.Request, req Request) {
 		w.WriteHeader(http.StatusOK)
 		return
 	}
-	address, err := s.admit(r)
-	if err != nil {
+	if err := s.admit(&req); err != nil {
 		s.Refuse(w, r, req, err)
 		return
 	}
-	defer s.release(address)
+	defer s.release(&req)
 	st := newStream(s, req)
+	req.Start.Owner = req.Caller.Owner()
 	sub, opening, err := s.o.Hub.Subscribe(r.Context(), req.Patterns, req.Start, st)
 	if err != nil {
 		s.Refuse(w, r, req, err)
 		return
 	}
 	defer sub.Close()
-	s.register(st, sub, r.RemoteAddr)
+	s.register(st, sub)
+	defer s.unregister(st)
+	if err := s.confirm(r.Context(), req.Caller.Who); err != nil {
+		s.Refuse(w, r, req, err)
+		return
+	}
+	s.o.Audit.Record(audit.StreamOpened, req.Caller, slog.Uint64("stream", st.id), slog.String("adapter", req.Adapter),
+		slog.Any("channels", st.channels()), slog.Bool("resumed", req.Start.From == hub.FromAfter))
 	reason := st.serve(w, r, sub, opening)
-	s.unregister(st)
 	s.ended[reason].Add(1)
-	s.o.Logger.Debug("stream ended", slog.String("reason", string(reason)), slog.String("remote", r.RemoteAddr))
+	s.o.Audit.Record(audit.StreamEnded, req.Caller, slog.Uint64("stream", st.id), slog.String("reason", string(reason)),
+		slog.Uint64("events", st.events.Load()), slog.Duration("after", time.Since(st.began)))
+	s.o.Logger.Debug("stream ended", slog.String("reason", string(reason)), slog.String("remote", req.Caller.Remote))
 }
 
-func (s *Streams) register(st *Stream, sub *hub.Subscriber, remote string) {
+// confirm asks once more whether the caller may, now that whoever revokes rights finds the stream, and notes a ticket's use.
+func (s *Streams) confirm(ctx context.Context, who *fanfare.Principal) error {
+	if who == nil {
+		return nil
+	}
+	if s.o.StillMay != nil {
+		if err := s.o.StillMay(who); err != nil {
+			return err
+		}
+	}
+	if who.Ticket != "" && s.o.TicketOpened != nil {
+		if err := s.o.TicketOpened(ctx, who); err != nil {
+			s.o.Logger.Warn("a ticket's use could not be stored: after a restart its stream cannot reconnect", slog.Any("err", err))
+		}
+	}
+	return nil
+}
+
+func (s *Streams) register(st *Stream, sub *hub.Subscriber) {
+	who := st.req.Caller.Who
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.lastID++
-	st.id, st.began, st.remote, st.sub = s.lastID, time.Now(), remote, sub
+	st.id, st.began, st.sub = s.lastID, time.Now(), sub
 	s.open[st] = struct{}{}
 	s.opened[st.req.Adapter]++
+	var older *Stream
+	if who != nil && who.Ticket != "" {
+		older = s.tickets[who.Ticket]
+		s.tickets[who.Ticket] = st
+	}
+	s.mu.Unlock()
+	if older != nil {
+		older.endNow(EndReplaced) // it may be half-dead; the newer one is what the client has
+	}
+	if who != nil {
+		if end := who.StreamsEnd(); !end.IsZero() {
+			st.expiry = time.AfterFunc(time.Until(end), func() { st.endNow(EndExpired) })
+		}
+	}
 }
 
 func (s *Streams) unregister(st *Stream) {
+	if st.expiry != nil {
+		st.expiry.Stop()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.open, st)
+	if who := st.req.Caller.Who; who != nil && who.Ticket != "" && s.tickets[who.Ticket] == st {
+		delete(s.tickets, who.Ticket)
+	}
+}
+
+// Held is a stream that somebody may want to end.
+type Held struct {
+	ID       uint64
+	Caller   caller.Caller
+	Patterns []fanfare.Pattern
+}
+
+// End ends the streams that match, within a second, and returns them. match must not block.
+func (s *Streams) End(match func(Held) bool, reason EndReason) (ended []Held) {
+	var list []*Stream
+	s.mu.Lock()
+	for st := range s.open {
+		if h := (Held{st.id, st.req.Caller, st.req.Patterns}); match(h) {
+			list, ended = append(list, st), append(ended, h)
+		}
+	}
+	s.mu.Unlock()
+	for _, st := range list {
+		st.endNow(reason)
+	}
+	return ended
 }
 
 // Open describes a stream that is open.
@@ -196,6 +294,7 @@ type Open struct {
 	ID       uint64 // counts the streams of this process
 	Adapter  string
 	Remote   string // address and port
+	Subject  string // "" is nobody in particular
 	Channels []string
 	Began    time.Time
 	Lag      uint64 // positions up to the newest, when it has something to get; see hub.Subscriber.Lag
@@ -209,7 +308,7 @@ func (s *Streams) List(most int) []Open {
 	list := make([]Open, 0, len(s.open))
 	for st := range s.open {
 		list = append(list, Open{
-			ID: st.id, Adapter: st.req.Adapter, Remote: st.remote, Began: st.began, Lag: st.sub.Lag(),
+			ID: st.id, Adapter: st.req.Adapter, Remote: st.req.Caller.Remote, Subject: subject(st.req.Caller), Began: st.began, Lag: st.sub.Lag(),
 			Events: st.events.Load(), Bytes: st.bytes.Load(),
 		})
 		if len(s.open) <= most { // else only of those that stay
@@ -267,6 +366,7 @@ func (s *Streams) Refuse(w http.ResponseWriter, r *http.Request, req Request, er
 	}
 	if AcceptsStream(r) {
 		_, _ = s.o.Problems.Document(err) // counts it
+		s.o.Audit.Record(audit.StreamRefused, req.Caller, slog.String("adapter", req.Adapter), slog.String("code", string(fanfare.CodeOf(err))), problem.Reason(err))
 		s.setHeader(w.Header())
 		w.WriteHeader(http.StatusOK)
 		_, _ = w.Write(sse.AppendRetry(nil, retryTime()))
@@ -305,33 +405,78 @@ func AcceptsStream(r *http.Request) bool {
 	return false
 }
 
-func (s *Streams) admit(r *http.Request) (address string, err error) {
-	if s.o.MaxPerAddress == 0 {
-		return "", nil
+func subject(c caller.Caller) string {
+	if c.Who == nil {
+		return ""
 	}
-	address, _, err = net.SplitHostPort(r.RemoteAddr)
-	if ip := net.ParseIP(address); err != nil || (ip != nil && ip.IsLoopback()) {
-		return "", nil
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.addresses[address] >= s.o.MaxPerAddress {
-		return "", &fanfare.Error{
-			Code: fanfare.CodeOverloaded, RetryAfter: 5 * time.Second,
-			Detail: "no room for another stream of this address (--max-streams-per-address)",
-		}
-	}
-	s.addresses[address]++
-	return address, nil
+	return c.Who.Subject
 }
 
-func (s *Streams) release(address string) {
-	if address == "" {
-		return
+// limited is the error of a limit.
+func limited(reason fanfare.Reason, format string, args ...any) error {
+	e := fanfare.Errorf(fanfare.CodeOverloaded, format, args...)
+	e.Reason, e.RetryAfter = reason, 5*time.Second
+	return e
+}
+
+// admit takes a place under each limit, or none.
+func (s *Streams) admit(req *Request) error {
+	if s.begins != nil && !s.begins.Allow() {
+		return limited(fanfare.ReasonStreamRate, "too many streams begin at once (--max-new-streams)")
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.addresses[address]--; s.addresses[address] == 0 {
-		delete(s.addresses, address)
+	address, name := forwarded.Network(req.Caller.Address), s.countedName(req.Caller)
+	if s.o.MaxPerAddress > 0 && address.IsValid() && s.addresses[address] >= s.o.MaxPerAddress {
+		return limited(fanfare.ReasonPerAddress, "no room for another stream of this address (--max-streams-per-address)")
+	}
+	if s.o.MaxPerSubject > 0 && name != "" && s.subjects[name] >= s.o.MaxPerSubject {
+		return limited(fanfare.ReasonPerSubject, "no room for another stream of this subject (--max-streams-per-subject)")
+	}
+	if s.o.MaxPerChannel > 0 {
+		for _, p := range req.Patterns {
+			if s.channels[p] >= s.o.MaxPerChannel {
+				return limited(fanfare.ReasonPerChannel, "no room for another stream of channel %q (--max-streams-per-channel)", p)
+			}
+		}
+		for _, p := range req.Patterns {
+			s.channels[p]++
+		}
+	}
+	if s.o.MaxPerAddress > 0 && address.IsValid() {
+		s.addresses[address]++
+	}
+	if s.o.MaxPerSubject > 0 && name != "" {
+		s.subjects[name]++
+	}
+	return nil
+}
+
+func (s *Streams) countedName(c caller.Caller) string {
+	if c.Who == nil {
+		return ""
+	}
+	return c.Name()
+}
+
+func (s *Streams) release(req *Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if address := forwarded.Network(req.Caller.Address); s.o.MaxPerAddress > 0 && address.IsValid() {
+		giveBack(s.addresses, address)
+	}
+	if name := s.countedName(req.Caller); s.o.MaxPerSubject > 0 && name != "" {
+		giveBack(s.subjects, name)
+	}
+	if s.o.MaxPerChannel > 0 {
+		for _, p := range req.Patterns {
+			giveBack(s.channels, p)
+		}
+	}
+}
+
+func giveBack[K comparable](counts map[K]int, key K) {
+	if counts[key]--; counts[key] <= 0 {
+		delete(counts, key)
 	}
 }

@@ -206,6 +206,8 @@ func (t *taken) end() error {
 	return nil
 }
 
+func (t *taken) abort() { _ = t.conn.Close() }
+
 func (t *taken) close() {
 	_ = t.conn.Close()
 	t.reader.Wait()

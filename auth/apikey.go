@@ -1,0 +1,168 @@
+package auth
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/fanfare-hub/fanfare"
+)
+
+// keyPrefix begins every API key, so that people and scanners see what it is.
+const keyPrefix = "fk_"
+
+// keyIDPrefix begins the TokenID of principals that came with an API key.
+const keyIDPrefix = "key-"
+
+// APIKey is what the hub knows of a back end's key: not the key, but its hash. The key has 256 random bits, so one round of
+// SHA-256 is as good as a slow hash, which is for passwords that can be guessed.
+type APIKey struct {
+	ID      string    `json:"id"`
+	Name    string    `json:"name"` // the principal's subject
+	Hash    string    `json:"hash"` // sha256:HEX of the whole key
+	Created time.Time `json:"created"`
+
+	Publish   []string `json:"publish,omitempty"` // patterns
+	Subscribe []string `json:"subscribe,omitempty"`
+	Presence  []string `json:"presence,omitempty"`
+	Ack       []string `json:"ack,omitempty"`
+	Admin     []string `json:"admin,omitempty"`
+}
+
+// CreateAPIKey makes a key: text is what its bearer sends, and can be had only here. k needs its Name and its grants.
+func CreateAPIKey(k APIKey) (text string, made APIKey, err error) {
+	var id [9]byte
+	var secret [32]byte
+	_, _ = rand.Read(id[:]) // never fails
+	_, _ = rand.Read(secret[:])
+	k.ID = hex.EncodeToString(id[:])
+	text = keyPrefix + k.ID + "_" + base64.RawURLEncoding.EncodeToString(secret[:])
+	k.Hash = hashKey(text)
+	k.Created = time.Now().UTC().Truncate(time.Second)
+	_, err = k.ready()
+	return text, k, err
+}
+
+func hashKey(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+// ParseAPIKey reads the line that `fanfare key create` prints for the settings.
+func ParseAPIKey(line string) (k APIKey, err error) {
+	d := json.NewDecoder(strings.NewReader(line))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&k); err != nil {
+		return k, fanfare.Invalid("an API key must be the JSON object that `fanfare key create` prints")
+	}
+	_, err = k.ready()
+	return k, err
+}
+
+// readyKey is an API key that can be compared.
+type readyKey struct {
+	hash      [sha256.Size]byte
+	principal *fanfare.Principal
+}
+
+func (k APIKey) ready() (r readyKey, err error) {
+	text, ok := strings.CutPrefix(k.Hash, "sha256:")
+	sum, herr := hex.DecodeString(text)
+	if !ok || herr != nil || len(sum) != sha256.Size || k.ID == "" {
+		return r, fanfare.Invalid("API key %q: want an id, and a hash such as sha256:… of 64 digits", k.Name)
+	}
+	copy(r.hash[:], sum)
+	if k.Name == "" || len(k.Name) > 128 {
+		return r, fanfare.Invalid("API key %q: want a name of 1 to 128 bytes", k.ID)
+	}
+	p := &fanfare.Principal{Subject: k.Name, TokenID: keyIDPrefix + k.ID, IssuedAt: k.Created, Grants: fanfare.Grants{}}
+	for action, texts := range map[fanfare.Action][]string{
+		fanfare.ActionPublish: k.Publish, fanfare.ActionSubscribe: k.Subscribe, fanfare.ActionPresence: k.Presence,
+		fanfare.ActionAck: k.Ack, fanfare.ActionAdmin: k.Admin,
+	} {
+		for _, text := range texts {
+			pattern, err := fanfare.ParsePattern(text)
+			if err != nil {
+				return r, fanfare.Invalid("API key %q, %s: %s", k.Name, action, detail(err))
+			}
+			p.Grants[action] = append(p.Grants[action], pattern)
+		}
+	}
+	r.principal = p
+	return r, nil
+}
+
+// verifyAPIKey finds a key by its id, and compares the hash of all of it in constant time.
+func (a *Authenticator) verifyAPIKey(token string) (*fanfare.Principal, error) {
+	id, _, ok := strings.Cut(strings.TrimPrefix(token, keyPrefix), "_")
+	known, there := a.state.Load().apiKeys[id]
+	sum := sha256.Sum256([]byte(token))
+	if !ok || subtle.ConstantTimeCompare(sum[:], known.hash[:]) != 1 || !there {
+		return nil, unauthenticated(fanfare.ReasonBadToken, "the API key is not known, or was revoked", nil)
+	}
+	return known.principal, nil
+}
+
+// ReadAPIKeys reads a file of keys: one JSON object a line.
+func ReadAPIKeys(file string) ([]APIKey, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	var keys []APIKey
+	for i, line := range bytes.Split(b, []byte("\n")) {
+		if len(bytes.TrimSpace(line)) == 0 {
+			continue
+		}
+		k, err := ParseAPIKey(string(line))
+		if err != nil {
+			return nil, fmt.Errorf("%s, line %d: %w", file, i+1, err)
+		}
+		keys = append(keys, k)
+	}
+	return keys, nil
+}
+
+// WriteAPIKeys replaces a file of keys, all at once, readable by its owner alone.
+func WriteAPIKeys(file string, keys []APIKey) error {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	for _, k := range keys {
+		if err := enc.Encode(k); err != nil {
+			return err
+		}
+	}
+	mode := os.FileMode(0o600)
+	if old, err := os.Stat(file); err == nil {
+		mode = old.Mode().Perm()
+	}
+	temp, err := os.CreateTemp(filepath.Dir(file), ".keys-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(temp.Name()) // after the rename there is nothing to remove
+	_, err = temp.Write(b.Bytes())
+	if err == nil {
+		err = temp.Chmod(mode)
+	}
+	if err == nil {
+		err = temp.Sync()
+	}
+	if cerr := temp.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(temp.Name(), file)
+	}
+	return err
+}

@@ -1,0 +1,191 @@
+package auth
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+
+	"github.com/fanfare-hub/fanfare"
+)
+
+// deviceAction stands beside the actions where grants are written down: it makes its bearer a store's PC.
+const deviceAction = "device"
+
+// Grant is one line of grants: an action, or device, and where it is allowed. In Where, {claim} stands for a claim of the
+// token; {a.b} for a member of an object.
+type Grant struct {
+	Action string
+	Where  string
+}
+
+// ParseGrant reads ACTION=PATTERN, such as `subscribe=users/{sub}/**` or `device=stores/{storeId}/pcs/{pcId}`.
+func ParseGrant(text string) (Grant, error) {
+	action, where, ok := strings.Cut(text, "=")
+	if !ok || (action != deviceAction && !slices.Contains(fanfare.Actions, fanfare.Action(action))) {
+		return Grant{}, fanfare.Invalid("grant %q: want ACTION=PATTERN, the action one of publish, subscribe, presence, ack, admin, device", text)
+	}
+	g := Grant{action, where}
+	// Whether the pattern can be one is known before any token comes: a value has no character that means something.
+	probe, ok := g.fill(func(string) (string, bool) { return "x", true })
+	if !ok {
+		return Grant{}, fanfare.Invalid("grant %q: a brace is not closed, or names nothing", text)
+	}
+	if action == deviceAction {
+		if _, ok := parseDevice(probe); !ok {
+			return Grant{}, fanfare.Invalid("grant %q: a device is stores/S/pcs/P, such as device=stores/{storeId}/pcs/{pcId}", text)
+		}
+		return g, nil
+	}
+	if _, err := fanfare.ParsePattern(probe); err != nil {
+		return Grant{}, fanfare.Invalid("grant %q: %s", text, detail(err))
+	}
+	return g, nil
+}
+
+func detail(err error) string {
+	if e, ok := err.(*fanfare.Error); ok {
+		return e.Detail
+	}
+	return err.Error()
+}
+
+// ParseGrants reads grants without claims in them, as they are given to API keys and to those who say nothing about themselves.
+func ParseGrants(texts []string) (fanfare.Grants, error) {
+	grants := fanfare.Grants{}
+	for _, text := range texts {
+		g, err := ParseGrant(text)
+		if err != nil {
+			return nil, err
+		}
+		if g.Action == deviceAction {
+			return nil, fanfare.Invalid("grant %q: a device needs a token", text)
+		}
+		p, err := fanfare.ParsePattern(g.Where)
+		if err != nil {
+			return nil, fanfare.Invalid("grant %q: %s", text, detail(err))
+		}
+		grants[fanfare.Action(g.Action)] = append(grants[fanfare.Action(g.Action)], p)
+	}
+	return grants, nil
+}
+
+// fill puts values in for what stands in braces; false when one is missing, or could mean more than itself.
+func (g Grant) fill(value func(name string) (string, bool)) (string, bool) {
+	var b strings.Builder
+	rest := g.Where
+	for {
+		before, after, found := strings.Cut(rest, "{")
+		b.WriteString(before)
+		if !found {
+			return b.String(), true
+		}
+		name, left, closed := strings.Cut(after, "}")
+		if !closed || name == "" {
+			return "", false
+		}
+		v, ok := value(name)
+		if !ok || !plain(v) {
+			return "", false
+		}
+		b.WriteString(v)
+		rest = left
+	}
+}
+
+// plain tells whether a value can stand in a pattern and mean itself alone.
+// What was not valid UTF-8 in a token is U+FFFD here, and would stand for all such values.
+func plain(value string) bool { return value != "" && !strings.ContainsAny(value, "/*$\ufffd") }
+
+// addTo gives the grant, filled with a token's claims, to p. What cannot be filled, or is no pattern then, gives nothing.
+func (g Grant) addTo(p *fanfare.Principal, value func(name string) (string, bool)) {
+	where, ok := g.fill(value)
+	if !ok {
+		return
+	}
+	if g.Action == deviceAction {
+		if d, ok := parseDevice(where); ok {
+			p.Device = d
+		}
+		return
+	}
+	if pattern, err := fanfare.ParsePattern(where); err == nil {
+		p.Grants[fanfare.Action(g.Action)] = append(p.Grants[fanfare.Action(g.Action)], pattern)
+	}
+}
+
+// parseDevice reads stores/S/pcs/P.
+func parseDevice(text string) (fanfare.Device, bool) {
+	parts := strings.Split(text, "/")
+	if len(parts) != 4 || parts[0] != "stores" || parts[2] != "pcs" || fanfare.CheckStoreID("", parts[1]) != nil || fanfare.CheckStoreID("", parts[3]) != nil {
+		return fanfare.Device{}, false
+	}
+	return fanfare.Device{Store: parts[1], PC: parts[3]}, true
+}
+
+// claimValue finds a claim by its name, or by a path of names with dots: text as it is, whole numbers in decimal.
+func claimValue(claims map[string]any, name string) (string, bool) {
+	v, ok := claims[name]
+	for !ok {
+		first, rest, found := strings.Cut(name, ".")
+		if !found {
+			return "", false
+		}
+		inner, isObject := claims[first].(map[string]any)
+		if !isObject {
+			return "", false
+		}
+		claims, name = inner, rest
+		v, ok = claims[name]
+	}
+	switch v := v.(type) {
+	case string:
+		return v, true
+	case json.Number:
+		if _, err := v.Int64(); err == nil {
+			return v.String(), true
+		}
+	}
+	return "", false
+}
+
+// claimGrants reads the grants that a token brings: {"publish":[…],…,"device":"stores/S/pcs/P"}. Only {sub} is filled in.
+func claimGrants(claim any, p *fanfare.Principal, value func(string) (string, bool)) error {
+	o, ok := claim.(map[string]any)
+	if !ok {
+		return fanfare.Errorf(fanfare.CodeUnauthenticated, "the token's grants are not a JSON object")
+	}
+	onlySub := func(name string) (string, bool) {
+		if name != "sub" {
+			return "", false
+		}
+		return value(name)
+	}
+	for _, action := range fanfare.Actions {
+		list, there := o[string(action)]
+		if !there || list == nil {
+			continue
+		}
+		patterns, ok := list.([]any)
+		if !ok || len(patterns) > maxPatterns {
+			return fanfare.Errorf(fanfare.CodeUnauthenticated, "the token's grants: %s must be a list of at most %d patterns", action, maxPatterns)
+		}
+		for _, one := range patterns {
+			text, ok := one.(string)
+			if !ok {
+				return fanfare.Errorf(fanfare.CodeUnauthenticated, "the token's grants: %s must be a list of patterns", action)
+			}
+			Grant{string(action), text}.addTo(p, onlySub)
+		}
+	}
+	if device, there := o[deviceAction]; there && device != nil {
+		text, ok := device.(string)
+		if !ok {
+			return fanfare.Errorf(fanfare.CodeUnauthenticated, "the token's grants: device must be a string")
+		}
+		Grant{deviceAction, text}.addTo(p, onlySub)
+	}
+	return nil
+}
+
+// maxPatterns is how many patterns one action may have in a token.
+const maxPatterns = 1000

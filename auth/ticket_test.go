@@ -1,0 +1,178 @@
+package auth
+
+import (
+	"context"
+	"encoding/base64"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/pebblelog"
+)
+
+func openLog(t *testing.T, dir string) *pebblelog.Log {
+	t.Helper()
+	l, err := pebblelog.Open(pebblelog.Options{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func patterns(texts ...string) (list []fanfare.Pattern) {
+	for _, text := range texts {
+		list = append(list, pattern(text))
+	}
+	return list
+}
+
+// TestTickets: soon or never, for their channels alone, until the token's end, across a restart once they were used.
+func TestTickets(t *testing.T) {
+	dir := t.TempDir()
+	log := openLog(t, dir)
+	key := []byte(strings.Repeat("k", TicketKeyBytes))
+	clock := time.Now()
+	newTickets := func(l Log) *Tickets {
+		tickets := must(NewTickets(key, l))
+		tickets.now = func() time.Time { return clock }
+		return tickets
+	}
+	tickets := newTickets(log)
+	p := &fanfare.Principal{Subject: "ada", TokenID: "t1", Expires: clock.Add(time.Hour), IssuedAt: clock.Add(-time.Minute), Grants: fanfare.Grants{fanfare.ActionPublish: patterns("**")}}
+	text, expires, err := tickets.Make(p, patterns("a", "b/**"))
+	if err != nil || !expires.Equal(p.Expires) {
+		t.Fatal(err, expires)
+	}
+	used, err := tickets.Verify(text, patterns("b/**", "a", "a"))
+	if err != nil || used.Subject != "ada" || used.TokenID != "t1" || used.Expires.UnixMilli() != p.Expires.UnixMilli() || used.IssuedAt.UnixMilli() != p.IssuedAt.UnixMilli() || used.Ticket == "" {
+		t.Fatalf("%+v %v", used, err)
+	}
+	if used.May(fanfare.ActionPublish, channel("a")) || used.Unlimited || !used.MayAll(fanfare.ActionSubscribe, pattern("b/**")) || used.May(fanfare.ActionSubscribe, channel("c")) {
+		t.Errorf("the ticket may %+v", used.Grants)
+	}
+	for _, others := range [][]fanfare.Pattern{patterns("a"), patterns("a", "b/**", "c"), patterns("a", "b/*"), nil} {
+		if _, err := tickets.Verify(text, others); fanfare.CodeOf(err) != fanfare.CodeForbidden {
+			t.Errorf("%v: %v", others, err)
+		}
+	}
+	// Changed, cut, or sealed with another key.
+	sealed := must(base64.RawURLEncoding.DecodeString(strings.TrimPrefix(text, "ft_")))
+	for i := range sealed {
+		changed := append([]byte(nil), sealed...)
+		changed[i] ^= 1
+		if _, err := tickets.Verify("ft_"+base64.RawURLEncoding.EncodeToString(changed), patterns("a", "b/**")); err == nil {
+			t.Fatalf("byte %d was changed, and nobody noticed", i)
+		}
+	}
+	foreign, _, _ := must(NewTickets(nil, nil)).Make(p, patterns("a"))
+	for _, bad := range []string{"", "ft_", "ft_!!", text[3:], text[:40], foreign, text + "A", strings.Repeat("ft_", 1000)} {
+		if _, err := tickets.Verify(bad, patterns("a", "b/**")); fanfare.CodeOf(err) != fanfare.CodeUnauthenticated || strings.Contains(err.Error(), text[10:30]) {
+			t.Errorf("%.20q: %v", bad, err)
+		}
+	}
+	// Not opened in time.
+	late, _, _ := tickets.Make(p, patterns("a"))
+	if err := tickets.Opened(t.Context(), used); err != nil {
+		t.Fatal(err)
+	}
+	clock = clock.Add(TicketOpensWithin + time.Second)
+	_, err = tickets.Verify(late, patterns("a"))
+	wantRefused(t, "late", late, err, fanfare.ReasonExpiredToken)
+	if _, err := tickets.Verify(text, patterns("a", "b/**")); err != nil {
+		t.Errorf("a reconnect: %v", err)
+	}
+	if err := log.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// After a restart.
+	log = openLog(t, dir)
+	defer log.Close()
+	again := newTickets(log)
+	if _, err := again.Verify(text, patterns("a", "b/**")); err != nil {
+		t.Errorf("a reconnect after a restart: %v", err)
+	}
+	_, err = again.Verify(late, patterns("a"))
+	wantRefused(t, "late, after a restart", late, err, fanfare.ReasonExpiredToken)
+	clock = clock.Add(time.Hour)
+	_, err = again.Verify(text, patterns("a", "b/**"))
+	wantRefused(t, "after the token's end", text, err, fanfare.ReasonExpiredToken)
+	// A key without an end: twelve hours.
+	if _, expires, _ := again.Make(&fanfare.Principal{Subject: "pos"}, patterns("a")); !expires.Equal(clock.Add(TicketLastsFor)) {
+		t.Errorf("%s", expires)
+	}
+	if _, err := NewTickets([]byte("short"), nil); err == nil {
+		t.Error("a short key was taken")
+	}
+}
+
+func TestUsedTicketsAreBounded(t *testing.T) {
+	tickets := must(NewTickets(nil, nil))
+	for range 25_000 {
+		text, _, _ := tickets.Make(&fanfare.Principal{Expires: time.Now().Add(time.Millisecond)}, patterns("a"))
+		p, err := tickets.Verify(text, patterns("a"))
+		if err == nil {
+			_ = tickets.Opened(context.Background(), p)
+		}
+	}
+	if n := len(tickets.used); n > 11_000 {
+		t.Errorf("%d tickets are remembered", n)
+	}
+}
+
+// TestRevocations: by token and by subject, across restarts, until they end; and no more than there may be.
+func TestRevocations(t *testing.T) {
+	dir := t.TempDir()
+	log := openLog(t, dir)
+	r := must(NewRevocations(t.Context(), log, 3))
+	clock := time.Now().Truncate(time.Second)
+	r.now = func() time.Time { return clock }
+	ada := &fanfare.Principal{Subject: "ada", TokenID: "t1", IssuedAt: clock.Add(-time.Minute)}
+	newer := &fanfare.Principal{Subject: "ada", TokenID: "t2", IssuedAt: clock.Add(2 * time.Second)}
+	bob := &fanfare.Principal{Subject: "bob", TokenID: "t3"}
+	for _, p := range []*fanfare.Principal{ada, newer, bob, {}} {
+		if err := r.Check(p); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := r.RevokeSubject(t.Context(), "ada", clock.Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.RevokeToken(t.Context(), "t3", clock.Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	check := func(when string, r *Revocations, p *fanfare.Principal, revoked bool) {
+		t.Helper()
+		if err := r.Check(p); (err != nil) != revoked {
+			t.Errorf("%s: %s/%s: %v", when, p.Subject, p.TokenID, err)
+		}
+	}
+	check("at once", r, ada, true)
+	check("a token of the same second", r, &fanfare.Principal{Subject: "ada", IssuedAt: clock}, true)
+	check("a token that does not say when", r, &fanfare.Principal{Subject: "ada"}, true)
+	check("a newer token", r, newer, false)
+	check("at once", r, bob, true)
+	check("nobody", r, &fanfare.Principal{}, false)
+	check("a subject with the name of a token", r, &fanfare.Principal{Subject: "t3"}, false)
+	if err := log.Close(); err != nil {
+		t.Fatal(err)
+	}
+	log = openLog(t, dir)
+	defer log.Close()
+	again := must(NewRevocations(t.Context(), log, 3))
+	again.now = func() time.Time { return clock }
+	check("after a restart", again, ada, true)
+	check("after a restart", again, bob, true)
+	check("after a restart", again, newer, false)
+	if err := again.RevokeToken(t.Context(), "x1", clock.Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if err := again.RevokeToken(t.Context(), "x2", clock.Add(time.Hour)); err == nil || !strings.Contains(err.Error(), "--max-revocations") {
+		t.Errorf("one too many: %v", err)
+	}
+	clock = clock.Add(2 * time.Minute)
+	check("when it is over", again, bob, false)
+	if err := again.RevokeToken(t.Context(), "x2", clock.Add(time.Hour)); err != nil || again.Len() != 3 {
+		t.Errorf("%v, %d", err, again.Len())
+	}
+}

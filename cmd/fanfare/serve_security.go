@@ -1,0 +1,177 @@
+package main
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/fanfare-hub/fanfare/auth"
+	"github.com/fanfare-hub/fanfare/server"
+)
+
+// securitySettings say who may do what, and how much of it.
+type securitySettings struct {
+	JwtKey      []string `sep:"none" help:"A key that verifies tokens, its algorithm first: RS256=/etc/fanfare/issuer.pem, or ES256:KID=FILE; repeatable." placeholder:"ALG[:KID]=FILE"`
+	JwtSecret   []string `secret:"" sep:"none" help:"A shared secret that verifies tokens: HS256=SECRET; repeatable. --jwt-key HS256=FILE keeps it in a file." placeholder:"ALG[:KID]=SECRET"`
+	JwksURL     string   `name:"jwks-url" help:"Where an issuer publishes its keys; https." placeholder:"URL"`
+	JwksRefresh span     `default:"15m" help:"Fetch them again after so long."`
+	JwtIssuer   []string `help:"What a token's iss must be; repeatable. Default: anything." placeholder:"ISS"`
+	JwtAudience []string `help:"What a token's aud must name; repeatable. Without it tokens with an aud are refused." placeholder:"AUD"`
+	JwtClaim    string   `default:"fanfare" help:"The claim that holds a token's grants."`
+	JwtGrant    []string `sep:"none" help:"A grant from claims that tokens have anyway, such as 'device=stores/{storeId}/pcs/{pcId}'; repeatable." placeholder:"ACTION=PATTERN"`
+	APIKeys     string   `name:"api-keys" help:"File of API keys, which fanfare key makes; it is read again when it changes." placeholder:"FILE"`
+	APIKey      []string `name:"api-key" secret:"" sep:"none" help:"One more API key: the line that fanfare key create prints; repeatable." placeholder:"JSON"`
+	Anonymous   []string `sep:"none" help:"What those may do who bring no token, such as 'subscribe=public/**'; repeatable." placeholder:"ACTION=PATTERN"`
+	QueryToken  bool     `help:"Take a token from the query, ?access_token=. It then stands in the logs of proxies; tickets do not have that fault."`
+
+	TrustedProxy []string `help:"Address or range of proxies that say where a request comes from; repeatable." placeholder:"CIDR"`
+	ProxyHeader  string   `default:"X-Forwarded-For" enum:"X-Forwarded-For,Forwarded" help:"The header in which they say it, where a request has both."`
+
+	MaxStreamsPerSubject limit    `default:"off" help:"Most streams of one subject."`
+	MaxStreamsPerChannel limit    `default:"off" help:"Most streams of one channel, or one pattern."`
+	MaxNewStreams        limit    `default:"off" help:"Most streams that begin in a second."`
+	MaxReplays           int      `default:"16" help:"Streams and pages of history that read the log at once; others wait their turn."`
+	PublishRate          limit    `default:"off" help:"Most events a second of one principal."`
+	PublishBytesRate     byteSize `default:"0" help:"Most bytes of data a second of one principal; 0: no limit."`
+	PublishBurst         span     `default:"1s" help:"How much of the two rates may come at once."`
+	MaxRevocations       int      `default:"100000" help:"Most tokens and subjects that are revoked at once."`
+	AuditRate            *limit   `help:"Most records a second of each kind in the audit trail, or off. Default: 100 with authentication, off without."`
+
+	TLSCert string `name:"tls-cert" help:"Serve https: the certificate and its chain, PEM; read again when it changes." placeholder:"FILE"`
+	TLSKey  string `name:"tls-key" help:"The certificate's private key." placeholder:"FILE"`
+	H2c     bool   `name:"h2c" help:"Take HTTP/2 without TLS too, from a proxy."`
+	acmeSettings
+
+	HeaderTimeout span `default:"10s" help:"How long a request's header may take."`
+	BodyTimeout   span `default:"1m" help:"How long a request may take to come, NDJSON excepted, and its answer to go."`
+	IdleTimeout   span `default:"2m" help:"How long a connection may wait for its next request."`
+}
+
+// authConfigured tells whether anybody is asked who they are.
+func (c *securitySettings) authConfigured() bool {
+	return len(c.JwtKey)+len(c.JwtSecret)+len(c.APIKey)+len(c.Anonymous) > 0 || c.JwksURL != "" || c.APIKeys != ""
+}
+
+func (c *securitySettings) tlsConfigured() bool { return c.TLSCert != "" || len(c.AcmeDomain) > 0 }
+
+// auditRate is the one in force.
+func (c *securitySettings) auditRate() int {
+	switch {
+	case c.AuditRate != nil:
+		return int(*c.AuditRate)
+	case c.authConfigured():
+		return 100
+	}
+	return 0
+}
+
+func (c *securitySettings) check() error {
+	switch {
+	case (c.TLSCert == "") != (c.TLSKey == ""):
+		return errors.New("--tls-cert and --tls-key go together")
+	case c.TLSCert != "" && len(c.AcmeDomain) > 0:
+		return errors.New("--tls-cert and --acme-domain are both given: want one of them")
+	case c.H2c && c.tlsConfigured():
+		return errors.New("--h2c is HTTP/2 without TLS, and TLS is configured: want one of them")
+	case c.MaxReplays < 1 || c.MaxRevocations < 1:
+		return errors.New("--max-replays and --max-revocations must be at least 1")
+	case c.PublishBurst < span(10*time.Millisecond):
+		return errors.New("--publish-burst must be at least 10ms")
+	case c.HeaderTimeout < span(100*time.Millisecond) || c.BodyTimeout < span(100*time.Millisecond) || c.IdleTimeout < span(100*time.Millisecond):
+		return errors.New("--header-timeout, --body-timeout and --idle-timeout must be at least 100ms")
+	}
+	_, err := c.authOptions()
+	return err
+}
+
+// authOptions reads the settings, and no file. Errors name the setting, and show no secret.
+func (c *securitySettings) authOptions() (o auth.Options, err error) {
+	o = auth.Options{
+		JWKS: c.JwksURL, JWKSRefresh: time.Duration(c.JwksRefresh), Issuers: c.JwtIssuer, Audiences: c.JwtAudience, Claim: c.JwtClaim, APIKeyFile: c.APIKeys,
+	}
+	for _, text := range c.JwtKey {
+		k, err := auth.ParseKey(text)
+		if err != nil {
+			return o, fmt.Errorf("--jwt-key: %w", err)
+		}
+		o.Keys = append(o.Keys, k)
+	}
+	for _, text := range c.JwtSecret {
+		k, err := auth.ParseSecret(text)
+		if err != nil {
+			return o, fmt.Errorf("--jwt-secret: %w", err)
+		}
+		o.Keys = append(o.Keys, k)
+	}
+	for _, text := range c.JwtGrant {
+		g, err := auth.ParseGrant(text)
+		if err != nil {
+			return o, fmt.Errorf("--jwt-grant: %w", err)
+		}
+		o.ClaimGrants = append(o.ClaimGrants, g)
+	}
+	for _, line := range c.APIKey {
+		k, err := auth.ParseAPIKey(line)
+		if err != nil {
+			return o, fmt.Errorf("--api-key: %w", err)
+		}
+		o.APIKeys = append(o.APIKeys, k)
+	}
+	if o.Anonymous, err = auth.ParseGrants(c.Anonymous); err != nil {
+		return o, fmt.Errorf("--anonymous: %w", err)
+	}
+	return o, nil
+}
+
+// authenticator returns nil when nobody is asked who they are.
+func (c *securitySettings) authenticator(logger *slog.Logger) (*auth.Authenticator, error) {
+	if !c.authConfigured() {
+		return nil, nil
+	}
+	o, err := c.authOptions()
+	if err != nil {
+		return nil, err
+	}
+	o.Logger = logger
+	return auth.New(o)
+}
+
+func (c *securitySettings) apply(o *server.Options) {
+	o.QueryToken, o.TrustedProxies, o.ProxyHeader = c.QueryToken, c.TrustedProxy, c.ProxyHeader
+	o.MaxStreamsPerSubject, o.MaxStreamsPerChannel = int(c.MaxStreamsPerSubject), int(c.MaxStreamsPerChannel)
+	o.MaxNewStreams, o.MaxReplays = float64(c.MaxNewStreams), c.MaxReplays
+	o.PublishRate, o.PublishBytesRate, o.PublishBurst = float64(c.PublishRate), float64(c.PublishBytesRate), time.Duration(c.PublishBurst).Seconds()
+	o.MaxRevocations, o.AuditRate = c.MaxRevocations, c.auditRate()
+}
+
+// ticketKey is the key that seals tickets. It lies beside the log, so that a stream's ticket outlives a restart.
+func ticketKey(dir string) ([]byte, error) {
+	name := filepath.Join(dir, "ticket.key")
+	key, err := os.ReadFile(name)
+	if err == nil && len(key) == auth.TicketKeyBytes {
+		return key, nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	key = make([]byte, auth.TicketKeyBytes)
+	_, _ = rand.Read(key) // never fails
+	return key, os.WriteFile(name, key, 0o600)
+}
+
+// warn says what is allowed, and perhaps should not be.
+func (c *settings) warn(logger *slog.Logger, addr string) {
+	if c.authConfigured() && !c.tlsConfigured() && !isLoopback(addr) && strings.Contains(addr, ":") {
+		logger.Warn("tokens are taken over connections that are not encrypted: set --tls-cert and --tls-key, or --acme-domain, or put TLS in front and listen on loopback",
+			slog.String("addr", addr))
+	}
+	if c.QueryToken {
+		logger.Warn("--query-token takes tokens from URLs, which proxies and browsers write down: tickets do not have that fault")
+	}
+}

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+	"go.uber.org/zap"
+)
+
+// acmeSettings have certificates made and renewed by a certificate authority (RFC 8555).
+type acmeSettings struct {
+	AcmeDomain []string `name:"acme-domain" help:"Get a certificate for this name from an ACME authority, Let's Encrypt unless --acme-url says otherwise, whose terms you accept by this; repeatable. The hub must be reached at port 443 of the name." placeholder:"HOST"`
+	AcmeEmail  string   `name:"acme-email" help:"Where the authority writes to." placeholder:"ADDRESS"`
+	AcmeURL    string   `name:"acme-url" help:"The authority's directory." placeholder:"URL"`
+	AcmeRoots  string   `name:"acme-roots" help:"Certificates that the authority's own is checked with, PEM. Default: the system's." placeholder:"FILE"`
+}
+
+// certificates are what the hub shows to TLS clients.
+type certificates struct {
+	config *tls.Config
+	begin  func(ctx context.Context) error // when the listener is open
+	reload func() error                    // nil: they renew themselves
+	stop   func()
+}
+
+// newCertificates returns nil when TLS is not configured.
+func newCertificates(c *settings, listener net.Listener, logger *slog.Logger) (*certificates, error) {
+	switch {
+	case c.TLSCert != "":
+		return fileCertificates(c.TLSCert, c.TLSKey, logger)
+	case len(c.AcmeDomain) > 0:
+		return acmeCertificates(c, listener, logger)
+	}
+	return nil, nil
+}
+
+// tlsConfig is what both kinds have in common. Go chooses cipher suites well by itself.
+func tlsConfig() *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}}
+}
+
+// certificateCheck is how often the files are looked at.
+const certificateCheck = time.Second
+
+// fileCertificates reads a certificate, and reads it again when a file changes. One that cannot be used is told of, and the one
+// before stays.
+func fileCertificates(cert, key string, logger *slog.Logger) (*certificates, error) {
+	var current atomic.Pointer[tls.Certificate]
+	load := func() error {
+		pair, err := tls.LoadX509KeyPair(cert, key)
+		if err != nil {
+			return fmt.Errorf("--tls-cert, --tls-key: %w", err)
+		}
+		current.Store(&pair)
+		return nil
+	}
+	if err := load(); err != nil {
+		return nil, err
+	}
+	stop := make(chan struct{})
+	var running sync.WaitGroup
+	seen := filesStamp(cert, key)
+	running.Go(func() {
+		tick := time.NewTicker(certificateCheck)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+			case <-stop:
+				return
+			}
+			now := filesStamp(cert, key)
+			if now == seen {
+				continue
+			}
+			seen = now
+			if err := load(); err != nil {
+				logger.Error("the certificate has changed and cannot be used; the one before stays", slog.Any("err", err))
+				continue
+			}
+			logger.Info("the certificate was read again", slog.Time("until", current.Load().Leaf.NotAfter))
+		}
+	})
+	config := tlsConfig()
+	config.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return current.Load(), nil }
+	return &certificates{
+		config: config, begin: func(context.Context) error { return nil }, reload: load,
+		stop: sync.OnceFunc(func() { close(stop); running.Wait() }),
+	}, nil
+}
+
+func filesStamp(names ...string) (stamp string) {
+	for _, name := range names {
+		if info, err := os.Stat(name); err == nil {
+			stamp += fmt.Sprint(info.Size(), info.ModTime().UnixNano(), ";")
+		}
+	}
+	return stamp
+}
+
+// acmeCertificates has certmagic get certificates and renew them, into the folder acme of the data directory. Challenges are
+// answered on the hub's own listener (TLS-ALPN-01, RFC 8737).
+func acmeCertificates(c *settings, listener net.Listener, logger *slog.Logger) (*certificates, error) {
+	host, portText, err := net.SplitHostPort(listener.Addr().String())
+	port, perr := strconv.Atoi(portText)
+	if err != nil || perr != nil {
+		return nil, errors.New("--acme-domain needs a TCP address to listen on")
+	}
+	template := certmagic.ACMEIssuer{
+		CA: certmagic.LetsEncryptProductionCA, Email: c.AcmeEmail, Agreed: true, DisableHTTPChallenge: true,
+		AltTLSALPNPort: port, ListenHost: host, Logger: zap.NewNop(),
+	}
+	if c.AcmeURL != "" {
+		template.CA = c.AcmeURL
+	}
+	if c.AcmeRoots != "" {
+		roots, err := os.ReadFile(c.AcmeRoots)
+		if err != nil {
+			return nil, fmt.Errorf("--acme-roots: %w", err)
+		}
+		template.TrustedRoots = x509.NewCertPool()
+		if !template.TrustedRoots.AppendCertsFromPEM(roots) {
+			return nil, fmt.Errorf("--acme-roots %s has no certificate in PEM", c.AcmeRoots)
+		}
+	}
+	var magic *certmagic.Config
+	cache := certmagic.NewCache(certmagic.CacheOptions{
+		GetConfigForCert: func(certmagic.Certificate) (*certmagic.Config, error) { return magic, nil }, Logger: zap.NewNop(),
+	})
+	magic = certmagic.New(cache, certmagic.Config{
+		Storage: &certmagic.FileStorage{Path: filepath.Join(c.Data, "acme")}, Logger: zap.NewNop(),
+		DefaultServerName: c.AcmeDomain[0],
+		OnEvent: func(_ context.Context, event string, data map[string]any) error {
+			switch event {
+			case "cert_obtained":
+				logger.Info("a certificate was obtained", slog.Any("name", data["identifier"]), slog.Any("renewal", data["renewal"]))
+			case "cert_failed":
+				logger.Error("no certificate could be obtained; it is tried again", slog.Any("name", data["identifier"]), slog.Any("err", data["error"]))
+			}
+			return nil
+		},
+	})
+	magic.Issuers = []certmagic.Issuer{certmagic.NewACMEIssuer(magic, template)}
+	config := tlsConfig()
+	config.NextProtos = append(config.NextProtos, "acme-tls/1")
+	config.GetCertificate = magic.GetCertificate
+	ctx, cancel := context.WithCancel(context.Background())
+	return &certificates{
+		config: config,
+		begin:  func(context.Context) error { return magic.ManageAsync(ctx, c.AcmeDomain) },
+		stop:   sync.OnceFunc(func() { cancel(); cache.Stop() }),
+	}, nil
+}

@@ -1,0 +1,154 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+type tokenCmd struct {
+	Key       string   `required:"" help:"What signs it: HS256=FILE with the secret, or RS256=, ES256=, EdDSA=FILE with a private key, PEM." placeholder:"ALG[:KID]=FILE"`
+	Subject   string   `help:"Whose token it is."`
+	Expires   span     `default:"1h" help:"How long it is good for."`
+	Issuer    string   `help:"Its iss."`
+	Audience  []string `help:"Its aud; repeatable."`
+	Publish   []string `sep:"none" help:"A channel or pattern that it may publish to; repeatable." placeholder:"PATTERN"`
+	Subscribe []string `sep:"none" help:"One that it may listen to and read, such as 'users/{sub}/**'; repeatable." placeholder:"PATTERN"`
+	Admin     []string `sep:"none" help:"One whose streams it may end; '**' is all of an operator's calls; repeatable." placeholder:"PATTERN"`
+	Device    string   `help:"The store PC that it is for, such as stores/42/pcs/7." placeholder:"stores/S/pcs/P"`
+	Claim     string   `default:"fanfare" help:"The claim that holds the grants: the hub's --jwt-claim."`
+}
+
+// Help implements kong.HelpProvider.
+func (tokenCmd) Help() string {
+	return `Example: fanfare token --key HS256=secret.txt --subject ada --subscribe 'users/{sub}/**'
+
+Makes a JSON Web Token for tries, tests and small set-ups; otherwise the issuer that you have makes them.`
+}
+
+func (c *tokenCmd) Run(std *stdio) error {
+	head, file, ok := strings.Cut(c.Key, "=")
+	algorithm, id, _ := strings.Cut(head, ":")
+	method := jwt.GetSigningMethod(algorithm)
+	if !ok || method == nil || algorithm == "none" {
+		return &exitError{exitUsage, fmt.Errorf("--key: want ALG[:KID]=FILE, such as HS256=secret.txt")}
+	}
+	key, err := signingKey(algorithm, file)
+	if err != nil {
+		return err
+	}
+	var jti [12]byte
+	_, _ = rand.Read(jti[:]) // never fails
+	now := time.Now()
+	grants := map[string]any{}
+	for name, patterns := range map[string][]string{"publish": c.Publish, "subscribe": c.Subscribe, "admin": c.Admin} {
+		if len(patterns) > 0 {
+			grants[name] = patterns
+		}
+	}
+	if c.Device != "" {
+		grants["device"] = c.Device
+	}
+	claims := jwt.MapClaims{"iat": now.Unix(), "exp": now.Add(time.Duration(c.Expires)).Unix(), "jti": hex.EncodeToString(jti[:]), c.Claim: grants}
+	for name, value := range map[string]string{"sub": c.Subject, "iss": c.Issuer} {
+		if value != "" {
+			claims[name] = value
+		}
+	}
+	if len(c.Audience) > 0 {
+		claims["aud"] = c.Audience
+	}
+	token := jwt.NewWithClaims(method, claims)
+	if id != "" {
+		token.Header["kid"] = id
+	}
+	text, err := token.SignedString(key)
+	if err != nil {
+		return fmt.Errorf("sign with %s: %w", file, err)
+	}
+	_, err = fmt.Fprintln(std.out, text)
+	return err
+}
+
+// signingKey reads a secret, or a private key.
+func signingKey(algorithm, file string) (any, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	switch algorithm[:2] {
+	case "HS":
+		return bytes.TrimRight(b, "\r\n"), nil
+	case "ES":
+		return jwt.ParseECPrivateKeyFromPEM(b)
+	case "Ed":
+		return jwt.ParseEdPrivateKeyFromPEM(b)
+	}
+	return jwt.ParseRSAPrivateKeyFromPEM(b)
+}
+
+// endCmd is what disconnect and revoke have in common.
+type endCmd struct {
+	target
+	Subject string `help:"Of this subject."`
+	TokenID string `name:"token-id" help:"Of this token (its jti), or API key (key-ID)." placeholder:"ID"`
+	Channel string `help:"Of this channel, or of channels that fit a pattern."`
+	Stream  uint64 `help:"Of this number, which the page and /v1/stats show."`
+}
+
+func (c *endCmd) post(ctx context.Context, std *stdio, path, lasts string) error {
+	body, err := json.Marshal(map[string]any{"subject": c.Subject, "tokenId": c.TokenID, "channel": c.Channel, "stream": c.Stream, "for": lasts})
+	if err != nil {
+		return err
+	}
+	req, err := c.request(ctx, http.MethodPost, path, nil, body)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	answer, err := do(req)
+	if err != nil {
+		return asExit(err)
+	}
+	_, err = std.out.Write(answer)
+	return err
+}
+
+type disconnectCmd struct{ endCmd }
+
+// Help implements kong.HelpProvider.
+func (disconnectCmd) Help() string {
+	return `Example: fanfare disconnect --channel 'stores/42/**'
+
+Ends the streams for which everything fits that is given, within a second. Their clients may come back.`
+}
+
+func (c *disconnectCmd) Run(ctx context.Context, std *stdio) error {
+	return c.post(ctx, std, "/v1/admin/disconnect", "")
+}
+
+type revokeCmd struct {
+	endCmd
+	For string `help:"How long it is remembered; by then the token must have expired. Default: a year." placeholder:"TIME"`
+}
+
+// Help implements kong.HelpProvider.
+func (revokeCmd) Help() string {
+	return `Example: fanfare revoke --subject ada
+
+Ends streams as disconnect does, and has the hub refuse the tokens that they were opened with. A subject or token id is refused
+whether it has a stream or not; of a subject, all tokens issued up to now.`
+}
+
+func (c *revokeCmd) Run(ctx context.Context, std *stdio) error {
+	return c.post(ctx, std, "/v1/admin/revoke", c.For)
+}

@@ -1,0 +1,96 @@
+// Package caller is who sends a request, from where, and the errors for what they may not do.
+package caller
+
+import (
+	"net/netip"
+
+	"github.com/fanfare-hub/fanfare"
+)
+
+// Caller is who sends a request, and from where.
+type Caller struct {
+	Who     *fanfare.Principal
+	Remote  string     // address and port of the peer, or the address that a trusted proxy says, for records
+	Address netip.Addr // limits go by it; not valid when it counts for no limit: loopback, a trusted proxy's own, a Unix socket
+}
+
+// Name is what limits and idempotency keys go by: the subject, or the token where that names nobody; "" for everybody who
+// does not say who they are.
+func (c Caller) Name() string {
+	if c.Who.Subject != "" {
+		return c.Who.Subject
+	}
+	return c.Who.TokenID
+}
+
+// Owner is Name, or for those who do not say who they are, the address.
+func (c Caller) Owner() string {
+	if name := c.Name(); name != "" {
+		return name
+	}
+	if c.Address.IsValid() {
+		return "@" + c.Address.String()
+	}
+	return ""
+}
+
+// Refused is the private half of a refusal's error: who was refused.
+type Refused struct{ Caller Caller }
+
+// Error implements error.
+func (r *Refused) Error() string { return "refused to " + r.Caller.Remote }
+
+// denied is 401 for who has not said who they are, since a token may help, and 403 for who has. The format begins with what
+// there is no right to do.
+func (c Caller) denied(format string, args ...any) error {
+	if c.Who.Anonymous() {
+		e := fanfare.Errorf(fanfare.CodeUnauthenticated, "a token is needed "+format, args...)
+		e.Reason, e.Err = fanfare.ReasonNoCredentials, &Refused{c}
+		return e
+	}
+	e := fanfare.Errorf(fanfare.CodeForbidden, "there is no right "+format, args...)
+	e.Reason, e.Err = fanfare.ReasonNoRight, &Refused{c}
+	return e
+}
+
+// MayPublish returns nil, or why the caller may not publish to c.
+func (c Caller) MayPublish(ch fanfare.Channel) error {
+	if c.Who.Unlimited || c.Who.May(fanfare.ActionPublish, ch) {
+		return nil
+	}
+	return c.denied("to publish to channel %q", ch)
+}
+
+// MayPublishAnything returns nil, or why the caller may publish nowhere: then a body need not be read.
+func (c Caller) MayPublishAnything() error {
+	if c.Who.Unlimited || len(c.Who.Grants[fanfare.ActionPublish]) > 0 {
+		return nil
+	}
+	return c.denied("to publish")
+}
+
+// MaySubscribe returns nil, or why the caller may not listen to one of the patterns, or read them.
+func (c Caller) MaySubscribe(patterns ...fanfare.Pattern) error {
+	for _, p := range patterns {
+		if !c.Who.MayAll(fanfare.ActionSubscribe, p) {
+			return c.denied("to subscribe to channel %q", p)
+		}
+	}
+	return nil
+}
+
+// MayBe returns nil, or why the caller may not open the stream of a store's PC or mark it as alive.
+func (c Caller) MayBe(d fanfare.Device) error {
+	if c.Who.MayBe(d) {
+		return nil
+	}
+	return c.denied("to act for storeId %q, pcId %q", d.Store, d.PC)
+}
+
+// Operator returns nil, or why the caller may not make an operator's call.
+func (c Caller) Operator() error {
+	if c.Who.Operator() {
+		return nil
+	}
+	return c.denied("to make this call: it takes `admin` on `**`")
+}

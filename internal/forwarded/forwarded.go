@@ -1,0 +1,152 @@
+// Package forwarded finds out from where a request really comes, behind proxies that are trusted to say so.
+package forwarded
+
+import (
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/fanfare-hub/fanfare"
+)
+
+// The headers that a proxy may say it in.
+const (
+	XForwardedFor = "X-Forwarded-For"
+	Forwarded     = "Forwarded" // RFC 7239
+)
+
+// Resolver knows the proxies. The zero Resolver trusts none. Its methods may be called from any goroutine.
+type Resolver struct {
+	trusted []netip.Prefix
+	header  string // the one that counts where a request has both
+}
+
+// New returns a Resolver that trusts proxies at the addresses and ranges, such as 10.0.0.0/8. header says what counts when a
+// request has both headers; default X-Forwarded-For. A proxy sets one of them and passes the other on as the client sent it, so
+// the wrong one is the client's own word.
+func New(trusted []string, header string) (*Resolver, error) {
+	r := &Resolver{header: XForwardedFor}
+	switch {
+	case header == "", strings.EqualFold(header, XForwardedFor):
+	case strings.EqualFold(header, Forwarded):
+		r.header = Forwarded
+	default:
+		return nil, fanfare.Invalid("proxy header %q: want X-Forwarded-For or Forwarded", header)
+	}
+	for _, text := range trusted {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			a, aerr := netip.ParseAddr(text)
+			if aerr != nil || a.Zone() != "" {
+				return nil, fanfare.Invalid("trusted proxy %q: want an address or a range such as 10.0.0.0/8", text)
+			}
+			p = netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen())
+		}
+		r.trusted = append(r.trusted, p.Masked())
+	}
+	return r, nil
+}
+
+func (r *Resolver) trusts(a netip.Addr) bool {
+	return slices.ContainsFunc(r.trusted, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+// Client returns the address that a request comes from: the peer's, or, when that is a trusted proxy, the last address in the
+// header that is not one. limited is false for addresses that stand for nobody in particular: loopback, a trusted proxy's own,
+// and what cannot be read.
+func (r *Resolver) Client(req *http.Request) (a netip.Addr, limited bool) {
+	a, ok := peer(req.RemoteAddr)
+	if !ok {
+		return netip.Addr{}, false
+	}
+	if len(r.trusted) == 0 || !r.trusts(a) {
+		return a, !a.IsLoopback()
+	}
+	values := req.Header[r.header]
+	forwarded := r.header == Forwarded
+	if len(values) == 0 {
+		other := map[bool]string{true: XForwardedFor, false: Forwarded}[forwarded]
+		values, forwarded = req.Header[http.CanonicalHeaderKey(other)], !forwarded
+	}
+	// From the right: each proxy appends who it heard from. What stands left of the first stranger is that stranger's own word.
+	for i := len(values) - 1; i >= 0; i-- {
+		items := split(values[i])
+		for j := len(items) - 1; j >= 0; j-- {
+			text := strings.TrimSpace(items[j])
+			if forwarded {
+				text = forParameter(text)
+			}
+			next, ok := parseAddress(text)
+			if !ok {
+				return a, false // a proxy does not know, or hides it: nobody in particular
+			}
+			if a = next; !r.trusts(a) {
+				return a, !a.IsLoopback()
+			}
+		}
+	}
+	return a, false
+}
+
+func peer(remote string) (netip.Addr, bool) {
+	host, _, err := net.SplitHostPort(remote)
+	if err != nil {
+		return netip.Addr{}, false // a Unix socket
+	}
+	return parseAddress(host)
+}
+
+// split cuts a list at commas that stand outside of quotes.
+func split(list string) (items []string) {
+	quoted, begin := false, 0
+	for i := 0; i < len(list); i++ {
+		switch list[i] {
+		case '"':
+			quoted = !quoted
+		case '\\':
+			if quoted {
+				i++
+			}
+		case ',':
+			if !quoted {
+				items = append(items, list[begin:i])
+				begin = i + 1
+			}
+		}
+	}
+	return append(items, list[begin:])
+}
+
+// forParameter is the value of `for` in one element of a Forwarded header (RFC 7239, section 4); "" when there is none.
+func forParameter(element string) string {
+	for _, pair := range strings.Split(element, ";") {
+		name, value, ok := strings.Cut(pair, "=")
+		if ok && strings.EqualFold(strings.TrimSpace(name), "for") {
+			return strings.Trim(strings.TrimSpace(value), `"`)
+		}
+	}
+	return ""
+}
+
+// parseAddress reads an address that may have brackets and a port.
+func parseAddress(text string) (netip.Addr, bool) {
+	if a, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(text, "["), "]")); err == nil {
+		return a.Unmap().WithZone(""), true
+	}
+	if ap, err := netip.ParseAddrPort(text); err == nil {
+		return ap.Addr().Unmap().WithZone(""), true
+	}
+	return netip.Addr{}, false
+}
+
+// Network is what limits go by: an IPv4 address, or the /64 of an IPv6 one, of which each customer has many addresses.
+func Network(a netip.Addr) netip.Addr {
+	if a.Is6() {
+		if p, err := a.Prefix(64); err == nil {
+			return p.Addr()
+		}
+	}
+	return a
+}

@@ -1,0 +1,144 @@
+// Package limit holds the rates at which each caller may publish.
+package limit
+
+import (
+	"math"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/fanfare-hub/fanfare"
+)
+
+// Rates are token buckets, two for each caller. The zero Rates limit nothing. Their methods may be called from any goroutine.
+type Rates struct {
+	Events float64 // a second; 0: no limit
+	Bytes  float64 // of data a second; 0: no limit
+	Burst  float64 // how many seconds' worth may come at once; default 1
+
+	mu      sync.Mutex
+	buckets map[string]*buckets // guarded by mu
+}
+
+type buckets struct {
+	events, bytes *rate.Limiter // nil: no limit
+	used          time.Time     // guarded by Rates.mu
+}
+
+// bucketsMost is how many callers are remembered; those that have been quiet the longest are forgotten, and begin with full buckets.
+const bucketsMost = 100_000
+
+// On tells whether anything is limited.
+func (r *Rates) On() bool { return r.Events > 0 || r.Bytes > 0 }
+
+func (r *Rates) newLimiter(perSecond float64) *rate.Limiter {
+	if perSecond <= 0 {
+		return nil
+	}
+	burst := r.Burst
+	if burst <= 0 {
+		burst = 1
+	}
+	return rate.NewLimiter(rate.Limit(perSecond), int(min(max(math.Ceil(perSecond*burst), 1), math.MaxInt32)))
+}
+
+func (r *Rates) of(owner string, now time.Time) *buckets {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	b := r.buckets[owner]
+	if b == nil {
+		if r.buckets == nil {
+			r.buckets = map[string]*buckets{}
+		}
+		if len(r.buckets) >= bucketsMost {
+			r.forgetLocked(now)
+		}
+		b = &buckets{events: r.newLimiter(r.Events), bytes: r.newLimiter(r.Bytes)}
+		r.buckets[owner] = b
+	}
+	b.used = now
+	return b
+}
+
+// forgetLocked lets go of those whose buckets are full again, or else of a tenth of all.
+func (r *Rates) forgetLocked(now time.Time) {
+	quiet := time.Duration(max(r.Burst, 1) * float64(time.Second))
+	for owner, b := range r.buckets {
+		if now.Sub(b.used) > quiet {
+			delete(r.buckets, owner)
+		}
+	}
+	for owner := range r.buckets {
+		if len(r.buckets) < bucketsMost*9/10 {
+			return
+		}
+		delete(r.buckets, owner)
+	}
+}
+
+// Verdict says what became of a Take.
+type Verdict struct {
+	Err       error         // CodeRateLimited; nil: taken
+	Wait      time.Duration // until it would be taken
+	limit     int           // of the bucket that has the least left
+	remaining int
+	reset     time.Duration // until that bucket is full
+	policy    string
+}
+
+// Take takes so many events and bytes out of the owner's buckets, or nothing. What is more than a whole bucket takes a whole bucket.
+func (r *Rates) Take(owner string, events, bytes int) (v Verdict) {
+	if !r.On() {
+		return v
+	}
+	now := time.Now()
+	b := r.of(owner, now)
+	v = take(b.events, now, events, "events", fanfare.ReasonPublishRate, "events a second (--publish-rate)")
+	if v.Err != nil || b.bytes == nil {
+		return v
+	}
+	of := take(b.bytes, now, bytes, "bytes", fanfare.ReasonPublishBytes, "bytes a second (--publish-bytes-rate)")
+	if of.Err != nil && b.events != nil {
+		b.events.AllowN(now, -min(events, b.events.Burst())) // give back what was taken
+	}
+	if of.Err != nil || b.events == nil || of.share() < v.share() {
+		return of
+	}
+	return v
+}
+
+func (v Verdict) share() float64 { return float64(v.remaining) / float64(max(v.limit, 1)) }
+
+func take(l *rate.Limiter, now time.Time, n int, policy string, reason fanfare.Reason, what string) (v Verdict) {
+	if l == nil {
+		return v
+	}
+	n = min(max(n, 0), l.Burst())
+	reservation := l.ReserveN(now, n)
+	v.policy, v.limit = policy, l.Burst()
+	if wait := reservation.DelayFrom(now); wait > 0 {
+		reservation.CancelAt(now)
+		v.Wait = wait
+		v.Err = &fanfare.Error{
+			Code: fanfare.CodeRateLimited, Reason: reason, RetryAfter: wait,
+			Detail: "the limit is " + strconv.FormatFloat(float64(l.Limit()), 'f', -1, 64) + " " + what,
+		}
+	}
+	left := max(l.TokensAt(now), 0)
+	v.remaining = int(left)
+	v.reset = time.Duration((float64(l.Burst()) - left) / float64(l.Limit()) * float64(time.Second))
+	return v
+}
+
+// SetHeader says how much is left (draft-ietf-httpapi-ratelimit-headers).
+func (v Verdict) SetHeader(h http.Header) {
+	if v.limit == 0 {
+		return
+	}
+	seconds := strconv.Itoa(int(math.Ceil(v.reset.Seconds())))
+	h.Set("RateLimit-Policy", `"`+v.policy+`";q=`+strconv.Itoa(v.limit)+`;w=1`)
+	h.Set("RateLimit", `"`+v.policy+`";r=`+strconv.Itoa(v.remaining)+`;t=`+seconds)
+}

@@ -1,0 +1,276 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/auth"
+	"github.com/fanfare-hub/fanfare/internal/audit"
+	"github.com/fanfare-hub/fanfare/internal/caller"
+	"github.com/fanfare-hub/fanfare/internal/forwarded"
+	"github.com/fanfare-hub/fanfare/internal/problem"
+	"github.com/fanfare-hub/fanfare/internal/publish"
+	"github.com/fanfare-hub/fanfare/internal/query"
+)
+
+// everything is the principal of a hub without authentication.
+var everything = &fanfare.Principal{Unlimited: true}
+
+// nothing is the principal of requests that nobody was asked for.
+var nothing = &fanfare.Principal{}
+
+// secure sets up what finds out who sends a request.
+func (s *Server) secure(o Options) (err error) {
+	given := 0
+	for _, set := range []bool{o.Auth != nil, o.Authorize != nil, o.Rights != nil} {
+		if set {
+			given++
+		}
+	}
+	if given > 1 {
+		return errors.New("server: of Options.Auth, Authorize and Rights one may be set")
+	}
+	s.guard.anyHost = given > 0 // a page that rebinds a name brings no credentials
+	if s.origin, err = forwarded.New(o.TrustedProxies, o.ProxyHeader); err != nil {
+		return err
+	}
+	if s.tickets, err = auth.NewTickets(o.TicketKey, o.Log); err != nil {
+		return err
+	}
+	if s.revocations, err = auth.NewRevocations(context.Background(), o.Log, o.MaxRevocations); err != nil {
+		return err
+	}
+	if o.AuditRate > 0 {
+		s.trail = audit.New(o.Logger, o.AuditRate)
+		s.problems.OnRefused = s.refused
+	}
+	return nil
+}
+
+func (s *Server) jwksFailures() uint64 {
+	if s.o.Auth == nil {
+		return 0
+	}
+	return s.o.Auth.JWKSFailures()
+}
+
+// refused writes a refusal down, without the query, which may hold a token.
+func (s *Server) refused(r *http.Request, err error) {
+	by := s.nobody(r)
+	if e, ok := errors.AsType[*caller.Refused](err); ok {
+		by = e.Caller
+	}
+	s.trail.Record(audit.Refused, by, slog.String("method", r.Method), slog.String("path", r.URL.EscapedPath()),
+		slog.String("code", string(fanfare.CodeOf(err))), problem.Reason(err))
+}
+
+// nobody is the caller of a request before anybody was asked.
+func (s *Server) nobody(r *http.Request) caller.Caller {
+	by := caller.Caller{Who: nothing, Remote: r.RemoteAddr}
+	address, limited := s.origin.Client(r)
+	if limited {
+		by.Address = address
+	}
+	if address.IsValid() && !isPeer(r.RemoteAddr, address) {
+		by.Remote = address.String() // as a trusted proxy says
+	}
+	return by
+}
+
+func isPeer(remote string, a netip.Addr) bool {
+	ap, err := netip.ParseAddrPort(remote)
+	return err == nil && ap.Addr().Unmap().WithZone("") == a
+}
+
+// caller finds out who sends a request, and from where.
+func (s *Server) caller(r *http.Request) (caller.Caller, error) {
+	by := s.nobody(r)
+	who, err := s.principal(r)
+	if err != nil {
+		return by, err
+	}
+	by.Who = who
+	return by, s.revocations.Check(who)
+}
+
+func (s *Server) principal(r *http.Request) (*fanfare.Principal, error) {
+	switch {
+	case s.o.Auth == nil && s.o.Authorize == nil && s.o.Rights == nil:
+		return everything, nil
+	case s.bringsTicket(r):
+		return s.byTicket(r)
+	case s.o.Authorize != nil:
+		subject, err := s.o.Authorize(r)
+		if err != nil {
+			return nil, public(err)
+		}
+		return &fanfare.Principal{Subject: subject, Unlimited: true}, nil
+	case s.o.Rights != nil:
+		who, err := s.o.Rights(r)
+		if err != nil {
+			return nil, public(err)
+		}
+		if who == nil {
+			who = nothing
+		}
+		return who, nil
+	}
+	token, source, err := auth.Token(r, s.o.QueryToken)
+	if err != nil {
+		return nil, err
+	}
+	if source == auth.FromCookie {
+		if err := s.sameOrigin(r); err != nil {
+			return nil, err
+		}
+	}
+	return s.o.Auth.Verify(r.Context(), token)
+}
+
+// public makes an error of another program's login ours.
+func public(err error) error {
+	if _, ok := errors.AsType[*fanfare.Error](err); ok {
+		return err
+	}
+	return &fanfare.Error{Code: fanfare.CodeUnauthenticated, Reason: fanfare.ReasonBadToken, Detail: "the request is not authenticated", Err: err}
+}
+
+// sameOrigin refuses what another site's page has a browser send with our cookie. A browser names the origin of whatever
+// changes something; for reading it may leave it out.
+func (s *Server) sameOrigin(r *http.Request) error {
+	origin := r.Header.Get("Origin")
+	reads := r.Method == http.MethodGet || r.Method == http.MethodHead
+	if origin == "" && reads {
+		return nil
+	}
+	if u, err := url.Parse(origin); origin != "" && err == nil && (strings.EqualFold(u.Host, r.Host) || s.guard.listed(origin)) {
+		return nil
+	}
+	return &fanfare.Error{
+		Code: fanfare.CodeForbidden, Reason: fanfare.ReasonForeignOrigin,
+		Detail: "a request that brings the cookie must come from a page of this host, or of an origin listed with --cors-origin",
+	}
+}
+
+// bringsTicket tells whether a stream is opened by ticket; a header counts more.
+func (s *Server) bringsTicket(r *http.Request) bool {
+	return r.URL.Path == "/v1/events" && (r.Method == http.MethodGet || r.Method == http.MethodHead) &&
+		len(r.Header["Authorization"]) == 0 && strings.Contains(r.URL.RawQuery, "ticket=") && r.URL.Query().Get("ticket") != ""
+}
+
+func (s *Server) byTicket(r *http.Request) (*fanfare.Principal, error) {
+	q, err := query.Parse(r)
+	if err != nil {
+		return nil, err
+	}
+	patterns, err := query.Patterns(q)
+	if err != nil {
+		return nil, err
+	}
+	who, err := s.tickets.Verify(q.Get("ticket"), patterns)
+	if err != nil {
+		return nil, err
+	}
+	if s.o.Auth != nil {
+		return who, s.o.Auth.StillMay(who)
+	}
+	return who, nil
+}
+
+// stillMay tells whether rights that were checked before are there still (P8).
+func (s *Server) stillMay(who *fanfare.Principal) error {
+	if end := who.StreamsEnd(); !end.IsZero() && !time.Now().Before(end) {
+		return &fanfare.Error{Code: fanfare.CodeUnauthenticated, Reason: fanfare.ReasonExpiredToken, Detail: "the token has expired"}
+	}
+	if err := s.revocations.Check(who); err != nil {
+		return err
+	}
+	if s.o.Auth != nil {
+		return s.o.Auth.StillMay(who)
+	}
+	return nil
+}
+
+// ticketBodyBytes is enough for a hundred channels.
+const ticketBodyBytes = 128 << 10
+
+// makeTicket is POST /v1/tickets {"channels":[…]}: a ticket for an EventSource.
+func (s *Server) makeTicket(w http.ResponseWriter, r *http.Request, by caller.Caller) {
+	body, err := s.ticket(w, r, by)
+	if err != nil {
+		s.problems.Write(w, r, err)
+		return
+	}
+	publish.WriteJSON(w, r, http.StatusCreated, body)
+}
+
+func (s *Server) ticket(w http.ResponseWriter, r *http.Request, by caller.Caller) ([]byte, error) {
+	body, err := publish.Body(w, r, ticketBodyBytes, "128 KiB")
+	if err != nil {
+		return nil, err
+	}
+	o, err := publish.ParseObject(body)
+	if err != nil {
+		return nil, err
+	}
+	var channels []string
+	if err := json.Unmarshal(o["channels"], &channels); err != nil || len(channels) == 0 {
+		return nil, fanfare.Invalid("channels must be a list of 1 to %d channels or patterns", query.MaxChannels)
+	}
+	patterns, err := query.ParsePatterns(channels)
+	if err == nil {
+		err = by.MaySubscribe(patterns...)
+	}
+	if err != nil {
+		return nil, err
+	}
+	text, expires, err := s.tickets.Make(by.Who, patterns)
+	if err != nil {
+		return nil, err
+	}
+	s.trail.Record(audit.TicketMade, by, slog.Any("channels", channels), slog.Time("expires", expires))
+	q := url.Values{"channel": channels, "ticket": {text}}
+	// Nothing in these three needs escaping in JSON, and an escaped "&" would be in the way of shells.
+	return []byte(`{"ticket":"` + text + `","expires":"` + expires.UTC().Format(time.RFC3339) + `","url":"/v1/events?` + q.Encode() + `"}`), nil
+}
+
+// beginSession is POST /v1/session: the token of the header goes into a cookie that no script can read, for pages of this host.
+func (s *Server) beginSession(w http.ResponseWriter, r *http.Request, by caller.Caller) {
+	const most = 4000 // browsers drop larger ones
+	token, source, err := auth.Token(r, false)
+	switch {
+	case s.o.Auth == nil:
+		err = fanfare.Errorf(fanfare.CodeNotFound, "the hub keeps no sessions: no authentication of its own is configured")
+	case err != nil:
+	case source != auth.FromHeader:
+		err = &fanfare.Error{Code: fanfare.CodeUnauthenticated, Reason: fanfare.ReasonNoCredentials, Detail: "want the token in the header Authorization"}
+	case len(token) > most:
+		err = fanfare.Errorf(fanfare.CodeTooLarge, "the token has %d bytes, a cookie takes %d", len(token), most)
+	}
+	if err != nil {
+		s.problems.Write(w, r, err)
+		return
+	}
+	c := &http.Cookie{Name: auth.Cookie, Value: token, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteStrictMode}
+	if !by.Who.Expires.IsZero() {
+		c.MaxAge = max(int(time.Until(by.Who.Expires).Seconds()), 1)
+	}
+	http.SetCookie(w, c)
+	s.trail.Record(audit.Session, by, slog.Bool("begun", true))
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// endSession is DELETE /v1/session: the cookie goes. The token in it is good until it expires, or is revoked.
+func (s *Server) endSession(w http.ResponseWriter, r *http.Request, by caller.Caller) {
+	http.SetCookie(w, &http.Cookie{Name: auth.Cookie, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteStrictMode, MaxAge: -1})
+	s.trail.Record(audit.Session, by, slog.Bool("begun", false))
+	w.WriteHeader(http.StatusNoContent)
+}
