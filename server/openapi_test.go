@@ -3,6 +3,7 @@ package server_test
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -151,6 +152,13 @@ func TestOpenAPI(t *testing.T) {
 		{"POST", "/v1/admin/backup", "/v1/admin/backup", fmt.Sprintf(`{"dir":%q}`, dir), 409, nil},
 		{"GET", "/v1/admin/log-level", "/v1/admin/log-level", "", 404, nil},
 		{"POST", "/v1/admin/log-level", "/v1/admin/log-level", `{"level":"x"}`, 404, nil},
+		{"POST", "/v1/admin/disconnect", "/v1/admin/disconnect", `{"channel":"nobody"}`, 200, nil},
+		{"POST", "/v1/admin/disconnect", "/v1/admin/disconnect", `{}`, 400, nil},
+		{"POST", "/v1/admin/revoke", "/v1/admin/revoke", `{"subject":"nobody"}`, 200, nil},
+		{"POST", "/v1/tickets", "/v1/tickets", `{"channels":["a","b/**"]}`, 201, nil},
+		{"POST", "/v1/tickets", "/v1/tickets", `{"channels":[]}`, 400, nil},
+		{"POST", "/v1/session", "/v1/session", "", 404, nil},
+		{"DELETE", "/v1/session", "/v1/session", "", 204, nil},
 		{"GET", "/livez", "/livez", "", 200, nil},
 		{"GET", "/readyz", "/readyz", "", 200, nil},
 		{"GET", "/metrics", "/metrics", "", 200, nil},
@@ -180,6 +188,9 @@ func TestOpenAPI(t *testing.T) {
 		}
 		described := d.resolve(d.resolve(d.resolve(call)["responses"])[fmt.Sprint(c.status)])
 		kind, _, _ := strings.Cut(a.header.Get("Content-Type"), ";")
+		if a.status == http.StatusNoContent && described != nil && described["content"] == nil {
+			continue
+		}
 		content, ok := d.resolve(described["content"])[kind]
 		if !ok {
 			t.Errorf("%s %s: an answer %d of %s is not described", c.method, c.target, a.status, kind)

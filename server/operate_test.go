@@ -182,14 +182,14 @@ func TestAuthorize(t *testing.T) {
 		}
 		return "", errors.New("the password is hunter2")
 	}})
-	for _, path := range []string{"/v1/events?channel=a", "/v1/history?channel=a", "/v1/stats", "/metrics", "/", "/v1/health"} {
+	for _, path := range []string{"/v1/events?channel=a", "/v1/history?channel=a", "/v1/stats", "/metrics", "/v1/health?storeId=1&pcId=2"} {
 		a := f.call("GET", path, "", "Host: push.example.com")
 		a.wantProblem(t, 401, "unauthenticated", "not authenticated")
 		if strings.Contains(a.body, "hunter2") {
 			t.Errorf("%s shows the private error: %s", path, a.body)
 		}
 	}
-	for _, path := range []string{"/livez", "/readyz"} {
+	for _, path := range []string{"/livez", "/readyz", "/", "/v1/health", "/openapi.yaml"} {
 		if a := f.call("GET", path, "", "Host: push.example.com"); a.status != 200 {
 			t.Errorf("%s: %+v", path, a)
 		}
