@@ -33,7 +33,7 @@ type Options struct {
 	APIKeys    []APIKey
 	APIKeyFile string // more of them; it is looked at again while running, and need not exist yet
 
-	Anonymous fanfare.Grants // of those who bring no token
+	Anonymous fanfare.Grants // of everybody, also of those who bring no token
 
 	Watch     time.Duration     // how often files are looked at; default 1 s
 	Transport http.RoundTripper // for the JWKS; default: http.DefaultTransport's settings
@@ -234,6 +234,13 @@ func (c *passed) forget() {
 	clear(c.tokens)
 }
 
+// addAnonymous adds what everybody may do to a new principal.
+func (a *Authenticator) addAnonymous(p *fanfare.Principal) {
+	for action, patterns := range a.o.Anonymous {
+		p.Grants[action] = append(p.Grants[action], patterns...)
+	}
+}
+
 // files are what the keys are read from.
 func (a *Authenticator) files() (names []string) {
 	for _, k := range a.o.Keys {
@@ -284,6 +291,7 @@ func (a *Authenticator) read() (*state, error) {
 		if _, twice := s.apiKeys[k.ID]; twice {
 			return nil, fanfare.Invalid("API key %s is there twice", k.ID)
 		}
+		a.addAnonymous(ready.principal)
 		s.apiKeys[k.ID] = ready
 	}
 	return s, nil

@@ -76,6 +76,7 @@ func (a *Authenticator) verifyJWT(ctx context.Context, token string) (*fanfare.P
 	for _, g := range a.o.ClaimGrants {
 		g.addTo(p, value)
 	}
+	a.addAnonymous(p)
 	return p, nil
 }
 
