@@ -68,6 +68,9 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 
 // serve finds out who asks, unless the endpoint is open, and has it answered.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request, e endpoint, answer handler) {
+	if strings.Contains(r.URL.RawQuery, "ticket=") || strings.Contains(r.URL.RawQuery, "access_token=") {
+		w.Header().Set("Referrer-Policy", "no-referrer") // whoever opens this in a window tells nobody
+	}
 	by := s.nobody(r)
 	if !e.open {
 		var err error

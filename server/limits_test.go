@@ -1,0 +1,293 @@
+package server_test
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/fanfare-hub/fanfare/auth"
+	"github.com/fanfare-hub/fanfare/server"
+)
+
+// TestStreamLimits (P6): per address, through a trusted proxy's word; per subject; per channel; new ones a second. Who accepts a
+// stream gets an empty one that says when to come back, others 503, and each refusal has its counter.
+func TestStreamLimits(t *testing.T) {
+	root := bearer(token("root", time.Hour, "admin", "**", "subscribe", "**"))
+	ada := bearer(token("ada", time.Hour, "subscribe", "**"))
+	hear := bearer(token("", time.Hour, "subscribe", "**"))
+	for name, c := range map[string]struct {
+		o      server.Options
+		two    [][]string // headers of two streams that fit
+		paths  [2]string
+		third  []string
+		path   string
+		other  []string // headers of one that fits still
+		reason string
+		flag   string
+	}{
+		"address": {
+			o:     server.Options{MaxStreamsPerAddress: 2, TrustedProxies: []string{"127.0.0.1", "10.0.0.0/8"}},
+			two:   [][]string{{hear, "X-Forwarded-For: 203.0.113.7"}, {hear, "X-Forwarded-For: 198.51.100.1, 203.0.113.7, 10.1.2.3"}},
+			paths: [2]string{"a", "b"}, third: []string{hear, "X-Forwarded-For: 8.8.8.8, 203.0.113.7"}, path: "c",
+			other: []string{hear, "X-Forwarded-For: 203.0.113.8"}, reason: "max_streams_per_address", flag: "--max-streams-per-address",
+		},
+		"network": {
+			o:     server.Options{MaxStreamsPerAddress: 2, TrustedProxies: []string{"127.0.0.0/8"}, ProxyHeader: "Forwarded"},
+			two:   [][]string{{hear, `Forwarded: for="[2001:db8:1:2::a]:4711";proto=https`, "X-Forwarded-For: 9.9.9.9"}, {hear, `Forwarded: for=9.9.9.9, FOR="[2001:db8:1:2::b]"`}},
+			paths: [2]string{"a", "b"}, third: []string{hear, `Forwarded: proto=http;for="[2001:db8:1:2:ffff::]"`}, path: "c",
+			other: []string{hear, `Forwarded: for="[2001:db8:1:3::a]"`}, reason: "max_streams_per_address", flag: "--max-streams-per-address",
+		},
+		"subject": {
+			o:   server.Options{MaxStreamsPerSubject: 2},
+			two: [][]string{{ada}, {ada}}, paths: [2]string{"a", "b"}, third: []string{ada}, path: "c", other: []string{root},
+			reason: "max_streams_per_subject", flag: "--max-streams-per-subject",
+		},
+		"channel": {
+			o:   server.Options{MaxStreamsPerChannel: 2},
+			two: [][]string{{ada}, {root}}, paths: [2]string{"a&channel=x", "b&channel=x"}, third: []string{root}, path: "c&channel=x", other: []string{root},
+			reason: "max_streams_per_channel", flag: "--max-streams-per-channel",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := secured(t, c.o, auth.Options{})
+			one := f.stream("/v1/events?channel="+c.paths[0], c.two[0]...)
+			one.any()
+			f.stream("/v1/events?channel="+c.paths[1], c.two[1]...).any()
+			f.call("GET", "/v1/events?channel="+c.path, "", c.third...).wantProblem(t, 503, "overloaded", c.flag)
+			a := f.call("GET", "/v1/events?channel="+c.path, "", append(c.third, "Accept: text/event-stream")...)
+			if ms, err := strconv.Atoi(strings.TrimPrefix(a.body, "retry: ")); a.status != 200 || err != nil || ms < 1000 {
+				t.Errorf("%+v", a)
+			}
+			f.metric(t, `fanfare_refusals_total{reason="`+c.reason+`"} 2`, root, "X-Forwarded-For: 127.0.0.1")
+			f.stream("/v1/events?channel=z", c.other...).any()
+			one.close()
+			f.metric(t, `fanfare_streams_open{adapter="native"} 2`, root, "X-Forwarded-For: 127.0.0.1") // a place is free again
+			f.stream("/v1/events?channel="+c.path, c.third...).any()
+		})
+	}
+}
+
+// TestNewStreamsASecond: a herd that comes at once is let in at the rate.
+func TestNewStreamsASecond(t *testing.T) {
+	f := start(t, server.Options{MaxNewStreams: 5})
+	began := time.Now()
+	var opened, refused atomic.Int64
+	var all sync.WaitGroup
+	for range 60 {
+		all.Go(func() {
+			conn, r := f.dial("GET /v1/events?channel=a HTTP/1.1\r\nHost: localhost\r\n\r\n")
+			defer conn.Close()
+			line, _ := r.ReadString('\n')
+			switch {
+			case strings.Contains(line, "200"):
+				opened.Add(1)
+			case strings.Contains(line, "503"):
+				refused.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	if most := 5 + 5*time.Since(began).Seconds() + 1; float64(opened.Load()) > most || opened.Load() < 5 || opened.Load()+refused.Load() != 60 {
+		t.Errorf("%d opened, %d refused, at most %v", opened.Load(), refused.Load(), most)
+	}
+	f.metric(t, fmt.Sprintf(`fanfare_refusals_total{reason="stream_rate"} %d`, refused.Load()))
+}
+
+// TestWhoIsNotCounted: loopback, a trusted proxy's own address, and a header from somebody who is not trusted.
+func TestWhoIsNotCounted(t *testing.T) {
+	f := start(t, server.Options{MaxStreamsPerAddress: 1})
+	for range 3 {
+		f.stream("/v1/events?channel=a", "X-Forwarded-For: 203.0.113.7").any() // loopback, and nobody is trusted
+	}
+	f = start(t, server.Options{MaxStreamsPerAddress: 1, TrustedProxies: []string{"127.0.0.0/8", "10.0.0.0/8"}})
+	for _, header := range []string{"X-Forwarded-For: 10.0.0.9", "X-Forwarded-For: 127.0.0.1", "X-Forwarded-For: unknown", "X-Forwarded-For: 203.0.113.7, _hidden", "X-Nothing: x"} {
+		for range 3 {
+			f.stream("/v1/events?channel=a", header).any()
+		}
+	}
+}
+
+// TestPublishRates: 429 with what is left and when to come back, for each principal by itself; a flood of one does not touch another.
+func TestPublishRates(t *testing.T) {
+	f := secured(t, server.Options{PublishRate: 20, PublishBytesRate: 20_000}, auth.Options{})
+	ada, bob := bearer(token("ada", time.Hour, "publish", "**", "admin", "**")), bearer(token("bob", time.Hour, "publish", "**"))
+	first := f.call("POST", "/v1/channels/a", "x", ada)
+	if first.status != 201 || first.header.Get("RateLimit") == "" || first.header.Get("RateLimit-Policy") == "" {
+		t.Errorf("%+v", first)
+	}
+	began := time.Now()
+	var stored, refused atomic.Int64
+	var all sync.WaitGroup
+	for range 200 {
+		all.Go(func() {
+			a := f.call("POST", "/v1/channels/a", "x", ada)
+			switch a.status {
+			case 201:
+				stored.Add(1)
+			case 429:
+				refused.Add(1)
+				a.wantProblem(t, 429, "rate_limited", "--publish-rate")
+				if !strings.HasPrefix(a.header.Get("RateLimit"), `"events";r=0;t=1`) || a.header.Get("RateLimit-Policy") != `"events";q=20;w=1` || a.header.Get("Retry-After") != "1" {
+					t.Errorf("%v", a.header)
+				}
+			default:
+				t.Errorf("%+v", a)
+			}
+		})
+	}
+	all.Wait()
+	if most := 20 + 20*time.Since(began).Seconds() + 1; float64(stored.Load()) > most || stored.Load()+refused.Load() != 200 {
+		t.Errorf("%d stored, %d refused, at most %v", stored.Load(), refused.Load(), most)
+	}
+	if a := f.call("POST", "/v1/channels/a", "x", bob); a.status != 201 {
+		t.Errorf("bob pays for ada: %+v", a)
+	}
+	f.metric(t, fmt.Sprintf(`fanfare_refusals_total{reason="publish_rate"} %d`, refused.Load()), ada)
+	// An array counts its events, and its bytes.
+	kim := bearer(token("kim", time.Hour, "publish", "**"))
+	if a := f.call("POST", "/v1/events", "["+strings.Repeat(`{"channel":"a","data":"x"},`, 19)+`{"channel":"a","data":"x"}]`, kim); a.status != 201 {
+		t.Errorf("%+v", a)
+	}
+	f.call("POST", "/v1/stores/1/events", `{"event":"REBOOT"}`, kim).wantProblem(t, 429, "rate_limited", "--publish-rate")
+	eve := bearer(token("eve", time.Hour, "publish", "**"))
+	if a := f.call("POST", "/v1/channels/a", strings.Repeat("x", 19_000), eve); a.status != 201 {
+		t.Errorf("%+v", a)
+	}
+	f.call("POST", "/v1/channels/a", strings.Repeat("x", 19_000), eve).wantProblem(t, 429, "rate_limited", "--publish-bytes-rate")
+	if a := f.call("POST", "/v1/channels/a", "small", eve); a.status != 201 {
+		t.Errorf("what was refused for its bytes took a place among the events: %+v", a)
+	}
+}
+
+// TestNDJSONIsSlowedDown: lines beyond the rate wait; none is lost, none refused.
+func TestNDJSONIsSlowedDown(t *testing.T) {
+	f := start(t, server.Options{PublishRate: 100})
+	began := time.Now()
+	a := f.call("POST", "/v1/events", strings.Repeat(`{"channel":"a","data":"x"}`+"\n", 150), "Content-Type: application/x-ndjson")
+	if n := strings.Count(a.body, `"id"`); n != 150 {
+		t.Errorf("%d stored: %s", n, a.body)
+	}
+	if took := time.Since(began); took < 400*time.Millisecond {
+		t.Errorf("150 lines at 100 a second took %s", took)
+	}
+}
+
+// TestReplaysTakeTurns: while a herd of one owner's streams catches up, another's single stream does not wait for the herd.
+func TestReplaysTakeTurns(t *testing.T) {
+	f := secured(t, server.Options{MaxReplays: 1}, auth.Options{})
+	pub := bearer(token("pub", time.Hour, "publish", "**", "admin", "**"))
+	for range 20 {
+		if a := f.call("POST", "/v1/events", "["+strings.Repeat(`{"channel":"a","data":"`+strings.Repeat("x", 500)+`"},`, 99)+`{"channel":"a","data":"end"}]`, pub); a.status != 201 {
+			t.Fatal(a)
+		}
+	}
+	herd, single := bearer(token("herd", time.Hour, "subscribe", "a")), bearer(token("single", time.Hour, "subscribe", "a"))
+	var done atomic.Int64
+	var all sync.WaitGroup
+	for range 50 {
+		all.Go(func() {
+			c := f.stream("/v1/events?channel=a&replay=all", herd)
+			for n := 0; n < 20; {
+				if c.next().Data == "end" {
+					n++
+				}
+			}
+			done.Add(1)
+		})
+	}
+	c := f.stream("/v1/events?channel=a&replay=100", single)
+	for c.next().Data != "end" {
+	}
+	ahead := done.Load()
+	all.Wait()
+	if ahead > 25 {
+		t.Errorf("%d of 50 of the herd were served before the single one", ahead)
+	}
+	body := f.call("GET", "/metrics", "", pub).body
+	if strings.Contains(body, "fanfare_replays_waited_total 0\n") || !strings.Contains(body, "fanfare_replays_waiting 0\n") {
+		t.Error("nobody had to wait, or somebody waits still")
+	}
+}
+
+// TestSlowRequestsAreCut: a header, a body, that does not come in time. The times are the http.Server's, as the command sets them.
+func TestSlowRequestsAreCut(t *testing.T) {
+	hub := start(t, server.Options{})
+	web := httptest.NewUnstartedServer(hub.srv)
+	web.Config.ReadHeaderTimeout, web.Config.ReadTimeout = 100*time.Millisecond, 200*time.Millisecond
+	web.Start()
+	t.Cleanup(web.Close)
+	f := &fixture{t: t, web: web}
+	for _, request := range []string{"", "POST", "POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nX: "} {
+		conn, _ := f.dial(request)
+		if b, err := io.ReadAll(conn); err != nil || strings.Contains(string(b), "200") {
+			t.Errorf("%q: %q %v", request, b, err)
+		}
+	}
+	_, r := f.dial("POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nx")
+	b, _ := io.ReadAll(r)
+	if !strings.HasPrefix(string(b), "HTTP/1.1 400") || !strings.Contains(string(b), "--body-timeout") || !strings.Contains(string(b), "Connection: close") {
+		t.Errorf("%s", b)
+	}
+	// A stream outlives them, over TLS too (there it is not taken over).
+	c := f.stream("/v1/events?channel=a&heartbeat=1")
+	c.any()
+	time.Sleep(400 * time.Millisecond)
+	f.publish("a", "still there")
+	c.want("still there")
+}
+
+// TestStreamsOutliveTimeoutsOverTLS: the server's limits on time are for requests.
+func TestStreamsOutliveTimeoutsOverTLS(t *testing.T) {
+	f := start(t, server.Options{})
+	web := newTLS(t, f.srv, 200*time.Millisecond)
+	for _, proto := range []int{1, 2} {
+		hc := web.client(proto)
+		req, _ := http.NewRequest("GET", web.URL+"/v1/events?channel=a", nil)
+		c := connect(t, hc, req, func() {})
+		c.any()
+		stats, _ := http.NewRequest("GET", web.URL+"/v1/stats?interval=1", nil)
+		stats.Header.Set("Accept", "text/event-stream")
+		s := connect(t, hc, stats, func() {})
+		s.any()
+		time.Sleep(500 * time.Millisecond)
+		f.publish("a", fmt.Sprint("over ", proto))
+		c.want(fmt.Sprint("over ", proto))
+		s.any()
+		if c.resp.ProtoMajor != proto {
+			t.Errorf("HTTP/%d", c.resp.ProtoMajor)
+		}
+		c.close()
+		s.close()
+		hc.CloseIdleConnections()
+	}
+}
+
+// tlsServer serves a hub over TLS, with limits on time.
+type tlsServer struct{ *httptest.Server }
+
+func newTLS(t *testing.T, h http.Handler, limit time.Duration) *tlsServer {
+	web := httptest.NewUnstartedServer(h)
+	web.EnableHTTP2 = true
+	web.Config.ReadTimeout, web.Config.WriteTimeout = limit, limit
+	web.StartTLS()
+	t.Cleanup(web.Close)
+	return &tlsServer{web}
+}
+
+func (s *tlsServer) client(proto int) *http.Client {
+	transport := s.Client().Transport.(*http.Transport).Clone()
+	if proto == 1 {
+		transport.ForceAttemptHTTP2 = false
+		transport.TLSClientConfig.NextProtos = []string{"http/1.1"}
+		transport.Protocols = new(http.Protocols)
+		transport.Protocols.SetHTTP1(true)
+	}
+	return &http.Client{Transport: transport}
+}
