@@ -72,6 +72,12 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, e endpoint, answe
 		w.Header().Set("Referrer-Policy", "no-referrer") // whoever opens this in a window tells nobody
 	}
 	by := s.nobody(r)
+	if r.ProtoMajor == 1 && len(r.TransferEncoding) > 0 && !by.Direct {
+		// RFC 9112, section 6.1: a chunked request that has a Content-Length too ends its connection, and net/http, which does
+		// not see to that, does not show the length either. On a connection of a proxy, which carries requests of many, what
+		// comes behind a chunked body might be smuggled in.
+		w.Header().Set("Connection", "close")
+	}
 	if !e.open {
 		var err error
 		if by, err = s.caller(r); err == nil && e.operator {

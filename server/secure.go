@@ -79,7 +79,7 @@ func (s *Server) nobody(r *http.Request) caller.Caller {
 	if limited {
 		by.Address = address
 	}
-	if address.IsValid() && !isPeer(r.RemoteAddr, address) {
+	if by.Direct = limited && isPeer(r.RemoteAddr, address); !by.Direct && address.IsValid() && !isPeer(r.RemoteAddr, address) {
 		by.Remote = address.String() // as a trusted proxy says
 	}
 	return by

@@ -30,7 +30,7 @@ type securitySettings struct {
 	Anonymous   []string `sep:"none" help:"What those may do who bring no token, such as 'subscribe=public/**'; repeatable." placeholder:"ACTION=PATTERN"`
 	QueryToken  bool     `help:"Take a token from the query, ?access_token=. It then stands in the logs of proxies; tickets do not have that fault."`
 
-	TrustedProxy []string `help:"Address or range of proxies that say where a request comes from; repeatable." placeholder:"CIDR"`
+	TrustedProxy []string `help:"Address or range of proxies that say where a request comes from, or unix for those on a Unix socket; repeatable." placeholder:"CIDR"`
 	ProxyHeader  string   `default:"X-Forwarded-For" enum:"X-Forwarded-For,Forwarded" help:"The header in which they say it, where a request has both."`
 
 	MaxStreamsPerSubject limit    `default:"off" help:"Most streams of one subject."`

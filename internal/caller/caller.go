@@ -11,6 +11,7 @@ import (
 type Caller struct {
 	Who     *fanfare.Principal
 	Remote  string     // address and port of the peer, or the address that a trusted proxy says, for records
+	Direct  bool       // the peer is no proxy: neither loopback, a Unix socket, nor a trusted one
 	Address netip.Addr // limits go by it; not valid when it counts for no limit: loopback, a trusted proxy's own, a Unix socket
 }
 

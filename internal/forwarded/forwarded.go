@@ -20,10 +20,12 @@ const (
 // Resolver knows the proxies. The zero Resolver trusts none. Its methods may be called from any goroutine.
 type Resolver struct {
 	trusted []netip.Prefix
+	unix    bool   // whoever connects to a Unix socket is trusted
 	header  string // the one that counts where a request has both
 }
 
-// New returns a Resolver that trusts proxies at the addresses and ranges, such as 10.0.0.0/8. header says what counts when a
+// New returns a Resolver that trusts proxies at the addresses and ranges, such as 10.0.0.0/8; `unix` is whoever connects to a
+// Unix socket. header says what counts when a
 // request has both headers; default X-Forwarded-For. A proxy sets one of them and passes the other on as the client sent it, so
 // the wrong one is the client's own word.
 func New(trusted []string, header string) (*Resolver, error) {
@@ -36,11 +38,15 @@ func New(trusted []string, header string) (*Resolver, error) {
 		return nil, fanfare.Invalid("proxy header %q: want X-Forwarded-For or Forwarded", header)
 	}
 	for _, text := range trusted {
+		if text == "unix" {
+			r.unix = true
+			continue
+		}
 		p, err := netip.ParsePrefix(text)
 		if err != nil {
 			a, aerr := netip.ParseAddr(text)
 			if aerr != nil || a.Zone() != "" {
-				return nil, fanfare.Invalid("trusted proxy %q: want an address or a range such as 10.0.0.0/8", text)
+				return nil, fanfare.Invalid("trusted proxy %q: want an address, a range such as 10.0.0.0/8, or unix", text)
 			}
 			p = netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen())
 		}
@@ -58,10 +64,10 @@ func (r *Resolver) trusts(a netip.Addr) bool {
 // and what cannot be read.
 func (r *Resolver) Client(req *http.Request) (a netip.Addr, limited bool) {
 	a, ok := peer(req.RemoteAddr)
-	if !ok {
+	if !ok && !r.unix {
 		return netip.Addr{}, false
 	}
-	if len(r.trusted) == 0 || !r.trusts(a) {
+	if ok && !r.trusts(a) {
 		return a, !a.IsLoopback()
 	}
 	values := req.Header[r.header]
