@@ -46,6 +46,7 @@ type hubProcess struct {
 	t     *testing.T
 	cmd   *exec.Cmd
 	addr  string
+	tls   bool
 	greet []string // the lines that it printed
 	log   *tailBuffer
 	done  chan error
@@ -72,7 +73,7 @@ func (b *tailBuffer) String() string {
 	return b.b.String()
 }
 
-var printedAddress = regexp.MustCompile(`http://([0-9.]+:\d+)`)
+var printedAddress = regexp.MustCompile(`https?://([0-9.]+:\d+)`)
 
 // serve starts a hub; args follow --addr and --data.
 func serve(t *testing.T, addr, data string, args ...string) *hubProcess {
@@ -100,7 +101,7 @@ func serve(t *testing.T, addr, data string, args ...string) *hubProcess {
 	if m == nil {
 		t.Fatalf("the hub did not say where it listens: %q\n%s", h.greet, h.log)
 	}
-	h.addr = m[1]
+	h.addr, h.tls = m[1], strings.HasPrefix(m[0], "https")
 	return h
 }
 
@@ -128,7 +129,12 @@ func (h *hubProcess) stop() {
 	}
 }
 
-func (h *hubProcess) url(path string) string { return "http://" + h.addr + path }
+func (h *hubProcess) url(path string) string {
+	if h.tls {
+		return "https://" + h.addr + path
+	}
+	return "http://" + h.addr + path
+}
 
 // publish publishes and returns the id; an error is the transport's or a refusal.
 func publish(url, body string) (string, error) {

@@ -119,6 +119,68 @@ const cases = {
     const from = Number((await text("#tail div:first-child")).match(/line (\d+)/)[1]);
     check(`a jump shows the lines from then on (${from})`, from > last);
   },
+  // A hub that asks who somebody is: the page asks in turn, keeps the token to itself, and streams by ticket.
+  async secured() {
+    const token = process.env.FANFARE_TEST_TOKEN;
+    await page.goto(hub + "/");
+    await waitText("#sign-in-state", "token is needed");
+    check("it asks for a token", await page.locator("#sign-in").isVisible());
+    await shot("sign-in");
+    await page.locator("#token-form input").fill("nonsense");
+    await page.keyboard.press("Enter");
+    await waitText("#sign-in-state", "not valid");
+    check("it says that a token is not valid", true);
+    await page.locator("#token-form input").fill(token);
+    await page.keyboard.press("Enter");
+    await waitText("#state", "Ready");
+    await waitText("#sign-in-state", "sees everything");
+    const urls = [];
+    page.on("request", (r) => urls.push(r.url()));
+    await page.locator("#listen input").fill("greetings");
+    await page.locator("#listen button").first().click();
+    await waitText("#live-state", "Listening to greetings");
+    await page.locator("#publish-form input[name=channel]").fill("greetings");
+    await page.locator("#publish-form textarea").fill("with a token");
+    await page.locator("#publish-form button").click();
+    await waitText("#publish-state", "Published as");
+    await waitText("#events li:first-child", "with a token");
+    check("it listens by ticket, and publishes", urls.some((u) => u.includes("/v1/events?") && u.includes("ticket=ft_")));
+    await waitText("#streams-rows", "greetings");
+    await shot("signed-in");
+    check("the token is in no URL", !urls.some((u) => u.includes(token.slice(-20))));
+    check("and is kept nowhere", await page.evaluate(() => document.cookie === "" && localStorage.length === 0 && sessionStorage.length === 0));
+    await page.locator("#forget").click();
+    await waitText("#sign-in-state", "token is needed");
+    check("it can be forgotten", true);
+  },
+  // A ticket over three lifetimes of its stream, and a restart of the hub in between, which its port's name tells from outside.
+  async ticket() {
+    const token = process.env.FANFARE_TEST_TOKEN;
+    await page.goto(hub + "/openapi.yaml").catch(() => {}); // a download; the page below is the hub's own
+    await page.goto(hub + "/examples/");
+    await page.evaluate(async (token) => {
+      const answer = await fetch("/v1/tickets", { method: "POST", headers: { Authorization: `Bearer ${token}` }, body: JSON.stringify({ channels: ["ticks"] }) });
+      const { url } = await answer.json();
+      window.got = [];
+      window.opens = 0;
+      window.source = new EventSource(url);
+      window.source.onopen = () => window.opens++;
+      window.source.onmessage = (e) => window.got.push(e.data);
+    }, token);
+    await page.waitForFunction(() => window.opens >= 1);
+    for (let n = 0, opens = 0; opens < 4; n++) {
+      const answer = await fetch(`${hub}/v1/channels/ticks`, { method: "POST", headers: { Authorization: `Bearer ${token}` }, body: String(n) }).catch(() => null);
+      if (!answer?.ok) n--;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      opens = await page.evaluate(() => window.opens);
+      if (await page.evaluate(() => window.source.readyState === EventSource.CLOSED)) throw new Error(`the source stopped for good after ${opens} streams`);
+      if (n > 600) throw new Error(`only ${opens} streams in a minute`);
+      globalThis.sent = n + 1;
+    }
+    await page.waitForFunction((n) => window.got.length >= n, globalThis.sent);
+    const got = await page.evaluate(() => window.got);
+    check(`four streams, and each of ${globalThis.sent} events once, in order`, got.every((data, i) => data === String(i)) && got.length === globalThis.sent);
+  },
   async quotes() {
     await page.goto(hub + "/examples/quotes/");
     await waitText("#rate", "^[1-9]\\d\\d+ changes a second, 50 symbols");

@@ -268,7 +268,12 @@ func (c *settings) greet(std *stdio, l *listeners) {
 		return
 	}
 	if c.authConfigured() {
-		fmt.Fprintf(std.out, "fanfare listens on %s://%s, its log is %s.\nWho may do what is configured: requests bring a token or a key (docs/guide/security.md).\n", scheme, addr, where)
+		fmt.Fprintf(std.out, `fanfare listens on %[3]s://%[1]s, its log is %[2]s.
+Who may do what is configured: requests bring a token or an API key (docs/guide/security.md). To try it, with one in $TOKEN, paste:
+  curl -N -H "Authorization: Bearer $TOKEN" '%[3]s://%[1]s/v1/events?channel=greetings'
+  curl -H "Authorization: Bearer $TOKEN" -d 'hello' %[3]s://%[1]s/v1/channels/greetings
+  curl -H "Authorization: Bearer $TOKEN" -d '{"objectId":"o1","event":"REBOOT"}' %[3]s://%[1]s/v1/stores/42/pcs/7/events
+`, addr, where, scheme)
 		if l.admin != nil {
 			fmt.Fprintf(std.out, "For operators: http://%s\n", l.admin.Addr())
 		}

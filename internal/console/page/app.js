@@ -206,12 +206,71 @@ function stores(list, now) {
     pc.open ? el('span', { className: 'on' }, '● connected') : el('span', { className: 'off' }, `○ ${age(now - new Date(pc.lastSeen))} ago`)))))));
 }
 
-function follow() {
-  const source = new EventSource('/v1/stats?interval=2');
-  source.addEventListener('stats', (e) => show(JSON.parse(e.data)));
-  source.addEventListener('error', () => {
+// --- who is asking ---
+
+let token = ''; // in memory only
+let knock = null; // ends the wait for the next figures
+
+// api is fetch with the token.
+function api(path, options = {}) {
+  const headers = { ...options.headers };
+  if (token) headers.Authorization = `Bearer ${token}`;
+  return fetch(path, { ...options, headers, cache: 'no-store' });
+}
+
+function askWho(text, kind = 'bad') {
+  $('sign-in').hidden = false;
+  $('forget').hidden = !token;
+  say($('sign-in-state'), text, kind);
+}
+
+$('token-form').addEventListener('submit', (e) => {
+  e.preventDefault();
+  token = new FormData(e.target).get('token').trim();
+  e.target.reset();
+  askWho('Trying it…', '');
+  knock?.();
+});
+
+$('forget').addEventListener('click', () => {
+  token = '';
+  source?.close();
+  $('stop').disabled = true;
+  askWho('Forgotten', '');
+  knock?.();
+});
+
+// ask gets the figures once, with the token, and tells what is in the way.
+async function ask() {
+  try {
+    const answer = await api('/v1/stats');
+    const body = await answer.json();
+    if (answer.ok) {
+      show(body);
+      askWho('This token sees everything here', 'good');
+      return;
+    }
+    if (answer.status === 401 && token) token = '';
+    askWho(body.detail);
+    say($('state'), answer.status === 401 ? '▲ Who are you?' : '▲ The figures need another token', 'warn');
+  } catch (e) { say($('state'), '▲ The hub does not answer; trying again', 'warn'); }
+}
+
+// follow shows the figures: as a stream where nobody is asked who they are, and again and again with a token, which an
+// EventSource cannot send.
+async function follow() {
+  const first = await fetch('/v1/stats?streams=0', { cache: 'no-store' }).catch(() => null);
+  if (first && (first.status === 401 || first.status === 403)) {
+    for (;;) {
+      await ask();
+      await new Promise((resolve) => { knock = resolve; setTimeout(resolve, token ? 2000 : 60000); });
+    }
+  }
+  const figures = new EventSource('/v1/stats?interval=2');
+  figures.addEventListener('stats', (e) => show(JSON.parse(e.data)));
+  figures.addEventListener('error', () => {
     say($('state'), '▲ The hub does not answer; trying again', 'warn');
-    if (source.readyState === EventSource.CLOSED) setTimeout(follow, 3000);
+    if (figures.readyState === EventSource.CLOSED) setTimeout(follow, 3000);
   });
 }
 
@@ -232,14 +291,26 @@ function add(...nodes) {
   while ($('events').children.length > most) $('events').lastChild.remove();
 }
 
-function listen(channels, replay) {
+// address is where the stream is. With a token it takes a ticket, which is good for the reconnects of this one stream.
+async function address(channels, query) {
+  if (!token) return `/v1/events?${query}`;
+  const answer = await api('/v1/tickets', { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify({ channels }) });
+  const body = await answer.json();
+  if (!answer.ok) throw new Error(body.detail);
+  query.set('ticket', body.ticket);
+  return `/v1/events?${query}`;
+}
+
+async function listen(channels, replay) {
   source?.close();
   $('events').replaceChildren();
   const query = new URLSearchParams(channels.map((c) => ['channel', c]));
   query.set('envelope', 'true');
   if (replay) query.set('replay', replay);
   say($('live-state'), 'Connecting…');
-  source = new EventSource(`/v1/events?${query}`);
+  let url;
+  try { url = await address(channels, query); } catch (e) { return say($('live-state'), e.message, 'bad'); }
+  source = new EventSource(url);
   $('stop').disabled = false;
   source.addEventListener('open', () => say($('live-state'), `Listening to ${channels.join(', ')}`, 'good'));
   source.addEventListener('message', (e) => {
@@ -251,8 +322,8 @@ function listen(channels, replay) {
   source.addEventListener('error', async () => {
     if (source.readyState !== EventSource.CLOSED) return say($('live-state'), 'The connection broke; trying again', 'bad');
     $('stop').disabled = true;
-    const answer = await fetch(`/v1/events?${query}`, { headers: { Accept: 'application/json' }, method: 'HEAD' }).catch(() => null);
-    say($('live-state'), answer && answer.status !== 200 ? await reason(`/v1/events?${query}`) : 'The hub ended the stream', 'bad');
+    const answer = await fetch(url, { headers: { Accept: 'application/json' }, method: 'HEAD' }).catch(() => null);
+    say($('live-state'), answer && answer.status !== 200 ? await reason(url) : 'The hub ended the stream', 'bad');
   });
 }
 
@@ -286,7 +357,7 @@ $('publish-form').addEventListener('submit', async (e) => {
   const event = { channel: form.get('channel'), data: form.get('data') };
   if (form.get('event')) event.event = form.get('event');
   try {
-    const answer = await fetch('/v1/events', {
+    const answer = await api('/v1/events', {
       method: 'POST', body: JSON.stringify(event),
       headers: { 'Content-Type': 'application/json', 'Idempotency-Key': crypto.randomUUID?.() || String(Math.random()) },
     });
