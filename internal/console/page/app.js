@@ -181,7 +181,7 @@ function streams(s, now, open) {
   const seconds = before ? (now - new Date(before.time)) / 1000 : 0;
   $('streams-note').textContent = open > s.open.length ? `${s.open.length} of ${whole.format(open)}: those furthest behind, then the newest.` : open ? '' : 'Nobody is connected.';
   $('streams-rows').replaceChildren(...s.open.map((o) => row(
-    [String(o.id)], [o.adapter], [o.remote], [(o.channels || []).join(' '), 'wrap'], [age(now - new Date(o.began)), 'number'], [whole.format(o.events), 'number'],
+    [String(o.id)], [o.adapter], [o.subject ? `${o.subject} · ${o.remote}` : o.remote], [(o.channels || []).join(' '), 'wrap'], [age(now - new Date(o.began)), 'number'], [whole.format(o.events), 'number'],
     [last.has(o.id) && seconds > 0 ? `${count((o.events - last.get(o.id).events) / seconds)} /s` : '–', 'number'], [count(o.lag), 'number'],
   )));
 }
