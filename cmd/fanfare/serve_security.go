@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/fanfare-hub/fanfare/auth"
+	"github.com/fanfare-hub/fanfare/internal/forwarded"
 	"github.com/fanfare-hub/fanfare/server"
 )
 
@@ -85,6 +86,9 @@ func (c *securitySettings) check() error {
 		return errors.New("--publish-burst must be at least 10ms")
 	case c.HeaderTimeout < span(100*time.Millisecond) || c.BodyTimeout < span(100*time.Millisecond) || c.IdleTimeout < span(100*time.Millisecond):
 		return errors.New("--header-timeout, --body-timeout and --idle-timeout must be at least 100ms")
+	}
+	if _, err := forwarded.New(c.TrustedProxy, c.ProxyHeader); err != nil {
+		return fmt.Errorf("--trusted-proxy: %w", err)
 	}
 	_, err := c.authOptions()
 	return err
