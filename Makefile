@@ -4,9 +4,13 @@ GO       ?= go
 FLAGS    ?=
 FUZZTIME ?= 1m
 # Every fuzzer, as package:function.
-FUZZERS  := .:FuzzPosition .:FuzzPattern .:FuzzRule ./pebblelog:FuzzImport ./sse:FuzzParser ./sse:FuzzRoundTrip ./hub:FuzzTrie ./server:FuzzPublish
+# gosec's rules, chosen in docs/adr/0011-dependencies-and-lint.md.
+GOSEC    := G101,G102,G103,G106,G108,G109,G110,G111,G112,G114,G203,G204,G301,G302,G303,G305,G306,G401,G402,G403,G405,G406,G407,G501,G502,G503,G504,G505,G506,G507,G602
+TOOL     := $(GO) tool -modfile=tools.mod
 
-.PHONY: run build test check unit race e2e setup fuzz bench cover nightly clean
+FUZZERS  := ./auth:FuzzToken ./auth:FuzzGrants ./internal/forwarded:FuzzForwarded .:FuzzPosition .:FuzzPattern .:FuzzRule ./pebblelog:FuzzImport ./sse:FuzzParser ./sse:FuzzRoundTrip ./hub:FuzzTrie ./server:FuzzPublish
+
+.PHONY: run build test check sec vuln unit race e2e setup fuzz bench cover nightly clean
 
 run: ## start a hub
 	@$(GO) run ./cmd/fanfare serve $(FLAGS)
@@ -14,12 +18,19 @@ run: ## start a hub
 build: ## build bin/fanfare
 	$(GO) build -o bin/fanfare ./cmd/fanfare
 
-test: check unit e2e ## everything that CI runs
+test: check sec unit e2e ## everything that CI runs
 
 check: ## format, vet, lint (the allow-list is in staticcheck.conf)
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "gofmt -w these files:"; echo "$$out"; exit 1; fi
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
+
+sec: ## gosec, where it can be had (tools.mod has its own dependencies)
+	@if $(TOOL) gosec -version >/dev/null 2>&1; then $(TOOL) gosec -quiet -include=$(GOSEC) -exclude-dir=e2e -exclude-dir=bench ./...; else echo "gosec cannot be had: skipped"; fi
+
+vuln: ## known weaknesses of what is built in, by the database of the Go project, which comes as a module; needs no other network
+	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && osv=$$($(GO) mod download -modfile=tools.mod -json golang.org/x/vulndb | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')/data/osv && \
+	$(TOOL) indexdb -out "$$dir" -vulns "$$osv" && $(TOOL) govulncheck -db "file://$$dir" ./...
 
 unit: ## the tests of each package, with the race detector where a C compiler is there
 	$(GO) test -timeout 10m $(if $(shell command -v $${CC:-gcc} 2>/dev/null),-race) $$($(GO) list ./... | grep -v /e2e)
@@ -46,6 +57,7 @@ cover: ## coverage of all packages by all tests, in coverage.html
 
 nightly: ## what is too long for every change: fuzzers for ten minutes each, and the suites many times
 	$(MAKE) fuzz FUZZTIME=10m
+	-$(MAKE) vuln
 	$(GO) test -race -timeout 60m -count=20 ./hub ./pebblelog ./server
 	$(GO) test -timeout 60m -count=10 ./e2e
 

@@ -189,7 +189,7 @@ func (c *exportCmd) Run(ctx context.Context, std *stdio) (err error) {
 	}
 	out := std.out
 	if c.Output != "" {
-		f, err := os.OpenFile(c.Output, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o640)
+		f, err := os.OpenFile(c.Output, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 		if err != nil {
 			return err
 		}
