@@ -19,6 +19,9 @@
 //   - stream: one HTTP response that serves a subscriber.
 //   - gap: a range that a subscriber asked for and the log no longer holds.
 //   - kept position: where a device that sends no position of its own carries on.
+//   - principal: who sends a request, and what they may do; see Principal.
+//   - grant: an action, and the pattern of channels on which it is allowed.
+//   - ticket: stands in for a token in the URL of one stream.
 //   - adapter: code that speaks one outside protocol and translates it.
 //
 // # Promises
@@ -30,5 +33,5 @@
 //   - P5 A slow reader costs nobody anything. It lags in the log and holds no payloads.
 //   - P6 No silent drop. What cannot be taken is refused with a reason; every drop and cut has a name and a counter.
 //   - P7 Shutting down is a feature. Streams end spread over a window, between events; accepted publishes are kept.
-//   - P8 Nobody hears what they may not.
+//   - P8 Nobody hears what they may not. Rights are checked at connect and on every replayed event, and end with the token.
 package fanfare

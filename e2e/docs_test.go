@@ -26,7 +26,7 @@ func TestDocs(t *testing.T) {
 			t.Fatal(err)
 		}
 		blocks := shellBlock.FindAllStringSubmatch(string(text), -1)
-		if blocks == nil {
+		if blocks == nil || filepath.Base(page) == "security.md" { // TestSecurityGuide runs that one
 			continue
 		}
 		t.Run(filepath.Base(page), func(t *testing.T) {

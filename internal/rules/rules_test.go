@@ -291,6 +291,31 @@ func TestPromisesAreTested(t *testing.T) {
 	}
 }
 
+// TestThreatModelNamesTests: each test that SECURITY.md names is there.
+func TestThreatModelNamesTests(t *testing.T) {
+	there := map[string]bool{}
+	sources(t, func(path string, _ *token.FileSet, file *ast.File) {
+		for _, d := range file.Decls {
+			if fn, ok := d.(*ast.FuncDecl); ok && strings.HasSuffix(path, "_test.go") {
+				there[fn.Name.Name] = true
+			}
+		}
+	})
+	text, err := os.ReadFile("../../SECURITY.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := regexp.MustCompile("`((?:Test|Fuzz|Benchmark)[A-Za-z0-9]+)`").FindAllStringSubmatch(string(text), -1)
+	for _, m := range named {
+		if !there[m[1]] {
+			t.Errorf("SECURITY.md names %s, which is no test", m[1])
+		}
+	}
+	if len(named) < 20 {
+		t.Errorf("SECURITY.md names %d tests only", len(named))
+	}
+}
+
 // TestReadmeBegins with the two commands, and CI runs the second and nothing else.
 func TestReadmeBegins(t *testing.T) {
 	readme, err := os.ReadFile("../../README.md")
