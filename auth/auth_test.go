@@ -204,6 +204,11 @@ func TestHostileTokens(t *testing.T) {
 		_, err = a.Verify(t.Context(), c.token)
 		wantRefused(t, name+" again", c.token, err, c.reason)
 	}
+	for _, exp := range []json.Number{"1e300", "1e19", "-1e300", "9223372036854775807", "253402300800"} { // beyond the year 9999 there is no time
+		if p, err := a.Verify(t.Context(), sign("HS256", key, nil, with("exp", exp))); fanfare.CodeOf(err) != fanfare.CodeUnauthenticated {
+			t.Errorf("exp %s: %+v %v", exp, p, err)
+		}
+	}
 	// Clocks differ by up to 30 s.
 	for name, claims := range map[string]map[string]any{
 		"just expired": with("exp", now.Add(-20*time.Second).Unix()), "just not valid": with("nbf", now.Add(20*time.Second).Unix()),

@@ -59,8 +59,8 @@ func (a *Authenticator) verifyJWT(ctx context.Context, token string) (*fanfare.P
 		p.IssuedAt = iat.Time
 	}
 	exp, err := claims.GetExpirationTime()
-	if err != nil || exp == nil {
-		return nil, unauthenticated(fanfare.ReasonBadToken, "the token has no exp", err)
+	if err != nil || exp == nil || exp.Year() > 9999 {
+		return nil, unauthenticated(fanfare.ReasonBadToken, "the token has no exp, or one beyond the year 9999", err)
 	}
 	if p.Expires = exp.Time; !a.o.now().Before(p.Expires) {
 		p.Ends = p.Expires.Add(a.o.Leeway) // clocks differ

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/golang-jwt/jwt/v5"
 )
 
 // python finds an interpreter with requests, and the folders to import from.
@@ -36,9 +38,25 @@ func python(t *testing.T) (interpreter string) {
 // TestStorePC runs the class that store PCs run today: 1,000 commands at random times over many clean ends, and a restart of
 // the hub between two streams; each is handled, none is lost, none comes twice.
 func TestStorePC(t *testing.T) {
+	t.Run("open", func(t *testing.T) { storePC(t, "", 1000) })
+	// With the token that its issuer gives it anyway, on a hub that asks for it.
+	t.Run("with rights", func(t *testing.T) {
+		secret := newSecret(t)
+		token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"sub": "till-7", "storeId": 42, "pcId": "7", "exp": time.Now().Add(time.Hour).Unix()}).
+			SignedString([]byte(strings.TrimSpace(read(t, secret))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv("STORE_TOKEN", token)
+		backend := command(t, "token", "--key", "HS256="+secret, "--subject", "back-office", "--publish", "stores", "--publish", "stores/**")
+		storePC(t, backend, 300, "--jwt-key", "HS256="+secret, "--jwt-grant", "device=stores/{storeId}/pcs/{pcId}")
+	})
+}
+
+func storePC(t *testing.T, backend string, commands int, more ...string) {
 	interpreter := python(t)
 	data := t.TempDir()
-	args := []string{"--stream-lifetime", "1s", "--drain-window", "500ms"}
+	args := append([]string{"--stream-lifetime", "1s", "--drain-window", "500ms"}, more...)
 	socket := holdSocket(t) // the client dies of a refused connection
 	h := socket.serve(t, data, args...)
 	ready(t, h.url("/readyz"))
@@ -46,12 +64,11 @@ func TestStorePC(t *testing.T) {
 	if line := pc.next(20 * time.Second); line != `["sse", "CONNECTED"]` {
 		t.Fatalf("first %s", line)
 	}
-	const commands = 1000
 	var sent []string
 	for i := range commands {
 		// To the PC, to its store, and to all stores: the three channels of its stream.
 		path := []string{"/v1/stores/42/pcs/7/events", "/v1/stores/42/events", "/v1/stores/events"}[i%3]
-		sent = append(sent, sendCommand(t, h.url(path), fmt.Sprint("C", i)))
+		sent = append(sent, sendCommand(t, h.url(path), backend, fmt.Sprint("C", i)))
 		if i == commands/2 {
 			h.stop()
 			h = socket.serve(t, data, args...)
@@ -75,7 +92,7 @@ func TestStorePC(t *testing.T) {
 			got = append(got, command.ReferenceID)
 		}
 	}
-	if connects < 8 {
+	if connects < commands/125 {
 		t.Errorf("only %d streams: the test tests nothing", connects)
 	}
 	for i := range sent {
@@ -97,16 +114,12 @@ func TestStorePC(t *testing.T) {
 	t.Logf("%d commands over %d streams", commands, connects)
 }
 
-func sendCommand(t *testing.T, url, event string) string {
+func sendCommand(t *testing.T, url, token, event string) string {
 	t.Helper()
-	resp, err := client.Post(url, "application/json", strings.NewReader(`{"objectId":"o1","event":"`+event+`"}`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
+	status, body := request(t, client, "POST", url, token, `{"objectId":"o1","event":"`+event+`"}`)
 	var answer struct{ ReferenceID string }
-	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil || resp.StatusCode != http.StatusCreated {
-		t.Fatalf("%d, %v", resp.StatusCode, err)
+	if err := json.Unmarshal([]byte(body), &answer); err != nil || status != http.StatusCreated {
+		t.Fatalf("%d %s, %v", status, body, err)
 	}
 	return answer.ReferenceID
 }
@@ -166,7 +179,7 @@ func TestEventSource(t *testing.T) {
 		h.publish("busy", text)
 		h.publish("quiet", "quiet "+text)
 	}
-	sendCommand(t, h.url("/v1/stores/1/pcs/2/events"), "REBOOT")
+	sendCommand(t, h.url("/v1/stores/1/pcs/2/events"), "", "REBOOT")
 	until("resume", func() bool { return len(got[0]) >= 4 && len(got[1]) >= 2 && len(got[2]) >= 1 })
 	h.kill() // and once more the hard way
 	h = serve(t, addr, data)

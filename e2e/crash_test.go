@@ -157,13 +157,13 @@ func TestKeptPositionsSurviveKillNine(t *testing.T) {
 	reading := start(t, "curl", "-sN", url())
 	for !strings.Contains(reading.next(10*time.Second), "CONNECTED") {
 	}
-	sendCommand(t, h.url("/v1/stores/1/pcs/2/events"), "A")
+	sendCommand(t, h.url("/v1/stores/1/pcs/2/events"), "", "A")
 	for !strings.Contains(reading.next(10*time.Second), "COMMAND") {
 	}
 	time.Sleep(9 * time.Second) // idle: the position has to be kept fresh
 	h.kill()
 	h = serve(t, "127.0.0.1:0", data, args...)
-	reference := sendCommand(t, h.url("/v1/stores/1/pcs/2/events"), "B")
+	reference := sendCommand(t, h.url("/v1/stores/1/pcs/2/events"), "", "B")
 	last := h.history("stores/1/pcs/2")
 	go func() { first <- streamUntil(t, url(), "", last[len(last)-1].ID) }()
 	select {

@@ -4,6 +4,7 @@ usage: store_pc.py BASE_URL STORE PC HEARTBEAT_SECONDS
 """
 
 import json
+import os
 import sys
 
 from store_client import SSEEventClient
@@ -15,7 +16,7 @@ def show(kind):
 
 base, store, pc, seconds = sys.argv[1:]
 client = SSEEventClient(
-    base + "/v1/stores/event-sources", store, pc, {"Authorization": "Bearer the-old-token"}, base + "/v1/health", float(seconds)
+    base + "/v1/stores/event-sources", store, pc, {"Authorization": "Bearer " + os.environ.get("STORE_TOKEN", "the-old-token")}, base + "/v1/health", float(seconds)
 )
 client.on("sse", show("sse"))
 client.on("heartbeat", show("heartbeat"))

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net"
@@ -8,6 +9,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"github.com/fanfare-hub/fanfare"
 )
@@ -21,6 +24,8 @@ type guard struct {
 	anyHost bool // requests say who they are, so the host need not be known
 	cross   *http.CrossOriginProtection
 	logger  *slog.Logger
+
+	logged atomic.Int64 // when something was last logged, in seconds since 1970: a flood of refusals is no flood of records
 }
 
 func newGuard(hosts, origins []string, logger *slog.Logger) (*guard, error) {
@@ -68,7 +73,7 @@ func (g *guard) local(hostport string) bool {
 // check refuses what must not come in, and sets the CORS headers for an origin that may use the hub.
 func (g *guard) check(w http.ResponseWriter, r *http.Request) error {
 	if !g.anyHost && !g.local(r.Host) && (r.Host != "" || r.ProtoAtLeast(1, 1)) {
-		g.logger.Warn("refused a request for an unknown host: list it with --allowed-host", slog.String("host", r.Host))
+		g.warn("refused a request for an unknown host: list it with --allowed-host", slog.String("host", clip(r.Host)))
 		e := fanfare.Errorf(fanfare.CodeForbidden, "the host %.128q is not served here: list it with --allowed-host", r.Host)
 		e.Reason = fanfare.ReasonUnknownHost
 		return e
@@ -86,7 +91,7 @@ func (g *guard) check(w http.ResponseWriter, r *http.Request) error {
 		h.Set("Access-Control-Allow-Origin", "*")
 	default:
 		if g.cross.Check(r) != nil {
-			g.logger.Warn("refused a request from a foreign page: list its origin with --cors-origin", slog.String("origin", origin))
+			g.warn("refused a request from a foreign page: list its origin with --cors-origin", slog.String("origin", clip(origin)))
 			e := fanfare.Errorf(fanfare.CodeForbidden, "pages of the origin %.128q may not change anything here: list it with --cors-origin", origin)
 			e.Reason = fanfare.ReasonForeignOrigin
 			return e
@@ -96,6 +101,15 @@ func (g *guard) check(w http.ResponseWriter, r *http.Request) error {
 	h.Set("Access-Control-Expose-Headers", "Retry-After, Idempotent-Replayed, Preference-Applied, RateLimit, RateLimit-Policy, WWW-Authenticate")
 	return nil
 }
+
+func (g *guard) warn(text string, what slog.Attr) {
+	now := time.Now().Unix()
+	if last := g.logged.Load(); last != now && g.logged.CompareAndSwap(last, now) {
+		g.logger.LogAttrs(context.Background(), slog.LevelWarn, text, what)
+	}
+}
+
+func clip(s string) string { return s[:min(len(s), 128)] }
 
 // listed tells whether an origin is in the list, or that of a page on a host of ours, on any port.
 func (g *guard) listed(origin string) bool {
