@@ -17,6 +17,7 @@ import (
 
 	"github.com/fanfare-hub/fanfare"
 	"github.com/fanfare-hub/fanfare/auth"
+	"github.com/fanfare-hub/fanfare/internal/forwarded"
 	"github.com/fanfare-hub/fanfare/pebblelog"
 	"github.com/fanfare-hub/fanfare/server"
 )
@@ -164,6 +165,13 @@ func (h *hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // serve serves until ctx ends, and then shuts down.
 func (h *hub) serve(ctx context.Context, parsed *kong.Context, in *invocation) error {
 	web, admin := h.newWeb(h), h.newWeb(adminHandler(h.server))
+	if most := int(h.set.MaxConnectionsPerAddress); most > 0 {
+		origin, err := forwarded.New(h.set.TrustedProxy, h.set.ProxyHeader)
+		if err != nil {
+			return errors.Join(&exitError{exitUsage, err}, h.close())
+		}
+		web.ConnState = newConnections(most, origin).changed
+	}
 	failed := make(chan error, 3)
 	switch {
 	case h.certs != nil:

@@ -34,6 +34,8 @@ type securitySettings struct {
 	TrustedProxy []string `help:"Address or range of proxies that say where a request comes from, or unix for those on a Unix socket; repeatable." placeholder:"CIDR"`
 	ProxyHeader  string   `default:"X-Forwarded-For" enum:"X-Forwarded-For,Forwarded" help:"The header in which they say it, where a request has both."`
 
+	MaxConnectionsPerAddress limit `default:"off" help:"Most connections of one address, streams over plain HTTP/1.1 not counted; loopback and trusted proxies are not counted."`
+
 	MaxStreamsPerSubject limit    `default:"off" help:"Most streams of one subject."`
 	MaxStreamsPerChannel limit    `default:"off" help:"Most streams of one channel, or one pattern."`
 	MaxNewStreams        limit    `default:"off" help:"Most streams that begin in a second."`

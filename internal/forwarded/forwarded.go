@@ -55,7 +55,8 @@ func New(trusted []string, header string) (*Resolver, error) {
 	return r, nil
 }
 
-func (r *Resolver) trusts(a netip.Addr) bool {
+// Trusts tells whether an address is a trusted proxy's.
+func (r *Resolver) Trusts(a netip.Addr) bool {
 	return slices.ContainsFunc(r.trusted, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
@@ -67,7 +68,7 @@ func (r *Resolver) Client(req *http.Request) (a netip.Addr, limited bool) {
 	if !ok && !r.unix {
 		return netip.Addr{}, false
 	}
-	if ok && !r.trusts(a) {
+	if ok && !r.Trusts(a) {
 		return a, !a.IsLoopback()
 	}
 	values := req.Header[r.header]
@@ -88,7 +89,7 @@ func (r *Resolver) Client(req *http.Request) (a netip.Addr, limited bool) {
 			if !ok {
 				return a, false // a proxy does not know, or hides it: nobody in particular
 			}
-			if a = next; !r.trusts(a) {
+			if a = next; !r.Trusts(a) {
 				return a, !a.IsLoopback()
 			}
 		}
