@@ -74,7 +74,6 @@ type ticket struct {
 	Subject   string `json:"s"`
 	TokenID   string `json:"t"`
 	IssuedAt  int64  `json:"a,omitempty"` // of the token
-	Unlimited bool   `json:"u,omitempty"`
 	Channels  []byte `json:"c"` // a hash of them
 }
 
@@ -89,7 +88,7 @@ func (t *Tickets) Make(p *fanfare.Principal, patterns []fanfare.Pattern) (text s
 	_, _ = rand.Read(id[:])
 	made := ticket{
 		ID: hex.EncodeToString(id[:]), Made: now.UnixMilli(), Expires: expires.UnixMilli(), Subject: p.Subject, TokenID: p.TokenID,
-		Unlimited: p.Unlimited, Channels: hashPatterns(patterns),
+		Channels: hashPatterns(patterns),
 	}
 	if !p.IssuedAt.IsZero() {
 		made.IssuedAt = p.IssuedAt.UnixMilli()

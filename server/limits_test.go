@@ -269,6 +269,37 @@ func TestStreamsOutliveTimeoutsOverTLS(t *testing.T) {
 	}
 }
 
+// TestQuietStreamsOverHTTP2: a deadline of a write that was in time does not end a stream on which nothing happens for longer, nor
+// an NDJSON body between two lines.
+func TestQuietStreamsOverHTTP2(t *testing.T) {
+	f := start(t, server.Options{StallLimit: 150 * time.Millisecond, Heartbeat: time.Minute})
+	web := newTLS(t, f.srv, 150*time.Millisecond)
+	hc := web.client(2)
+	defer hc.CloseIdleConnections()
+	req, _ := http.NewRequest("GET", web.URL+"/v1/events?channel=a", nil)
+	c := connect(t, hc, req, func() {})
+	c.any()
+	body, lines := io.Pipe()
+	post, _ := http.NewRequest("POST", web.URL+"/v1/events", body)
+	post.Header.Set("Content-Type", "application/x-ndjson")
+	go func() {
+		for _, data := range []string{"one", "two"} {
+			_, _ = io.WriteString(lines, `{"channel":"a","data":"`+data+`"}`+"\n")
+			time.Sleep(600 * time.Millisecond)
+		}
+		_ = lines.Close()
+	}()
+	resp, err := hc.Do(post)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if b, err := io.ReadAll(resp.Body); err != nil || strings.Count(string(b), `"id"`) != 2 {
+		t.Errorf("%s %v", b, err)
+	}
+	c.want("one", "two")
+}
+
 // tlsServer serves a hub over TLS, with limits on time.
 type tlsServer struct{ *httptest.Server }
 

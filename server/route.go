@@ -100,7 +100,8 @@ func (s *Server) find(r *http.Request) (endpoint, bool) {
 		return endpoint{get: s.native.History}, true
 	case "/v1/health":
 		// Without parameters it says no more than /livez.
-		return endpoint{get: s.stores.Health, open: !strings.Contains(r.URL.RawQuery, "Id")}, true
+		q := r.URL.Query()
+		return endpoint{get: s.stores.Health, open: !q.Has("storeId") && !q.Has("pcId")}, true
 	case "/v1/stores/event-sources":
 		return endpoint{get: s.stores.Stream}, true
 	case "/v1/stores/events":

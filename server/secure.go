@@ -77,7 +77,7 @@ func (s *Server) nobody(r *http.Request) caller.Caller {
 	by := caller.Caller{Who: nothing, Remote: r.RemoteAddr}
 	address, limited := s.origin.Client(r)
 	if limited {
-		by.Address = address
+		by.Address = forwarded.Network(address)
 	}
 	if by.Direct = limited && isPeer(r.RemoteAddr, address); !by.Direct && address.IsValid() && !isPeer(r.RemoteAddr, address) {
 		by.Remote = address.String() // as a trusted proxy says
@@ -98,7 +98,7 @@ func (s *Server) caller(r *http.Request) (caller.Caller, error) {
 		return by, err
 	}
 	by.Who = who
-	return by, s.revocations.Check(who)
+	return by, by.Refuse(s.revocations.Check(who))
 }
 
 func (s *Server) principal(r *http.Request) (*fanfare.Principal, error) {
@@ -151,8 +151,11 @@ func (s *Server) sameOrigin(r *http.Request) error {
 	if origin == "" && reads {
 		return nil
 	}
-	if u, err := url.Parse(origin); origin != "" && err == nil && (strings.EqualFold(u.Host, r.Host) || s.guard.listed(origin)) {
-		return nil
+	if u, err := url.Parse(origin); origin != "" && err == nil {
+		ours := strings.EqualFold(u.Host, r.Host) && (r.TLS == nil || u.Scheme == "https")
+		if ours || s.guard.listed(origin) {
+			return nil
+		}
 	}
 	return &fanfare.Error{
 		Code: fanfare.CodeForbidden, Reason: fanfare.ReasonForeignOrigin,

@@ -62,7 +62,7 @@ type Options struct {
 	CORSOrigins     []string // origins whose pages may use the hub, such as https://app.example.com; "*" is any, without credentials
 	BareContentType bool     // streams without `; charset=utf-8`
 
-	// Auth, when set, says who sends a request, and what they may do. The caller closes it, after Close.
+	// Auth, when set, says who sends a request, and what they may do. It serves one Server; the caller closes it, after Close.
 	Auth       *auth.Authenticator
 	QueryToken bool   // take a token from the query, as ?access_token=: it then stands in the logs of proxies
 	TicketKey  []byte // seals tickets, auth.TicketKeyBytes long; kept, they survive restarts; default: a new one

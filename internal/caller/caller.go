@@ -12,7 +12,7 @@ type Caller struct {
 	Who     *fanfare.Principal
 	Remote  string     // address and port of the peer, or the address that a trusted proxy says, for records
 	Direct  bool       // the peer is no proxy: neither loopback, a Unix socket, nor a trusted one
-	Address netip.Addr // limits go by it; not valid when it counts for no limit: loopback, a trusted proxy's own, a Unix socket
+	Address netip.Addr // limits go by it: an IPv4 address, or an IPv6 network; not valid when it counts for no limit: loopback, a trusted proxy's own, a Unix socket
 }
 
 // Name is what limits and idempotency keys go by: the subject, or the token where that names nobody; "" for everybody who
@@ -40,6 +40,16 @@ type Refused struct{ Caller Caller }
 
 // Error implements error.
 func (r *Refused) Error() string { return "refused to " + r.Caller.Remote }
+
+// Refuse notes in an error who was refused. Other errors than public ones, and nil, stay what they are.
+func (c Caller) Refuse(err error) error {
+	if e, ok := err.(*fanfare.Error); ok && e.Err == nil {
+		named := *e
+		named.Err = &Refused{c}
+		return &named
+	}
+	return err
+}
 
 // denied is 401 for who has not said who they are, since a token may help, and 403 for who has. The format begins with what
 // there is no right to do.

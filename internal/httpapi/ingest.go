@@ -42,7 +42,8 @@ func (a *API) ingest(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 		return
 	}
 	rc := http.NewResponseController(w)
-	_ = rc.EnableFullDuplex() // HTTP/2 is so by itself
+	_ = rc.EnableFullDuplex()            // HTTP/2 is so by itself
+	_ = rc.SetWriteDeadline(time.Time{}) // the server's is for requests
 	if strings.EqualFold(r.Header.Get("Expect"), "100-continue") {
 		w.WriteHeader(http.StatusContinue) // net/http would only with the first read, and not after a status
 	}
@@ -291,6 +292,7 @@ func (in *ingest) writeAnswers() {
 			if err == nil {
 				err = in.rc.Flush()
 			}
+			_ = in.rc.SetWriteDeadline(time.Time{}) // one that passes in between has HTTP/2 reset the stream
 			if err != nil {
 				in.mu.Lock()
 				in.broken = true

@@ -104,6 +104,7 @@ func (h *Handler) stream(w http.ResponseWriter, r *http.Request, most int, inter
 		if err := rc.Flush(); err != nil {
 			return
 		}
+		_ = rc.SetWriteDeadline(time.Time{}) // one that passes in between has HTTP/2 reset the stream
 		buf = buf[:0]
 		select {
 		case <-tick.C:

@@ -85,6 +85,8 @@ func (p *plain) flush() error {
 	if err := p.rc.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return wireError(err)
 	}
+	// A deadline that passes while nothing is written has HTTP/2 reset the stream. (Abort is seen by the next piece.)
+	_ = p.rc.SetWriteDeadline(time.Time{})
 	return nil
 }
 
