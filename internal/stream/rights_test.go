@@ -1,0 +1,78 @@
+package stream
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+
+	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/hub"
+	"github.com/fanfare-hub/fanfare/logtest"
+	"github.com/fanfare-hub/fanfare/pebblelog"
+)
+
+// replaying is a stream that is about to replay one event of each of the channels a and b.
+func replaying(t *testing.T, req Request) (*Stream, *peer, []fanfare.Position) {
+	t.Helper()
+	log, err := pebblelog.Open(pebblelog.Options{Durability: pebblelog.DurabilityMemory})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = log.Close() })
+	receipt, err := logtest.Append(log, &fanfare.Batch{Events: []fanfare.Event{{Channel: logtest.Channel("a")}, {Channel: logtest.Channel("b")}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := hub.New(hub.Options{Log: log, Encode: func(fanfare.Event) hub.Frame { return hub.Frame{Body: make([]byte, 100), Chunk: make([]byte, 100)} }})
+	t.Cleanup(h.Close)
+	p := &peer{}
+	st := newStream(New(Options{Hub: h, Logger: slog.New(slog.DiscardHandler)}), req)
+	st.wire = p
+	sub, opening, err := h.Subscribe(context.Background(), logtest.Patterns("*"), hub.Start{From: hub.FromAll}, st)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(sub.Close)
+	st.sub, st.live = sub, newLive(opening.Position, p)
+	return st, p, receipt.Positions
+}
+
+// TestReplayedEventsAreLookedAtOnceMore (P8): what is read from the log and may not be heard does not reach the wire, and is counted.
+func TestReplayedEventsAreLookedAtOnceMore(t *testing.T) {
+	st, p, _ := replaying(t, Request{May: func(c fanfare.Channel) bool { return c.String() == "a" }})
+	if _, err := st.takeTurn(); err != nil {
+		t.Fatal(err)
+	}
+	if p.sent != 100 || st.streams.Stats().Withheld != 1 {
+		t.Errorf("%d bytes were sent, %d events withheld", p.sent, st.streams.Stats().Withheld)
+	}
+	st, p, _ = replaying(t, Request{})
+	if _, err := st.takeTurn(); err != nil || p.sent != 200 {
+		t.Errorf("%d bytes were sent: %v", p.sent, err)
+	}
+}
+
+// TestCutInTheMiddle (P8): rights that end while a turn is fetched send nothing of it, and what a PC is known to have does not move past
+// what was sent.
+func TestCutInTheMiddle(t *testing.T) {
+	st, p, at := replaying(t, Request{})
+	st.endNow(EndRevoked)
+	st.endNow(EndExpired) // the first reason counts
+	if _, err := st.takeTurn(); err != nil {
+		t.Fatal(err)
+	}
+	if err := st.end(EndRevoked); err != nil {
+		t.Fatal(err)
+	}
+	if p.sent != 0 || *st.cut.Load() != EndRevoked {
+		t.Errorf("%d bytes were sent, ended for %s", p.sent, *st.cut.Load())
+	}
+	p.acked = 1 << 20
+	st.live.end(st.sub.Position(), false)
+	if pos, _ := st.live.Position(); pos >= at[0] {
+		t.Errorf("the kept position %v is beyond events %v that were not sent", pos, at)
+	}
+	if reason, err := st.loop(); reason != EndRevoked || err != nil {
+		t.Errorf("%s %v", reason, err)
+	}
+}
