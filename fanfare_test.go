@@ -162,3 +162,59 @@ func FuzzRule(f *testing.F) {
 		}
 	})
 }
+
+// TestCovers: a grant covers a subscription exactly when it matches every channel that the subscription matches. All patterns of up
+// to three segments are held against all channels of up to five.
+func TestCovers(t *testing.T) {
+	var patterns []fanfare.Pattern
+	var channels []fanfare.Channel
+	var grow func(prefix string, depth int)
+	grow = func(prefix string, depth int) {
+		for _, segment := range []string{"a", "b", "*", "**", "$a", ""} {
+			text := prefix + segment
+			if p, err := fanfare.ParsePattern(text); err == nil {
+				patterns = append(patterns, p)
+			}
+			if depth < 3 && segment != "**" {
+				grow(text+"/", depth+1)
+			}
+		}
+	}
+	grow("", 1)
+	var name func(prefix string, depth int)
+	name = func(prefix string, depth int) {
+		for _, segment := range []string{"a", "b", "c", "$a", "$b", ""} {
+			if c, err := fanfare.ParseChannel(prefix + segment); err == nil {
+				channels = append(channels, c)
+			}
+			if depth < 4 {
+				name(prefix+segment+"/", depth+1)
+			}
+		}
+	}
+	name("", 1)
+	matched := make([][]bool, len(patterns))
+	for i, p := range patterns {
+		for _, c := range channels {
+			matched[i] = append(matched[i], p.Match(c))
+		}
+	}
+	wrong := 0
+	for i, p := range patterns {
+		for j, q := range patterns {
+			want := true
+			for k, m := range matched[j] {
+				if m && !matched[i][k] {
+					want = false
+					break
+				}
+			}
+			if p.Covers(q) != want {
+				if wrong++; wrong < 20 {
+					t.Errorf("%q covers %q: %v", p, q, !want)
+				}
+			}
+		}
+	}
+	t.Logf("%d patterns, %d channels", len(patterns), len(channels))
+}

@@ -68,13 +68,13 @@ func NewTickets(key []byte, log Log) (*Tickets, error) {
 
 // ticket is what is sealed.
 type ticket struct {
-	ID        string `json:"i"`
-	Made      int64  `json:"m"` // milliseconds since 1970, as all times here
-	Expires   int64  `json:"e"`
-	Subject   string `json:"s"`
-	TokenID   string `json:"t"`
-	IssuedAt  int64  `json:"a,omitempty"` // of the token
-	Channels  []byte `json:"c"` // a hash of them
+	ID       string `json:"i"`
+	Made     int64  `json:"m"` // milliseconds since 1970, as all times here
+	Expires  int64  `json:"e"`
+	Subject  string `json:"s"`
+	TokenID  string `json:"t"`
+	IssuedAt int64  `json:"a,omitempty"` // of the token
+	Channels []byte `json:"c"`           // a hash of them
 }
 
 // Make makes a ticket for streams of the patterns, which p may subscribe to: that is the caller's to check.

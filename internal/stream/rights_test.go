@@ -3,10 +3,14 @@ package stream
 import (
 	"context"
 	"log/slog"
+	"net/http/httptest"
 	"testing"
+	"time"
 
 	"github.com/fanfare-hub/fanfare"
 	"github.com/fanfare-hub/fanfare/hub"
+	"github.com/fanfare-hub/fanfare/internal/caller"
+	"github.com/fanfare-hub/fanfare/internal/problem"
 	"github.com/fanfare-hub/fanfare/logtest"
 	"github.com/fanfare-hub/fanfare/pebblelog"
 )
@@ -74,5 +78,29 @@ func TestCutInTheMiddle(t *testing.T) {
 	}
 	if reason, err := st.loop(); reason != EndRevoked || err != nil {
 		t.Errorf("%s %v", reason, err)
+	}
+}
+
+// TestRightsAreAskedAgain (P8): rights that end between the request's check and the stream's registration are noticed, since whoever
+// ends streams looked before this one could be found.
+func TestRightsAreAskedAgain(t *testing.T) {
+	log, err := pebblelog.Open(pebblelog.Options{Durability: pebblelog.DurabilityMemory})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	h := hub.New(hub.Options{Log: log, Encode: func(fanfare.Event) hub.Frame { return hub.Frame{} }})
+	defer h.Close()
+	logger := slog.New(slog.DiscardHandler)
+	var s *Streams
+	found := false
+	s = New(Options{Hub: h, Logger: logger, Problems: problem.NewWriter(logger), Heartbeat: time.Minute, StillMay: func(*fanfare.Principal) error {
+		s.End(func(Held) bool { found = true; return false }, EndRevoked) // whoever revokes now finds it
+		return fanfare.Errorf(fanfare.CodeUnauthenticated, "revoked just now")
+	}})
+	w := httptest.NewRecorder()
+	s.Serve(w, httptest.NewRequest("GET", "/", nil), Request{Patterns: logtest.Patterns("a"), Caller: caller.Caller{Who: &fanfare.Principal{Subject: "ada"}}})
+	if w.Code != 401 || !found || len(s.List(10)) != 0 {
+		t.Errorf("%d %s, found: %v, %d are open", w.Code, w.Body, found, len(s.List(10)))
 	}
 }
