@@ -531,7 +531,7 @@ func TestRememberedTokensAreBounded(t *testing.T) {
 }
 
 func FuzzToken(f *testing.F) {
-	a := start(f, Options{Keys: []Key{{Algorithm: "HS256", Text: secret}, {Algorithm: "ES256", Text: publicPEM(must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)).Public())}}})
+	a := start(f, Options{Watch: time.Hour, Keys: []Key{{Algorithm: "HS256", Text: secret}, {Algorithm: "ES256", Text: publicPEM(must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)).Public())}}})
 	good := sign("HS256", []byte(secret), map[string]any{"kid": "x"}, map[string]any{"sub": "ada", "fanfare": map[string]any{"publish": []string{"a"}}})
 	for _, text := range []string{good, good[:20], "", "...", "fk_a_b", "ft_x", strings.Repeat("a.", 100)} {
 		f.Add(text)

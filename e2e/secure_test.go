@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"bufio"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
@@ -20,6 +22,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/golang-jwt/jwt/v5"
 )
 
 // newSecret writes a secret for HS256, and returns its file.
@@ -257,6 +261,71 @@ func TestACME(t *testing.T) {
 		}
 		return err == nil
 	})
+	h.stop()
+}
+
+// TestIssuersKeys: the hub fetches an issuer's keys over https, and takes new ones without a restart.
+func TestIssuersKeys(t *testing.T) {
+	dir := t.TempDir()
+	certificate(t, dir)
+	t.Setenv("SSL_CERT_FILE", filepath.Join(dir, "push.example.com.pem"))
+	type issued struct {
+		id  string
+		key *ecdsa.PrivateKey
+	}
+	var current atomic.Pointer[issued]
+	rotate := func(id string) {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		current.Store(&issued{id, key})
+	}
+	rotate("one")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	issuer := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		now := current.Load()
+		point, err := now.key.PublicKey.Bytes()
+		if err != nil {
+			t.Error(err)
+		}
+		coordinate := base64.RawURLEncoding.EncodeToString
+		_ = json.NewEncoder(w).Encode(map[string]any{"keys": []any{map[string]string{
+			"kty": "EC", "crv": "P-256", "kid": now.id, "use": "sig", "x": coordinate(point[1:33]), "y": coordinate(point[33:]),
+		}}})
+	})}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = issuer.ServeTLS(l, filepath.Join(dir, "push.example.com.pem"), filepath.Join(dir, "push.example.com.key"))
+	}()
+	defer func() { _ = issuer.Close(); <-served }()
+	token := func() string {
+		now := current.Load()
+		made := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{
+			"sub": "ada", "iss": "https://id.example.com", "exp": time.Now().Add(time.Hour).Unix(), "fanfare": map[string]any{"subscribe": []string{"a"}}})
+		made.Header["kid"] = now.id
+		text, err := made.SignedString(now.key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	h := serve(t, "127.0.0.1:0", t.TempDir(), "--jwks-url", fmt.Sprintf("https://localhost:%d/jwks.json", l.Addr().(*net.TCPAddr).Port), "--jwks-refresh", "1s", "--jwt-issuer", "https://id.example.com")
+	ask := func(token string) int {
+		status, _ := request(t, client, "GET", h.url("/v1/history?channel=a"), token, "")
+		return status
+	}
+	old := token()
+	eventually(t, "the issuer's key is taken: "+h.log.String(), func() bool { return ask(old) == 200 })
+	rotate("two")
+	eventually(t, "the issuer's next key is taken", func() bool { return ask(token()) == 200 })
+	if status := ask(old); status != 401 {
+		t.Errorf("the old key: %d", status)
+	}
 	h.stop()
 }
 

@@ -3,6 +3,7 @@ package server_test
 import (
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -213,6 +214,36 @@ func TestReplaysTakeTurns(t *testing.T) {
 	body := f.call("GET", "/metrics", "", pub).body
 	if strings.Contains(body, "fanfare_replays_waited_total 0\n") || !strings.Contains(body, "fanfare_replays_waiting 0\n") {
 		t.Error("nobody had to wait, or somebody waits still")
+	}
+}
+
+// TestWaitingClientsThatGo: who gives up while waiting to read the log leaves no error in the log, and no place is lost.
+func TestWaitingClientsThatGo(t *testing.T) {
+	log := &lockedBuffer{}
+	f := start(t, server.Options{MaxReplays: 1, Logger: slog.New(slog.NewTextHandler(log, nil))})
+	for range 10 {
+		if a := f.call("POST", "/v1/events", "["+strings.Repeat(`{"channel":"a","data":"`+strings.Repeat("x", 2000)+`"},`, 499)+`{"channel":"a","data":"end"}]`); a.status != 201 {
+			t.Fatal(a)
+		}
+	}
+	var all sync.WaitGroup
+	for i := range 60 {
+		all.Go(func() {
+			path := []string{"/v1/history?limit=1000&channel=a", "/v1/events?channel=a&replay=all"}[i%2]
+			conn, r := f.dial("GET " + path + " HTTP/1.1\r\nHost: localhost\r\n\r\n")
+			if i%3 == 0 {
+				_, _ = r.ReadByte()
+			}
+			_ = conn.Close()
+		})
+	}
+	all.Wait()
+	c := f.stream("/v1/events?channel=a&replay=1")
+	c.want("end")
+	f.metric(t, "fanfare_replays_waiting 0")
+	f.metric(t, `fanfare_streams_open{adapter="native"} 1`)
+	if strings.Contains(log.String(), "internal error") {
+		t.Errorf("%.2000s", log)
 	}
 }
 

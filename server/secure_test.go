@@ -382,6 +382,22 @@ func TestTicketStreams(t *testing.T) {
 	f.call("GET", link, "").wantProblem(t, 401, "unauthenticated", "revoked")
 }
 
+// TestTicketTakesItsOwnPlace: a reconnect by ticket is let in where a limit is reached, for it ends the older stream.
+func TestTicketTakesItsOwnPlace(t *testing.T) {
+	f := secured(t, server.Options{MaxStreamsPerSubject: 1, MaxStreamsPerChannel: 1}, auth.Options{})
+	ada := bearer(token("ada", time.Hour, "subscribe", "a", "publish", "a"))
+	link := f.call("POST", "/v1/tickets", `{"channels":["a"]}`, ada).json("url")
+	older := f.stream(link)
+	older.any()
+	f.call("GET", "/v1/events?channel=a", "", ada).wantProblem(t, 503, "overloaded", "--max-streams-per-subject")
+	newer := f.stream(link)
+	newer.any()
+	older.ends(t, "the older stream")
+	f.call("POST", "/v1/channels/a", "x", ada)
+	newer.want("x")
+	f.call("GET", "/v1/events?channel=a", "", ada).wantProblem(t, 503, "overloaded", "--max-streams-per-subject")
+}
+
 // TestTicketsOpenedAtOnce: of many streams of one ticket one lives, and it is one that can be heard.
 func TestTicketsOpenedAtOnce(t *testing.T) {
 	f := secured(t, server.Options{}, auth.Options{})

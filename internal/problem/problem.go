@@ -2,6 +2,7 @@
 package problem
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -112,6 +113,9 @@ func (p *Writer) Document(err error) (d Document, retryAfter time.Duration) {
 
 // Write answers r with err. The caller has written nothing yet, and sets Allow for CodeMethodNotAllowed.
 func (p *Writer) Write(w http.ResponseWriter, r *http.Request, err error) {
+	if errors.Is(err, context.Canceled) && r.Context().Err() != nil {
+		err = fanfare.Unavailable("the request was given up", err) // by its sender, who hears nothing of it any more
+	}
 	d, retryAfter := p.Document(err)
 	if p.OnRefused != nil {
 		p.OnRefused(r, err)

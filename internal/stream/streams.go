@@ -192,7 +192,8 @@ func (s *Streams) Serve(w http.ResponseWriter, r *http.Request, req Request) {
 	defer s.release(&req)
 	st := newStream(s, req)
 	req.Start.Owner = req.Caller.Owner()
-	sub, opening, err := s.o.Hub.Subscribe(r.Context(), req.Patterns, req.Start, st)
+	// Not the request's context: net/http ends it when the peer closes its sending half, and it may listen still.
+	sub, opening, err := s.o.Hub.Subscribe(context.WithoutCancel(r.Context()), req.Patterns, req.Start, st)
 	if err != nil {
 		s.Refuse(w, r, req, err)
 		return
@@ -204,12 +205,16 @@ func (s *Streams) Serve(w http.ResponseWriter, r *http.Request, req Request) {
 		s.Refuse(w, r, req, err)
 		return
 	}
-	s.o.Audit.Record(audit.StreamOpened, req.Caller, slog.Uint64("stream", st.id), slog.String("adapter", req.Adapter),
-		slog.Any("channels", st.channels()), slog.Bool("resumed", req.Start.From == hub.FromAfter))
+	if s.o.Audit != nil {
+		s.o.Audit.Record(audit.StreamOpened, req.Caller, slog.Uint64("stream", st.id), slog.String("adapter", req.Adapter),
+			slog.Any("channels", st.channels()), slog.Bool("resumed", req.Start.From == hub.FromAfter))
+	}
 	reason := st.serve(w, r, sub, opening)
 	s.ended[reason].Add(1)
-	s.o.Audit.Record(audit.StreamEnded, req.Caller, slog.Uint64("stream", st.id), slog.String("reason", string(reason)),
-		slog.Uint64("events", st.events.Load()), slog.Duration("after", time.Since(st.began)))
+	if s.o.Audit != nil {
+		s.o.Audit.Record(audit.StreamEnded, req.Caller, slog.Uint64("stream", st.id), slog.String("reason", string(reason)),
+			slog.Uint64("events", st.events.Load()), slog.Duration("after", time.Since(st.began)))
+	}
 	s.o.Logger.Debug("stream ended", slog.String("reason", string(reason)), slog.String("remote", req.Caller.Remote))
 }
 
@@ -427,15 +432,19 @@ func (s *Streams) admit(req *Request) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	address, name := forwarded.Network(req.Caller.Address), s.countedName(req.Caller)
-	if s.o.MaxPerAddress > 0 && address.IsValid() && s.addresses[address] >= s.o.MaxPerAddress {
+	over := 0
+	if who := req.Caller.Who; who != nil && who.Ticket != "" && s.tickets[who.Ticket] != nil {
+		over = 1 // it takes the place of the ticket's older stream, which ends
+	}
+	if s.o.MaxPerAddress > 0 && address.IsValid() && s.addresses[address] >= s.o.MaxPerAddress+over {
 		return limited(fanfare.ReasonPerAddress, "no room for another stream of this address (--max-streams-per-address)")
 	}
-	if s.o.MaxPerSubject > 0 && name != "" && s.subjects[name] >= s.o.MaxPerSubject {
+	if s.o.MaxPerSubject > 0 && name != "" && s.subjects[name] >= s.o.MaxPerSubject+over {
 		return limited(fanfare.ReasonPerSubject, "no room for another stream of this subject (--max-streams-per-subject)")
 	}
 	if s.o.MaxPerChannel > 0 {
 		for _, p := range req.Patterns {
-			if s.channels[p] >= s.o.MaxPerChannel {
+			if s.channels[p] >= s.o.MaxPerChannel+over {
 				return limited(fanfare.ReasonPerChannel, "no room for another stream of channel %q (--max-streams-per-channel)", p)
 			}
 		}
