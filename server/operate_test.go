@@ -290,7 +290,8 @@ func TestPages(t *testing.T) {
 	} {
 		a := f.call("GET", path, "")
 		if a.status != 200 || !strings.HasPrefix(a.header.Get("Content-Type"), kind) || !strings.HasPrefix(a.header.Get("Content-Security-Policy"), "default-src 'none'") ||
-			a.header.Get("X-Content-Type-Options") != "nosniff" {
+			a.header.Get("X-Content-Type-Options") != "nosniff" || a.header.Get("Referrer-Policy") != "no-referrer" || a.header.Get("Cross-Origin-Opener-Policy") != "same-origin" ||
+			strings.Contains(a.header.Get("Content-Security-Policy"), "unsafe") || !strings.Contains(a.header.Get("Content-Security-Policy"), "frame-ancestors 'none'") {
 			t.Errorf("%s: %d %v", path, a.status, a.header)
 		}
 	}

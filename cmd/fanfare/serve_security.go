@@ -44,7 +44,7 @@ type securitySettings struct {
 	PublishBytesRate     byteSize `default:"0" help:"Most bytes of data a second of one principal; 0: no limit."`
 	PublishBurst         span     `default:"1s" help:"How much of the two rates may come at once."`
 	MaxRevocations       int      `default:"100000" help:"Most tokens and subjects that are revoked at once."`
-	AuditRate            *limit   `help:"Most records a second of each kind in the audit trail, or off. Default: 100 with authentication, off without."`
+	AuditRate            *limit   `help:"Most records a second of each kind in the audit trail, or off. Default: 10 with authentication, off without."`
 
 	TLSCert string `name:"tls-cert" help:"Serve https: the certificate and its chain, PEM; read again when it changes." placeholder:"FILE"`
 	TLSKey  string `name:"tls-key" help:"The certificate's private key." placeholder:"FILE"`
@@ -69,7 +69,7 @@ func (c *securitySettings) auditRate() int {
 	case c.AuditRate != nil:
 		return int(*c.AuditRate)
 	case c.authConfigured():
-		return 100
+		return 10
 	}
 	return 0
 }
