@@ -62,6 +62,11 @@ func show(flag *kong.Flag) string {
 		if v != nil {
 			text = v.String()
 		}
+	case *limit:
+		text = "(10 with authentication, off without)"
+		if v != nil {
+			text = fmt.Sprint(int(*v))
+		}
 	case []string:
 		text = strings.Join(v, "; ")
 	}

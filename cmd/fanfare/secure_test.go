@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -134,6 +135,17 @@ func TestSecuritySettings(t *testing.T) {
 		if _, errOut, code := result(t, "", append([]string{"config"}, args...)...); code != 2 || !strings.Contains(errOut, want) {
 			t.Errorf("%v: %d %s", args, code, errOut)
 		}
+	}
+}
+
+// TestConfigShowsEverySetting as a value: no address of a pointer, nothing empty but what is empty.
+func TestConfigShowsEverySetting(t *testing.T) {
+	out, _, code := result(t, "", "config")
+	if code != 0 || strings.Contains(out, "0xc0") || !strings.Contains(out, "(10 with authentication, off without)") {
+		t.Error(out)
+	}
+	if out, _, _ := result(t, "", "config", "--audit-rate", "7"); !regexp.MustCompile(`audit-rate +7 +flag`).MatchString(out) {
+		t.Error(out)
 	}
 }
 
