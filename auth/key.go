@@ -8,7 +8,9 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -72,6 +74,10 @@ func (k Key) load() (verifier, error) {
 	if k.File != "" {
 		var err error
 		if b, err = os.ReadFile(k.File); err != nil {
+			if cause, ok := errors.AsType[*fs.PathError](err); ok && strings.HasPrefix(k.Algorithm, "HS") {
+				// Somebody may have written the secret itself where its file's name belongs.
+				return verifier{}, fanfare.Invalid("the file with the secret for %s cannot be read: %v (is it a file's name?)", k.Algorithm, cause.Err)
+			}
 			return verifier{}, err
 		}
 	}

@@ -105,7 +105,7 @@ func TestSecretsAreNotShown(t *testing.T) {
 		t.Errorf("%d %s %s", code, out, errOut)
 	}
 	for _, args := range [][]string{
-		{"config", "--jwt-secret", "RS256=" + secret}, {"config", "--jwt-secret", secret}, {"config", "--api-key", `{"id":"` + secret}, {"config", "--api-key", secret},
+		{"serve", "--jwt-key", "HS256=" + secret, "--addr", "127.0.0.1:0", "--data", t.TempDir()}, {"config", "--jwt-secret", "RS256=" + secret}, {"config", "--jwt-secret", secret}, {"config", "--api-key", `{"id":"` + secret}, {"config", "--api-key", secret},
 		{"history", "a", "--token", secret, "--url", "http://127.0.0.1:1"}, {"serve", "--jwt-secret", "HS512=" + secret, "--addr", "127.0.0.1:0", "--data", t.TempDir()},
 	} {
 		out, errOut, code := result(t, "", args...)
