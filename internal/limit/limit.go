@@ -84,6 +84,7 @@ type Verdict struct {
 	Err       error         // CodeRateLimited; nil: taken
 	Wait      time.Duration // until it would be taken
 	limit     int           // of the bucket that has the least left
+	window    time.Duration // in which an empty bucket fills
 	remaining int
 	reset     time.Duration // until that bucket is full
 	policy    string
@@ -119,6 +120,7 @@ func take(l *rate.Limiter, now time.Time, n int, policy string, reason fanfare.R
 	n = min(max(n, 0), l.Burst())
 	reservation := l.ReserveN(now, n)
 	v.policy, v.limit = policy, l.Burst()
+	v.window = time.Duration(float64(l.Burst()) / float64(l.Limit()) * float64(time.Second))
 	if wait := reservation.DelayFrom(now); wait > 0 {
 		reservation.CancelAt(now)
 		v.Wait = wait
@@ -138,7 +140,7 @@ func (v Verdict) SetHeader(h http.Header) {
 	if v.limit == 0 {
 		return
 	}
-	seconds := strconv.Itoa(int(math.Ceil(v.reset.Seconds())))
-	h.Set("RateLimit-Policy", `"`+v.policy+`";q=`+strconv.Itoa(v.limit)+`;w=1`)
-	h.Set("RateLimit", `"`+v.policy+`";r=`+strconv.Itoa(v.remaining)+`;t=`+seconds)
+	seconds := func(d time.Duration) string { return strconv.Itoa(int(math.Ceil(d.Seconds()))) }
+	h.Set("RateLimit-Policy", `"`+v.policy+`";q=`+strconv.Itoa(v.limit)+`;w=`+seconds(v.window))
+	h.Set("RateLimit", `"`+v.policy+`";r=`+strconv.Itoa(v.remaining)+`;t=`+seconds(v.reset))
 }

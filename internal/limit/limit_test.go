@@ -24,7 +24,7 @@ func TestTake(t *testing.T) {
 	}
 	h := http.Header{}
 	v.SetHeader(h)
-	if h.Get("RateLimit-Policy") != `"events";q=2;w=1` || h.Get("RateLimit") != `"events";r=0;t=2000` {
+	if h.Get("RateLimit-Policy") != `"events";q=2;w=2000` || h.Get("RateLimit") != `"events";r=0;t=2000` {
 		t.Errorf("%v", h)
 	}
 	if v := r.Take("b", 1, 100); v.Err != nil {
