@@ -277,7 +277,7 @@ func TestSlowRequestsAreCut(t *testing.T) {
 // TestStreamsOutliveTimeoutsOverTLS: the server's limits on time are for requests.
 func TestStreamsOutliveTimeoutsOverTLS(t *testing.T) {
 	f := start(t, server.Options{})
-	web := newTLS(t, f.srv, 200*time.Millisecond)
+	web := newTLS(t, f.srv, time.Second)
 	for _, proto := range []int{1, 2} {
 		hc := web.client(proto)
 		req, _ := http.NewRequest("GET", web.URL+"/v1/events?channel=a", nil)
@@ -287,7 +287,7 @@ func TestStreamsOutliveTimeoutsOverTLS(t *testing.T) {
 		stats.Header.Set("Accept", "text/event-stream")
 		s := connect(t, hc, stats, func() {})
 		s.any()
-		time.Sleep(500 * time.Millisecond)
+		time.Sleep(1500 * time.Millisecond)
 		f.publish("a", fmt.Sprint("over ", proto))
 		c.want(fmt.Sprint("over ", proto))
 		s.any()
@@ -303,8 +303,8 @@ func TestStreamsOutliveTimeoutsOverTLS(t *testing.T) {
 // TestQuietStreamsOverHTTP2: a deadline of a write that was in time does not end a stream on which nothing happens for longer, nor
 // an NDJSON body between two lines.
 func TestQuietStreamsOverHTTP2(t *testing.T) {
-	f := start(t, server.Options{StallLimit: 150 * time.Millisecond, Heartbeat: time.Minute})
-	web := newTLS(t, f.srv, 150*time.Millisecond)
+	f := start(t, server.Options{StallLimit: 700 * time.Millisecond, Heartbeat: time.Minute})
+	web := newTLS(t, f.srv, 700*time.Millisecond)
 	hc := web.client(2)
 	defer hc.CloseIdleConnections()
 	req, _ := http.NewRequest("GET", web.URL+"/v1/events?channel=a", nil)
@@ -316,7 +316,7 @@ func TestQuietStreamsOverHTTP2(t *testing.T) {
 	go func() {
 		for _, data := range []string{"one", "two"} {
 			_, _ = io.WriteString(lines, `{"channel":"a","data":"`+data+`"}`+"\n")
-			time.Sleep(600 * time.Millisecond)
+			time.Sleep(1200 * time.Millisecond)
 		}
 		_ = lines.Close()
 	}()
