@@ -130,7 +130,9 @@ func (f *fixture) call(method, path, body string, header ...string) answer {
 			req.Header.Add(name, value)
 		}
 	}
-	resp, err := http.DefaultClient.Do(req)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute) // a stream where an answer was expected
+	defer cancel()
+	resp, err := http.DefaultClient.Do(req.WithContext(ctx))
 	if err != nil {
 		f.t.Fatal(err)
 	}

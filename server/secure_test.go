@@ -586,7 +586,7 @@ func TestAuditAndSecrets(t *testing.T) {
 	other.any()
 	var answers strings.Builder
 	note := func(a answer) { fmt.Fprint(&answers, a.header, a.body) }
-	note(f.call("GET", made.json("url"), "", "Accept: text/event-stream")) // a third stream of the subject: no room
+	note(f.call("GET", "/v1/events?channel=a", "", bearer(ada), "Accept: text/event-stream")) // a third stream of the subject: no room
 	note(f.call("POST", "/v1/channels/a", "secret data", bearer(ada)))
 	note(f.call("POST", "/v1/channels/b", "secret data", bearer(ada)))
 	note(f.call("POST", "/v1/channels/b?access_token="+bad, "secret data"))
