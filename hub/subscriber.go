@@ -149,17 +149,22 @@ func mergeFrames(frames []Frame, through fanfare.Position) []Frame {
 	return frames[:end]
 }
 
+// read reads the log when it is the owner's turn.
+func (s *Subscriber) read(ctx context.Context, q fanfare.Query) (fanfare.Page, error) {
+	if err := s.hub.replays.enter(ctx, s.owner); err != nil {
+		return fanfare.Page{}, err
+	}
+	defer s.hub.replays.leave() // also when an engine panics, which ends the stream alone
+	return s.hub.log.Read(ctx, q)
+}
+
 func (s *Subscriber) fromLog(ctx context.Context, t *Turn, durable fanfare.Position) error {
 	s.hub.stats.tailMisses.Add(1)
 	q := fanfare.Query{Patterns: s.patterns, After: s.cursor.get(), Through: durable, Limit: turnFrames, Bytes: turnBytes}
 	if s.cursor.get() < s.sinceThrough {
 		q.Since, q.Through = s.since, min(durable, s.sinceThrough)
 	}
-	if err := s.hub.replays.enter(ctx, s.owner); err != nil {
-		return err
-	}
-	page, err := s.hub.log.Read(ctx, q)
-	s.hub.replays.leave()
+	page, err := s.read(ctx, q)
 	if err != nil {
 		return err
 	}

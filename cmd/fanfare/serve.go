@@ -165,6 +165,7 @@ func (h *hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // serve serves until ctx ends, and then shuts down.
 func (h *hub) serve(ctx context.Context, parsed *kong.Context, in *invocation) error {
 	web, admin := h.newWeb(h), h.newWeb(adminHandler(h.server))
+	admin.ReadTimeout, admin.WriteTimeout = 0, 0 // a profile takes as long as was asked for
 	if most := int(h.set.MaxConnectionsPerAddress); most > 0 {
 		origin, err := forwarded.New(h.set.TrustedProxy, h.set.ProxyHeader)
 		if err != nil {
