@@ -106,11 +106,11 @@ func New(o Options) (*Authenticator, error) {
 			own.DisableKeepAlives = true // one request in a quarter of an hour
 			transport = own
 		}
-		if a.jwks, err = newJWKS(o.JWKS, o.JWKSRefresh, transport, o.Logger, a.passed.forget); err != nil {
+		if a.jwks, err = newJWKS(ctx, o.JWKS, o.JWKSRefresh, transport, o.Logger, a.passed.forget); err != nil {
 			cancel()
 			return nil, err
 		}
-		a.running.Go(func() { a.jwks.run(ctx) })
+		a.running.Go(a.jwks.run)
 	}
 	a.running.Go(func() { a.watch(ctx) })
 	return a, nil
@@ -126,8 +126,8 @@ func (a *Authenticator) Close() {
 // now: f ends the streams of those principals for which ended is true.
 func (a *Authenticator) OnEnd(f func(ended func(*fanfare.Principal) bool)) { a.onEnd.Store(&f) }
 
-// Verify returns whose token or API key it is, and what they may do; "" is nobody's. Errors have CodeUnauthenticated. It may wait
-// for a JWKS, up to some seconds. A token that has passed before costs a look into a map, and allocates nothing.
+// Verify returns whose token or API key it is, and what they may do; "" is nobody's. Errors have CodeUnauthenticated, or, as long as
+// no JWKS could be fetched that might verify the token, CodeUnavailable. It may wait for a JWKS, up to some seconds. A token that has passed before costs a look into a map, and allocates nothing.
 func (a *Authenticator) Verify(ctx context.Context, token string) (*fanfare.Principal, error) {
 	if token == "" {
 		return a.anonymous, nil

@@ -33,6 +33,7 @@ const (
 // jwks is a set of keys that an issuer publishes (RFC 7517).
 type jwks struct {
 	// Fixed after newJWKS.
+	life    context.Context // ends with the Authenticator; a fetch serves many requests, and belongs to none of them
 	url     string
 	refresh time.Duration
 	client  *http.Client
@@ -49,7 +50,7 @@ type jwks struct {
 	failures uint64
 }
 
-func newJWKS(text string, refresh time.Duration, transport http.RoundTripper, logger *slog.Logger, changed func()) (*jwks, error) {
+func newJWKS(life context.Context, text string, refresh time.Duration, transport http.RoundTripper, logger *slog.Logger, changed func()) (*jwks, error) {
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil {
 		return nil, fanfare.Invalid("the JWKS URL must be https://host/path")
@@ -57,7 +58,7 @@ func newJWKS(text string, refresh time.Duration, transport http.RoundTripper, lo
 	if refresh == 0 {
 		refresh = 15 * time.Minute
 	}
-	j := &jwks{url: text, refresh: refresh, logger: logger, changed: changed, now: time.Now}
+	j := &jwks{life: life, url: text, refresh: refresh, logger: logger, changed: changed, now: time.Now}
 	j.client = &http.Client{
 		Transport: transport, Timeout: jwksTimeout,
 		CheckRedirect: func(r *http.Request, via []*http.Request) error {
@@ -70,10 +71,10 @@ func newJWKS(text string, refresh time.Duration, transport http.RoundTripper, lo
 	return j, nil
 }
 
-// run fetches the set now, and again whenever it is due, until ctx ends.
-func (j *jwks) run(ctx context.Context) {
+// run fetches the set now, and again whenever it is due, until the Authenticator is closed.
+func (j *jwks) run() {
 	for {
-		j.fetch(ctx)
+		j.fetch(j.life)
 		j.mu.Lock()
 		wait := j.refresh
 		if j.failed {
@@ -83,7 +84,7 @@ func (j *jwks) run(ctx context.Context) {
 		timer := time.NewTimer(wait)
 		select {
 		case <-timer.C:
-		case <-ctx.Done():
+		case <-j.life.Done():
 			timer.Stop()
 			return
 		}
@@ -136,7 +137,7 @@ func (j *jwks) fetch(ctx context.Context) {
 	j.mu.Unlock()
 
 	// Whoever asked may go away; the others still wait for it.
-	get, cancel := context.WithTimeout(context.WithoutCancel(ctx), jwksTimeout)
+	get, cancel := context.WithTimeout(j.life, jwksTimeout)
 	defer cancel()
 	body, keys, err := j.get(get)
 
@@ -152,12 +153,20 @@ func (j *jwks) fetch(ctx context.Context) {
 	j.mu.Unlock()
 	close(done)
 	switch {
+	case j.life.Err() != nil:
 	case err != nil && !was:
 		j.logger.Warn("the JWKS cannot be fetched; the keys known so far stay in force", slog.String("url", j.url), slog.Any("err", err))
 	case news:
 		j.logger.Info("a JWKS was fetched", slog.String("url", j.url), slog.Int("keys", len(keys)))
 		j.changed()
 	}
+}
+
+// known tells whether a set was ever fetched.
+func (j *jwks) known() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.body != nil
 }
 
 func (j *jwks) get(ctx context.Context) ([]byte, []verifier, error) {

@@ -123,10 +123,41 @@ func TestJWKS(t *testing.T) {
 	}
 }
 
+// TestIssuerIsDown: as long as its keys were never seen a token may be valid, and is not refused for good; and a hub that ends does
+// not wait for an issuer that hangs.
+func TestIssuerIsDown(t *testing.T) {
+	i := newIssuer(t)
+	i.answer(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
+	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+	token := sign("ES256", key, map[string]any{"kid": "e"}, nil)
+	a := start(t, Options{JWKS: i.URL, Transport: i.transport(), Keys: []Key{{Algorithm: "HS256", Text: secret}}})
+	if _, err := a.Verify(t.Context(), token); fanfare.CodeOf(err) != fanfare.CodeUnavailable {
+		t.Errorf("%v", err)
+	}
+	if _, err := a.Verify(t.Context(), sign("HS256", []byte(secret), nil, nil)); err != nil {
+		t.Errorf("a token of another key: %v", err)
+	}
+	i.publish(jwk(t, must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)).Public(), "other"))
+	a.jwks.fetch(t.Context())
+	_, err := a.Verify(t.Context(), token)
+	wantRefused(t, "when the keys are known", token, err, fanfare.ReasonBadToken)
+
+	asked, release := make(chan struct{}, 1), make(chan struct{})
+	i.answer(func(http.ResponseWriter, *http.Request) { asked <- struct{}{}; <-release })
+	defer close(release)
+	hanging := must(New(Options{JWKS: i.URL, Transport: i.transport()}))
+	<-asked
+	began := time.Now()
+	hanging.Close()
+	if took := time.Since(began); took > jwksTimeout/2 {
+		t.Errorf("Close took %s", took)
+	}
+}
+
 // TestHostileJWKS: what an issuer, or somebody in its place, may not do.
 func TestHostileJWKS(t *testing.T) {
 	for _, u := range []string{"http://id.example.com/jwks", "ftp://x", "", "https://", "https://user:pw@id.example.com/jwks", "file:///etc/passwd"} {
-		if _, err := newJWKS(u, 0, nil, slog.New(slog.DiscardHandler), func() {}); err == nil {
+		if _, err := newJWKS(t.Context(), u, 0, nil, slog.New(slog.DiscardHandler), func() {}); err == nil {
 			t.Errorf("%q was taken", u)
 		}
 	}
@@ -135,7 +166,7 @@ func TestHostileJWKS(t *testing.T) {
 	plain := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	defer plain.Close()
 	i := newIssuer(t)
-	j := must(newJWKS(i.URL+"/jwks", 0, i.transport(), slog.New(slog.DiscardHandler), func() {}))
+	j := must(newJWKS(t.Context(), i.URL+"/jwks", 0, i.transport(), slog.New(slog.DiscardHandler), func() {}))
 	big := strings.Repeat(" ", jwksMostBytes+1)
 	many := `{"keys":[` + strings.Repeat(`{"kty":"x"},`, jwksMostKeys) + `{}]}`
 	for name, h := range map[string]http.HandlerFunc{

@@ -100,7 +100,10 @@ func (a *Authenticator) checkIssuer(claims jwt.MapClaims) error {
 	return unauthenticated(fanfare.ReasonBadToken, "the token's issuer (iss) is not one that the hub trusts", nil)
 }
 
-var errNoKey = errors.New("no key fits the token's algorithm and kid")
+var (
+	errNoKey     = errors.New("no key fits the token's algorithm and kid")
+	errNoKeysYet = errors.New("the JWKS has not been fetched yet")
+)
 
 // keysFor chooses keys by algorithm and kid. The header's jku, x5u, x5c and jwk are not looked at; crit names what a reader
 // must understand (RFC 7515, section 4.1.11), and this one understands no extension.
@@ -120,6 +123,9 @@ func (a *Authenticator) keysFor(ctx context.Context, t *jwt.Token) (any, error) 
 	found := matching(a.state.Load().keys, algorithm, id)
 	if len(found) == 0 && a.jwks != nil && !strings.HasPrefix(algorithm, "HS") {
 		found = a.jwks.find(ctx, algorithm, id)
+	}
+	if len(found) == 0 && a.jwks != nil && !a.jwks.known() {
+		return nil, errNoKeysYet
 	}
 	if len(found) == 0 {
 		return nil, errNoKey
@@ -142,6 +148,9 @@ func refusal(err error) error {
 		return unauthenticated(fanfare.ReasonBadToken, "the token's audience (aud) is not this hub", err)
 	case errors.Is(err, jwt.ErrTokenRequiredClaimMissing):
 		return unauthenticated(fanfare.ReasonBadToken, "the token lacks exp or aud", err)
+	case errors.Is(err, errNoKeysYet):
+		// Not 401, after which many clients stop for good: the token may well be valid.
+		return fanfare.Unavailable("the issuer's keys are not known yet: its JWKS could not be fetched so far", err)
 	case errors.Is(err, errNoKey):
 		return unauthenticated(fanfare.ReasonBadToken, "no key is known for the token's algorithm and kid", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/fanfare-hub/fanfare"
 	"github.com/fanfare-hub/fanfare/internal/caller"
 	"github.com/fanfare-hub/fanfare/internal/publish"
+	"github.com/fanfare-hub/fanfare/internal/stream"
 )
 
 // handler answers a request of a caller.
@@ -20,6 +21,8 @@ type endpoint struct {
 
 	open     bool // nobody is asked who they are
 	operator bool // takes `admin` on `**`
+
+	streams string // the adapter whose streams get serves; "" is none
 }
 
 // plain is a handler that does not care who asks.
@@ -83,6 +86,10 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, e endpoint, answe
 		if by, err = s.caller(r); err == nil && e.operator {
 			err = by.Operator()
 		}
+		if fanfare.CodeOf(err) == fanfare.CodeUnavailable && e.streams != "" && r.Method == http.MethodGet {
+			s.streams.Refuse(w, r, stream.Request{Adapter: e.streams, Caller: by, Pause: e.streams == "store"}, err) // who is to come back is told so
+			return
+		}
 		if err != nil {
 			s.problems.Write(w, r, err)
 			return
@@ -95,7 +102,7 @@ func (s *Server) find(r *http.Request) (endpoint, bool) {
 	path := r.URL.EscapedPath()
 	switch path {
 	case "/v1/events":
-		return endpoint{get: s.native.Stream, post: s.native.Publish}, true
+		return endpoint{get: s.native.Stream, post: s.native.Publish, streams: "native"}, true
 	case "/v1/history":
 		return endpoint{get: s.native.History}, true
 	case "/v1/health":
@@ -103,7 +110,7 @@ func (s *Server) find(r *http.Request) (endpoint, bool) {
 		q := r.URL.Query()
 		return endpoint{get: s.stores.Health, open: !q.Has("storeId") && !q.Has("pcId")}, true
 	case "/v1/stores/event-sources":
-		return endpoint{get: s.stores.Stream}, true
+		return endpoint{get: s.stores.Stream, streams: "store"}, true
 	case "/v1/stores/events":
 		return endpoint{post: s.stores.SendToAll}, true
 	case "/v1/stats":

@@ -68,7 +68,7 @@ func (s *Server) refused(r *http.Request, err error) {
 	if e, ok := errors.AsType[*caller.Refused](err); ok {
 		by = e.Caller
 	}
-	s.trail.Record(audit.Refused, by, slog.String("method", r.Method), slog.String("path", r.URL.EscapedPath()),
+	s.trail.Record(audit.Refused, by, slog.String("method", r.Method), slog.String("path", clip(r.URL.EscapedPath())),
 		slog.String("code", string(fanfare.CodeOf(err))), problem.Reason(err))
 }
 

@@ -280,9 +280,47 @@ func TestDisconnectAndRevoke(t *testing.T) {
 	for body, detail := range map[string]string{`{}`: "subject, tokenId, channel or stream", `{"channel":"a**"}`: "'*'", `{"subject":"x","for":"soon"}`: "for must be", `[]`: "not the JSON"} {
 		f.call("POST", "/v1/admin/revoke", body, root).wantProblem(t, 400, "invalid", detail)
 	}
+	// A store's administrator ends the streams of its PCs, and of no other store's.
+	seven := f.stream("/v1/stores/event-sources?storeId=42&pcId=7", bearer(token("pc7", time.Hour, "device", "stores/42/pcs/7")))
+	if e := seven.any(); e.Data != "CONNECTED" {
+		t.Errorf("%+v", e)
+	}
+	end("disconnect", `{"channel":"stores/42/pcs/7"}`, bearer(token("b", time.Hour, "admin", "stores/43/**")), 0)
+	end("disconnect", `{"channel":"stores/42/pcs/7"}`, bearer(token("c", time.Hour, "admin", "stores/42/**")), 1)
+	seven.ends(t, "the PC")
 	// It lasts across a restart.
 	f.restart()
 	f.call("GET", "/v1/history?channel=a", "", adaToken).wantProblem(t, 401, "unauthenticated", "revoked")
+}
+
+// TestRevokeEndsStreamsWhateverHappens: what cannot be remembered is an error, and the streams end all the same.
+func TestRevokeEndsStreamsWhateverHappens(t *testing.T) {
+	f := secured(t, server.Options{MaxRevocations: 1}, auth.Options{})
+	root := bearer(token("root", time.Hour, "admin", "**"))
+	if a := f.call("POST", "/v1/admin/revoke", `{"subject":"somebody"}`, root); a.status != 200 {
+		t.Fatal(a)
+	}
+	c := f.stream("/v1/events?channel=a", bearer(token("ada", time.Hour, "subscribe", "a")))
+	c.any()
+	f.call("POST", "/v1/admin/revoke", `{"subject":"ada"}`, root).wantProblem(t, 503, "overloaded", "--max-revocations")
+	c.ends(t, "ada")
+}
+
+// TestIssuerIsDownForStreams: a stream is not refused for good while the issuer's keys are not known yet: an EventSource would stop.
+func TestIssuerIsDownForStreams(t *testing.T) {
+	f := start(t, server.Options{Rights: func(*http.Request) (*fanfare.Principal, error) {
+		return nil, fanfare.Unavailable("the keys are not known yet", nil)
+	}})
+	a := f.call("GET", "/v1/events?channel=a", "", "Accept: text/event-stream")
+	if a.status != 200 || !strings.HasPrefix(a.body, "retry: ") {
+		t.Errorf("%+v", a)
+	}
+	f.call("GET", "/v1/events?channel=a", "").wantProblem(t, 503, "unavailable", "not known yet")
+	f.call("GET", "/v1/history?channel=a", "").wantProblem(t, 503, "unavailable", "not known yet")
+	a = f.call("GET", "/v1/stores/event-sources?storeId=1&pcId=2", "", "Accept: text/event-stream")
+	if a.status != 200 || !strings.HasPrefix(a.body, "retry: ") {
+		t.Errorf("%+v", a)
+	}
 }
 
 // TestReplayAgainstTodaysRights (P8): whoever had more rights yesterday resumes with those of today.

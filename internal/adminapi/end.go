@@ -57,6 +57,8 @@ func (s *selection) fits(h stream.Held, by caller.Caller) bool {
 	listens := s.Channel == ""
 	for _, p := range h.Patterns {
 		listens = listens || s.pattern.Overlaps(p)
+	}
+	for _, p := range h.Administered {
 		if !by.Who.MayAll(fanfare.ActionAdmin, p) {
 			return false
 		}
@@ -105,7 +107,7 @@ func (a *API) Revoke(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 	if err == nil {
 		var s selection
 		if s, err = a.selection(w, r); err == nil {
-			done, err = a.revoke(r.Context(), by, s)
+			done, err = a.revoke(context.WithoutCancel(r.Context()), by, s)
 			a.record(audit.Revoked, by, s, done)
 		}
 	}
@@ -124,19 +126,21 @@ func (a *API) revoke(ctx context.Context, by caller.Caller, s selection) (done e
 		}
 		until = time.Now().Add(d)
 	}
-	// First what is remembered, then the streams: who is cut and comes back is refused.
+	// First what is remembered, then the streams: who is cut and comes back is refused. What cannot be remembered, since the disk
+	// is full, say, is an error, but the streams end all the same.
+	note := func(e error) {
+		if e == nil {
+			done.Tokens++
+		} else if err == nil {
+			err = e
+		}
+	}
 	if by.Operator() == nil && s.given == 1 {
 		switch {
 		case s.TokenID != "":
-			err = a.Revocations.RevokeToken(ctx, s.TokenID, until)
+			note(a.Revocations.RevokeToken(ctx, s.TokenID, until))
 		case s.Subject != "":
-			err = a.Revocations.RevokeSubject(ctx, s.Subject, until)
-		}
-		if err != nil {
-			return done, err
-		}
-		if s.TokenID != "" || s.Subject != "" {
-			done.Tokens = 1
+			note(a.Revocations.RevokeSubject(ctx, s.Subject, until))
 		}
 	}
 	tokens := map[string]bool{}
@@ -151,11 +155,8 @@ func (a *API) revoke(ctx context.Context, by caller.Caller, s selection) (done e
 		delete(tokens, s.TokenID)
 	}
 	for id := range tokens {
-		if err := a.Revocations.RevokeToken(ctx, id, until); err != nil {
-			return done, err
-		}
-		done.Tokens++
+		note(a.Revocations.RevokeToken(ctx, id, until))
 	}
 	done.Streams = len(a.Streams.End(func(h stream.Held) bool { return s.fits(h, by) }, stream.EndRevoked))
-	return done, nil
+	return done, err
 }

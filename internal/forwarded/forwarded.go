@@ -25,9 +25,8 @@ type Resolver struct {
 }
 
 // New returns a Resolver that trusts proxies at the addresses and ranges, such as 10.0.0.0/8; `unix` is whoever connects to a
-// Unix socket. header says what counts when a
-// request has both headers; default X-Forwarded-For. A proxy sets one of them and passes the other on as the client sent it, so
-// the wrong one is the client's own word.
+// Unix socket. header says what counts when a request has both headers; default X-Forwarded-For. A proxy sets one of them and
+// passes the other on as the client sent it, so the wrong one is the client's own word.
 func New(trusted []string, header string) (*Resolver, error) {
 	r := &Resolver{header: XForwardedFor}
 	switch {
@@ -79,7 +78,10 @@ func (r *Resolver) Client(req *http.Request) (a netip.Addr, limited bool) {
 	}
 	// From the right: each proxy appends who it heard from. What stands left of the first stranger is that stranger's own word.
 	for i := len(values) - 1; i >= 0; i-- {
-		items := split(values[i])
+		items := strings.Split(values[i], ",") // X-Forwarded-For knows no quotes
+		if forwarded {
+			items = split(values[i])
+		}
 		for j := len(items) - 1; j >= 0; j-- {
 			text := strings.TrimSpace(items[j])
 			if forwarded {
@@ -105,7 +107,8 @@ func peer(remote string) (netip.Addr, bool) {
 	return parseAddress(host)
 }
 
-// split cuts a list at commas that stand outside of quotes.
+// split cuts a list at commas that stand outside of quotes. A list that ends within quotes is cut at every comma: the client left
+// them open, so that what the proxy appended would be taken for a part of its own text.
 func split(list string) (items []string) {
 	quoted, begin := false, 0
 	for i := 0; i < len(list); i++ {
@@ -122,6 +125,9 @@ func split(list string) (items []string) {
 				begin = i + 1
 			}
 		}
+	}
+	if quoted {
+		return strings.Split(list, ",")
 	}
 	return append(items, list[begin:])
 }

@@ -28,7 +28,8 @@ type buckets struct {
 	used          time.Time     // guarded by Rates.mu
 }
 
-// bucketsMost is how many callers are remembered; those that have been quiet the longest are forgotten, and begin with full buckets.
+// bucketsMost is how many callers are remembered. Beyond it those are forgotten whose buckets have filled again, and, where that is
+// not enough, others, who begin with full buckets.
 const bucketsMost = 100_000
 
 // On tells whether anything is limited.

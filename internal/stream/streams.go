@@ -159,6 +159,7 @@ const (
 type Request struct {
 	Adapter   string // who serves it: a metric's label
 	Caller    caller.Caller
+	Owned     []fanfare.Pattern          // of Patterns, those whose administrators may end the stream; nil: all of them are needed
 	May       func(fanfare.Channel) bool // whether the caller may hear a replayed event (P8); nil: all
 	Patterns  []fanfare.Pattern
 	Start     hub.Start
@@ -273,9 +274,10 @@ func (s *Streams) unregister(st *Stream) {
 
 // Held is a stream that somebody may want to end.
 type Held struct {
-	ID       uint64
-	Caller   caller.Caller
-	Patterns []fanfare.Pattern
+	ID           uint64
+	Caller       caller.Caller
+	Patterns     []fanfare.Pattern
+	Administered []fanfare.Pattern // who administers all of these may end it
 }
 
 // End ends the streams that match, within a second, and returns them. match must not block.
@@ -283,7 +285,11 @@ func (s *Streams) End(match func(Held) bool, reason EndReason) (ended []Held) {
 	var list []*Stream
 	s.mu.Lock()
 	for st := range s.open {
-		if h := (Held{st.id, st.req.Caller, st.req.Patterns}); match(h) {
+		h := Held{st.id, st.req.Caller, st.req.Patterns, st.req.Owned}
+		if h.Administered == nil {
+			h.Administered = h.Patterns
+		}
+		if match(h) {
 			list, ended = append(list, st), append(ended, h)
 		}
 	}
