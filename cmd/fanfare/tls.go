@@ -66,12 +66,12 @@ func fileCertificates(cert, key string, logger *slog.Logger) (*certificates, err
 		current.Store(&pair)
 		return nil
 	}
+	seen := filesStamp(cert, key) // before reading: what changes in between is read again
 	if err := load(); err != nil {
 		return nil, err
 	}
 	stop := make(chan struct{})
 	var running sync.WaitGroup
-	seen := filesStamp(cert, key)
 	running.Go(func() {
 		tick := time.NewTicker(certificateCheck)
 		defer tick.Stop()

@@ -240,7 +240,8 @@ $('forget').addEventListener('click', () => {
   knock?.();
 });
 
-// ask gets the figures once, with the token, and tells what is in the way.
+// ask gets the figures once, with the token, and tells what is in the way. It returns when to ask again, in milliseconds: who was
+// refused is not asked for until there is another token.
 async function ask() {
   try {
     const answer = await api('/v1/stats');
@@ -248,12 +249,16 @@ async function ask() {
     if (answer.ok) {
       show(body);
       askWho('This token sees everything here', 'good');
-      return;
+      return 2000;
     }
     if (answer.status === 401 && token) token = '';
     askWho(body.detail);
     say($('state'), answer.status === 401 ? '▲ Who are you?' : '▲ The figures need another token', 'warn');
-  } catch (e) { say($('state'), '▲ The hub does not answer; trying again', 'warn'); }
+    return answer.status < 500 ? 60000 : 2000;
+  } catch (e) {
+    say($('state'), '▲ The hub does not answer; trying again', 'warn');
+    return 2000;
+  }
 }
 
 // follow shows the figures: as a stream where nobody is asked who they are, and again and again with a token, which an
@@ -262,8 +267,8 @@ async function follow() {
   const first = await fetch('/v1/stats?streams=0', { cache: 'no-store' }).catch(() => null);
   if (first && (first.status === 401 || first.status === 403)) {
     for (;;) {
-      await ask();
-      await new Promise((resolve) => { knock = resolve; setTimeout(resolve, token ? 2000 : 60000); });
+      const wait = await ask();
+      await new Promise((resolve) => { knock = resolve; setTimeout(resolve, wait); });
     }
   }
   const figures = new EventSource('/v1/stats?interval=2');
