@@ -32,11 +32,14 @@ func ExampleHub() {
 	}
 	<-woken
 	var turn hub.Turn
-	if err := s.Next(context.Background(), &turn); err != nil {
-		panic(err)
+	if !s.Next(&turn) { // what is not in memory
+		if err := s.Read(context.Background(), &turn); err != nil {
+			panic(err)
+		}
 	}
 	for _, frame := range turn.Frames {
 		fmt.Println(string(frame.Body))
 	}
+	s.Advance(turn.Through, turn.More)
 	// Output: hello
 }

@@ -36,19 +36,19 @@ type Options struct {
 	Log            fanfare.Log               // required
 	Encode         func(fanfare.Event) Frame // required; called from many goroutines; sets Body and Chunk
 	MaxSubscribers int                       // more are refused with CodeOverloaded; 0: no limit
-	TailBytes      int                       // memory for the newest frames of all filters; default 64 MiB
+	TailBytes      int                       // memory for frames of all filters; what was needed least recently goes first; default 64 MiB
 	MaxReplays     int                       // who catches up waits while so many read the log; default 16
 }
 
 // Hub fans out. Make it with New, end it with Close. Its methods may be called from any goroutine.
 type Hub struct {
 	// Fixed after New.
-	log       fanfare.Log
-	encode    func(fanfare.Event) Frame
-	most      int
-	tailBytes int
-	unwatch   func()
-	replays   *turnstile
+	log     fanfare.Log
+	encode  func(fanfare.Event) Frame
+	most    int
+	unwatch func()
+	replays *turnstile
+	memory  memory
 
 	durable atomic.Uint64 // events up to here are in the tails, or were never
 	stats   counters
@@ -65,9 +65,6 @@ type Hub struct {
 	// Owned by the log's goroutine that calls Committed and Reopened.
 	hits  []hit
 	wakes []*Subscriber
-	fifo  []tailRef // of all filters' frames, oldest first
-	head  int       // of fifo
-	held  int       // bytes that fifo accounts for
 	group uint64
 }
 
@@ -79,17 +76,13 @@ type hit struct {
 	event int
 }
 
-type tailRef struct {
-	f     *filter
-	bytes int
-}
-
 // New makes a hub and has it watch the log.
 func New(o Options) *Hub {
-	h := &Hub{log: o.Log, encode: o.Encode, most: o.MaxSubscribers, tailBytes: o.TailBytes, exact: map[fanfare.Channel]*filter{}}
-	if h.tailBytes == 0 {
-		h.tailBytes = 64 << 20
+	h := &Hub{log: o.Log, encode: o.Encode, most: o.MaxSubscribers, exact: map[fanfare.Channel]*filter{}}
+	if o.TailBytes == 0 {
+		o.TailBytes = 64 << 20
 	}
+	h.memory.init(o.TailBytes)
 	if o.MaxReplays == 0 {
 		o.MaxReplays = 16
 	}
@@ -145,8 +138,8 @@ func (h *Hub) Committed(events []fanfare.Event, durable fanfare.Position) {
 				frame.Trace = &Trace{Parent: trace}
 			}
 		}
-		hit.f.append(frame)
-		h.account(hit.f, len(frame.Chunk)+tailOverhead)
+		grown, bytes := hit.f.append(&frame, h.memory.most)
+		h.memory.add(hit.f, grown, bytes)
 	}
 	h.raise(durable)
 	for _, hit := range h.hits {
@@ -177,36 +170,14 @@ func (h *Hub) wake(f *filter) {
 	clear(h.wakes)
 }
 
-const tailOverhead = 136 // what a frame in a tail costs besides its bytes
-
-// account keeps the tails within their budget: the oldest frame of all goes first. An entry of a filter that has gone
-// still counts until it comes to the front, so the list is bounded too.
-func (h *Hub) account(f *filter, bytes int) {
-	h.fifo = append(h.fifo, tailRef{f, bytes})
-	h.held += bytes
-	for h.held > h.tailBytes && h.head < len(h.fifo) {
-		oldest := h.fifo[h.head]
-		h.fifo[h.head] = tailRef{}
-		h.head++
-		h.held -= oldest.bytes
-		oldest.f.dropOldest()
-	}
-	if h.head > 1024 && h.head > len(h.fifo)/2 {
-		n := copy(h.fifo, h.fifo[h.head:])
-		clear(h.fifo[n:])
-		h.fifo, h.head = h.fifo[:n], 0
-	}
-	h.stats.tailBytes.Store(int64(h.held))
-}
-
 // Reopened implements fanfare.Watcher: what the tails hold is no longer all there is, so everybody reads the log.
 func (h *Hub) Reopened(durable fanfare.Position) {
 	h.mu.Lock()
 	h.appended = durable
 	for _, f := range h.exact {
-		f.reset(durable)
+		h.memory.clear(f, durable, false)
 	}
-	h.patterns.each(func(f *filter) { f.reset(durable) })
+	h.patterns.each(func(f *filter) { h.memory.clear(f, durable, false) })
 	subs := append([]*Subscriber(nil), h.subs...)
 	h.mu.Unlock()
 	h.raise(durable)
@@ -217,15 +188,14 @@ func (h *Hub) Reopened(durable fanfare.Position) {
 
 type counters struct {
 	tailHits, tailMisses, delivered, replayed atomic.Uint64
-	tailBytes                                 atomic.Int64
 }
 
 // Stats are the hub's figures.
 type Stats struct {
 	Subscribers int
 	Filters     int
-	TailBytes   int64  // memory accounted to tails
-	TailHits    uint64 // turns served from the tails
+	TailBytes   int64  // memory accounted to frames
+	TailHits    uint64 // turns served from memory
 	TailMisses  uint64 // turns that read the log
 	Delivered   uint64 // frames handed to streams
 	Replayed    uint64 // of these, the ones read from the log
@@ -245,7 +215,7 @@ func (h *Hub) Stats() Stats {
 	h.mu.RUnlock()
 	waiting, waits := h.replays.stats()
 	return Stats{
-		Waiting: waiting, Waits: waits, Subscribers: subs, Filters: filters, TailBytes: h.stats.tailBytes.Load(),
+		Waiting: waiting, Waits: waits, Subscribers: subs, Filters: filters, TailBytes: h.memory.total.Load(),
 		TailHits: h.stats.tailHits.Load(), TailMisses: h.stats.tailMisses.Load(),
 		Delivered: h.stats.delivered.Load(), Replayed: h.stats.replayed.Load(), SlowestLag: slowest,
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -82,15 +83,23 @@ func subscribe(t testing.TB, h *hub.Hub, start hub.Start, patterns ...string) (*
 	return s, opening, w
 }
 
+// take fills a turn, from the log where it must.
+func take(t testing.TB, s *hub.Subscriber, turn *hub.Turn) {
+	t.Helper()
+	if !s.Next(turn) {
+		if err := s.Read(context.Background(), turn); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // drain takes turns until there is nothing more.
 func drain(t testing.TB, s *hub.Subscriber) (bodies []string, gaps []*hub.Gap) {
 	t.Helper()
 	var turn hub.Turn
 	for {
 		before := s.Position()
-		if err := s.Next(context.Background(), &turn); err != nil {
-			t.Fatal(err)
-		}
+		take(t, s, &turn)
 		if turn.Gap != nil {
 			gaps = append(gaps, turn.Gap)
 		}
@@ -102,6 +111,7 @@ func drain(t testing.TB, s *hub.Subscriber) (bodies []string, gaps []*hub.Gap) {
 			last = f.Position
 			bodies = append(bodies, string(f.Body))
 		}
+		s.Advance(turn.Through, turn.More)
 		if s.Position() < last {
 			t.Fatalf("complete up to %v, but %v was sent", s.Position(), last)
 		}
@@ -307,6 +317,97 @@ func TestWokenOnce(t *testing.T) {
 	}
 }
 
+// TestCommitAfterARead: what is committed after a turn was read from the log either wakes the subscriber, or the turn has said that
+// another one must follow.
+func TestCommitAfterARead(t *testing.T) {
+	l := newLog(t)
+	h := newHub(t, hub.Options{Log: l, TailBytes: 1})
+	var wakes counter
+	s, _, err := h.Subscribe(context.Background(), logtest.Patterns("a"), hub.Start{}, &wakes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	var turn hub.Turn
+	read := make(reader, 1)
+	for i, how := range []func(){
+		func() {
+			if err := s.Read(context.Background(), &turn); err != nil {
+				t.Fatal(err)
+			}
+		},
+		func() {
+			s.ReadLater(read)
+			later := <-read
+			turn = hub.Turn{Frames: slices.Clone(later.Frames), Through: later.Through, More: later.More}
+			later.Release()
+		},
+	} {
+		publish(t, l, "a", "x")
+		if s.Next(&turn) {
+			t.Fatal("it is in memory")
+		}
+		how()
+		more, before := turn.More, wakes.Load()
+		if len(turn.Frames) != 1 {
+			t.Fatalf("%d frames", len(turn.Frames))
+		}
+		publish(t, l, "a", "y")
+		if !more && wakes.Load() == before {
+			t.Errorf("%d: nobody tells of the second event", i)
+		}
+		s.Advance(turn.Through, turn.More)
+		if got, _ := drain(t, s); len(got) != 1 {
+			t.Errorf("%d: then came %v", i, got)
+		}
+	}
+}
+
+type reader chan *hub.Turn
+
+func (r reader) HaveRead(t *hub.Turn, err error) { r <- t }
+
+// TestSharedReads: many who resume the same channel after the same position share one reading of the log, and each gets all of it.
+func TestSharedReads(t *testing.T) {
+	l := newLog(t)
+	h := newHub(t, hub.Options{Log: l})
+	after := h.Durable()
+	var want []string
+	for i := range 600 { // several turns
+		publish(t, l, "a", fmt.Sprint(i))
+		publish(t, l, "b", fmt.Sprint(i))
+		want = append(want, fmt.Sprint("a ", i))
+	}
+	keeper, _, _ := subscribe(t, h, hub.Start{}, "a") // memory is for channels that somebody listens to
+	before := l.Stats().EventsRead
+	var all sync.WaitGroup
+	for i := range 50 {
+		all.Go(func() {
+			start, want := after, want
+			if i%2 == 1 { // in the middle of what the others read
+				start, want = after+200, want[100:]
+			}
+			s, _, err := h.Subscribe(context.Background(), logtest.Patterns("a"), hub.Start{From: hub.FromAfter, After: start}, make(waker, 1))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer s.Close()
+			if got, _ := drain(t, s); !slices.Equal(got, want) {
+				t.Errorf("got %d events, want %d", len(got), len(want))
+			}
+		})
+	}
+	all.Wait()
+	keeper.Close()
+	if read := l.Stats().EventsRead - before; read > 3*600 {
+		t.Errorf("%d events were read for 50 subscribers to 600", read)
+	}
+	if tails := h.Stats().TailBytes; tails != 0 {
+		t.Errorf("%d bytes are left when all have gone", tails)
+	}
+}
+
 type counter struct{ atomic.Int64 }
 
 func (c *counter) Wake() { c.Add(1) }
@@ -400,13 +501,15 @@ func TestNoAllocationInATurn(t *testing.T) {
 		h.Committed(events, events[0].Position)
 	}
 	var turn hub.Turn
-	if err := s.Next(context.Background(), &turn); err != nil {
-		t.Fatal(err)
+	if !s.Next(&turn) {
+		t.Fatal("not in memory")
 	}
+	s.Advance(turn.Through, turn.More)
 	n := testing.AllocsPerRun(5, func() {
-		if err := s.Next(context.Background(), &turn); err != nil || len(turn.Frames) == 0 {
-			t.Fatalf("%d frames, %v", len(turn.Frames), err)
+		if !s.Next(&turn) || len(turn.Frames) == 0 {
+			t.Fatalf("%d frames", len(turn.Frames))
 		}
+		s.Advance(turn.Frames[len(turn.Frames)/8].Position, true)
 	})
 	if n > 0 {
 		t.Fatalf("%.1f allocations in a turn", n)

@@ -2,6 +2,7 @@ package hub
 
 import (
 	"context"
+	"slices"
 	"sync"
 )
 
@@ -17,7 +18,13 @@ type turnstile struct {
 
 type owner struct {
 	name  string
-	queue []chan struct{} // closed when it is somebody's turn
+	queue []waiter
+}
+
+// waiter is a goroutine that waits, or a subscriber whose read takes one when it is its turn.
+type waiter struct {
+	turn chan struct{} // closed when it is its turn
+	sub  *Subscriber
 }
 
 func newTurnstile(most int) *turnstile {
@@ -26,11 +33,38 @@ func newTurnstile(most int) *turnstile {
 
 // enter waits for a turn; leave must follow it unless there is an error, which is ctx's.
 func (t *turnstile) enter(ctx context.Context, name string) error {
+	w := waiter{turn: make(chan struct{})}
+	if t.take(name, w) {
+		return nil
+	}
+	select {
+	case <-w.turn:
+		return nil
+	case <-ctx.Done():
+	}
+	if !t.remove(name, w) {
+		t.leave() // the turn had come already
+	}
+	return ctx.Err()
+}
+
+// queue has the subscriber read when it is its turn; leave must follow.
+func (t *turnstile) queue(name string, s *Subscriber) {
+	if t.take(name, waiter{sub: s}) {
+		go s.readNow()
+	}
+}
+
+// cancel takes back a queue; false when the turn has come.
+func (t *turnstile) cancel(name string, s *Subscriber) bool { return t.remove(name, waiter{sub: s}) }
+
+// take is true when there is a turn at once; otherwise w waits.
+func (t *turnstile) take(name string, w waiter) bool {
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	if t.free > 0 {
 		t.free--
-		t.mu.Unlock()
-		return nil
+		return true
 	}
 	t.waits++
 	o := t.waiting[name]
@@ -39,40 +73,29 @@ func (t *turnstile) enter(ctx context.Context, name string) error {
 		t.waiting[name] = o
 		t.ring = append(t.ring, o)
 	}
-	turn := make(chan struct{})
-	o.queue = append(o.queue, turn)
-	t.mu.Unlock()
-	select {
-	case <-turn:
-		return nil
-	case <-ctx.Done():
-	}
-	t.mu.Lock()
-	for i, other := range o.queue {
-		if other == turn {
-			o.queue = append(o.queue[:i], o.queue[i+1:]...)
-			t.dropLocked(o)
-			t.mu.Unlock()
-			return ctx.Err()
-		}
-	}
-	t.mu.Unlock()
-	t.leave() // the turn had come already
-	return ctx.Err()
+	o.queue = append(o.queue, w)
+	return false
 }
 
-// dropLocked forgets an owner for whom nobody waits.
-func (t *turnstile) dropLocked(o *owner) {
-	if len(o.queue) > 0 {
-		return
+// remove takes w out of the queue; false when it is not in it any more.
+func (t *turnstile) remove(name string, w waiter) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	o := t.waiting[name]
+	if o == nil {
+		return false
 	}
-	delete(t.waiting, o.name)
-	for i, other := range t.ring {
-		if other == o {
-			t.ring = append(t.ring[:i], t.ring[i+1:]...)
-			return
-		}
+	i := slices.Index(o.queue, w)
+	if i < 0 {
+		return false
 	}
+	o.queue = slices.Delete(o.queue, i, i+1)
+	if len(o.queue) == 0 {
+		delete(t.waiting, name)
+		i := slices.Index(t.ring, o)
+		t.ring = slices.Delete(t.ring, i, i+1)
+	}
+	return true
 }
 
 // leave gives the turn to the next owner's first, if anybody waits.
@@ -84,12 +107,18 @@ func (t *turnstile) leave() {
 		return
 	}
 	o := t.ring[0]
-	close(o.queue[0])
+	next := o.queue[0]
+	o.queue[0] = waiter{}
 	o.queue = o.queue[1:]
 	if t.ring = t.ring[1:]; len(o.queue) > 0 {
 		t.ring = append(t.ring, o)
 	} else {
 		delete(t.waiting, o.name)
+	}
+	if next.turn != nil {
+		close(next.turn)
+	} else {
+		go next.sub.readNow()
 	}
 }
 

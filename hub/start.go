@@ -50,14 +50,15 @@ func (h *Hub) Subscribe(ctx context.Context, patterns []fanfare.Pattern, start S
 	if err := h.admit(); err != nil {
 		return nil, Opening{}, err
 	}
-	s := &Subscriber{hub: h, patterns: patterns, waker: w, owner: start.Owner}
-	opening, err := s.open(ctx, start)
+	s := &Subscriber{hub: h, waker: w, owner: start.Owner}
+	opening, err := s.open(ctx, patterns, start)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if err != nil {
 		h.releaseLocked()
 		return nil, Opening{}, err
 	}
+	s.refs = make([]ref, 0, len(patterns))
 	for i, p := range patterns {
 		if !known(patterns[:i], p) {
 			s.refs = append(s.refs, h.joinLocked(p, s))
@@ -81,7 +82,7 @@ func known(patterns []fanfare.Pattern, p fanfare.Pattern) bool {
 
 // open sets the cursor. A new stream that asks for no replay does not touch the log, so that it can start while the log
 // has failed.
-func (s *Subscriber) open(ctx context.Context, start Start) (Opening, error) {
+func (s *Subscriber) open(ctx context.Context, patterns []fanfare.Pattern, start Start) (Opening, error) {
 	if start.From == FromNewest {
 		s.cursor.set(s.hub.log.Status().Durable)
 		return Opening{Position: s.cursor.get()}, nil
@@ -90,7 +91,7 @@ func (s *Subscriber) open(ctx context.Context, start Start) (Opening, error) {
 		return Opening{}, err
 	}
 	defer s.hub.replays.leave()
-	place := fanfare.Place{Patterns: s.patterns}
+	place := fanfare.Place{Patterns: patterns}
 	switch start.From {
 	case FromLast:
 		place.Last = start.Last
@@ -128,7 +129,7 @@ func (s *Subscriber) open(ctx context.Context, start Start) (Opening, error) {
 			return Opening{}, err
 		}
 		loc.First = young.First
-		s.since, s.sinceThrough = place.Since, loc.Durable
+		s.since, s.sinceThrough = place.Since.UnixNano(), loc.Durable
 		s.cursor.set(loc.First - 1)
 	}
 	opening.Gap = &Gap{Requested: start.Requested, Oldest: loc.First, Reason: loc.Reason}

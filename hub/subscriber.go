@@ -1,10 +1,8 @@
 package hub
 
 import (
-	"context"
 	"slices"
 	"sync/atomic"
-	"time"
 
 	"github.com/fanfare-hub/fanfare"
 )
@@ -15,8 +13,8 @@ type Waker interface{ Wake() }
 
 // A turn is bounded, so that nobody who is far behind keeps a worker, or memory, for long.
 const (
-	turnFrames = 64
-	turnBytes  = 128 << 10
+	turnFrames = 256
+	turnBytes  = 256 << 10
 )
 
 // Subscriber is a cursor in the log and a wake-up. All of its methods but those that say otherwise are for one goroutine at
@@ -24,8 +22,7 @@ const (
 type Subscriber struct {
 	// Fixed after Subscribe.
 	hub          *Hub
-	patterns     []fanfare.Pattern
-	since        time.Time        // events older than this are not replayed
+	since        int64            // events older than this, in nanoseconds since 1970, are not replayed
 	sinceThrough fanfare.Position // what comes after is no replay, whatever the clock said when it was stored
 	waker        Waker
 	owner        string           // who waits together when many catch up
@@ -35,7 +32,8 @@ type Subscriber struct {
 	index int   // in Hub.subs; guarded by Hub.mu
 
 	// Owned by the stream.
-	told fanfare.Position // the trim mark up to which the stream knows that events are gone
+	told   fanfare.Position // the trim mark up to which the stream knows that events are gone
+	reader Reader           // waits for ReadLater's answer
 
 	cursor cursor // moved by the stream
 	awake  atomic.Bool
@@ -55,16 +53,37 @@ type ref struct {
 
 // Turn is what a subscriber has to send next. It is reused from turn to turn.
 type Turn struct {
-	Gap    *Gap    // to be told before the frames; nil for none
-	Frames []Frame // by position
-	More   bool    // another turn has something to do at once
+	Gap     *Gap             // to be told before the frames; nil for none
+	Frames  []Frame          // by position
+	Through fanfare.Position // the frames are complete up to here
+	More    bool             // another turn has something to do at once
+
+	release func()
+}
+
+// Release gives back a turn that ReadLater has handed over.
+func (t *Turn) Release() {
+	if t.release != nil {
+		t.release()
+	}
 }
 
 // wake wakes the stream unless it is awake already. It may be called from any goroutine.
 func (s *Subscriber) wake() {
-	if s.awake.CompareAndSwap(false, true) {
+	if !s.awake.Load() && s.awake.CompareAndSwap(false, true) {
 		s.waker.Wake()
 	}
+}
+
+// Patterns are what the subscriber listens to, each once. It may be called from any goroutine; after Close there are none.
+func (s *Subscriber) Patterns() []fanfare.Pattern {
+	s.hub.mu.RLock()
+	defer s.hub.mu.RUnlock()
+	list := make([]fanfare.Pattern, len(s.refs))
+	for i := range s.refs {
+		list[i] = s.refs[i].f.pattern
+	}
+	return list
 }
 
 // Position is up to where the stream is complete: it has been given everything up to here.
@@ -84,49 +103,67 @@ func (s *Subscriber) Lag() uint64 {
 // goroutine.
 func (s *Subscriber) Ending() bool { return s.ending.Load() }
 
-// Next fills t with the frames after the cursor, and moves the cursor past them, or, when there is nothing more, to the
-// durable position. It may read the log, and so wait for the disk. After an error (CodeUnavailable: the log cannot be read
-// at present) the cursor stands where it stood.
-func (s *Subscriber) Next(ctx context.Context, t *Turn) error {
+// Next fills t with the frames after the cursor that are in memory; false when the log must be read for what comes next, with
+// Read or ReadLater. It does not block, and does not allocate once t has room. When all or a part of t has been sent, Advance
+// moves the cursor.
+func (s *Subscriber) Next(t *Turn) bool {
 	s.awake.Store(false) // before durable is read: a commit after this wakes again
-	t.Gap, t.Frames, t.More = nil, t.Frames[:0], false
-	durable := s.hub.Durable()
-	// Who joined in the middle of a commit is not woken for it, and the tails may not hold it yet; the log does.
-	joining := s.joined > durable
-	durable = max(durable, s.joined)
+	durable, joining := s.begin(t)
 	if s.cursor.get() >= durable {
-		return nil
+		return true
 	}
-	if !joining && s.fromTails(t, durable) {
-		s.hub.stats.tailHits.Add(1)
-	} else if err := s.fromLog(ctx, t, durable); err != nil {
-		return err
+	if joining || !s.fromMemory(t, durable) {
+		s.awake.Store(true)
+		return false
 	}
-	s.hub.stats.delivered.Add(uint64(len(t.Frames)))
-	return nil
+	s.hub.stats.tailHits.Add(1)
+	return true
 }
 
-// fromTails serves a turn from memory; false when the cursor stands below a tail.
-func (s *Subscriber) fromTails(t *Turn, durable fanfare.Position) bool {
+// begin empties t, and says up to where there is something to send. Who joined in the middle of a commit is not woken for it, and
+// the tails may not hold it yet; the log does.
+func (s *Subscriber) begin(t *Turn) (durable fanfare.Position, joining bool) {
+	durable = s.hub.Durable()
+	joining = s.joined > durable
+	durable = max(durable, s.joined)
+	t.Gap, t.Frames, t.More, t.Through = nil, t.Frames[:0], false, max(durable, s.cursor.get())
+	return durable, joining
+}
+
+// Advance says that everything up to a position has been sent, or is certain to be. more says that the stream will take another
+// turn by itself, and need not be woken for that.
+func (s *Subscriber) Advance(through fanfare.Position, more bool) {
+	s.cursor.set(through)
+	if more {
+		s.awake.Store(true)
+	}
+}
+
+// fromMemory serves a turn from memory; false when there is nothing of what comes next.
+func (s *Subscriber) fromMemory(t *Turn, durable fanfare.Position) bool {
 	through := durable
 	for i := range s.refs {
-		frames, whole, covered := s.refs[i].f.tail(t.Frames, s.cursor.get(), through, turnFrames, turnBytes)
-		if !covered {
-			t.Frames = t.Frames[:0]
-			return false
-		}
-		t.Frames = frames
-		if !whole {
-			// There is more in this tail: the turn ends with the last frame taken, for the other filters too.
-			through = frames[len(frames)-1].Position
-		}
+		var end fanfare.Position
+		t.Frames, end = s.refs[i].f.collect(t.Frames, s.cursor.get(), through, turnFrames, turnBytes)
+		// There may be more of this filter: the turn ends here for the others too.
+		through = min(through, end)
 	}
+	if through == s.cursor.get() {
+		clear(t.Frames)
+		t.Frames = t.Frames[:0]
+		return false
+	}
+	s.bring(t, through, durable)
+	return true
+}
+
+// bring makes a turn of the frames that several filters had.
+func (s *Subscriber) bring(t *Turn, through, durable fanfare.Position) {
 	if len(s.refs) > 1 {
 		t.Frames = mergeFrames(t.Frames, through)
 	}
-	s.cursor.set(through)
-	t.More = through < durable
-	return true
+	t.Through, t.More = through, through < durable
+	s.hub.stats.delivered.Add(uint64(len(t.Frames)))
 }
 
 // mergeFrames brings the frames of several tails into order, each once, and none beyond through.
@@ -149,45 +186,8 @@ func mergeFrames(frames []Frame, through fanfare.Position) []Frame {
 	return frames[:end]
 }
 
-// read reads the log when it is the owner's turn.
-func (s *Subscriber) read(ctx context.Context, q fanfare.Query) (fanfare.Page, error) {
-	if err := s.hub.replays.enter(ctx, s.owner); err != nil {
-		return fanfare.Page{}, err
-	}
-	defer s.hub.replays.leave() // also when an engine panics, which ends the stream alone
-	return s.hub.log.Read(ctx, q)
-}
-
-func (s *Subscriber) fromLog(ctx context.Context, t *Turn, durable fanfare.Position) error {
-	s.hub.stats.tailMisses.Add(1)
-	q := fanfare.Query{Patterns: s.patterns, After: s.cursor.get(), Through: durable, Limit: turnFrames, Bytes: turnBytes}
-	if s.cursor.get() < s.sinceThrough {
-		q.Since, q.Through = s.since, min(durable, s.sinceThrough)
-	}
-	page, err := s.read(ctx, q)
-	if err != nil {
-		return err
-	}
-	if page.Trimmed > s.cursor.get() && page.Trimmed > s.told {
-		// Retention has overtaken a subscriber that lags: it is told, as at a resume (P4).
-		s.told = page.Trimmed
-		oldest := page.Through + 1
-		if len(page.Events) > 0 {
-			oldest = page.Events[0].Position
-		}
-		t.Gap = &Gap{Requested: s.cursor.get().String(), Oldest: oldest, Reason: fanfare.GapTrimmed}
-	}
-	for _, e := range page.Events {
-		t.Frames = append(t.Frames, s.hub.encode(e).of(&e))
-	}
-	s.hub.stats.replayed.Add(uint64(len(page.Events)))
-	s.cursor.set(page.Through)
-	t.More = s.cursor.get() < durable
-	return nil
-}
-
 // Close takes the subscriber out of the hub. A second call does nothing. It may be called from any goroutine, but not
-// while Next runs.
+// while Next or Read runs, nor before what ReadLater was asked for has come or was cancelled.
 func (s *Subscriber) Close() {
 	h := s.hub
 	h.mu.Lock()

@@ -1,0 +1,225 @@
+package hub
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/fanfare-hub/fanfare"
+)
+
+// Read is Next for what is not in memory: it reads the log, and so waits for the disk, and for its turn when many do. After an
+// error (CodeUnavailable: the log cannot be read at present, or ctx's) nothing has changed.
+func (s *Subscriber) Read(ctx context.Context, t *Turn) error {
+	if err := s.hub.replays.enter(ctx, s.owner); err != nil {
+		return err
+	}
+	defer s.hub.replays.leave() // also when an engine panics, which ends the stream alone
+	err := s.read(ctx, t)
+	t.More = true // it was not woken meanwhile
+	return err
+}
+
+// Reader is told of what ReadLater has read.
+type Reader interface {
+	// HaveRead is called from a goroutine of the hub and must not block. t is the reader's until it calls t.Release, which also
+	// lets the next one read: it should come soon. An error is as of Read, or a *PanicError.
+	HaveRead(t *Turn, err error)
+}
+
+// PanicError is what an engine that panics leaves. The stream that it happened to should end.
+type PanicError struct {
+	Value any
+	Stack []byte
+}
+
+// Error implements error.
+func (e *PanicError) Error() string { return fmt.Sprintf("the log panicked: %v", e.Value) }
+
+var turns = sync.Pool{New: func() any { return new(Turn) }}
+
+// ReadLater is Read without waiting: it returns at once, and r is told. Only one may be under way.
+func (s *Subscriber) ReadLater(r Reader) {
+	s.reader = r
+	s.hub.replays.queue(s.owner, s)
+}
+
+// CancelRead takes back a ReadLater that has not had its turn yet; false when r has been told, or will be at once.
+func (s *Subscriber) CancelRead() bool { return s.hub.replays.cancel(s.owner, s) }
+
+// readNow is a ReadLater's turn.
+func (s *Subscriber) readNow() {
+	t := turns.Get().(*Turn)
+	t.release = func() {
+		clear(t.Frames)
+		t.release = nil
+		turns.Put(t)
+		s.hub.replays.leave()
+	}
+	s.reader.HaveRead(t, s.readSafely(t))
+}
+
+func (s *Subscriber) readSafely(t *Turn) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = &PanicError{p, debug.Stack()}
+		}
+	}()
+	err = s.read(context.Background(), t)
+	t.More = true
+	return err
+}
+
+// manyFilters is from how many on a subscriber reads the log for all of its filters at once, and shares with nobody.
+const manyFilters = 8
+
+func (s *Subscriber) read(ctx context.Context, t *Turn) error {
+	durable, joining := s.begin(t)
+	if s.cursor.get() >= durable {
+		return nil
+	}
+	wild := 0
+	for i := range s.refs {
+		if _, exact := s.refs[i].f.pattern.Channel(); !exact {
+			wild++ // each would read the whole log
+		}
+	}
+	if joining || s.cursor.get() < s.sinceThrough || wild > 1 || len(s.refs) > manyFilters {
+		return s.readAlone(ctx, t, durable)
+	}
+	return s.readShared(ctx, t, durable)
+}
+
+// readAlone reads the log for all filters in one go.
+func (s *Subscriber) readAlone(ctx context.Context, t *Turn, durable fanfare.Position) error {
+	s.hub.stats.tailMisses.Add(1)
+	q := fanfare.Query{After: s.cursor.get(), Through: durable, Limit: turnFrames, Bytes: turnBytes}
+	for i := range s.refs {
+		q.Patterns = append(q.Patterns, s.refs[i].f.pattern)
+	}
+	if s.cursor.get() < s.sinceThrough {
+		q.Since, q.Through = time.Unix(0, s.since), min(durable, s.sinceThrough)
+	}
+	page, err := s.hub.log.Read(ctx, q)
+	if err != nil {
+		return err
+	}
+	t.Frames = s.hub.frames(t.Frames, page.Events)
+	s.tell(t, page.Trimmed, page.Through)
+	t.Through, t.More = page.Through, page.Through < durable
+	s.hub.stats.delivered.Add(uint64(len(t.Frames)))
+	return nil
+}
+
+func (h *Hub) frames(dst []Frame, events []fanfare.Event) []Frame {
+	for i := range events {
+		dst = append(dst, h.encode(events[i]).of(&events[i]))
+	}
+	h.stats.replayed.Add(uint64(len(events)))
+	return dst
+}
+
+// tell adds the gap of a subscriber that lags and that retention has overtaken, as at a resume (P4).
+func (s *Subscriber) tell(t *Turn, trimmed, through fanfare.Position) {
+	if trimmed <= s.cursor.get() || trimmed <= s.told {
+		return
+	}
+	s.told = trimmed
+	oldest := through + 1
+	if len(t.Frames) > 0 {
+		oldest = t.Frames[0].Position
+	}
+	t.Gap = &Gap{Requested: s.cursor.get().String(), Oldest: oldest, Reason: fanfare.GapTrimmed}
+}
+
+// readShared reads what each filter lacks, and keeps it in memory for others who resume the same filter.
+func (s *Subscriber) readShared(ctx context.Context, t *Turn, durable fanfare.Position) error {
+	through, trimmed, at := durable, fanfare.Position(0), s.cursor.get()
+	for i := range s.refs {
+		f := s.refs[i].f
+		begun := len(t.Frames)
+		var end fanfare.Position
+		t.Frames, end = f.collect(t.Frames, at, through, turnFrames, turnBytes)
+		if end == at {
+			var mark fanfare.Position
+			var err error
+			if t.Frames, end, mark, err = s.hub.readFilter(ctx, t.Frames, f, at, through); err != nil {
+				clear(t.Frames[:begun])
+				t.Frames = t.Frames[:0]
+				return err
+			}
+			trimmed = max(trimmed, mark)
+		}
+		through = min(through, end)
+	}
+	s.bring(t, through, durable)
+	s.tell(t, trimmed, through)
+	return nil
+}
+
+// flight is a read that others may wait for.
+type flight struct {
+	after fanfare.Position
+	done  chan struct{}
+}
+
+// readFilter appends to dst what one filter has above after, which is not in memory, or was not a moment ago. It returns up to
+// where that is complete, and the trim mark, if it has read the log.
+func (h *Hub) readFilter(ctx context.Context, dst []Frame, f *filter, after, through fanfare.Position) (_ []Frame, end, trimmed fanfare.Position, err error) {
+	mine, other := f.takeOff(after)
+	if other != nil {
+		select {
+		case <-other:
+		case <-ctx.Done():
+			return dst, after, 0, ctx.Err()
+		}
+		if dst, end = f.collect(dst, after, through, turnFrames, turnBytes); end > after {
+			return dst, end, 0, nil
+		}
+	} else {
+		defer f.land(mine)
+	}
+	h.stats.tailMisses.Add(1)
+	from, to, some := f.missing(after, through)
+	if !some { // it has come meanwhile
+		from, to = after, through
+	}
+	q := fanfare.Query{Patterns: []fanfare.Pattern{f.pattern}, After: from, Through: to, Limit: turnFrames, Bytes: turnBytes}
+	page, err := h.log.Read(ctx, q)
+	if err != nil {
+		return dst, after, 0, err
+	}
+	begun := len(dst)
+	dst = h.frames(dst, page.Events)
+	if s, bytes := f.insert(max(from, page.Trimmed), page.Through, dst[begun:]); s != nil {
+		h.memory.add(f, s, bytes)
+	}
+	return dst, page.Through, page.Trimmed, nil
+}
+
+// takeOff begins a read, or returns what tells when one that covers after has ended.
+func (f *filter) takeOff(after fanfare.Position) (mine *flight, other <-chan struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, one := range f.flights {
+		if one.after == after {
+			return nil, one.done
+		}
+	}
+	mine = &flight{after, make(chan struct{})}
+	f.flights = append(f.flights, mine)
+	return mine, nil
+}
+
+func (f *filter) land(mine *flight) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	i := slices.Index(f.flights, mine)
+	if f.flights = slices.Delete(f.flights, i, i+1); len(f.flights) == 0 {
+		f.flights = nil
+	}
+	close(mine.done)
+}
