@@ -129,7 +129,7 @@ func TestInjectedErrors(t *testing.T) {
 
 func injectErrors(t *testing.T, f *faulty) {
 	mem := vfs.NewMem()
-	l := open(t, pebblelog.Options{Dir: "/data", FS: errorfs.Wrap(mem, f), SlowCommit: 2 * time.Second})
+	l := open(t, pebblelog.Options{Dir: "/data", FS: errorfs.Wrap(mem, f), SlowCommit: 5 * time.Second})
 	acked := map[string]fanfare.Position{}
 	send := func(data string) error {
 		pos, err := publish(l, "a", data)

@@ -40,8 +40,12 @@ func start(t *testing.T, o server.Options, rules ...string) *fixture {
 	return startAny(t, o, rules...)
 }
 
+// attached has all hubs of the tests give each stream a goroutine of its own; see TestAttachedStreams.
+var attached bool
+
 func startAny(t testing.TB, o server.Options, rules ...string) *fixture {
 	t.Helper()
+	o.AttachedStreams = attached
 	lo := pebblelog.Options{Dir: t.TempDir()}
 	for _, text := range rules {
 		r, err := fanfare.ParseRule(text)

@@ -48,6 +48,10 @@ type Options struct {
 	NativeLifetime time.Duration // of native streams; default 1 h, negative: for ever
 	StallLimit     time.Duration // end a stream whose peer takes nothing for so long; default 30 s
 
+	// AttachedStreams has each stream run in a goroutine of its own, as over TLS and HTTP/2, also where its connection could be
+	// taken over and be served with many others (plain HTTP/1.1 on Linux), at a fraction of the memory.
+	AttachedStreams bool
+
 	MaxEventBytes        int           // of one event's data; default 1 MiB
 	MaxRequestBytes      int           // of one request's body, of one line with NDJSON; default 16 MiB
 	MaxStreams           int           // default: no limit
@@ -164,7 +168,7 @@ func New(o Options) (*Server, error) {
 	s.streams = stream.New(stream.Options{
 		Hub: s.hub, Problems: s.problems, Logger: o.Logger, Heartbeat: o.Heartbeat,
 		MaxPerAddress: o.MaxStreamsPerAddress, MaxPerSubject: o.MaxStreamsPerSubject, MaxPerChannel: o.MaxStreamsPerChannel, NewPerSecond: o.MaxNewStreams,
-		BareType: o.BareContentType, StallLimit: o.StallLimit, Stopping: s.stopping,
+		BareType: o.BareContentType, StallLimit: o.StallLimit, Attached: o.AttachedStreams, Stopping: s.stopping,
 		Audit: s.trail, TicketOpened: s.tickets.Opened, StillMay: s.stillMay,
 		Step: step(o.Tracer), Adapters: []string{"native", "store"},
 	})
@@ -245,6 +249,7 @@ func (s *Server) Close() error {
 	s.closeOnce.Do(func() {
 		s.stopOnce.Do(func() { close(s.stopping) })
 		s.stats.Close()
+		s.streams.Close()
 		s.stores.Close()
 		s.hub.Close()
 	})

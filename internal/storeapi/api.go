@@ -123,7 +123,7 @@ func (a *API) streamRequest(r *http.Request) (req stream.Request, store, pc stri
 		}
 		req.Patterns = append(req.Patterns, p)
 	}
-	req.Owned = req.Patterns[:1] // a store's administrator may end its PCs' streams, though they hear all stores' channel too
+	req.Owned = 1 // a store's administrator may end its PCs' streams, though they hear all stores' channel too
 	req.Adapter = "store"
 	req.First = connected
 	req.Lifetime = a.o.Lifetime

@@ -1,9 +1,14 @@
-// Package stream serves one hub subscriber over one HTTP response, as Server-Sent Events.
+// Package stream serves hub subscribers over HTTP responses, as Server-Sent Events.
 //
-// Streams (streams.go) admits and answers requests that cannot be admitted. A Stream (stream.go) is one goroutine that takes
-// the subscriber's turns, and writes heartbeats when idle and the right words at the end. It writes to a wire: a connection
-// taken over from net/http where that is plain HTTP/1 (taken.go), so that a frame's chunk is written as it is, a stalled peer
-// is told from a slow one, and what the peer's TCP has acknowledged is known; or a ResponseWriter elsewhere (plain.go).
+// Streams (streams.go) admits, and answers requests that cannot be admitted. A Stream (stream.go) knows what its client is to get
+// next: gather (gather.go) makes it of the subscriber's turn, adds heartbeats when idle and the right words at the end. It does
+// no I/O. Two kinds of runners do that:
+//
+//   - On Linux, plain HTTP/1 connections are taken over from net/http and detached: a shard (shard_linux.go) serves many with two
+//     goroutines. Its worker calls gather and writes without waiting (writev_linux.go); a socket that takes nothing makes its stream
+//     wait for epoll's news. What is due by time is found by a sweep (sweep_linux.go), the end is in shard_end_linux.go.
+//   - Elsewhere a stream has a goroutine of its own (attached.go), which writes to a wire: a connection taken over (taken.go), or
+//     a ResponseWriter (plain.go).
 //
 // Live (live.go) tells other goroutines how far a stream's peer has certainly come.
 package stream

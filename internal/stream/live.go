@@ -8,16 +8,23 @@ import (
 	"github.com/fanfare-hub/fanfare/hub"
 )
 
+// acker asks the kernel how many bytes of the stream, from its head on, the peer's TCP has acknowledged. A Live asks it under its
+// lock, and no more once end has returned: then the socket may be closed.
+type acker interface {
+	acked() (n int64, known bool)
+}
+
 // Live tells how far a stream's peer has certainly come. Its methods may be called from any goroutine. Streams that nobody
 // watches have none: they do without what it costs.
 type Live struct {
-	wire wire
-	done chan struct{} // closed when the stream has ended and its last position is known
+	acker acker // nil: the peer's acknowledgements are not known
 
 	mu    sync.Mutex // guards the fields below
 	base  fanfare.Position
 	marks []mark // not yet known to be acknowledged, oldest first
+	bytes int64  // that have been written, or are certain to be, or are being
 	ended time.Time
+	done  chan struct{} // closed when the stream has ended; made for who waits
 }
 
 // mark says that a peer which has got so many bytes is complete up to the position.
@@ -26,45 +33,53 @@ type mark struct {
 	pos   fanfare.Position
 }
 
-func newLive(start fanfare.Position, w wire) *Live {
-	return &Live{wire: w, base: start, done: make(chan struct{})}
-}
+func newLive(start fanfare.Position, a acker) *Live { return &Live{acker: a, base: start} }
 
 // sending notes what is about to be written: a peer may have a frame, and be gone, before the write returns.
-func (l *Live) sending(frames []hub.Frame) {
-	if l == nil {
+func (l *Live) sending(st *Stream, before int, frames []hub.Frame) {
+	if l == nil || l.acker == nil {
 		return
 	}
-	sent, known := l.wire.sentBytes()
-	if !known {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.bytes += int64(before)
+	for i := range frames {
+		l.bytes += int64(st.frameBytes(&frames[i]))
+		l.marks = append(l.marks, mark{l.bytes, frames[i].Position})
+	}
+	l.boundLocked()
+}
+
+// unsent takes back the last frames, which were not written after all.
+func (l *Live) unsent(st *Stream, frames []hub.Frame) {
+	if l == nil || l.acker == nil || len(frames) == 0 {
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i := range frames {
-		sent += int64(l.wire.frameBytes(frames[i]))
-		l.marks = append(l.marks, mark{sent, frames[i].Position})
+		l.bytes -= int64(st.frameBytes(&frames[i]))
 	}
-	l.boundLocked()
+	n := len(l.marks)
+	for n > 0 && l.marks[n-1].pos >= frames[0].Position {
+		n--
+	}
+	l.marks = l.marks[:n]
 }
 
-// complete notes that everything up to pos has been written.
+// complete notes that everything up to pos has been written, or is certain to be.
 func (l *Live) complete(pos fanfare.Position) {
-	if l == nil {
-		return
-	}
-	sent, known := l.wire.sentBytes()
-	if !known {
+	if l == nil || l.acker == nil {
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch n := len(l.marks); {
 	case n > 0 && l.marks[n-1].pos == pos, n == 0 && l.base == pos:
-	case n > 0 && l.marks[n-1].bytes == sent:
+	case n > 0 && l.marks[n-1].bytes == l.bytes:
 		l.marks[n-1].pos = pos
 	default:
-		l.marks = append(l.marks, mark{sent, pos})
+		l.marks = append(l.marks, mark{l.bytes, pos})
 	}
 	l.boundLocked()
 }
@@ -90,7 +105,7 @@ func (l *Live) settleLocked() bool {
 	if len(l.marks) == 0 {
 		return true
 	}
-	_, acked, known := l.wire.progress()
+	acked, known := l.acker.acked()
 	if !known {
 		return false
 	}
@@ -99,8 +114,19 @@ func (l *Live) settleLocked() bool {
 		l.base = l.marks[n].pos
 		n++
 	}
+	if n == len(l.marks) {
+		l.marks = nil // most streams are idle most of the time
+		return true
+	}
 	l.marks = append(l.marks[:0], l.marks[n:]...)
-	return len(l.marks) == 0
+	return false
+}
+
+// settled reports whether the peer is known to have everything.
+func (l *Live) settled() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.acker == nil || !l.ended.IsZero() || l.settleLocked()
 }
 
 // Position returns the position up to which the peer is known to have everything, and when the stream ended, zero when
@@ -115,11 +141,15 @@ func (l *Live) Position() (fanfare.Position, time.Time) {
 }
 
 // Settle is Position, but gives a peer that is there a moment to acknowledge what is under way: TCP may delay that by
-// some 40 ms. It blocks for at most a quarter of a second, or, when the stream is ending, until it has ended.
+// some 40 ms. It blocks for at most a quarter of a second, or until the stream has ended.
 func (l *Live) Settle() (fanfare.Position, time.Time) {
 	for range 25 {
 		l.mu.Lock()
 		settled := !l.ended.IsZero() || l.settleLocked()
+		if l.done == nil {
+			l.done = make(chan struct{})
+		}
+		done := l.done
 		l.mu.Unlock()
 		if settled {
 			break
@@ -127,7 +157,7 @@ func (l *Live) Settle() (fanfare.Position, time.Time) {
 		timer := time.NewTimer(10 * time.Millisecond)
 		select {
 		case <-timer.C:
-		case <-l.done:
+		case <-done:
 			timer.Stop()
 		}
 	}
@@ -137,38 +167,24 @@ func (l *Live) Settle() (fanfare.Position, time.Time) {
 // cleanWait is how long the end of a stream waits to learn that the peer has got it.
 const cleanWait = 2 * time.Second
 
-// end fixes the last position: after a clean end that the peer has acknowledged it is exactly pos, after a break what the
-// peer is known to have. It may block for cleanWait.
+// end fixes the last position: after a clean end exactly pos, unless the peer is known to have less; after a break what it is
+// known to have. The connection must not be closed yet: it is asked once more.
 func (l *Live) end(pos fanfare.Position, clean bool) {
 	if l == nil {
 		return
 	}
-	if clean {
-		l.complete(pos)
-		for deadline := time.Now().Add(cleanWait); ; {
-			l.mu.Lock()
-			settled := l.settleLocked()
-			l.mu.Unlock()
-			if _, _, known := l.wire.progress(); !known {
-				l.mu.Lock()
-				l.base = pos // nothing better is known than that all of it was written
-				l.mu.Unlock()
-				break
-			}
-			if settled || time.Now().After(deadline) {
-				break
-			}
-			select {
-			case <-l.wire.gone():
-				deadline = time.Time{} // one more look, and no more
-			case <-time.After(5 * time.Millisecond):
-			}
-		}
-	}
 	l.mu.Lock()
-	l.settleLocked()
+	defer l.mu.Unlock()
+	switch {
+	case l.acker != nil:
+		l.settleLocked()
+	case clean:
+		l.base = pos // nothing better is known than that all of it was written
+	}
 	l.marks = nil
 	l.ended = time.Now()
-	l.mu.Unlock()
+	if l.done == nil {
+		l.done = make(chan struct{})
+	}
 	close(l.done)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -17,29 +18,43 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // peer is a wire whose other end acknowledges what the test says.
 type peer struct {
-	sent, acked int64
-	writing     func() // called in the middle of a write of frames
+	sent, ack int64
+	writing   func() // called in the middle of a write of frames
 }
 
-func (p *peer) begin(http.Header, ...[]byte) error { return nil }
-func (p *peer) frameBytes(f hub.Frame) int         { return len(f.Body) }
-func (p *peer) bytes(b []byte) error               { p.sent += int64(len(b)); return nil }
-func (p *peer) end() error                         { return nil }
-func (p *peer) close()                             {}
-func (p *peer) abort()                             {}
-func (p *peer) gone() <-chan struct{}              { return nil }
-func (p *peer) goneWhy() error                     { return errGone }
-func (p *peer) halfClosed() <-chan struct{}        { return nil }
-func (p *peer) sentBytes() (int64, bool)           { return p.sent, true }
-func (p *peer) progress() (int64, int64, bool)     { return p.sent, p.acked, true }
-func (p *peer) frames(frames []hub.Frame) error {
-	if p.writing != nil {
+func (p *peer) begin(http.Header, []byte) (int, error) { return 0, nil }
+func (p *peer) chunked() bool                          { return false }
+func (p *peer) end() error                             { return nil }
+func (p *peer) close()                                 {}
+func (p *peer) abort()                                 {}
+func (p *peer) gone() <-chan struct{}                  { return nil }
+func (p *peer) goneWhy() error                         { return errGone }
+func (p *peer) halfClosed() <-chan struct{}            { return nil }
+func (p *peer) acker() acker                           { return p }
+func (p *peer) acked() (int64, bool)                   { return p.ack, true }
+func (p *peer) write(prefix []byte, frames []hub.Frame) error {
+	if p.writing != nil && len(frames) > 0 {
 		p.writing()
 	}
+	p.sent += int64(len(prefix))
 	for i := range frames {
 		p.sent += int64(len(frames[i].Body))
 	}
 	return nil
+}
+
+// attach makes a stream that a test runs by hand.
+func attach(t *testing.T, s *Streams, p *peer, req Request) *attached {
+	t.Helper()
+	st := s.newStream(&req)
+	sub, opening, err := s.o.Hub.Subscribe(context.Background(), req.Patterns, req.Start, st)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(sub.Close)
+	st.sub, st.live = sub, newLive(opening.Position, p)
+	st.lastID = opening.Position
+	return &attached{st: st, wire: p, wakes: make(chan struct{}, 1)}
 }
 
 // TestPeerHasAFrameBeforeItsWriteReturns: a PC can have an event, and be gone, while the write is under way; what its TCP has
@@ -53,14 +68,9 @@ func TestPeerHasAFrameBeforeItsWriteReturns(t *testing.T) {
 	h := hub.New(hub.Options{Log: log, Encode: func(fanfare.Event) hub.Frame { return hub.Frame{Body: make([]byte, 100), Chunk: make([]byte, 100)} }})
 	defer h.Close()
 	p := &peer{}
-	st := newStream(New(Options{Hub: h}), Request{})
-	st.wire = p
-	var opening hub.Opening
-	if st.sub, opening, err = h.Subscribe(context.Background(), logtest.Patterns("a"), hub.Start{}, st); err != nil {
-		t.Fatal(err)
-	}
-	defer st.sub.Close()
-	st.live = newLive(opening.Position, p)
+	a := attach(t, New(Options{Hub: h, Heartbeat: time.Hour}), p, Request{Patterns: logtest.Patterns("a")})
+	st := a.st
+	start := st.sub.Position()
 	b := &fanfare.Batch{}
 	for range 3 {
 		b.Events = append(b.Events, fanfare.Event{Channel: logtest.Channel("a")})
@@ -72,17 +82,17 @@ func TestPeerHasAFrameBeforeItsWriteReturns(t *testing.T) {
 	at := receipt.Positions
 	check := func(when string, acked int64, want fanfare.Position) {
 		t.Helper()
-		p.acked = acked
+		p.ack = acked
 		if got, _ := st.live.Position(); got != want {
 			t.Errorf("%s, %d bytes acknowledged: %v, want %v", when, acked, got, want)
 		}
 	}
 	p.writing = func() {
-		check("in mid-write", 99, opening.Position)
+		check("in mid-write", 99, start)
 		check("in mid-write", 100, at[0])
 		check("in mid-write", 299, at[1])
 	}
-	if _, err := st.takeTurn(); err != nil {
+	if _, _, err := a.turn(); err != nil {
 		t.Fatal(err)
 	}
 	check("after the write", 299, at[1])
@@ -92,7 +102,7 @@ func TestPeerHasAFrameBeforeItsWriteReturns(t *testing.T) {
 	if receipt, err = logtest.Append(log, b); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := st.takeTurn(); err != nil {
+	if _, _, err := a.turn(); err != nil {
 		t.Fatal(err)
 	}
 	check("idle", 300, receipt.Positions[0])
@@ -107,14 +117,13 @@ func TestMarksAreBounded(t *testing.T) {
 	p := &peer{}
 	l := newLive(1, p)
 	for i := range 100_000 {
-		l.sending([]hub.Frame{{Position: fanfare.Position(i + 2), Body: make([]byte, 10)}})
-		p.sent += 10
+		l.sending(&Stream{}, 0, []hub.Frame{{Position: fanfare.Position(i + 2), Body: make([]byte, 10)}})
 	}
 	if len(l.marks) > 1024 {
 		t.Fatalf("%d marks", len(l.marks))
 	}
 	for _, acked := range []int64{5, 9_999, 500_000, 1_000_000} {
-		p.acked = acked
+		p.ack = acked
 		got, _ := l.Position()
 		if most := fanfare.Position(acked/10 + 1); got > most {
 			t.Errorf("%d bytes acknowledged: %v, at most %v", acked, got, most)

@@ -25,37 +25,27 @@ func newPlain(w http.ResponseWriter, r *http.Request, stall time.Duration) *plai
 	return &plain{w: w, rc: rc, done: r.Context().Done(), stall: stall}
 }
 
-func (p *plain) gone() <-chan struct{}          { return p.done }
-func (p *plain) goneWhy() error                 { return errGone }
-func (p *plain) frameBytes(f hub.Frame) int     { return len(f.Body) }
-func (p *plain) halfClosed() <-chan struct{}    { return nil }
-func (p *plain) sentBytes() (int64, bool)       { return 0, false }
-func (p *plain) progress() (int64, int64, bool) { return 0, 0, false }
-func (p *plain) end() error                     { return nil } // net/http ends the body when the handler returns
-func (p *plain) close()                         { _ = p.rc.SetWriteDeadline(time.Time{}) }
+func (p *plain) gone() <-chan struct{}       { return p.done }
+func (p *plain) goneWhy() error              { return errGone }
+func (p *plain) chunked() bool               { return false } // net/http does that
+func (p *plain) halfClosed() <-chan struct{} { return nil }
+func (p *plain) acker() acker                { return nil }
+func (p *plain) end() error                  { return nil } // net/http ends the body when the handler returns
+func (p *plain) close()                      { _ = p.rc.SetWriteDeadline(time.Time{}) }
 
 func (p *plain) abort() {
 	p.cut.Store(true)
 	_ = p.rc.SetWriteDeadline(time.Unix(1, 0))
 }
 
-func (p *plain) begin(_ http.Header, first ...[]byte) error {
-	for _, b := range first {
-		if err := p.bytes(b); err != nil {
-			return err
-		}
-	}
-	return nil
+func (p *plain) begin(_ http.Header, first []byte) (int, error) {
+	return len(first), p.write(first, nil)
 }
 
-func (p *plain) bytes(b []byte) error {
-	if err := p.piece(b); err != nil {
+func (p *plain) write(prefix []byte, frames []hub.Frame) error {
+	if err := p.piece(prefix); err != nil {
 		return err
 	}
-	return p.flush()
-}
-
-func (p *plain) frames(frames []hub.Frame) error {
 	for i := range frames {
 		if err := p.piece(frames[i].Body); err != nil {
 			return err

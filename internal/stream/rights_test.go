@@ -16,7 +16,7 @@ import (
 )
 
 // replaying is a stream that is about to replay one event of each of the channels a and b.
-func replaying(t *testing.T, req Request) (*Stream, *peer, []fanfare.Position) {
+func replaying(t *testing.T, req Request) (*attached, *peer, []fanfare.Position) {
 	t.Helper()
 	log, err := pebblelog.Open(pebblelog.Options{Durability: pebblelog.DurabilityMemory})
 	if err != nil {
@@ -30,28 +30,22 @@ func replaying(t *testing.T, req Request) (*Stream, *peer, []fanfare.Position) {
 	h := hub.New(hub.Options{Log: log, Encode: func(fanfare.Event) hub.Frame { return hub.Frame{Body: make([]byte, 100), Chunk: make([]byte, 100)} }})
 	t.Cleanup(h.Close)
 	p := &peer{}
-	st := newStream(New(Options{Hub: h, Logger: slog.New(slog.DiscardHandler)}), req)
-	st.wire = p
-	sub, opening, err := h.Subscribe(context.Background(), logtest.Patterns("*"), hub.Start{From: hub.FromAll}, st)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(sub.Close)
-	st.sub, st.live = sub, newLive(opening.Position, p)
-	return st, p, receipt.Positions
+	req.Patterns, req.Start = logtest.Patterns("*"), hub.Start{From: hub.FromAll}
+	a := attach(t, New(Options{Hub: h, Heartbeat: time.Hour, Logger: slog.New(slog.DiscardHandler)}), p, req)
+	return a, p, receipt.Positions
 }
 
 // TestReplayedEventsAreLookedAtOnceMore (P8): what is read from the log and may not be heard does not reach the wire, and is counted.
 func TestReplayedEventsAreLookedAtOnceMore(t *testing.T) {
-	st, p, _ := replaying(t, Request{May: func(c fanfare.Channel) bool { return c.String() == "a" }})
-	if _, err := st.takeTurn(); err != nil {
+	a, p, _ := replaying(t, Request{May: func(c fanfare.Channel) bool { return c.String() == "a" }})
+	if _, _, err := a.turn(); err != nil {
 		t.Fatal(err)
 	}
-	if p.sent != 100 || st.streams.Stats().Withheld != 1 {
-		t.Errorf("%d bytes were sent, %d events withheld", p.sent, st.streams.Stats().Withheld)
+	if p.sent != 100 || a.st.streams.Stats().Withheld != 1 {
+		t.Errorf("%d bytes were sent, %d events withheld", p.sent, a.st.streams.Stats().Withheld)
 	}
-	st, p, _ = replaying(t, Request{})
-	if _, err := st.takeTurn(); err != nil || p.sent != 200 {
+	a, p, _ = replaying(t, Request{})
+	if _, _, err := a.turn(); err != nil || p.sent != 200 {
 		t.Errorf("%d bytes were sent: %v", p.sent, err)
 	}
 }
@@ -59,25 +53,26 @@ func TestReplayedEventsAreLookedAtOnceMore(t *testing.T) {
 // TestCutInTheMiddle (P8): rights that end while a turn is fetched send nothing of it, and what a PC is known to have does not move past
 // what was sent.
 func TestCutInTheMiddle(t *testing.T) {
-	st, p, at := replaying(t, Request{})
+	a, p, at := replaying(t, Request{})
+	st, w := a.st, &a.work
+	if st.sub.Next(&w.turn) {
+		t.Fatal("what was to be replayed is in memory")
+	}
+	if err := st.sub.Read(context.Background(), &w.turn); err != nil || len(w.turn.Frames) != 2 {
+		t.Fatal(err, w.turn)
+	}
 	st.endNow(EndRevoked)
 	st.endNow(EndExpired) // the first reason counts
-	if _, err := st.takeTurn(); err != nil {
-		t.Fatal(err)
+	if v := st.gather(w, &w.turn, true, 0); v != over || len(w.turn.Frames) > 0 || w.reason != EndRevoked {
+		t.Errorf("verdict %v, frames %v, reason %s", v, w.turn.Frames, w.reason)
 	}
-	if err := st.end(EndRevoked); err != nil {
-		t.Fatal(err)
+	if err := a.loop(); err != nil || w.reason != EndRevoked || p.sent != 0 {
+		t.Errorf("%d bytes were sent, ended for %s, %v", p.sent, w.reason, err)
 	}
-	if p.sent != 0 || *st.cut.Load() != EndRevoked {
-		t.Errorf("%d bytes were sent, ended for %s", p.sent, *st.cut.Load())
-	}
-	p.acked = 1 << 20
+	p.ack = 1 << 20
 	st.live.end(st.sub.Position(), false)
 	if pos, _ := st.live.Position(); pos >= at[0] {
 		t.Errorf("the kept position %v is beyond events %v that were not sent", pos, at)
-	}
-	if reason, err := st.loop(); reason != EndRevoked || err != nil {
-		t.Errorf("%s %v", reason, err)
 	}
 }
 

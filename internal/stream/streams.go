@@ -40,6 +40,7 @@ type Options struct {
 	Adapters      []string        // who will use it: labels that are there from the beginning
 	BareType      bool            // send the content type without charset
 	StallLimit    time.Duration   // end a stream whose peer takes nothing for so long; default 30 s
+	Attached      bool            // serve each stream in a goroutine of its own, also where it could be detached
 	Stopping      <-chan struct{} // closed when requests must come to their end
 
 	Audit        *audit.Trail                                    // may be nil
@@ -81,6 +82,8 @@ type Streams struct {
 	withheld       atomic.Uint64
 	delivery       fanfare.Histogram
 	begins         *rate.Limiter // nil: no limit
+	base           time.Time     // streams' clock begins here
+	shards         shards
 
 	mu        sync.Mutex // guards the fields below
 	addresses map[netip.Addr]int
@@ -98,7 +101,7 @@ func New(o Options) *Streams {
 		o.StallLimit = 30 * time.Second
 	}
 	s := &Streams{
-		o: o, addresses: map[netip.Addr]int{}, subjects: map[string]int{}, channels: map[fanfare.Pattern]int{}, tickets: map[string]*Stream{}, ended: map[EndReason]*atomic.Uint64{},
+		o: o, base: time.Now(), addresses: map[netip.Addr]int{}, subjects: map[string]int{}, channels: map[fanfare.Pattern]int{}, tickets: map[string]*Stream{}, ended: map[EndReason]*atomic.Uint64{},
 		open: map[*Stream]struct{}{}, opened: map[string]uint64{},
 	}
 	if o.NewPerSecond > 0 {
@@ -137,7 +140,7 @@ func (s *Streams) Stats() Stats {
 		st.Open[adapter] = 0
 	}
 	for one := range s.open {
-		st.Open[one.req.Adapter]++
+		st.Open[one.adapter]++
 	}
 	s.mu.Unlock()
 	for reason, n := range s.ended {
@@ -159,7 +162,7 @@ const (
 type Request struct {
 	Adapter   string // who serves it: a metric's label
 	Caller    caller.Caller
-	Owned     []fanfare.Pattern          // of Patterns, those whose administrators may end the stream; nil: all of them are needed
+	Owned     int                        // of Patterns, the first so many: who administers them may end the stream; 0: it takes all of them
 	May       func(fanfare.Channel) bool // whether the caller may hear a replayed event (P8); nil: all
 	Patterns  []fanfare.Pattern
 	Start     hub.Start
@@ -186,22 +189,29 @@ func (s *Streams) Serve(w http.ResponseWriter, r *http.Request, req Request) {
 		w.WriteHeader(http.StatusOK)
 		return
 	}
+	req.Patterns = unique(req.Patterns)
 	if err := s.admit(&req); err != nil {
 		s.Refuse(w, r, req, err)
 		return
 	}
-	defer s.release(&req)
-	st := newStream(s, req)
 	req.Start.Owner = req.Caller.Owner()
+	st := s.newStream(&req)
 	// Not the request's context: net/http ends it when the peer closes its sending half, and it may listen still.
 	sub, opening, err := s.o.Hub.Subscribe(context.WithoutCancel(r.Context()), req.Patterns, req.Start, st)
 	if err != nil {
+		s.release(req.Caller, req.Patterns)
 		s.Refuse(w, r, req, err)
 		return
 	}
-	defer sub.Close()
-	s.register(st, sub)
-	defer s.unregister(st)
+	st.sub = sub
+	runs := false
+	defer func() {
+		if !runs { // refused, or something has panicked
+			s.unregister(st)
+			s.discard(st)
+		}
+	}()
+	s.register(st)
 	if err := s.confirm(r.Context(), req.Caller.Who); err != nil {
 		s.Refuse(w, r, req, err)
 		return
@@ -210,14 +220,62 @@ func (s *Streams) Serve(w http.ResponseWriter, r *http.Request, req Request) {
 		s.o.Audit.Record(audit.StreamOpened, req.Caller, slog.Uint64("stream", st.id), slog.String("adapter", req.Adapter),
 			slog.Any("channels", st.channels()), slog.Bool("resumed", req.Start.From == hub.FromAfter))
 	}
-	reason := st.serve(w, r, sub, opening)
+	runs = s.begin(w, r, st, &req, opening)
+}
+
+// begin has the stream run: in a shard, which ends it, or here, to its end. It returns true when others see to its end.
+func (s *Streams) begin(w http.ResponseWriter, r *http.Request, st *Stream, req *Request, opening hub.Opening) (detached bool) {
+	if lifetime := req.Lifetime; lifetime > 0 {
+		st.ends = s.at(time.Now()) + int64(lifetime-time.Duration(rand.Float64()*0.1*float64(lifetime)))
+	}
+	s.setHeader(w.Header())
+	conn, buffered, err := takeOver(w, r)
+	if err != nil {
+		s.end(st, EndFailed)
+		return false
+	}
+	var wire wire
+	if conn == nil {
+		wire = newPlain(w, r, s.o.StallLimit)
+	} else {
+		st.chunked = r.ProtoAtLeast(1, 1)
+		if !s.o.Attached {
+			work := work{}
+			st.first(&work, opening, req.First)
+			if s.shards.detach(s, st, conn, buffered, append(appendHead(nil, w.Header(), st.chunked), work.prefix...), opening) {
+				return true
+			}
+		}
+		wire = newTaken(conn, buffered, st.chunked, s.o.StallLimit)
+	}
+	a := &attached{st: st, wire: wire, wakes: make(chan struct{}, 1)}
+	s.end(st, a.serve(w.Header(), opening, req.First))
+	return false
+}
+
+// end counts and writes down that a stream has ended. Nobody finds it any more.
+func (s *Streams) end(st *Stream, reason EndReason) {
+	s.unregister(st)
 	s.ended[reason].Add(1)
 	if s.o.Audit != nil {
-		s.o.Audit.Record(audit.StreamEnded, req.Caller, slog.Uint64("stream", st.id), slog.String("reason", string(reason)),
-			slog.Uint64("events", st.events.Load()), slog.Duration("after", time.Since(st.began)))
+		s.o.Audit.Record(audit.StreamEnded, st.caller, slog.Uint64("stream", st.id), slog.String("reason", string(reason)),
+			slog.Uint64("events", st.events.Load()), slog.Duration("after", time.Duration(time.Now().UnixNano()-st.began)))
 	}
-	s.o.Logger.Debug("stream ended", slog.String("reason", string(reason)), slog.String("remote", req.Caller.Remote))
+	s.o.Logger.Debug("stream ended", slog.String("reason", string(reason)), slog.String("remote", st.caller.Remote))
 }
+
+// discard lets go of the places that a stream has taken. It has ended, or has never run.
+func (s *Streams) discard(st *Stream) {
+	s.release(st.caller, st.sub.Patterns())
+	st.sub.Close()
+}
+
+// Close ends the streams that have not ended by themselves, and waits for that. Those that have a goroutine of their own end with
+// their requests.
+func (s *Streams) Close() { s.shards.close() }
+
+// at is a time on streams' clock.
+func (s *Streams) at(t time.Time) int64 { return int64(t.Sub(s.base)) }
 
 // confirm asks once more whether the caller may, now that whoever revokes rights finds the stream, and notes a ticket's use.
 func (s *Streams) confirm(ctx context.Context, who *fanfare.Principal) error {
@@ -237,15 +295,30 @@ func (s *Streams) confirm(ctx context.Context, who *fanfare.Principal) error {
 	return nil
 }
 
-func (s *Streams) register(st *Stream, sub *hub.Subscriber) {
-	who := st.req.Caller.Who
+func (s *Streams) newStream(req *Request) *Stream {
+	st := &Stream{
+		streams: s, adapter: req.Adapter, caller: req.Caller, owned: req.Owned, may: req.May, watch: req.Watch, heartbeat: int64(s.o.Heartbeat),
+		idle: req.Idle, envelope: req.Envelope, farewell: req.Farewell,
+	}
+	if req.Heartbeat > 0 {
+		st.heartbeat = int64(req.Heartbeat)
+	}
+	if who := req.Caller.Who; who != nil {
+		if end := who.StreamsEnd(); !end.IsZero() {
+			st.expires = max(s.at(time.Now())+int64(time.Until(end)), 1)
+		}
+	}
+	return st
+}
+
+func (s *Streams) register(st *Stream) {
 	s.mu.Lock()
 	s.lastID++
-	st.id, st.began, st.sub = s.lastID, time.Now(), sub
+	st.id, st.began = s.lastID, time.Now().UnixNano()
 	s.open[st] = struct{}{}
-	s.opened[st.req.Adapter]++
+	s.opened[st.adapter]++
 	var older *Stream
-	if who != nil && who.Ticket != "" {
+	if who := st.caller.Who; who != nil && who.Ticket != "" {
 		older = s.tickets[who.Ticket]
 		s.tickets[who.Ticket] = st
 	}
@@ -253,21 +326,13 @@ func (s *Streams) register(st *Stream, sub *hub.Subscriber) {
 	if older != nil {
 		older.endNow(EndReplaced) // it may be half-dead; the newer one is what the client has
 	}
-	if who != nil {
-		if end := who.StreamsEnd(); !end.IsZero() {
-			st.expiry = time.AfterFunc(time.Until(end), func() { st.endNow(EndExpired) })
-		}
-	}
 }
 
 func (s *Streams) unregister(st *Stream) {
-	if st.expiry != nil {
-		st.expiry.Stop()
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.open, st)
-	if who := st.req.Caller.Who; who != nil && who.Ticket != "" && s.tickets[who.Ticket] == st {
+	if who := st.caller.Who; who != nil && who.Ticket != "" && s.tickets[who.Ticket] == st {
 		delete(s.tickets, who.Ticket)
 	}
 }
@@ -285,9 +350,10 @@ func (s *Streams) End(match func(Held) bool, reason EndReason) (ended []Held) {
 	var list []*Stream
 	s.mu.Lock()
 	for st := range s.open {
-		h := Held{st.id, st.req.Caller, st.req.Patterns, st.req.Owned}
-		if h.Administered == nil {
-			h.Administered = h.Patterns
+		h := Held{ID: st.id, Caller: st.caller, Patterns: st.sub.Patterns()}
+		h.Administered = h.Patterns
+		if st.owned > 0 && st.owned < len(h.Patterns) {
+			h.Administered = h.Patterns[:st.owned]
 		}
 		if match(h) {
 			list, ended = append(list, st), append(ended, h)
@@ -319,7 +385,7 @@ func (s *Streams) List(most int) []Open {
 	list := make([]Open, 0, len(s.open))
 	for st := range s.open {
 		list = append(list, Open{
-			ID: st.id, Adapter: st.req.Adapter, Remote: st.req.Caller.Remote, Subject: subject(st.req.Caller), Began: st.began, Lag: st.sub.Lag(),
+			ID: st.id, Adapter: st.adapter, Remote: st.caller.Remote, Subject: subject(st.caller), Began: time.Unix(0, st.began), Lag: st.sub.Lag(),
 			Events: st.events.Load(), Bytes: st.bytes.Load(),
 		})
 		if len(s.open) <= most { // else only of those that stay
@@ -350,7 +416,7 @@ func (s *Streams) Channels(adapter string) (list [][]string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for st := range s.open {
-		if st.req.Adapter == adapter {
+		if st.adapter == adapter {
 			list = append(list, st.channels())
 		}
 	}
@@ -474,20 +540,31 @@ func (s *Streams) countedName(c caller.Caller) string {
 	return c.Name()
 }
 
-func (s *Streams) release(req *Request) {
+func (s *Streams) release(by caller.Caller, patterns []fanfare.Pattern) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if address := forwarded.Network(req.Caller.Address); s.o.MaxPerAddress > 0 && address.IsValid() {
+	if address := forwarded.Network(by.Address); s.o.MaxPerAddress > 0 && address.IsValid() {
 		giveBack(s.addresses, address)
 	}
-	if name := s.countedName(req.Caller); s.o.MaxPerSubject > 0 && name != "" {
+	if name := s.countedName(by); s.o.MaxPerSubject > 0 && name != "" {
 		giveBack(s.subjects, name)
 	}
 	if s.o.MaxPerChannel > 0 {
-		for _, p := range req.Patterns {
+		for _, p := range patterns {
 			giveBack(s.channels, p)
 		}
 	}
+}
+
+// unique leaves out what is there twice.
+func unique(patterns []fanfare.Pattern) []fanfare.Pattern {
+	list := patterns[:0:0]
+	for _, p := range patterns {
+		if !slices.Contains(list, p) {
+			list = append(list, p)
+		}
+	}
+	return list
 }
 
 func giveBack[K comparable](counts map[K]int, key K) {

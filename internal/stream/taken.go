@@ -8,12 +8,10 @@ import (
 	"net/http"
 	"os"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/fanfare-hub/fanfare/hub"
-	"github.com/fanfare-hub/fanfare/sse"
 )
 
 var errFlood = errors.New("the peer keeps sending")
@@ -21,51 +19,72 @@ var errFlood = errors.New("the peer keeps sending")
 // floodLimit is how many bytes a client may send after its request before it is cut.
 const floodLimit = 64 << 10
 
-// newWire takes the connection over where it is plain HTTP/1, and writes to the ResponseWriter elsewhere.
-func newWire(w http.ResponseWriter, r *http.Request, stall time.Duration) (wire, error) {
+// takeOver takes the connection over where it is plain HTTP/1; nil elsewhere. buffered is how many bytes the client has sent after
+// its request.
+func takeOver(w http.ResponseWriter, r *http.Request) (conn net.Conn, buffered int, err error) {
 	if r.ProtoMajor != 1 || r.TLS != nil {
-		return newPlain(w, r, stall), nil
+		return nil, 0, nil
 	}
-	conn, buffered, err := http.NewResponseController(w).Hijack()
+	conn, rw, err := http.NewResponseController(w).Hijack()
 	if errors.Is(err, http.ErrNotSupported) {
-		return newPlain(w, r, stall), nil
+		return nil, 0, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	t := &taken{conn: conn, chunked: r.ProtoAtLeast(1, 1), stall: stall, left: make(chan struct{}), half: make(chan struct{})}
-	if socket, ok := conn.(syscall.Conn); ok {
-		if before, known := writtenBytes(socket); known {
-			t.socket, t.before = socket, before
-		}
-		tune(socket, stall)
-	}
-	t.reader.Go(func() { t.read(buffered.Reader.Buffered()) })
-	return t, nil
+	return conn, rw.Reader.Buffered(), nil
 }
 
-// taken is a connection taken over from net/http, which would cancel the request when the peer closes its sending half.
-type taken struct {
-	// Fixed after newWire.
-	conn    net.Conn
-	socket  syscall.Conn // nil when the system does not tell what the peer has acknowledged
-	chunked bool         // HTTP/1.1; HTTP/1.0 gets a body that ends with the connection
-	stall   time.Duration
-	before  int64         // bytes that went over the connection before the stream
-	left    chan struct{} // closed by the reader
-	half    chan struct{} // closed by the reader
-	reader  sync.WaitGroup
-	why     error // why left is closed; set before
+// appendHead appends the head of a stream's response.
+func appendHead(b []byte, header http.Header, chunked bool) []byte {
+	var head bytes.Buffer
+	if chunked {
+		head.WriteString("HTTP/1.1 200 OK\r\n")
+		header.Set("Transfer-Encoding", "chunked")
+	} else {
+		head.WriteString("HTTP/1.0 200 OK\r\n")
+	}
+	header.Set("Date", time.Now().UTC().Format(http.TimeFormat))
+	header.Set("Connection", "close") // the connection ends with the stream
+	_ = header.Write(&head)
+	head.WriteString("\r\n")
+	return append(b, head.Bytes()...)
+}
 
-	sent atomic.Int64
+// newTaken is for connections that cannot be detached: those that are not the system's own, and other systems than Linux.
+func newTaken(conn net.Conn, buffered int, chunked bool, stall time.Duration) *taken {
+	t := &taken{conn: conn, chunks: chunked, stall: stall, left: make(chan struct{}), half: make(chan struct{})}
+	if socket, ok := conn.(syscall.Conn); ok {
+		if raw, err := socket.SyscallConn(); err == nil {
+			t.acks = acksOfConn(raw)
+			tune(raw, stall)
+		}
+	}
+	t.reader.Go(func() { t.read(buffered) })
+	return t
+}
+
+// taken is a connection taken over from net/http, which would cancel the request when the peer closes its sending half. One
+// goroutine writes, and one throws away what the peer sends.
+type taken struct {
+	// Fixed after newTaken.
+	conn   net.Conn
+	acks   acker // nil when the system does not tell what the peer has acknowledged
+	chunks bool  // HTTP/1.1; HTTP/1.0 gets a body that ends with the connection
+	stall  time.Duration
+	left   chan struct{} // closed by the reader
+	half   chan struct{} // closed by the reader
+	reader sync.WaitGroup
+	why    error // why left is closed; set before
 
 	// Owned by the writer.
-	pieces  net.Buffers
-	scratch []byte
+	pieces net.Buffers
 }
 
 func (t *taken) gone() <-chan struct{}       { return t.left }
 func (t *taken) halfClosed() <-chan struct{} { return t.half }
+func (t *taken) chunked() bool               { return t.chunks }
+func (t *taken) acker() acker                { return t.acks }
 
 // read throws away what the peer sends, and notices when it goes.
 func (t *taken) read(total int) {
@@ -105,56 +124,24 @@ func socketError(err error) error {
 	return errGone
 }
 
-func (t *taken) begin(header http.Header, first ...[]byte) error {
-	var b bytes.Buffer
-	if t.chunked {
-		b.WriteString("HTTP/1.1 200 OK\r\n")
-		header.Set("Transfer-Encoding", "chunked")
-	} else {
-		b.WriteString("HTTP/1.0 200 OK\r\n")
-	}
-	header.Set("Date", time.Now().UTC().Format(http.TimeFormat))
-	header.Set("Connection", "close") // the connection ends with the stream
-	_ = header.Write(&b)
-	b.WriteString("\r\n")
-	t.pieces = append(t.pieces[:0], b.Bytes(), t.body(first...))
-	return t.flush()
+func (t *taken) begin(header http.Header, first []byte) (int, error) {
+	head := appendHead(nil, header, t.chunks)
+	t.pieces = append(t.pieces[:0], head, first)
+	return len(head) + len(first), t.flush()
 }
 
-// body is the parts as they go over the wire, each a chunk, in the scratch buffer.
-func (t *taken) body(parts ...[]byte) []byte {
-	t.scratch = t.scratch[:0]
-	for _, part := range parts {
-		if t.chunked {
-			t.scratch = sse.AppendChunk(t.scratch, part)
-		} else {
-			t.scratch = append(t.scratch, part...)
-		}
-	}
-	return t.scratch
-}
-
-func (t *taken) frameBytes(f hub.Frame) int {
-	if t.chunked {
-		return len(f.Chunk)
-	}
-	return len(f.Body)
-}
-
-func (t *taken) frames(frames []hub.Frame) error {
+func (t *taken) write(prefix []byte, frames []hub.Frame) error {
 	t.pieces = t.pieces[:0]
+	if len(prefix) > 0 {
+		t.pieces = append(t.pieces, prefix)
+	}
 	for i := range frames {
-		if t.chunked {
+		if t.chunks {
 			t.pieces = append(t.pieces, frames[i].Chunk)
 		} else {
 			t.pieces = append(t.pieces, frames[i].Body)
 		}
 	}
-	return t.flush()
-}
-
-func (t *taken) bytes(b []byte) error {
-	t.pieces = append(t.pieces[:0], t.body(b))
 	return t.flush()
 }
 
@@ -172,14 +159,16 @@ func (t *taken) flush() error {
 			return errGone
 		}
 		n, err := t.pieces.WriteTo(t.conn)
-		t.sent.Add(n)
 		if err == nil {
 			break
 		}
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return socketError(err)
 		}
-		_, now, _ := t.progress()
+		var now int64
+		if t.acks != nil {
+			now, _ = t.acks.acked()
+		}
 		if asked && n == 0 && now <= acked {
 			return errStalled
 		}
@@ -189,13 +178,8 @@ func (t *taken) flush() error {
 	return nil
 }
 
+// end follows the last chunk.
 func (t *taken) end() error {
-	if t.chunked {
-		t.pieces = append(t.pieces[:0], []byte(sse.LastChunk))
-		if err := t.flush(); err != nil {
-			return err
-		}
-	}
 	half, ok := t.conn.(interface{ CloseWrite() error })
 	if !ok {
 		return nil
@@ -211,17 +195,4 @@ func (t *taken) abort() { _ = t.conn.Close() }
 func (t *taken) close() {
 	_ = t.conn.Close()
 	t.reader.Wait()
-}
-
-func (t *taken) sentBytes() (int64, bool) { return t.sent.Load(), t.socket != nil }
-
-// progress says how many bytes were written, and how many of them the peer's TCP has acknowledged. A write that is under
-// way counts as acknowledged as far as it is, though not yet as written.
-func (t *taken) progress() (sent, acked int64, known bool) {
-	sent = t.sent.Load()
-	if t.socket == nil {
-		return sent, 0, false
-	}
-	acked, known = ackedBytes(t.socket)
-	return sent, acked - t.before, known
 }

@@ -1,0 +1,218 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/fanfare-hub/fanfare/hub"
+	"github.com/fanfare-hub/fanfare/sse"
+)
+
+// wire is where a stream with a goroutine of its own writes. That goroutine calls it, and receives from its channels.
+type wire interface {
+	begin(header http.Header, first []byte) (int, error) // the head and the beginning of the body
+	chunked() bool                                       // whether the body is to be written in chunks
+	write(prefix []byte, frames []hub.Frame) error       // blocks while the peer takes nothing, up to the stall limit
+	end() error                                          // the body has been written
+	abort()                                              // has a write that waits fail; any goroutine may call it before close
+	close()                                              // lets the connection go; end may have come before
+	gone() <-chan struct{}                               // closed when the peer is known to be gone
+	goneWhy() error                                      // why gone is closed; after close, or when gone is closed
+	halfClosed() <-chan struct{}                         // closed when the peer has closed its sending half
+	acker() acker                                        // nil when the peer's acknowledgements are not known
+}
+
+var (
+	errStalled = errors.New("the peer takes nothing")
+	errGone    = errors.New("the peer is gone")
+)
+
+func endReason(err error) EndReason {
+	switch {
+	case errors.Is(err, errStalled):
+		return EndStalled
+	case errors.Is(err, errFlood):
+		return EndFlood
+	}
+	return EndGone
+}
+
+// attached runs one stream in the goroutine of its request: over TLS and HTTP/2, and where streams cannot be detached.
+type attached struct {
+	st    *Stream
+	wire  wire
+	wakes chan struct{} // one token
+	work  work
+
+	mu   sync.Mutex // guards the field below
+	open bool       // wire may be aborted
+}
+
+func (a *attached) wake(*Stream) {
+	select {
+	case a.wakes <- struct{}{}:
+	default:
+	}
+}
+
+// cutGrace is how long a stream that must end has to do so by itself.
+const cutGrace = 600 * time.Millisecond
+
+func (a *attached) stop(st *Stream) {
+	a.wake(st)
+	time.AfterFunc(cutGrace, func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if a.open {
+			a.wire.abort()
+		}
+	})
+}
+
+// serve runs the stream to its end.
+func (a *attached) serve(header http.Header, opening hub.Opening, first func([]byte, string) []byte) (reason EndReason) {
+	st := a.st
+	st.chunked = a.wire.chunked()
+	a.open = true
+	var run runner = a
+	st.runner.Store(&run)
+	defer func() {
+		a.mu.Lock()
+		a.open = false
+		a.mu.Unlock()
+		a.wire.close()
+		if cut := st.cut.Load(); cut != nil {
+			reason = *cut
+			return
+		}
+		// The system tells of a failed connection once, and it may have told the reader.
+		if reason == EndGone && errors.Is(a.wire.goneWhy(), errStalled) {
+			reason = EndStalled
+		}
+	}()
+	if st.watch != nil {
+		st.live = newLive(opening.Position, a.wire.acker())
+		st.watch.Opened(st.live)
+		defer st.watch.Changed() // when the end has been told to live
+	}
+	clean := false
+	defer func() { a.finish(clean) }() // before the wire closes, which it asks how far the peer has come
+	a.work.prefix = a.work.prefix[:0]
+	st.first(&a.work, opening, first)
+	n, err := a.wire.begin(header, a.work.prefix)
+	if err != nil {
+		return endReason(err)
+	}
+	st.live.sending(st, n, nil)
+	st.wrote = st.streams.at(time.Now())
+	if err := a.loop(); err != nil {
+		return endReason(err)
+	}
+	clean = a.wire.end() == nil && st.cut.Load() == nil
+	return a.work.reason
+}
+
+// finish tells live how far the peer has come; after a clean end it gives it a moment to acknowledge that.
+func (a *attached) finish(clean bool) {
+	live := a.st.live
+	if live == nil {
+		return
+	}
+	deadline := time.Now().Add(cleanWait)
+	for clean && !live.settled() && time.Now().Before(deadline) {
+		select {
+		case <-a.wire.gone():
+			deadline = time.Time{} // one more look, and no more
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	live.end(a.st.sub.Position(), clean)
+}
+
+// readAgain is how long a stream waits before it asks a log again that could not be read.
+const readAgain = time.Second
+
+// loop takes turns until the stream has ended. An error is the wire's; without one the body has been written to its end.
+func (a *attached) loop() error {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	half := a.wire.halfClosed()
+	probes := 0
+	for {
+		unread, v, err := a.turn()
+		if err != nil || v == over {
+			return err
+		}
+		if v == again {
+			select {
+			case <-a.wire.gone():
+				return a.wire.goneWhy()
+			default:
+			}
+			continue
+		}
+		wait := time.Duration(a.st.due() - a.st.streams.at(time.Now()))
+		if unread {
+			wait = min(wait, readAgain)
+		}
+		if probes > 0 {
+			wait = min(wait, 200*time.Millisecond)
+		}
+		timer.Reset(max(wait, 0))
+		select {
+		case <-a.wakes:
+		case <-timer.C:
+			if probes > 0 {
+				// A peer that closed for good has answered the first probe with a reset by now.
+				probes--
+				err = a.comment()
+			}
+		case <-a.wire.gone():
+			return a.wire.goneWhy()
+		case <-half:
+			half, probes = nil, 2
+			err = a.comment()
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// turn sends what there is. unread says that the log could not be read; the stream goes on and asks again.
+func (a *attached) turn() (unread bool, v verdict, err error) {
+	st, w := a.st, &a.work
+	now := st.streams.at(time.Now())
+	v = st.gather(w, &w.turn, false, now)
+	if v == reads {
+		if err := st.sub.Read(context.Background(), &w.turn); err != nil {
+			if now-st.wrote >= st.heartbeat {
+				return true, waits, a.comment()
+			}
+			return true, waits, nil
+		}
+		v = st.gather(w, &w.turn, true, st.streams.at(time.Now()))
+	}
+	st.live.sending(st, len(w.prefix), w.turn.Frames)
+	if len(w.prefix) > 0 || len(w.turn.Frames) > 0 {
+		if err := a.wire.write(w.prefix, w.turn.Frames); err != nil {
+			return false, v, err
+		}
+	}
+	st.sent(w, &w.turn, len(w.turn.Frames), time.Now())
+	clear(w.turn.Frames)
+	return false, v, nil
+}
+
+// comment writes a sign of life that says nothing.
+func (a *attached) comment() error {
+	w := &a.work
+	w.prefix = w.prefix[:0]
+	w.say(a.st, append(w.text[:0], sse.Comment...))
+	a.st.live.sending(a.st, len(w.prefix), nil)
+	a.st.wrote = a.st.streams.at(time.Now())
+	return a.wire.write(w.prefix, nil)
+}

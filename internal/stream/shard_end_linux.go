@@ -1,0 +1,134 @@
+package stream
+
+import (
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// enter gives a stream a slot and puts its connection into the epoll set.
+func (sh *shard) enter(st *Stream) {
+	if n := len(sh.free); n > 0 {
+		st.slot, sh.free = sh.free[n-1], sh.free[:n-1]
+	} else {
+		st.slot = uint32(len(sh.slots))
+		sh.slots = append(sh.slots, slot{})
+	}
+	s := &sh.slots[st.slot]
+	now := sh.now()
+	st.wrote = now
+	s.st, s.due = st, st.due()
+	sh.count++
+	sh.sweep.quicken(st, now, sh.streams.o.StallLimit)
+	st.state = open
+	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLOUT | unix.EPOLLET, Fd: int32(st.slot), Pad: s.generation}
+	switch err := unix.EpollCtl(sh.epollFd, unix.EPOLL_CTL_ADD, st.fd, &event); {
+	case err != nil:
+		sh.finish(st, EndFailed)
+	case st.took > floodLimit:
+		sh.finish(st, EndFlood)
+	}
+}
+
+// happened is told what the kernel says of a connection.
+func (sh *shard) happened(st *Stream, events uint32) {
+	if events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
+		sh.finish(st, endReason(sh.socketError(st)))
+		return
+	}
+	if events&unix.EPOLLIN != 0 {
+		if reason := sh.discard(st); reason != "" {
+			sh.finish(st, reason)
+			return
+		}
+	}
+	if events&unix.EPOLLRDHUP != 0 && !st.half {
+		// A peer that has closed for good answers the next bytes with a reset; one that has closed its sending half alone keeps
+		// hearing.
+		st.half = true
+		sh.comment(st)
+	}
+	if events&unix.EPOLLOUT != 0 && st.state == blocked {
+		st.state = open
+		sh.requeue(st)
+	}
+}
+
+// socketError is why the kernel has given a connection up.
+func (sh *shard) socketError(st *Stream) error {
+	n, err := unix.GetsockoptInt(st.fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	if err != nil || n == 0 {
+		return errGone
+	}
+	return socketError(syscall.Errno(n))
+}
+
+// discard throws away what the client has sent; a reason when it has sent too much, or has gone.
+func (sh *shard) discard(st *Stream) EndReason {
+	for {
+		n, err := sh.socket.read(st.fd)
+		st.took += int32(max(n, 0))
+		switch {
+		case st.took > floodLimit:
+			return EndFlood
+		case err == unix.EAGAIN || (n == 0 && err == nil):
+			return ""
+		case err != nil:
+			return endReason(socketError(err))
+		}
+	}
+}
+
+// bodyEnds follows the last byte of the body. Where somebody wants to know what the peer has got, it is given time to say so.
+func (sh *shard) bodyEnds(st *Stream) {
+	if unix.Shutdown(st.fd, unix.SHUT_WR) != nil {
+		sh.finish(st, EndGone)
+		return
+	}
+	if st.live == nil || st.cut.Load() != nil || st.live.settled() {
+		sh.finish(st, st.over)
+		return
+	}
+	st.state = closing
+	st.since = sh.now()
+	sh.soonAt(st, st.since+int64(lingerStep))
+}
+
+// lingerStep is how often it is looked whether the peer has acknowledged a stream's end.
+const lingerStep = 5 * time.Millisecond
+
+// finish closes the connection, and lets everything go that the stream has. Only the worker closes connections, after it has
+// taken them out of the epoll set.
+func (sh *shard) finish(st *Stream, reason EndReason) {
+	clean := st.over != "" && st.rest == nil
+	if clean {
+		reason = st.over   // it had ended, whatever happens to the connection afterwards
+		_ = sh.discard(st) // what is unread would have the kernel reset the connection, and with it what is under way
+	}
+	if cut := st.cut.Load(); cut != nil {
+		reason, clean = *cut, false
+	}
+	_ = unix.EpollCtl(sh.epollFd, unix.EPOLL_CTL_DEL, st.fd, nil)
+	st.live.end(st.sub.Position(), clean) // asks the socket once more, and never again
+	_ = unix.Close(st.fd)
+	s := &sh.slots[st.slot]
+	s.st = nil
+	s.generation++
+	sh.free = append(sh.free, st.slot)
+	if sh.count--; sh.count == 0 {
+		sh.sweep = sweep{}
+	}
+	st.fd, st.rest = -1, nil
+	st.state = closed
+	if st.watch != nil {
+		st.watch.Changed()
+	}
+	st.streams.end(st, reason)
+	if st.reading && !st.sub.CancelRead() {
+		st.state = orphan // the read still uses the subscriber
+		sh.orphans++
+		return
+	}
+	st.streams.discard(st)
+}

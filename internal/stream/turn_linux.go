@@ -1,0 +1,201 @@
+package stream
+
+import (
+	"errors"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fanfare-hub/fanfare/hub"
+	"github.com/fanfare-hub/fanfare/sse"
+)
+
+// turn gives a stream what there is for it.
+func (sh *shard) turn(st *Stream) {
+	st.queued.Store(false) // before anything is looked at: who wakes it from now on is not overlooked
+	f := sh.adopt(st)
+	var turn *hub.Turn
+	if f != nil {
+		turn = f.turn
+		defer turn.Release()
+		if p, ok := errors.AsType[*hub.PanicError](f.err); ok {
+			sh.failed(st, p.Value, p.Stack)
+			return
+		}
+		if f.err != nil {
+			st.unread = sh.now() + int64(readAgain)
+			sh.soonAt(st, st.unread)
+			turn = nil
+		}
+	}
+	if st.state == arriving {
+		sh.enter(st)
+	}
+	if st.state != open {
+		sh.hurry(st)
+		return
+	}
+	if len(st.rest) > 0 && !sh.writeRest(st) {
+		sh.hurry(st)
+		return
+	}
+	sh.gather(st, turn)
+}
+
+// gather has the stream gather its next pieces, and sends them.
+func (sh *shard) gather(st *Stream, read *hub.Turn) {
+	now := sh.now()
+	if st.reading && st.cut.Load() != nil && st.sub.CancelRead() {
+		st.reading = false
+	}
+	if st.reading || (read == nil && st.unread > now && st.mustEnd(now) == "") {
+		if now-st.wrote >= st.heartbeat {
+			sh.comment(st) // it says nothing of a position: what has been read may be on its way
+		}
+		sh.hurry(st)
+		return
+	}
+	w, t := &sh.work, read
+	if t == nil {
+		t = &w.turn
+	}
+	v := st.gather(w, t, read != nil, now)
+	if v == reads {
+		if now-st.wrote >= st.heartbeat {
+			sh.comment(st)
+		}
+		st.reading = true
+		st.sub.ReadLater(st)
+		return
+	}
+	whole := sh.write(st, w, t)
+	clear(w.turn.Frames)
+	switch {
+	case st.state >= closed:
+	case v == over:
+		st.over = w.reason
+		if whole {
+			sh.bodyEnds(st)
+		} else if st.state == blocked {
+			sh.hurry(st)
+		} else {
+			sh.requeue(st)
+		}
+	case st.state == blocked:
+	case v == again || !whole:
+		sh.requeue(st)
+	}
+}
+
+// requeue puts a stream to the back of the queue.
+func (sh *shard) requeue(st *Stream) {
+	if st.queued.CompareAndSwap(false, true) {
+		sh.lives.push(st)
+	}
+}
+
+// hurry gives a stream that must end, and cannot say so at once, a moment.
+func (sh *shard) hurry(st *Stream) {
+	if (st.state == open || st.state == blocked) && st.cut.Load() != nil {
+		sh.soonAt(st, sh.now()+int64(cutGrace))
+	}
+}
+
+// write sends what was gathered; false when not all of it went. What was not begun is gathered again. What was begun is kept in rest.
+func (sh *shard) write(st *Stream, w *work, t *hub.Turn) (whole bool) {
+	frames := t.Frames
+	st.live.sending(st, len(w.prefix), frames)
+	n, total, err := 0, len(w.prefix), error(nil)
+	if total > 0 || len(frames) > 0 {
+		sh.socket.reset()
+		if len(w.prefix) > 0 {
+			sh.socket.add(w.prefix)
+		}
+		for i := range frames {
+			b := st.piece(&frames[i])
+			if sh.socket.count < piecesMost && (i == 0 || total+len(b) <= bytesMost) {
+				sh.socket.add(b)
+			}
+			total += len(b)
+		}
+		n, err = sh.socket.write(st.fd)
+	}
+	begun := len(frames)
+	if n < total {
+		if n < len(w.prefix) {
+			st.rest = append(make([]byte, 0, len(w.prefix)-n), w.prefix[n:]...)
+			begun = 0
+		} else {
+			left := n - len(w.prefix)
+			begun = 0
+			for left > 0 {
+				b := st.piece(&frames[begun])
+				if begun++; left < len(b) {
+					st.rest = b[left:]
+				}
+				left -= len(b)
+			}
+		}
+	}
+	st.sent(w, t, begun, time.Now())
+	if err != nil {
+		sh.writeFailed(st, err)
+	}
+	return n == total
+}
+
+// writeRest is true when nothing is left of rest.
+func (sh *shard) writeRest(st *Stream) bool {
+	sh.socket.reset()
+	sh.socket.add(st.rest)
+	n, err := sh.socket.write(st.fd)
+	if n > 0 {
+		st.wrote = sh.now()
+	}
+	if st.rest = st.rest[n:]; len(st.rest) == 0 {
+		st.rest = nil
+	}
+	switch {
+	case err != nil:
+		sh.writeFailed(st, err)
+		return false
+	case st.rest != nil:
+		sh.requeue(st)
+		return false
+	case st.over != "":
+		sh.bodyEnds(st)
+		return false
+	}
+	return true
+}
+
+// comment writes a sign of life that says nothing, if the socket takes it.
+func (sh *shard) comment(st *Stream) {
+	if st.state != open || len(st.rest) > 0 || st.over != "" {
+		return
+	}
+	w := work{}
+	w.say(st, []byte(sse.Comment))
+	sh.socket.reset()
+	sh.socket.add(w.prefix)
+	n, err := sh.socket.write(st.fd)
+	if n > 0 {
+		st.live.sending(st, len(w.prefix), nil)
+		st.wrote = sh.now()
+		if n < len(w.prefix) {
+			st.rest = w.prefix[n:]
+			sh.requeue(st)
+		}
+	}
+	if err != nil {
+		sh.writeFailed(st, err)
+	}
+}
+
+func (sh *shard) writeFailed(st *Stream, err error) {
+	if errors.Is(err, unix.EAGAIN) {
+		st.state, st.since, st.queue = blocked, sh.now(), -1
+		return
+	}
+	sh.finish(st, endReason(socketError(err)))
+}

@@ -1,0 +1,63 @@
+package stream
+
+import (
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// piecesMost is how many pieces one write takes: a turn's frames, and what goes before them. (The kernel's own limit is 1024.)
+const (
+	piecesMost = 258
+	bytesMost  = 256 << 10 // but for a single piece
+)
+
+// socket makes a worker's system calls on sockets that do not block. Its pieces are made once: a write costs no allocation.
+type socket struct {
+	pieces [piecesMost]unix.Iovec
+	count  int
+	buf    [4 << 10]byte
+}
+
+// write writes the pieces, as far as the socket takes them. An error is EAGAIN when it takes nothing.
+func (s *socket) write(fd int) (int, error) {
+	defer s.reset()
+	for {
+		// Raw: a call that does not block need not tell the scheduler that it might.
+		n, _, errno := syscall.RawSyscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(&s.pieces[0])), uintptr(s.count)) // #nosec G103 -- s keeps the pieces alive
+		switch errno {
+		case 0:
+			return int(n), nil
+		case unix.EINTR:
+		default:
+			return 0, errno
+		}
+	}
+}
+
+// read reads and forgets. An error is EAGAIN when there is nothing; 0 without an error says that the peer sends nothing more.
+func (s *socket) read(fd int) (int, error) {
+	for {
+		n, _, errno := syscall.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&s.buf[0])), uintptr(len(s.buf))) // #nosec G103 -- of s
+		switch errno {
+		case 0:
+			return int(n), nil
+		case unix.EINTR:
+		default:
+			return 0, errno
+		}
+	}
+}
+
+func (s *socket) reset() {
+	clear(s.pieces[:s.count]) // they would keep frames in memory
+	s.count = 0
+}
+
+func (s *socket) add(b []byte) {
+	p := &s.pieces[s.count]
+	p.Base = unsafe.SliceData(b) // #nosec G103 -- of a slice, for the kernel to read
+	p.SetLen(len(b))
+	s.count++
+}
