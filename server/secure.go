@@ -225,7 +225,7 @@ func (s *Server) ticket(w http.ResponseWriter, r *http.Request, by caller.Caller
 		return nil, err
 	}
 	var channels []string
-	if err := json.Unmarshal(o["channels"], &channels); err != nil || len(channels) == 0 {
+	if err := json.Unmarshal(o.Raw("channels"), &channels); err != nil || len(channels) == 0 {
 		return nil, fanfare.Invalid("channels must be a list of 1 to %d channels or patterns", query.MaxChannels)
 	}
 	patterns, err := query.ParsePatterns(channels)

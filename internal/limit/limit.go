@@ -24,6 +24,7 @@ type Rates struct {
 }
 
 type buckets struct {
+	mu            sync.Mutex    // held by Take
 	events, bytes *rate.Limiter // nil: no limit
 	used          time.Time     // guarded by Rates.mu
 }
@@ -98,6 +99,8 @@ func (r *Rates) Take(owner string, events, bytes int) (v Verdict) {
 	}
 	now := time.Now()
 	b := r.of(owner, now)
+	b.mu.Lock() // a reservation that is taken back at once must not be seen by others: they would be told to wait longer
+	defer b.mu.Unlock()
 	v = take(b.events, now, events, "events", fanfare.ReasonPublishRate, "events a second (--publish-rate)")
 	if v.Err != nil || b.bytes == nil {
 		return v
