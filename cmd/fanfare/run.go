@@ -74,6 +74,7 @@ type cli struct {
 	Verify     verifyCmd     `cmd:"" help:"Read all of a log and check it."`
 	Export     exportCmd     `cmd:"" help:"Write a log as lines of JSON."`
 	Import     importCmd     `cmd:"" help:"Make a log from what export wrote."`
+	Bench      benchCmd      `cmd:"" help:"Put load on a hub and measure it, to size a machine."`
 	Config     configCmd     `cmd:"" help:"Print the settings of serve, and where each comes from."`
 	Key        keyCmd        `cmd:"" help:"Make, list and revoke API keys for back ends."`
 	Token      tokenCmd      `cmd:"" help:"Make a token, for tries and small set-ups."`

@@ -38,6 +38,8 @@ type settings struct {
 	MaxQueueBytes        byteSize `default:"64MiB" help:"Most bytes of events that wait to be stored."`
 	MaxStreams           int      `default:"0" help:"Most streams at once. Default: the process's file descriptors less 500."`
 	MaxStreamsPerAddress limit    `default:"off" help:"Most streams of one remote address; loopback and trusted proxies are not counted."`
+	TailBytes            byteSize `default:"64MiB" help:"Memory for the newest events, and for those that were read for who resumes."`
+	DetachStreams        bool     `default:"true" negatable:"" help:"Serve streams over plain HTTP/1.1 without a goroutine each (Linux)."`
 	IngestIdle           span     `default:"10m" help:"End an NDJSON body that brings nothing for so long."`
 
 	StoreResumeFor span `default:"24h" help:"How long the hub keeps a PC's position after its stream has ended."`
@@ -65,6 +67,8 @@ func (c *settings) check() ([]fanfare.Rule, error) {
 		return nil, errors.New("--heartbeat must be at least 10ms")
 	case c.MaxEventBytes < 1 || c.MaxRequestBytes < 1 || c.MaxQueueBytes < 1:
 		return nil, errors.New("--max-event-bytes, --max-request-bytes and --max-queue-bytes must be at least 1")
+	case c.TailBytes < 1:
+		return nil, errors.New("--tail-bytes must be at least 1")
 	case c.MaxStreams < 0:
 		return nil, errors.New("--max-streams must not be negative")
 	case c.IngestIdle < span(10*time.Millisecond):
@@ -96,6 +100,7 @@ func (c *settings) serverOptions(log *pebblelog.Log, logger *slog.Logger) server
 		MaxStreams: c.MaxStreams, MaxStreamsPerAddress: int(c.MaxStreamsPerAddress), IngestIdle: time.Duration(c.IngestIdle),
 		StoreResumeFor: orNever(time.Duration(c.StoreResumeFor)), StoreGapReplay: max(time.Duration(c.StoreGapReplay), 1),
 		AllowedHosts: c.AllowedHost, CORSOrigins: c.CorsOrigin, BareContentType: !c.ContentTypeCharset, AccessLog: int(c.AccessLog),
+		TailBytes: int(c.TailBytes), AttachedStreams: !c.DetachStreams,
 	}
 	c.apply(&o)
 	if c.StreamLifetime != nil {

@@ -83,6 +83,7 @@ var layers = map[string]layer{
 	"internal/caller":    {may: []string{""}, noHTTP: true, because: "adapters share it"},
 	"internal/audit":     {may: []string{"internal/caller"}, noHTTP: true, because: "adapters share it"},
 	"internal/limit":     {may: []string{""}, others: []string{"golang.org/x/time"}, because: "only it knows token buckets"},
+	"internal/load":      {may: nil, noHTTP: true, others: []string{"golang.org/x/sys"}, because: "it measures from outside, and other servers too"},
 	"internal/forwarded": {may: []string{""}, because: "the trust in proxies is in one place"},
 	"internal/httpapi":   {may: adapters, because: "adapters have never heard of each other, nor of an engine"},
 	"internal/storeapi":  {may: adapters, because: "adapters have never heard of each other, nor of an engine"},

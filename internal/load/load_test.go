@@ -1,0 +1,100 @@
+package load_test
+
+import (
+	"context"
+	"errors"
+	"net/http/httptest"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/fanfare-hub/fanfare/internal/load"
+	"github.com/fanfare-hub/fanfare/pebblelog"
+	"github.com/fanfare-hub/fanfare/server"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// hub is a hub behind a real listener.
+func hub(t *testing.T, o server.Options) (addr string) {
+	t.Helper()
+	if runtime.GOOS != "linux" {
+		t.Skip("load is made on Linux only")
+	}
+	log, err := pebblelog.Open(pebblelog.Options{Durability: pebblelog.DurabilityMemory})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Log = log
+	s, err := server.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	web := httptest.NewServer(s)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := s.Drain(ctx, 0); err != nil {
+			t.Error(err)
+		}
+		web.Close()
+		if err := errors.Join(s.Close(), log.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	return web.Listener.Addr().String()
+}
+
+// TestWorkloads: each does what it says, and counts what the hub did.
+func TestWorkloads(t *testing.T) {
+	for _, attached := range []bool{false, true} {
+		addr := hub(t, server.Options{AttachedStreams: attached})
+		for w, check := range map[load.Workload]func(load.Report) bool{
+			load.Idle: func(r load.Report) bool { return r.Deliveries == 0 && r.Publishes == 0 },
+			load.FanOut: func(r load.Report) bool {
+				return r.Publishes > 0 && r.Deliveries > 20*(r.Publishes-10) && r.Deliveries < 20*(r.Publishes+10) && r.Delay.P50 > 0 && r.Ack.P50 > 0
+			},
+			load.Own: func(r load.Report) bool {
+				return r.Publishes > 0 && r.Deliveries > r.Publishes-10 && r.Deliveries < r.Publishes+10
+			},
+			load.Resume: func(r load.Report) bool { return r.Deliveries == 20*7 },
+		} {
+			r, err := load.Run(t.Context(), w, load.Options{Addr: addr, Streams: 20, Publishers: 2, Rate: 200, Missed: 7, Wait: 500 * time.Millisecond, PID: os.Getpid()})
+			if err != nil || !check(r) || r.Refused > 0 || r.Ended > 0 || !r.Measured {
+				t.Errorf("%s, attached: %v: %v\n%+v", w, attached, err, r)
+			}
+			if text := r.String(); !strings.Contains(text, string(w)) || strings.Contains(text, "%!") {
+				t.Errorf("%s", text)
+			}
+		}
+	}
+}
+
+// TestWhatCannotBe is said, and what is refused too.
+func TestWhatCannotBe(t *testing.T) {
+	addr := hub(t, server.Options{MaxStreams: 5})
+	for want, o := range map[string]load.Options{
+		"32 bytes": {DataBytes: 10}, "negative": {Streams: -1}, "Name: value": {Header: []string{"X"}}, "Name": {Header: []string{"X: y\r\nZ: 1"}},
+	} {
+		o.Addr = addr
+		var option *load.OptionError
+		if _, err := load.Run(t.Context(), load.Idle, o); !errors.As(err, &option) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%+v: %v", o, err)
+		}
+	}
+	if _, err := load.Run(t.Context(), load.Idle, load.Options{Addr: addr, Streams: 1, StreamPath: "/nothing"}); err == nil || !strings.Contains(err.Error(), "404") {
+		t.Errorf("a path that is not there: %v", err)
+	}
+	if _, err := load.Run(t.Context(), load.Idle, load.Options{Addr: addr, Streams: 6, StreamPath: "/v1/events?channel=a", Wait: time.Second}); err == nil || !strings.Contains(err.Error(), "room") {
+		t.Errorf("more streams than there is room for: %v", err)
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := load.Run(gone, load.Idle, load.Options{Addr: addr}); !errors.Is(err, context.Canceled) {
+		t.Errorf("given up: %v", err)
+	}
+}

@@ -1,0 +1,310 @@
+package load
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// run is one run. One goroutine does everything.
+type run struct {
+	ctx      context.Context
+	o        Options
+	addr     *net.TCPAddr
+	channels []string
+	loop     loop
+	report   Report
+
+	streams    []*conn
+	publishers []*conn
+	began      time.Time
+	used       usage
+	publishing bool
+	left       int     // publishes to go, when limited
+	turns      int     // publishes begun
+	idleOnes   []*conn // publishers that wait for the rate
+	paced      time.Time
+	ready      int // streams that have had their first event
+	acks       []time.Duration
+	delays     []time.Duration
+}
+
+// conn is a connection: a stream, or a publisher.
+type conn struct {
+	fd       int
+	stream   bool
+	channel  string
+	answered bool   // the head has come
+	newline  bool   // the last byte was LF
+	first    bool   // the first event has come
+	position string // the first event's id
+	buffered []byte // what of an answer or of the first event has come
+	sent     time.Time
+}
+
+const samplesMost = 1 << 20
+
+func (r *run) close() {
+	for _, c := range append(r.streams, r.publishers...) {
+		r.loop.close(c.fd)
+	}
+	r.loop.shut()
+}
+
+// request makes a request's head.
+func (r *run) request(method, path, channel string, more ...string) []byte {
+	b := method + " " + strings.ReplaceAll(path, "{channel}", channel) + " HTTP/1.1\r\nHost: " + r.o.Addr + "\r\n"
+	for _, line := range append(more, r.o.Header...) {
+		b += line + "\r\n"
+	}
+	return []byte(b + "\r\n")
+}
+
+// openStreams opens streams and waits until each has had its first event. So many connect at once as a server's queue takes.
+func (r *run) openStreams(n int, after string) error {
+	const atOnce = 100
+	began, ready, opened := time.Now(), r.ready, 0
+	more := []string{"Accept: text/event-stream"}
+	if after != "" {
+		more = append(more, "Last-Event-ID: "+after)
+	}
+	for r.ready-ready < n {
+		for opened < n && opened-(r.ready-ready) < atOnce {
+			c := &conn{stream: true, channel: r.channels[len(r.streams)%len(r.channels)]}
+			if err := r.connect(c, r.request("GET", r.o.StreamPath, c.channel, more...)); err != nil {
+				return fmt.Errorf("open stream %d: %w", opened, err)
+			}
+			r.streams = append(r.streams, c)
+			opened++
+		}
+		if err := r.turn(0); err != nil {
+			return err
+		}
+		if time.Since(began) > time.Minute+r.o.Wait {
+			return fmt.Errorf("only %d of %d streams have begun", r.ready-ready, n)
+		}
+	}
+	r.report.OpenedIn = time.Since(began)
+	return nil
+}
+
+func (r *run) connect(c *conn, request []byte) (err error) {
+	if c.fd, err = r.loop.dial(r.addr); err != nil {
+		return err
+	}
+	if err := r.loop.add(c); err != nil {
+		return err
+	}
+	return r.loop.write(c.fd, request)
+}
+
+func (r *run) openPublishers(n int) error {
+	for range n {
+		c := &conn{}
+		var err error
+		if c.fd, err = r.loop.dial(r.addr); err != nil {
+			return err
+		}
+		if err := r.loop.add(c); err != nil {
+			return err
+		}
+		r.publishers = append(r.publishers, c)
+	}
+	return nil
+}
+
+func (r *run) startPublishers() {
+	r.paced = time.Now()
+	r.idleOnes = append(r.idleOnes[:0], r.publishers...)
+}
+
+// pace has idle publishers publish, as fast as the rate allows.
+func (r *run) pace() error {
+	for len(r.idleOnes) > 0 && r.publishing {
+		if r.o.Rate > 0 {
+			if time.Now().Before(r.paced) {
+				return nil
+			}
+			r.paced = r.paced.Add(time.Duration(float64(time.Second) / r.o.Rate))
+		}
+		if r.report.Workload == Resume {
+			if r.left == 0 {
+				return nil
+			}
+			r.left--
+		}
+		c := r.idleOnes[0]
+		r.idleOnes = r.idleOnes[1:]
+		if err := r.publish(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// stamp stands before the time of a publish, in nanoseconds since 1970, at the beginning of its data.
+const stamp = "t="
+
+func (r *run) publish(c *conn) error {
+	channel := r.channels[r.turns%len(r.channels)]
+	r.turns++
+	body := make([]byte, 0, r.o.DataBytes)
+	c.sent = time.Now()
+	body = append(body, stamp...)
+	body = strconv.AppendInt(body, c.sent.UnixNano(), 10)
+	for len(body) < r.o.DataBytes {
+		body = append(body, 'x')
+	}
+	request := r.request("POST", r.o.PublishPath, channel, "Content-Type: text/plain", "Content-Length: "+strconv.Itoa(len(body)))
+	return r.loop.write(c.fd, append(request, body...))
+}
+
+// begin begins to measure.
+func (r *run) begin() {
+	r.report.Publishes, r.report.Deliveries, r.report.Refused = 0, 0, 0
+	r.acks, r.delays = r.acks[:0], r.delays[:0]
+	r.used, _ = usageOf(r.o.PID)
+	r.began = time.Now()
+}
+
+func (r *run) end() {
+	r.report.Took = time.Since(r.began)
+	if now, ok := usageOf(r.o.PID); ok {
+		r.report.CPU = now.cpu - r.used.cpu
+	}
+	r.report.Ack, r.report.Delay = percentiles(r.acks), percentiles(r.delays)
+}
+
+// turn handles what comes, for some time, at least once.
+func (r *run) turn(wait time.Duration) error {
+	for deadline := time.Now().Add(wait); ; {
+		if r.ctx.Err() != nil {
+			return r.ctx.Err()
+		}
+		if err := r.pace(); err != nil {
+			return err
+		}
+		if err := r.loop.wait(min(time.Until(deadline), 5*time.Millisecond), r.came); err != nil {
+			return err
+		}
+		if !time.Now().Before(deadline) {
+			return nil
+		}
+	}
+}
+
+// came takes what has come on a connection; an empty b is its end.
+func (r *run) came(c *conn, b []byte) error {
+	switch {
+	case len(b) == 0 && c.stream && !c.first:
+		return errNoRoom
+	case len(b) == 0 && c.stream:
+		r.report.Ended++
+		return nil
+	case len(b) == 0:
+		return errors.New("the server has closed a publisher's connection")
+	case c.stream:
+		return r.streamed(c, b)
+	}
+	return r.answered(c, b)
+}
+
+// streamed counts the events of a stream by the blank lines that end them.
+func (r *run) streamed(c *conn, b []byte) error {
+	if !c.answered || !c.first {
+		return r.beginning(c, b)
+	}
+	n := bytes.Count(b, []byte("\n\n"))
+	if c.newline && b[0] == '\n' {
+		n++
+	}
+	c.newline = b[len(b)-1] == '\n'
+	r.report.Deliveries += n
+	if n > 0 {
+		r.sample(b)
+	}
+	return nil
+}
+
+// sample notes the delay of the first event in b that is there with its time.
+func (r *run) sample(b []byte) {
+	i := bytes.Index(b, []byte("data: "+stamp))
+	const digits = 19
+	begin := i + len("data: "+stamp)
+	if i < 0 || len(b) < begin+digits || len(r.delays) == samplesMost {
+		return
+	}
+	if at, err := strconv.ParseInt(string(b[begin:begin+digits]), 10, 64); err == nil {
+		r.delays = append(r.delays, time.Duration(time.Now().UnixNano()-at))
+	}
+}
+
+var errNoRoom = errors.New("a stream was ended before its first event: is there room for so many?")
+
+// beginning waits for the head and the first block, whose id, if it has one, is where a stream may be resumed.
+func (r *run) beginning(c *conn, b []byte) error {
+	c.buffered = append(c.buffered, b...)
+	head := bytes.Index(c.buffered, []byte("\r\n\r\n"))
+	if head < 0 {
+		return nil
+	}
+	if !c.answered {
+		c.answered = true
+		if status := c.buffered[:bytes.IndexByte(c.buffered, '\r')]; !bytes.Contains(status, []byte(" 200 ")) {
+			return fmt.Errorf("a stream was refused: %s", status)
+		}
+	}
+	body := c.buffered[head+4:]
+	end := bytes.Index(body, []byte("\n\n"))
+	if end < 0 && bytes.HasSuffix(body, []byte("\r\n0\r\n\r\n")) {
+		return errNoRoom // the last chunk
+	}
+	if end < 0 {
+		return nil
+	}
+	if i := bytes.Index(body[:end], []byte("id: ")); i >= 0 {
+		line, _, _ := strings.Cut(string(body[i+4:end]), "\n")
+		c.position = line
+	}
+	rest := body[end+2:]
+	c.first, c.buffered = true, nil
+	r.ready++
+	if len(rest) > 0 {
+		return r.streamed(c, rest)
+	}
+	return nil
+}
+
+// answered takes a publisher's answer, which must say how long it is.
+func (r *run) answered(c *conn, b []byte) error {
+	c.buffered = append(c.buffered, b...)
+	head := bytes.Index(c.buffered, []byte("\r\n\r\n"))
+	if head < 0 {
+		return nil
+	}
+	length := 0
+	for _, line := range bytes.Split(c.buffered[:head], []byte("\r\n")) {
+		if name, value, ok := bytes.Cut(line, []byte(": ")); ok && bytes.EqualFold(name, []byte("Content-Length")) {
+			length, _ = strconv.Atoi(string(value))
+		}
+	}
+	if len(c.buffered) < head+4+length {
+		return nil
+	}
+	if status := bytes.Fields(c.buffered[:head]); len(status) > 1 && status[1][0] == '2' {
+		r.report.Publishes++
+	} else {
+		r.report.Refused++
+	}
+	if len(r.acks) < samplesMost {
+		r.acks = append(r.acks, time.Since(c.sent))
+	}
+	c.buffered = c.buffered[:0]
+	r.idleOnes = append(r.idleOnes, c)
+	return r.pace()
+}
