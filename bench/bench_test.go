@@ -196,9 +196,10 @@ func BenchmarkFanOut(b *testing.B) {
 					events[0].Position++
 					l.hub.Committed(events, events[0].Position)
 					for _, s := range l.subs {
-						if err := s.Next(context.Background(), &turn); err != nil || len(turn.Frames) != 1 {
-							b.Fatalf("%d frames, %v", len(turn.Frames), err)
+						if !s.Next(&turn) || len(turn.Frames) != 1 {
+							b.Fatalf("%d frames", len(turn.Frames))
 						}
+						s.Advance(turn.Through, turn.More)
 					}
 				}
 			}
@@ -231,9 +232,12 @@ func BenchmarkResume(b *testing.B) {
 		}
 		var turn hub.Turn
 		for got := 0; got < 200; got += len(turn.Frames) {
-			if err := s.Next(context.Background(), &turn); err != nil {
-				b.Fatal(err)
+			if !s.Next(&turn) {
+				if err := s.Read(context.Background(), &turn); err != nil {
+					b.Fatal(err)
+				}
 			}
+			s.Advance(turn.Through, turn.More)
 		}
 		s.Close()
 		n++
