@@ -49,6 +49,7 @@ fuzz: ## each fuzzer for FUZZTIME
 
 bench: ## figures, as ratios within one run; never a test
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m ./bench
+	./bench/compare
 
 cover: ## coverage of all packages by all tests, in coverage.html
 	$(GO) test -coverpkg=./... -coverprofile=coverage.out ./...

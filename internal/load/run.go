@@ -42,7 +42,8 @@ type conn struct {
 	answered bool   // the head has come
 	newline  bool   // the last byte was LF
 	first    bool   // the first event has come
-	position string // the first event's id
+	note     bool   // the next event's id is wanted
+	position string // the id that was
 	buffered []byte // what of an answer or of the first event has come
 	sent     time.Time
 }
@@ -228,6 +229,10 @@ func (r *run) streamed(c *conn, b []byte) error {
 	if n > 0 {
 		r.sample(b)
 	}
+	if i := bytes.Index(b, []byte("id: ")); c.note && i >= 0 {
+		c.position, _, _ = strings.Cut(string(b[i+4:]), "\n")
+		c.note = false
+	}
 	return nil
 }
 
@@ -246,7 +251,7 @@ func (r *run) sample(b []byte) {
 
 var errNoRoom = errors.New("a stream was ended before its first event: is there room for so many?")
 
-// beginning waits for the head and the first block, whose id, if it has one, is where a stream may be resumed.
+// beginning waits for the head and the first block: an event that says where the stream begins, or, with other servers, a comment.
 func (r *run) beginning(c *conn, b []byte) error {
 	c.buffered = append(c.buffered, b...)
 	head := bytes.Index(c.buffered, []byte("\r\n\r\n"))
@@ -266,10 +271,6 @@ func (r *run) beginning(c *conn, b []byte) error {
 	}
 	if end < 0 {
 		return nil
-	}
-	if i := bytes.Index(body[:end], []byte("id: ")); i >= 0 {
-		line, _, _ := strings.Cut(string(body[i+4:end]), "\n")
-		c.position = line
 	}
 	rest := body[end+2:]
 	c.first, c.buffered = true, nil

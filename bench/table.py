@@ -1,0 +1,55 @@
+"""Makes the table of bench/compare: medians of the runs, and ratios to nchan and the bare server."""
+import json
+import platform
+import statistics
+import sys
+
+rows = {}
+for line in open(sys.argv[1]):
+    case, server, text = line.rstrip("\n").split("|", 2)
+    report = json.loads(text)
+    if report:
+        rows.setdefault(case, {}).setdefault(server, []).append(report)
+
+
+def figures(r):
+    took = max(r["took"], 1) / 1e9
+    streams, deliveries = max(r["streams"], 1), max(r["deliveries"], 1)
+    return {
+        "opened/s": r["streams"] / max(r["openedIn"] / 1e9, 1e-9),
+        "KB/stream": r["memoryBytes"] / 1000 / streams,
+        "publishes/s": r["publishes"] / took,
+        "deliveries/s": r["deliveries"] / took,
+        "µs CPU/delivery": r["cpu"] / 1000 / deliveries,
+        "ack p50 ms": r["ack"]["p50"] / 1e6,
+        "delivered p50 ms": r["delay"]["p50"] / 1e6,
+        "delivered p99 ms": r["delay"]["p99"] / 1e6,
+    }
+
+
+def show(v):
+    return f"{v:,.0f}" if v >= 100 else f"{v:.2f}"
+
+
+def columns(case):
+    names = list(figures({"took": 1, "streams": 1, "deliveries": 1, "openedIn": 1, "memoryBytes": 1, "publishes": 1, "cpu": 1,
+                          "ack": {"p50": 1}, "delay": {"p50": 1, "p99": 1}}))
+    if case.startswith("idle"):
+        return names[:2]
+    return ["deliveries/s", "µs CPU/delivery"] if case.startswith("resume") else names[2:]
+
+
+print(f"# Fanfare beside nchan and a bare server\n\n`bench/compare`, medians of {sys.argv[2]} runs by turns, on {platform.machine()}, "
+      "Linux " + platform.release().split("-")[0] + ".\nEach server on one processor, the generator on another; Fanfare durable (`sync`), nchan in memory only. "
+      "Read them as ratios.\n")
+for case, servers in rows.items():
+    names = columns(case)
+    medians = {s: {n: statistics.median(figures(r)[n] for r in reports) for n in names} for s, reports in servers.items()}
+    print(f"## {case}\n\n| | " + " | ".join(names) + " |\n|---" * 1 + "|---" * len(names) + "|")
+    for server, m in medians.items():
+        print(f"| {server} | " + " | ".join(show(m[n]) for n in names) + " |")
+    for other in ("nchan", "bare"):
+        if other in medians and "fanfare" in medians:
+            ratios = [medians["fanfare"][n] / medians[other][n] if medians[other][n] else float("nan") for n in names]
+            print(f"| fanfare : {other} | " + " | ".join(f"{r:.2f} ×" for r in ratios) + " |")
+    print()
