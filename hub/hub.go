@@ -187,7 +187,7 @@ func (h *Hub) Reopened(durable fanfare.Position) {
 }
 
 type counters struct {
-	tailHits, tailMisses, delivered, replayed atomic.Uint64
+	tailHits, tailMisses atomic.Uint64
 }
 
 // Stats are the hub's figures.
@@ -196,9 +196,7 @@ type Stats struct {
 	Filters     int
 	TailBytes   int64  // memory accounted to frames
 	TailHits    uint64 // turns served from memory
-	TailMisses  uint64 // turns that read the log
-	Delivered   uint64 // frames handed to streams
-	Replayed    uint64 // of these, the ones read from the log
+	TailMisses  uint64 // readings of the log for streams
 	Waiting     int    // who wait for their turn to read the log
 	Waits       uint64 // how many have had to
 	SlowestLag  uint64 // positions that the subscriber furthest behind has not been given yet
@@ -217,6 +215,6 @@ func (h *Hub) Stats() Stats {
 	return Stats{
 		Waiting: waiting, Waits: waits, Subscribers: subs, Filters: filters, TailBytes: h.memory.total.Load(),
 		TailHits: h.stats.tailHits.Load(), TailMisses: h.stats.tailMisses.Load(),
-		Delivered: h.stats.delivered.Load(), Replayed: h.stats.replayed.Load(), SlowestLag: slowest,
+		SlowestLag: slowest,
 	}
 }

@@ -363,6 +363,26 @@ func TestCommitAfterARead(t *testing.T) {
 	}
 }
 
+// TestGapOfATurnThatIsThrownAway (P4): a turn that was read and not sent has told nobody; the next one tells.
+func TestGapOfATurnThatIsThrownAway(t *testing.T) {
+	l := newLog(t, "**=count:3")
+	h := newHub(t, hub.Options{Log: l, TailBytes: 1})
+	s, _, _ := subscribe(t, h, hub.Start{}, "a")
+	defer s.Close()
+	for i := range 10 {
+		publish(t, l, "a", fmt.Sprint(i))
+	}
+	var thrown hub.Turn
+	take(t, s, &thrown)
+	if thrown.Gap == nil {
+		t.Fatal("there is no gap")
+	}
+	got, gaps := drain(t, s)
+	if diff := cmp.Diff([]*hub.Gap{thrown.Gap}, gaps); diff != "" || len(got) != 3 {
+		t.Errorf("then came %v, gaps (-want +got):\n%s", got, diff)
+	}
+}
+
 type reader chan *hub.Turn
 
 func (r reader) HaveRead(t *hub.Turn, err error) { r <- t }

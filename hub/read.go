@@ -110,7 +110,6 @@ func (s *Subscriber) readAlone(ctx context.Context, t *Turn, durable fanfare.Pos
 	t.Frames = s.hub.frames(t.Frames, page.Events)
 	s.tell(t, page.Trimmed, page.Through)
 	t.Through, t.More = page.Through, page.Through < durable
-	s.hub.stats.delivered.Add(uint64(len(t.Frames)))
 	return nil
 }
 
@@ -118,7 +117,6 @@ func (h *Hub) frames(dst []Frame, events []fanfare.Event) []Frame {
 	for i := range events {
 		dst = append(dst, h.encode(events[i]).of(&events[i]))
 	}
-	h.stats.replayed.Add(uint64(len(events)))
 	return dst
 }
 
@@ -127,7 +125,7 @@ func (s *Subscriber) tell(t *Turn, trimmed, through fanfare.Position) {
 	if trimmed <= s.cursor.get() || trimmed <= s.told {
 		return
 	}
-	s.told = trimmed
+	s.telling = trimmed
 	oldest := through + 1
 	if len(t.Frames) > 0 {
 		oldest = t.Frames[0].Position
@@ -140,14 +138,13 @@ func (s *Subscriber) readShared(ctx context.Context, t *Turn, durable fanfare.Po
 	through, trimmed, at := durable, fanfare.Position(0), s.cursor.get()
 	for i := range s.refs {
 		f := s.refs[i].f
-		begun := len(t.Frames)
 		var end fanfare.Position
 		t.Frames, end = f.collect(t.Frames, at, through, turnFrames, turnBytes)
 		if end == at {
 			var mark fanfare.Position
 			var err error
 			if t.Frames, end, mark, err = s.hub.readFilter(ctx, t.Frames, f, at, through); err != nil {
-				clear(t.Frames[:begun])
+				clear(t.Frames)
 				t.Frames = t.Frames[:0]
 				return err
 			}
@@ -200,7 +197,7 @@ func (h *Hub) readFilter(ctx context.Context, dst []Frame, f *filter, after, thr
 	return dst, page.Through, page.Trimmed, nil
 }
 
-// takeOff begins a read, or returns what tells when one that covers after has ended.
+// takeOff begins a read, or returns what tells when another one after the same position has ended.
 func (f *filter) takeOff(after fanfare.Position) (mine *flight, other <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -32,8 +32,9 @@ type Subscriber struct {
 	index int   // in Hub.subs; guarded by Hub.mu
 
 	// Owned by the stream.
-	told   fanfare.Position // the trim mark up to which the stream knows that events are gone
-	reader Reader           // waits for ReadLater's answer
+	told    fanfare.Position // the trim mark up to which the stream knows that events are gone
+	telling fanfare.Position // the one that the last turn tells of, if it is sent
+	reader  Reader           // waits for ReadLater's answer
 
 	cursor cursor // moved by the stream
 	awake  atomic.Bool
@@ -127,6 +128,7 @@ func (s *Subscriber) begin(t *Turn) (durable fanfare.Position, joining bool) {
 	joining = s.joined > durable
 	durable = max(durable, s.joined)
 	t.Gap, t.Frames, t.More, t.Through = nil, t.Frames[:0], false, max(durable, s.cursor.get())
+	s.telling = 0
 	return durable, joining
 }
 
@@ -134,6 +136,7 @@ func (s *Subscriber) begin(t *Turn) (durable fanfare.Position, joining bool) {
 // turn by itself, and need not be woken for that.
 func (s *Subscriber) Advance(through fanfare.Position, more bool) {
 	s.cursor.set(through)
+	s.told = max(s.told, s.telling) // not before: a turn may be thrown away, and its gap must be told by the next (P4)
 	if more {
 		s.awake.Store(true)
 	}
@@ -163,7 +166,6 @@ func (s *Subscriber) bring(t *Turn, through, durable fanfare.Position) {
 		t.Frames = mergeFrames(t.Frames, through)
 	}
 	t.Through, t.More = through, through < durable
-	s.hub.stats.delivered.Add(uint64(len(t.Frames)))
 }
 
 // mergeFrames brings the frames of several tails into order, each once, and none beyond through.

@@ -190,7 +190,11 @@ func (r *run) turn(wait time.Duration) error {
 		if err := r.pace(); err != nil {
 			return err
 		}
-		if err := r.loop.wait(min(time.Until(deadline), 5*time.Millisecond), r.came); err != nil {
+		most := min(time.Until(deadline), 5*time.Millisecond)
+		if r.publishing && r.o.Rate > 0 && len(r.idleOnes) > 0 {
+			most = min(most, time.Until(r.paced)) // below a millisecond it does not wait: publishes would come in bursts
+		}
+		if err := r.loop.wait(most, r.came); err != nil {
 			return err
 		}
 		if !time.Now().Before(deadline) {

@@ -69,9 +69,9 @@ func scrape(t *testing.T) string {
 	h.Observe(time.Minute)
 	w := httptest.NewRecorder()
 	promstats.Handler(promstats.Sources{
-		Hub: func() hub.Stats { return hub.Stats{Delivered: 7, SlowestLag: 3} },
+		Hub: func() hub.Stats { return hub.Stats{SlowestLag: 3} },
 		Streams: func() stream.Stats {
-			return stream.Stats{Open: map[string]int{"native": 2}, Opened: map[string]uint64{"native": 5}, Ended: map[stream.EndReason]uint64{stream.EndGone: 3}, Delivery: h.Counts()}
+			return stream.Stats{Delivered: 7, Open: map[string]int{"native": 2}, Opened: map[string]uint64{"native": 5}, Ended: map[stream.EndReason]uint64{stream.EndGone: 3}, Delivery: h.Counts()}
 		},
 		Publish: h.Counts, Refused: func() map[fanfare.Code]uint64 { return map[fanfare.Code]uint64{fanfare.CodeInvalid: 4} },
 		Reasons:     func() map[fanfare.Reason]uint64 { return map[fanfare.Reason]uint64{fanfare.ReasonNoRight: 6} },

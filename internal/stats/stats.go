@@ -168,7 +168,8 @@ func (s *Stats) Close() {
 }
 
 func (s *Stats) count() counts {
-	c := counts{at: time.Now(), publishes: s.o.Publish.Counts(), delivery: s.o.Streams.Stats().Delivery, delivered: s.o.Hub.Stats().Delivered}
+	st := s.o.Streams.Stats()
+	c := counts{at: time.Now(), publishes: s.o.Publish.Counts(), delivery: st.Delivery, delivered: st.Delivered}
 	if engine, ok := s.o.Log.(fanfare.Operable); ok {
 		c.published = engine.Stats().Events
 	} else {
@@ -217,7 +218,7 @@ func (s *Stats) Snapshot(ctx context.Context, most int) Snapshot {
 	snap := Snapshot{
 		Time: time.Now().UTC(), Version: s.o.Version, Started: s.started, Position: status.Durable.String(),
 		Streams: Streams{Open: st.Open, Opened: st.Opened, Ended: map[string]uint64{}, Refused: st.Refused},
-		Events:  Events{Delivered: h.Delivered, Replayed: h.Replayed, SlowestLag: h.SlowestLag},
+		Events:  Events{Delivered: st.Delivered, Replayed: st.Replayed, SlowestLag: h.SlowestLag},
 		Open:    []Open{},
 	}
 	for reason, n := range st.Ended {

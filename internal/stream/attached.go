@@ -79,6 +79,10 @@ func (a *attached) serve(header http.Header, opening hub.Opening, first func([]b
 	a.open = true
 	var run runner = a
 	st.runner.Store(&run)
+	if st.expires > 0 { // a write may wait just then (P8)
+		expiry := time.AfterFunc(time.Duration(st.expires-st.streams.at(time.Now())), func() { st.endNow(EndExpired) })
+		defer expiry.Stop()
+	}
 	defer func() {
 		a.mu.Lock()
 		a.open = false

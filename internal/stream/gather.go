@@ -201,8 +201,10 @@ func (st *Stream) count(frames []hub.Frame, now time.Time) {
 	}
 	st.events.Add(uint64(len(frames)))
 	st.bytes.Add(uint64(bytes))
+	st.streams.delivered.Add(uint64(len(frames)))
 	st.streams.deliveredBytes.Add(uint64(bytes))
 	if replayed > 0 {
+		st.streams.replayed.Add(uint64(len(frames)) - live)
 		st.streams.replayedBytes.Add(uint64(replayed))
 	}
 	if live > 0 {

@@ -19,14 +19,15 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // peer is a wire whose other end acknowledges what the test says.
 type peer struct {
 	sent, ack int64
-	writing   func() // called in the middle of a write of frames
+	writing   func()        // called in the middle of a write of frames
+	stuck     chan struct{} // when set, a write of frames waits until abort
 }
 
 func (p *peer) begin(http.Header, []byte) (int, error) { return 0, nil }
 func (p *peer) chunked() bool                          { return false }
 func (p *peer) end() error                             { return nil }
 func (p *peer) close()                                 {}
-func (p *peer) abort()                                 {}
+func (p *peer) abort()                                 { close(p.stuck) }
 func (p *peer) gone() <-chan struct{}                  { return nil }
 func (p *peer) goneWhy() error                         { return errGone }
 func (p *peer) halfClosed() <-chan struct{}            { return nil }
@@ -35,6 +36,10 @@ func (p *peer) acked() (int64, bool)                   { return p.ack, true }
 func (p *peer) write(prefix []byte, frames []hub.Frame) error {
 	if p.writing != nil && len(frames) > 0 {
 		p.writing()
+	}
+	if p.stuck != nil && len(frames) > 0 {
+		<-p.stuck
+		return errGone
 	}
 	p.sent += int64(len(prefix))
 	for i := range frames {

@@ -76,6 +76,23 @@ func TestCutInTheMiddle(t *testing.T) {
 	}
 }
 
+// TestRightsEndWhileAWriteWaits (P8): a peer that takes nothing does not keep a stream open beyond its caller's rights, nor gets the
+// rest of what was being written.
+func TestRightsEndWhileAWriteWaits(t *testing.T) {
+	a, p, _ := replaying(t, Request{Caller: caller.Caller{Who: &fanfare.Principal{Subject: "ada", Unlimited: true, Expires: time.Now().Add(50 * time.Millisecond)}}})
+	p.stuck = make(chan struct{})
+	ended := make(chan EndReason)
+	go func() { ended <- a.serve(nil, hub.Opening{}, nil) }()
+	select {
+	case reason := <-ended:
+		if reason != EndExpired {
+			t.Errorf("it ended for %s", reason)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("the stream is open still")
+	}
+}
+
 // TestRightsAreAskedAgain (P8): rights that end between the request's check and the stream's registration are noticed, since whoever
 // ends streams looked before this one could be found.
 func TestRightsAreAskedAgain(t *testing.T) {

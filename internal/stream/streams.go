@@ -76,6 +76,8 @@ type Streams struct {
 	o Options
 
 	refused        atomic.Uint64
+	delivered      atomic.Uint64
+	replayed       atomic.Uint64
 	deliveredBytes atomic.Uint64
 	replayedBytes  atomic.Uint64
 	ended          map[EndReason]*atomic.Uint64 // fixed keys
@@ -122,6 +124,8 @@ type Stats struct {
 	Opened         map[string]uint64 // by adapter
 	Refused        uint64            // no room, draining, or the log could not be read
 	Ended          map[EndReason]uint64
+	Delivered      uint64                  // events handed to the kernel, the last one of a stream perhaps in part
+	Replayed       uint64                  // of these, the ones read from the log
 	DeliveredBytes uint64                  // of events, as they are on the wire
 	ReplayedBytes  uint64                  // of these, of events read from the log
 	Withheld       uint64                  // replayed events that who asked for them may not hear
@@ -132,6 +136,7 @@ type Stats struct {
 func (s *Streams) Stats() Stats {
 	st := Stats{
 		Open: map[string]int{}, Refused: s.refused.Load(), Ended: map[EndReason]uint64{},
+		Delivered: s.delivered.Load(), Replayed: s.replayed.Load(),
 		DeliveredBytes: s.deliveredBytes.Load(), ReplayedBytes: s.replayedBytes.Load(), Withheld: s.withheld.Load(), Delivery: s.delivery.Counts(),
 	}
 	s.mu.Lock()

@@ -45,10 +45,11 @@ func (sh *shard) turn(st *Stream) {
 // gather has the stream gather its next pieces, and sends them.
 func (sh *shard) gather(st *Stream, read *hub.Turn) {
 	now := sh.now()
-	if st.reading && st.cut.Load() != nil && st.sub.CancelRead() {
-		st.reading = false
+	reason := st.mustEnd(now)
+	if st.reading && reason != "" && st.sub.CancelRead() {
+		st.reading = false // who must end does not wait for its turn to read
 	}
-	if st.reading || (read == nil && st.unread > now && st.mustEnd(now) == "") {
+	if st.reading || (read == nil && st.unread > now && reason == "") {
 		if now-st.wrote >= st.heartbeat {
 			sh.comment(st) // it says nothing of a position: what has been read may be on its way
 		}
@@ -63,6 +64,9 @@ func (sh *shard) gather(st *Stream, read *hub.Turn) {
 	if v == reads {
 		if now-st.wrote >= st.heartbeat {
 			sh.comment(st)
+		}
+		if st.state >= closed {
+			return
 		}
 		st.reading = true
 		st.sub.ReadLater(st)

@@ -23,26 +23,21 @@ type socket struct {
 // write writes the pieces, as far as the socket takes them. An error is EAGAIN when it takes nothing.
 func (s *socket) write(fd int) (int, error) {
 	defer s.reset()
-	for {
-		// Raw: a call that does not block need not tell the scheduler that it might.
-		n, _, errno := syscall.RawSyscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(&s.pieces[0])), uintptr(s.count)) // #nosec G103 -- s keeps the pieces alive
-		switch errno {
-		case 0:
-			return int(n), nil
-		case unix.EINTR:
-		default:
-			return 0, errno
-		}
-	}
+	return call(unix.SYS_WRITEV, fd, unsafe.Pointer(&s.pieces[0]), s.count) // #nosec G103 -- s keeps the pieces alive
 }
 
 // read reads and forgets. An error is EAGAIN when there is nothing; 0 without an error says that the peer sends nothing more.
 func (s *socket) read(fd int) (int, error) {
+	return call(unix.SYS_READ, fd, unsafe.Pointer(&s.buf[0]), len(s.buf)) // #nosec G103 -- of s
+}
+
+// call makes a system call that does not block, and so need not tell the scheduler that it might.
+func call(trap uintptr, fd int, p unsafe.Pointer, n int) (int, error) {
 	for {
-		n, _, errno := syscall.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&s.buf[0])), uintptr(len(s.buf))) // #nosec G103 -- of s
+		got, _, errno := syscall.RawSyscall(trap, uintptr(fd), uintptr(p), uintptr(n))
 		switch errno {
 		case 0:
-			return int(n), nil
+			return int(got), nil
 		case unix.EINTR:
 		default:
 			return 0, errno
