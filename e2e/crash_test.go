@@ -48,6 +48,9 @@ func killNine(t *testing.T, durability string) {
 	checkStored(t, h, acked)
 	resumeFromEverywhere(t, h)
 	h.stop()
+	h = serve(t, "127.0.0.1:0", data, "--durability", durability, "--no-detach-streams") // the other kind of stream
+	resumeFromEverywhere(t, h)
+	h.stop()
 	t.Logf("%d acknowledged events survived ten kills", len(acked))
 	if len(acked) < 100 {
 		t.Errorf("only %d events were acknowledged: the test tests nothing", len(acked))
@@ -148,9 +151,15 @@ func TestDrainOfTheProcess(t *testing.T) {
 // TestKeptPositionsSurviveKillNine: a PC that sends no position carries on after a kill -9 of the hub, also when its stream
 // had been idle for longer than positions are kept after their end.
 func TestKeptPositionsSurviveKillNine(t *testing.T) {
+	for _, kind := range []string{"--detach-streams", "--no-detach-streams"} {
+		t.Run(kind, func(t *testing.T) { keptKillNine(t, kind) })
+	}
+}
+
+func keptKillNine(t *testing.T, kind string) {
 	needCurl(t)
 	data := t.TempDir()
-	args := []string{"--store-resume-for", "8s"}
+	args := []string{"--store-resume-for", "8s", kind}
 	h := serve(t, "127.0.0.1:0", data, args...)
 	url := func() string { return h.url("/v1/stores/event-sources?storeId=1&pcId=2") }
 	first := make(chan []storedEvent, 1)
