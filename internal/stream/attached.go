@@ -110,7 +110,7 @@ func (a *attached) serve(header http.Header, opening hub.Opening, first func([]b
 	if err != nil {
 		return endReason(err)
 	}
-	st.live.sending(st, n, nil)
+	st.live.sending(st, n, nil, opening.Position)
 	st.wrote = st.streams.at(time.Now())
 	if err := a.loop(); err != nil {
 		return endReason(err)
@@ -200,7 +200,7 @@ func (a *attached) turn() (unread bool, v verdict, err error) {
 		}
 		v = st.gather(w, &w.turn, true, st.streams.at(time.Now()))
 	}
-	st.live.sending(st, len(w.prefix), w.turn.Frames)
+	st.live.sending(st, len(w.prefix), w.turn.Frames, w.turn.Through)
 	if len(w.prefix) > 0 || len(w.turn.Frames) > 0 {
 		if err := a.wire.write(w.prefix, w.turn.Frames); err != nil {
 			return false, v, err
@@ -216,7 +216,7 @@ func (a *attached) comment() error {
 	w := &a.work
 	w.prefix = w.prefix[:0]
 	w.say(a.st, append(w.text[:0], sse.Comment...))
-	a.st.live.sending(a.st, len(w.prefix), nil)
+	a.st.live.sending(a.st, len(w.prefix), nil, a.st.sub.Position())
 	a.st.wrote = a.st.streams.at(time.Now())
 	return a.wire.write(w.prefix, nil)
 }

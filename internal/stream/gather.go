@@ -108,7 +108,6 @@ func (st *Stream) sent(w *work, t *hub.Turn, frames int, now time.Time) {
 		st.count(t.Frames[:frames], now)
 	}
 	st.sub.Advance(at, more)
-	st.live.complete(at)
 	if frames > 0 && st.watch != nil {
 		st.watch.Changed()
 	}

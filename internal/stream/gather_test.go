@@ -41,7 +41,7 @@ func TestWhatWasNotBegunIsGatheredAgain(t *testing.T) {
 		if v := st.gather(w, &w.turn, false, 0); v == reads || len(w.turn.Frames) != step.gathered {
 			t.Fatalf("%+v: verdict %v, %d frames", step, v, len(w.turn.Frames))
 		}
-		st.live.sending(st, len(w.prefix), w.turn.Frames)
+		st.live.sending(st, len(w.prefix), w.turn.Frames, w.turn.Through)
 		st.sent(w, &w.turn, step.begun, time.Now())
 		kept, _ := st.live.Position()
 		if st.sub.Position() != step.stands || kept != step.stands {

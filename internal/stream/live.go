@@ -35,8 +35,9 @@ type mark struct {
 
 func newLive(start fanfare.Position, a acker) *Live { return &Live{acker: a, base: start} }
 
-// sending notes what is about to be written: a peer may have a frame, and be gone, before the write returns.
-func (l *Live) sending(st *Stream, before int, frames []hub.Frame) {
+// sending notes what is about to be written, bytes and then frames, with which the peer is complete up to through: it may have all
+// of that, and be gone or ask for the next, before the write returns.
+func (l *Live) sending(st *Stream, before int, frames []hub.Frame, through fanfare.Position) {
 	if l == nil || l.acker == nil {
 		return
 	}
@@ -47,6 +48,7 @@ func (l *Live) sending(st *Stream, before int, frames []hub.Frame) {
 		l.bytes += int64(st.frameBytes(&frames[i]))
 		l.marks = append(l.marks, mark{l.bytes, frames[i].Position})
 	}
+	l.completeLocked(through)
 	l.boundLocked()
 }
 
@@ -67,13 +69,8 @@ func (l *Live) unsent(st *Stream, frames []hub.Frame) {
 	l.marks = l.marks[:n]
 }
 
-// complete notes that everything up to pos has been written, or is certain to be.
-func (l *Live) complete(pos fanfare.Position) {
-	if l == nil || l.acker == nil {
-		return
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
+// completeLocked notes that what has been written so far, or is certain to be, is everything up to pos.
+func (l *Live) completeLocked(pos fanfare.Position) {
 	switch n := len(l.marks); {
 	case n > 0 && l.marks[n-1].pos == pos, n == 0 && l.base == pos:
 	case n > 0 && l.marks[n-1].bytes == l.bytes:
@@ -81,7 +78,6 @@ func (l *Live) complete(pos fanfare.Position) {
 	default:
 		l.marks = append(l.marks, mark{l.bytes, pos})
 	}
-	l.boundLocked()
 }
 
 // boundLocked bounds the marks of a peer that is far behind: it is remembered less exactly, and never too far.

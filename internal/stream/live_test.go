@@ -34,7 +34,7 @@ func (p *peer) halfClosed() <-chan struct{}            { return nil }
 func (p *peer) acker() acker                           { return p }
 func (p *peer) acked() (int64, bool)                   { return p.ack, true }
 func (p *peer) write(prefix []byte, frames []hub.Frame) error {
-	if p.writing != nil && len(frames) > 0 {
+	if p.writing != nil {
 		p.writing()
 	}
 	if p.stuck != nil && len(frames) > 0 {
@@ -100,6 +100,7 @@ func TestPeerHasAFrameBeforeItsWriteReturns(t *testing.T) {
 	if _, _, err := a.turn(); err != nil {
 		t.Fatal(err)
 	}
+	p.writing = nil
 	check("after the write", 299, at[1])
 	check("after the write", 300, at[2])
 	// Other channels' events move an idle stream's position, once the peer has all.
@@ -111,6 +112,17 @@ func TestPeerHasAFrameBeforeItsWriteReturns(t *testing.T) {
 		t.Fatal(err)
 	}
 	check("idle", 300, receipt.Positions[0])
+	// A PC that has a stream's end opens the next one at once, and that starts where the last one ended.
+	if receipt, err = logtest.Append(log, b); err != nil {
+		t.Fatal(err)
+	}
+	st.chunked, st.ends = true, st.streams.at(time.Now())
+	p.writing = func() { check("in mid-write of the end", 1000, receipt.Positions[0]) }
+	for v := again; v != over; {
+		if _, v, err = a.turn(); err != nil {
+			t.Fatal(err)
+		}
+	}
 	st.live.end(st.sub.Position(), true)
 	if got, ended := st.live.Position(); got != receipt.Positions[0] || ended.IsZero() {
 		t.Errorf("after a clean end: %v, %v", got, ended)
@@ -122,7 +134,7 @@ func TestMarksAreBounded(t *testing.T) {
 	p := &peer{}
 	l := newLive(1, p)
 	for i := range 100_000 {
-		l.sending(&Stream{}, 0, []hub.Frame{{Position: fanfare.Position(i + 2), Body: make([]byte, 10)}})
+		l.sending(&Stream{}, 0, []hub.Frame{{Position: fanfare.Position(i + 2), Body: make([]byte, 10)}}, fanfare.Position(i+2))
 	}
 	if len(l.marks) > 1024 {
 		t.Fatalf("%d marks", len(l.marks))

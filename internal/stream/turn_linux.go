@@ -108,7 +108,7 @@ func (sh *shard) hurry(st *Stream) {
 // write sends what was gathered; false when not all of it went. What was not begun is gathered again. What was begun is kept in rest.
 func (sh *shard) write(st *Stream, w *work, t *hub.Turn) (whole bool) {
 	frames := t.Frames
-	st.live.sending(st, len(w.prefix), frames)
+	st.live.sending(st, len(w.prefix), frames, t.Through)
 	n, total, err := 0, len(w.prefix), error(nil)
 	if total > 0 || len(frames) > 0 {
 		sh.socket.reset()
@@ -184,7 +184,7 @@ func (sh *shard) comment(st *Stream) {
 	sh.socket.add(w.prefix)
 	n, err := sh.socket.write(st.fd)
 	if n > 0 {
-		st.live.sending(st, len(w.prefix), nil)
+		st.live.sending(st, len(w.prefix), nil, st.sub.Position())
 		st.wrote = sh.now()
 		if n < len(w.prefix) {
 			st.rest = w.prefix[n:]
