@@ -73,7 +73,7 @@ var layers = map[string]layer{
 	"internal/publish": {may: []string{"", "internal/audit", "internal/caller", "internal/limit"}, because: "adapters share it"},
 	"internal/query":   {may: []string{"", "hub"}, because: "adapters share it"},
 	"internal/stream": {
-		may:    []string{"", "hub", "sse", "internal/audit", "internal/caller", "internal/forwarded", "internal/problem"},
+		may:    []string{"", "hub", "sse", "internal/audit", "internal/caller", "internal/forwarded", "internal/poll", "internal/problem"},
 		others: []string{"golang.org/x/sys", "golang.org/x/time"}, because: "adapters share it",
 	},
 	"auth": {
@@ -82,6 +82,8 @@ var layers = map[string]layer{
 	},
 	"internal/caller":    {may: []string{""}, noHTTP: true, because: "adapters share it"},
 	"internal/audit":     {may: []string{"internal/caller"}, noHTTP: true, because: "adapters share it"},
+	"internal/poll":      {noHTTP: true, others: []string{"golang.org/x/sys"}, because: "it knows sockets alone"},
+	"internal/http1":     {may: []string{"internal/poll"}, others: []string{"golang.org/x/sys"}, because: "it is net/http's handler on another way in, and knows no hub"},
 	"internal/limit":     {may: []string{""}, others: []string{"golang.org/x/time"}, because: "only it knows token buckets"},
 	"internal/load":      {may: nil, noHTTP: true, others: []string{"golang.org/x/sys"}, because: "it measures from outside, and other servers too"},
 	"internal/forwarded": {may: []string{""}, because: "the trust in proxies is in one place"},

@@ -22,8 +22,7 @@ func (sh *shard) enter(st *Stream) {
 	sh.count++
 	sh.sweep.quicken(st, now, sh.streams.o.StallLimit)
 	st.state = open
-	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLOUT | unix.EPOLLET, Fd: int32(st.slot), Pad: s.generation}
-	switch err := unix.EpollCtl(sh.epollFd, unix.EPOLL_CTL_ADD, st.fd, &event); {
+	switch err := sh.set.Add(st.fd, st.slot, s.generation); {
 	case err != nil:
 		sh.finish(st, EndFailed)
 	case st.took > floodLimit:
@@ -109,7 +108,7 @@ func (sh *shard) finish(st *Stream, reason EndReason) {
 	if cut := st.cut.Load(); cut != nil {
 		reason, clean = *cut, false
 	}
-	_ = unix.EpollCtl(sh.epollFd, unix.EPOLL_CTL_DEL, st.fd, nil)
+	sh.set.Remove(st.fd)
 	st.live.end(st.sub.Position(), clean) // asks the socket once more, and never again
 	_ = unix.Close(st.fd)
 	s := &sh.slots[st.slot]

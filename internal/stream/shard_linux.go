@@ -3,17 +3,14 @@ package stream
 import (
 	"log/slog"
 	"net"
-	"os"
 	"runtime"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/fanfare-hub/fanfare/hub"
+	"github.com/fanfare-hub/fanfare/internal/poll"
 )
 
 // detached is what a stream has that is served by a shard. All fields but the first are owned by the shard's worker.
@@ -76,7 +73,7 @@ func (s *shards) detach(streams *Streams, st *Stream, conn net.Conn, buffered in
 		return false
 	}
 	sh := s.list[int(s.next.Add(1))%len(s.list)] // by turns
-	fd, err := ownSocket(conn)
+	fd, err := poll.Own(conn)
 	if err != nil {
 		return false
 	}
@@ -136,9 +133,7 @@ type shard struct {
 	// Fixed.
 	streams  *Streams
 	self     runner
-	epoll    *os.File
-	epollFd  int // of epoll
-	epollRaw syscall.RawConn
+	set      *poll.Set
 	stopping chan struct{}
 	done     sync.WaitGroup
 
@@ -147,7 +142,7 @@ type shard struct {
 	token    chan struct{} // ends the worker's sleep
 
 	mu     sync.Mutex // guards the fields below
-	events []unix.EpollEvent
+	events []poll.Event
 	over   bool      // the worker takes no more
 	room   sync.Cond // events were taken, or over is set
 
@@ -163,7 +158,7 @@ type shard struct {
 	sweep   sweep
 	ended   bool
 	work    work
-	news    []unix.EpollEvent
+	news    []poll.Event
 	socket  socket
 }
 
@@ -194,18 +189,13 @@ func (q *queue) pop() (st *Stream) {
 }
 
 func newShard(streams *Streams) (*shard, error) {
-	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	set, err := poll.NewSet()
 	if err != nil {
 		return nil, err
 	}
-	_ = unix.SetNonblock(fd, true) // so that the runtime's own poller waits for it, and no thread
-	sh := &shard{streams: streams, epoll: os.NewFile(uintptr(fd), "epoll"), epollFd: fd, stopping: make(chan struct{}), token: make(chan struct{}, 1)}
+	sh := &shard{streams: streams, set: set, stopping: make(chan struct{}), token: make(chan struct{}, 1)}
 	sh.self = sh
 	sh.room.L = &sh.mu
-	if sh.epollRaw, err = sh.epoll.SyscallConn(); err != nil {
-		_ = sh.epoll.Close()
-		return nil, err
-	}
 	sh.done.Go(sh.listen)
 	sh.done.Go(sh.run)
 	return sh, nil
@@ -242,16 +232,9 @@ func (sh *shard) rouse() {
 // listen takes the kernel's news and hands them to the worker.
 func (sh *shard) listen() {
 	const most = 4096 // news that the worker has not taken
-	var buf [256]unix.EpollEvent
+	var buf [256]poll.Event
 	for {
-		n := 0
-		err := sh.epollRaw.Read(func(fd uintptr) bool {
-			var err error
-			if n, err = unix.EpollWait(int(fd), buf[:], 0); err != nil {
-				n = 0
-			}
-			return n > 0
-		})
+		n, err := sh.set.Wait(buf[:])
 		if err != nil {
 			return // it has been closed
 		}
@@ -359,7 +342,7 @@ func (sh *shard) stopped() bool {
 	sh.over = true
 	sh.room.Broadcast()
 	sh.mu.Unlock()
-	_ = sh.epoll.Close()
+	sh.set.Close()
 	return true
 }
 

@@ -1,7 +1,6 @@
 package stream
 
 import (
-	"net"
 	"syscall"
 	"time"
 
@@ -89,22 +88,6 @@ func ackedBytes(fd int) (n int64, known bool) {
 
 // queuedBytes is how many bytes the kernel holds that the peer has not acknowledged.
 func queuedBytes(fd int) (int, error) { return unix.IoctlGetInt(fd, unix.SIOCOUTQ) }
-
-// ownSocket takes the socket out of a connection, which is closed: then all that the runtime keeps for it is let go.
-func ownSocket(conn net.Conn) (fd int, err error) {
-	raw, err := conn.(syscall.Conn).SyscallConn()
-	if err != nil {
-		return -1, err
-	}
-	if err := raw.Control(func(old uintptr) { fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) }); err != nil {
-		return -1, err
-	}
-	if err != nil {
-		return -1, err
-	}
-	_ = conn.Close() // the socket stays open: we have it
-	return fd, nil
-}
 
 func control(raw syscall.RawConn, f func(fd int) error) bool {
 	var inner error

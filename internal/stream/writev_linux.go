@@ -1,10 +1,11 @@
 package stream
 
 import (
-	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fanfare-hub/fanfare/internal/poll"
 )
 
 // piecesMost is how many pieces one write takes: a turn's frames, and what goes before them. (The kernel's own limit is 1024.)
@@ -23,26 +24,12 @@ type socket struct {
 // write writes the pieces, as far as the socket takes them. An error is EAGAIN when it takes nothing.
 func (s *socket) write(fd int) (int, error) {
 	defer s.reset()
-	return call(unix.SYS_WRITEV, fd, unsafe.Pointer(&s.pieces[0]), s.count) // #nosec G103 -- s keeps the pieces alive
+	return poll.WriteAll(fd, s.pieces[:s.count])
 }
 
 // read reads and forgets. An error is EAGAIN when there is nothing; 0 without an error says that the peer sends nothing more.
 func (s *socket) read(fd int) (int, error) {
-	return call(unix.SYS_READ, fd, unsafe.Pointer(&s.buf[0]), len(s.buf)) // #nosec G103 -- of s
-}
-
-// call makes a system call that does not block, and so need not tell the scheduler that it might.
-func call(trap uintptr, fd int, p unsafe.Pointer, n int) (int, error) {
-	for {
-		got, _, errno := syscall.RawSyscall(trap, uintptr(fd), uintptr(p), uintptr(n))
-		switch errno {
-		case 0:
-			return int(got), nil
-		case unix.EINTR:
-		default:
-			return 0, errno
-		}
-	}
+	return poll.Read(fd, s.buf[:])
 }
 
 func (s *socket) reset() {

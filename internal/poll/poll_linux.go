@@ -1,0 +1,107 @@
+package poll
+
+import (
+	"net"
+	"os"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Event is news of a socket: its place in the owner's books, and what happened.
+type Event = unix.EpollEvent
+
+// Set is a set of sockets that are waited for together (epoll, edge-triggered). Its methods may be called from any goroutine.
+type Set struct {
+	file *os.File
+	fd   int
+	raw  syscall.RawConn
+}
+
+// NewSet makes a set. Who waits for it holds a goroutine, and no thread: the runtime's own poller does the waiting.
+func NewSet() (*Set, error) {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	_ = unix.SetNonblock(fd, true) // else the runtime would not poll it
+	s := &Set{file: os.NewFile(uintptr(fd), "epoll"), fd: fd}
+	if s.raw, err = s.file.SyscallConn(); err != nil {
+		_ = s.file.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Add waits for a socket too. Its events bring the slot and the generation, which is to tell them from those of a former socket in
+// the same slot. That it can be read, or written, or has ended already is news as well.
+func (s *Set) Add(fd int, slot uint32, generation int32) error {
+	e := Event{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLOUT | unix.EPOLLET, Fd: int32(slot), Pad: generation}
+	return unix.EpollCtl(s.fd, unix.EPOLL_CTL_ADD, fd, &e)
+}
+
+// Remove has to come before the socket is closed.
+func (s *Set) Remove(fd int) { _ = unix.EpollCtl(s.fd, unix.EPOLL_CTL_DEL, fd, nil) }
+
+// Wait blocks until there are events, and returns how many it has put into buf. An error says that the set has been closed.
+func (s *Set) Wait(buf []Event) (n int, err error) {
+	err = s.raw.Read(func(fd uintptr) bool {
+		var err error
+		if n, err = unix.EpollWait(int(fd), buf, 0); err != nil {
+			n = 0
+		}
+		return n > 0
+	})
+	return n, err
+}
+
+// Close ends the set, and with it Wait. The sockets stay open.
+func (s *Set) Close() { _ = s.file.Close() }
+
+// Own takes the socket out of a connection, which is closed: then all that the runtime keeps for it is let go. It does not block,
+// and is the caller's to close.
+func Own(conn net.Conn) (fd int, err error) {
+	raw, err := conn.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	if err := raw.Control(func(old uintptr) { fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) }); err != nil {
+		return -1, err
+	}
+	if err != nil {
+		return -1, err
+	}
+	_ = conn.Close() // the socket stays open: we have it
+	return fd, nil
+}
+
+// Read reads into b, which has room. An error is EAGAIN when there is nothing; 0 without an error says that the peer sends nothing
+// more.
+func Read(fd int, b []byte) (int, error) {
+	return call(unix.SYS_READ, fd, unsafe.Pointer(unsafe.SliceData(b)), len(b)) // #nosec G103 -- b is alive until it returns
+}
+
+// Write writes as much of b as the socket takes. An error is EAGAIN when it takes nothing.
+func Write(fd int, b []byte) (int, error) {
+	return call(unix.SYS_WRITE, fd, unsafe.Pointer(unsafe.SliceData(b)), len(b)) // #nosec G103 -- b is alive until it returns
+}
+
+// WriteAll is Write for one piece or more.
+func WriteAll(fd int, pieces []unix.Iovec) (int, error) {
+	return call(unix.SYS_WRITEV, fd, unsafe.Pointer(unsafe.SliceData(pieces)), len(pieces)) // #nosec G103 -- as above, and the pieces keep what they point to
+}
+
+// call makes a system call that does not block, and so need not tell the scheduler that it might.
+func call(trap uintptr, fd int, p unsafe.Pointer, n int) (int, error) {
+	for {
+		got, _, errno := syscall.RawSyscall(trap, uintptr(fd), uintptr(p), uintptr(n))
+		switch errno {
+		case 0:
+			return int(got), nil
+		case unix.EINTR:
+		default:
+			return 0, errno
+		}
+	}
+}
