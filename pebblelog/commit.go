@@ -1,8 +1,10 @@
 package pebblelog
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -134,6 +136,9 @@ func (s *session) write(g *group) error {
 		}
 	}
 	if w.next > s.next {
+		if err := w.writeIndex(); err != nil {
+			return err
+		}
 		if err := w.tick(s.next); err != nil {
 			return err
 		}
@@ -180,6 +185,7 @@ type groupWriter struct {
 	floors map[*liveRule]struct{} // raised in this group
 	folded []*channelState        // in this group
 	used   map[[16]byte]used      // idempotency keys of this group, which are not yet in the store
+	index  []indexEntry           // of the group's events
 	key    []byte                 // scratch
 	value  []byte                 // scratch
 }
@@ -246,14 +252,32 @@ func (w *groupWriter) event(e *fanfare.Event) error {
 	if err := w.b.Set(w.key, w.value, nil); err != nil {
 		return err
 	}
-	w.key = appendKey(w.key[:0], keyIndex, num, uint64(pos))
-	w.value = appendEntry(w.value[:0], seq, w.ms, st.nextBytes)
-	if err := w.b.Set(w.key, w.value, nil); err != nil {
-		return err
-	}
+	w.index = append(w.index, indexEntry{num, pos, seq, st.nextBytes})
 	e.Position, e.Time = pos, time.UnixMilli(w.ms).UTC()
 	w.group.events = append(w.group.events, *e)
 	w.group.states = append(w.group.states, st)
+	return nil
+}
+
+// indexEntry is an event in its channel's index.
+type indexEntry struct {
+	num   uint64
+	pos   fanfare.Position
+	seq   uint64
+	bytes uint64
+}
+
+// writeIndex adds the index entries of the group's events, channel by channel: the store finds the place of a key faster when it is
+// next to that of the key before.
+func (w *groupWriter) writeIndex() error {
+	slices.SortFunc(w.index, func(a, b indexEntry) int { return cmp.Or(cmp.Compare(a.num, b.num), cmp.Compare(a.pos, b.pos)) })
+	for _, e := range w.index {
+		w.key = appendKey(w.key[:0], keyIndex, e.num, uint64(e.pos))
+		w.value = appendEntry(w.value[:0], e.seq, w.ms, e.bytes)
+		if err := w.b.Set(w.key, w.value, nil); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

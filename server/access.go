@@ -41,6 +41,20 @@ func (a *accessRecord) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // Unwrap lets http.ResponseController reach the writer below.
 func (a *accessRecord) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
+// statusNote notes the status alone.
+type statusNote struct {
+	http.ResponseWriter
+	status int
+}
+
+func (n *statusNote) WriteHeader(status int) {
+	n.status = status
+	n.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap lets http.ResponseController reach the writer below.
+func (n *statusNote) Unwrap() http.ResponseWriter { return n.ResponseWriter }
+
 // log writes the record: never the query, which may hold a token.
 func (a *accessRecord) log(logger *slog.Logger, r *http.Request, began time.Time) {
 	logger.Info("request", slog.String("method", r.Method), slog.String("path", r.URL.EscapedPath()), slog.Int("status", a.status),

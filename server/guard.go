@@ -25,7 +25,8 @@ type guard struct {
 	cross   *http.CrossOriginProtection
 	logger  *slog.Logger
 
-	logged atomic.Int64 // when something was last logged, in seconds since 1970: a flood of refusals is no flood of records
+	lastLocal atomic.Pointer[string] // a host that local was true for: most requests name the same
+	logged    atomic.Int64           // when something was last logged, in seconds since 1970: a flood of refusals is no flood of records
 }
 
 func newGuard(hosts, origins []string, logger *slog.Logger) (*guard, error) {
@@ -62,6 +63,18 @@ func hostname(hostport string) string {
 
 // local tells whether a host is loopback or an allowed one.
 func (g *guard) local(hostport string) bool {
+	if last := g.lastLocal.Load(); last != nil && *last == hostport {
+		return true
+	}
+	if !g.lookLocal(hostport) {
+		return false
+	}
+	last := strings.Clone(hostport) // of a request's head
+	g.lastLocal.Store(&last)
+	return true
+}
+
+func (g *guard) lookLocal(hostport string) bool {
 	host := hostname(hostport)
 	if host == "localhost" || slices.Contains(g.hosts, host) {
 		return true
@@ -83,8 +96,8 @@ func (g *guard) check(w http.ResponseWriter, r *http.Request) error {
 	if origin != "" {
 		h.Add("Vary", "Origin")
 	}
-	switch listed := g.listed(origin); {
-	case origin != "" && listed:
+	switch {
+	case origin != "" && g.listed(origin):
 		h.Set("Access-Control-Allow-Origin", origin)
 		h.Set("Access-Control-Allow-Credentials", "true")
 	case origin != "" && g.any:

@@ -45,7 +45,7 @@ var attached bool
 
 func startAny(t testing.TB, o server.Options, rules ...string) *fixture {
 	t.Helper()
-	o.AttachedStreams = attached
+	o.AttachedStreams, o.DetachPublishers = attached, !attached
 	lo := pebblelog.Options{Dir: t.TempDir()}
 	for _, text := range rules {
 		r, err := fanfare.ParseRule(text)
@@ -339,10 +339,35 @@ func (f *fixture) dial(request string) (net.Conn, *bufio.Reader) {
 	}
 	f.t.Cleanup(func() { _ = conn.Close() })
 	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	if used {
+		f.use(conn)
+	}
 	if _, err := io.WriteString(conn, request); err != nil {
 		f.t.Fatal(err)
 	}
 	return conn, bufio.NewReader(conn)
+}
+
+// used has all connections that tests dial be those of publishers already; see TestOnPublishersConnections.
+var used bool
+
+// use publishes over a connection, which is then taken over. Nothing is left to read of the answer.
+func (f *fixture) use(conn net.Conn) {
+	f.t.Helper()
+	may := bearer(token("used", time.Hour, "publish", "used"))
+	if _, err := io.WriteString(conn, "POST /v1/channels/used HTTP/1.1\r\nHost: localhost\r\n"+may+"\r\nContent-Length: 1\r\n\r\nx"); err != nil {
+		f.t.Fatal(err)
+	}
+	var b []byte
+	for one := make([]byte, 1); !bytes.HasSuffix(b, []byte("}\n")); b = append(b, one...) {
+		if _, err := conn.Read(one); err != nil {
+			f.t.Fatalf("%v after %q", err, b)
+		}
+	}
+	if !bytes.HasPrefix(b, []byte("HTTP/1.1 201 ")) {
+		f.t.Fatalf("%s", b)
+	}
+	time.Sleep(5 * time.Millisecond) // so that what follows is most likely read after the connection was taken over
 }
 
 func readUntil(t testing.TB, r *bufio.Reader, text string) string {

@@ -83,7 +83,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, e endpoint, answe
 	}
 	if !e.open {
 		var err error
-		if by, err = s.caller(r); err == nil && e.operator {
+		if by, err = s.caller(r, by); err == nil && e.operator {
 			err = by.Operator()
 		}
 		if fanfare.CodeOf(err) == fanfare.CodeUnavailable && e.streams != "" && r.Method == http.MethodGet {
@@ -146,6 +146,20 @@ func (s *Server) find(r *http.Request) (endpoint, bool) {
 		return s.findStore(strings.Split(rest, "/"))
 	}
 	return endpoint{}, false
+}
+
+// isPublish tells whether a request is one whose handler reads the body as a whole, and answers once: all publishes but NDJSON.
+func isPublish(r *http.Request) bool {
+	if r.Method != http.MethodPost {
+		return false
+	}
+	for _, kind := range r.Header["Content-Type"] {
+		if len(kind) >= 20 && strings.Contains(strings.ToLower(kind), "ndjson") {
+			return false
+		}
+	}
+	path := r.URL.EscapedPath()
+	return path == "/v1/events" || strings.HasPrefix(path, "/v1/channels/") || strings.HasPrefix(path, "/v1/stores/")
 }
 
 // findPage finds the page at /, the examples, and the description of the API.

@@ -90,9 +90,8 @@ func isPeer(remote string, a netip.Addr) bool {
 	return err == nil && ap.Addr().Unmap().WithZone("") == a
 }
 
-// caller finds out who sends a request, and from where.
-func (s *Server) caller(r *http.Request) (caller.Caller, error) {
-	by := s.nobody(r)
+// caller finds out who sends a request of nobody.
+func (s *Server) caller(r *http.Request, by caller.Caller) (caller.Caller, error) {
 	who, err := s.principal(r)
 	if err != nil {
 		return by, err

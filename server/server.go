@@ -18,6 +18,7 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/audit"
 	"github.com/fanfare-hub/fanfare/internal/console"
 	"github.com/fanfare-hub/fanfare/internal/forwarded"
+	"github.com/fanfare-hub/fanfare/internal/http1"
 	"github.com/fanfare-hub/fanfare/internal/httpapi"
 	"github.com/fanfare-hub/fanfare/internal/limit"
 	"github.com/fanfare-hub/fanfare/internal/problem"
@@ -51,6 +52,11 @@ type Options struct {
 	// AttachedStreams has each stream run in a goroutine of its own, as over TLS and HTTP/2, also where its connection could be
 	// taken over and be served with many others (plain HTTP/1.1 on Linux), at a fraction of the memory.
 	AttachedStreams bool
+
+	// DetachPublishers has connections over plain HTTP/1.1 taken over after their first publish, on Linux, and be served by code that
+	// knows publishes alone; other requests on them go back to the http.Server. A handler around the Server must then not write
+	// after it has returned.
+	DetachPublishers bool
 
 	MaxEventBytes        int           // of one event's data; default 1 MiB
 	MaxRequestBytes      int           // of one request's body, of one line with NDJSON; default 16 MiB
@@ -135,6 +141,7 @@ type Server struct {
 	figures  *stats.Handler
 	admin    *adminapi.API
 	guard    *guard
+	senders  *http1.Conns // nil: net/http serves them
 	pages    []console.Pages
 
 	origin      *forwarded.Resolver
@@ -197,6 +204,9 @@ func New(o Options) (*Server, error) {
 	s.stats = stats.New(stats.Options{
 		Log: o.Log, Keeper: o.Log, Hub: s.hub, Streams: s.streams, Publish: &publisher.Latency, Ready: s.ready, Version: o.Version,
 	})
+	if o.DetachPublishers {
+		s.senders = http1.New(http1.Options{Takes: isPublish, Logger: o.Logger})
+	}
 	s.pages = []console.Pages{console.Page(), console.Below("/examples/", examples.Files)}
 	s.accessLog.Store(int64(o.AccessLog))
 	s.figures = &stats.Handler{Stats: s.stats, Problems: s.problems, Stopping: s.stopping}
@@ -244,10 +254,14 @@ func (s *Server) Drain(ctx context.Context, window time.Duration) error {
 	return err
 }
 
-// Close lets go of the log, after storing the positions that are kept for PCs. Call it when no request runs any more.
+// Close lets go of the log, after storing the positions that are kept for PCs. Call it when no request of an http.Server runs any
+// more; those on publishers' connections that were taken over are answered first.
 func (s *Server) Close() error {
 	s.closeOnce.Do(func() {
 		s.stopOnce.Do(func() { close(s.stopping) })
+		if s.senders != nil {
+			s.senders.Close()
+		}
 		s.stats.Close()
 		s.streams.Close()
 		s.stores.Close()
@@ -267,6 +281,19 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			panic(http.ErrAbortHandler)
 		}
 	}()
+	if s.senders == nil || !isPublish(r) || !s.senders.Wants(w, r) {
+		s.handle(w, r)
+		return
+	}
+	noted := &statusNote{ResponseWriter: w}
+	s.handle(noted, r)
+	if noted.status/100 == 2 { // so its body has been read to the end
+		s.senders.Take(w, r)
+	}
+}
+
+// handle answers a request.
+func (s *Server) handle(w http.ResponseWriter, r *http.Request) {
 	if n := s.accessLog.Load(); n > 0 && s.requests.Add(1)%n == 0 {
 		record := newAccessRecord(w)
 		w = record

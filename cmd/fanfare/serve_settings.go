@@ -39,6 +39,7 @@ type settings struct {
 	MaxStreams           int      `default:"0" help:"Most streams at once. Default: the process's file descriptors less 500."`
 	MaxStreamsPerAddress limit    `default:"off" help:"Most streams of one remote address; loopback and trusted proxies are not counted."`
 	TailBytes            byteSize `default:"64MiB" help:"Memory for the newest events, and for those that were read for who resumes."`
+	DetachPublishers     bool     `default:"true" negatable:"" help:"Serve publishers' connections over plain HTTP/1.1 without a goroutine each (Linux)."`
 	DetachStreams        bool     `default:"true" negatable:"" help:"Serve streams over plain HTTP/1.1 without a goroutine each (Linux)."`
 	IngestIdle           span     `default:"10m" help:"End an NDJSON body that brings nothing for so long."`
 
@@ -100,7 +101,7 @@ func (c *settings) serverOptions(log *pebblelog.Log, logger *slog.Logger) server
 		MaxStreams: c.MaxStreams, MaxStreamsPerAddress: int(c.MaxStreamsPerAddress), IngestIdle: time.Duration(c.IngestIdle),
 		StoreResumeFor: orNever(time.Duration(c.StoreResumeFor)), StoreGapReplay: max(time.Duration(c.StoreGapReplay), 1),
 		AllowedHosts: c.AllowedHost, CORSOrigins: c.CorsOrigin, BareContentType: !c.ContentTypeCharset, AccessLog: int(c.AccessLog),
-		TailBytes: int(c.TailBytes), AttachedStreams: !c.DetachStreams,
+		TailBytes: int(c.TailBytes), AttachedStreams: !c.DetachStreams, DetachPublishers: c.DetachPublishers && c.MaxConnectionsPerAddress == 0,
 	}
 	c.apply(&o)
 	if c.StreamLifetime != nil {

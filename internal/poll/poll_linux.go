@@ -59,8 +59,8 @@ func (s *Set) Wait(buf []Event) (n int, err error) {
 // Close ends the set, and with it Wait. The sockets stay open.
 func (s *Set) Close() { _ = s.file.Close() }
 
-// Own takes the socket out of a connection, which is closed: then all that the runtime keeps for it is let go. It does not block,
-// and is the caller's to close.
+// Own takes the socket out of a connection for which IsSocket is true, and closes that: then all that the runtime keeps for it is let
+// go. The socket does not block, and is the caller's to close. What Unread holds is lost.
 func Own(conn net.Conn) (fd int, err error) {
 	raw, err := conn.(syscall.Conn).SyscallConn()
 	if err != nil {
@@ -74,6 +74,13 @@ func Own(conn net.Conn) (fd int, err error) {
 	}
 	_ = conn.Close() // the socket stays open: we have it
 	return fd, nil
+}
+
+// Conn is the way back from Own: the connection of a socket, which is the caller's no more.
+func Conn(fd int) (net.Conn, error) {
+	f := os.NewFile(uintptr(fd), "socket")
+	defer f.Close()
+	return net.FileConn(f)
 }
 
 // Read reads into b, which has room. An error is EAGAIN when there is nothing; 0 without an error says that the peer sends nothing

@@ -95,7 +95,7 @@ var layers = map[string]layer{
 	"examples":           {because: "pages, embedded; their publishers are programs of their own"},
 	"internal/console":   {because: "pages use the public API"},
 	"server": {
-		may:     append([]string{"internal/adminapi", "internal/console", "internal/stats", "examples", "internal/httpapi", "internal/storeapi", "internal/promstats", "internal/forwarded", "internal/limit", "auth"}, adapters...),
+		may:     append([]string{"internal/adminapi", "internal/console", "internal/stats", "examples", "internal/httpapi", "internal/storeapi", "internal/promstats", "internal/forwarded", "internal/http1", "internal/limit", "auth"}, adapters...),
 		because: "the front door knows adapters and no engine",
 	},
 }

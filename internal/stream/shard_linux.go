@@ -61,10 +61,8 @@ type shards struct {
 // detach hands a stream's connection to a shard, which then ends it; false where that cannot be done. buffered is how many bytes the
 // client has sent after its request. Opened is called before it returns true.
 func (s *shards) detach(streams *Streams, st *Stream, conn net.Conn, buffered int, begin []byte, opening hub.Opening) bool {
-	switch conn.(type) {
-	case *net.TCPConn, *net.UnixConn:
-	default:
-		return false // what is written may not go out as it is
+	if !poll.IsSocket(conn) {
+		return false
 	}
 	s.begin(streams)
 	s.mu.RLock() // until the stream is in the inbox: close has the shards look there once more

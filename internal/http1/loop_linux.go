@@ -1,0 +1,372 @@
+package http1
+
+import (
+	"bytes"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fanfare-hub/fanfare/internal/poll"
+)
+
+// readBytes is how much one call reads.
+const readBytes = 16 << 10
+
+// Who holds a connection that is owned may use its fields, and lets it go again: a loop, the goroutine of a request, the sweep.
+const (
+	idle  int32 = iota
+	owned       // by one goroutine
+	news        // the same, and something has happened meanwhile
+)
+
+// conn is one connection.
+type conn struct {
+	// Fixed.
+	conns  *Conns
+	loop   *loop
+	home   *home
+	fd     int
+	remote string
+	slot   uint32
+
+	state atomic.Int32
+
+	// Of the owner.
+	rest    []byte // has been read and not been answered
+	fresh   bool   // rest has not been looked at
+	need    int    // rest is not worth looking at before it has so many bytes
+	out     []byte // what is left of an answer
+	closing bool   // the answer is the last
+	since   int64  // when it began to wait
+}
+
+// acquire makes the caller the owner; false when there is another, which hears of the news.
+func (n *conn) acquire() bool {
+	for {
+		switch n.state.Load() {
+		case idle:
+			if n.state.CompareAndSwap(idle, owned) {
+				return true
+			}
+		case owned:
+			if n.state.CompareAndSwap(owned, news) {
+				return false
+			}
+		default:
+			return false
+		}
+	}
+}
+
+// release ends the ownership; false when something has happened meanwhile, which the owner has to look at.
+func (n *conn) release() bool {
+	if n.state.CompareAndSwap(owned, idle) {
+		return true
+	}
+	n.state.Store(owned)
+	return false
+}
+
+// loop waits for many connections.
+type loop struct {
+	of  *Conns
+	set *poll.Set
+
+	mu    sync.Mutex // guards the fields below
+	slots []slot
+	free  []uint32
+}
+
+// slot is a place in the set. Its generation tells news of a former connection from that of the present one.
+type slot struct {
+	n          *conn
+	generation int32
+}
+
+func newLoop(c *Conns) (*loop, error) {
+	set, err := poll.NewSet()
+	if err != nil {
+		return nil, err
+	}
+	return &loop{of: c, set: set}, nil
+}
+
+func (l *loop) len() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.slots) - len(l.free)
+}
+
+func (l *loop) conns() []*conn {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	list := make([]*conn, 0, len(l.slots)-len(l.free))
+	for i := range l.slots {
+		if n := l.slots[i].n; n != nil {
+			list = append(list, n)
+		}
+	}
+	return list
+}
+
+func (l *loop) enter(n *conn) {
+	l.mu.Lock()
+	if last := len(l.free); last > 0 {
+		n.slot, l.free = l.free[last-1], l.free[:last-1]
+	} else {
+		n.slot = uint32(len(l.slots))
+		l.slots = append(l.slots, slot{})
+	}
+	s := &l.slots[n.slot]
+	s.n = n
+	generation := s.generation
+	l.mu.Unlock()
+	if err := l.set.Add(n.fd, n.slot, generation); err != nil && n.acquire() {
+		l.close(n)
+	}
+}
+
+// leave takes a connection out of the books; its socket is the caller's now.
+func (l *loop) leave(n *conn) {
+	l.set.Remove(n.fd)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := &l.slots[n.slot]
+	s.n = nil
+	s.generation++
+	l.free = append(l.free, n.slot)
+}
+
+// run hands on the kernel's news.
+func (l *loop) run() {
+	var events [256]poll.Event
+	var list [256]*conn
+	var buf [readBytes]byte
+	for {
+		count, err := l.set.Wait(events[:])
+		if err != nil {
+			return
+		}
+		l.mu.Lock()
+		for i, e := range events[:count] {
+			list[i] = nil
+			if s := &l.slots[e.Fd]; s.generation == e.Pad {
+				list[i] = s.n
+			}
+		}
+		l.mu.Unlock()
+		for i, n := range list[:count] {
+			if n != nil && n.acquire() {
+				l.advance(n, buf[:], events[i].Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0)
+			}
+		}
+	}
+}
+
+// advance goes on with a connection, as its owner, until there is nothing to do, or a request's goroutine is the owner. ended says
+// that the peer may have sent its last.
+func (l *loop) advance(n *conn, buf []byte, ended bool) {
+	for {
+		if !l.flush(n) {
+			return
+		}
+		if n.fresh && l.begin(n, n.rest, ended) {
+			return
+		}
+		got, err := poll.Read(n.fd, buf)
+		switch {
+		case err == unix.EAGAIN:
+			if l.pause(n) {
+				return
+			}
+			continue
+		case err != nil || (got == 0 && len(n.rest) == 0):
+			l.close(n)
+			return
+		case got == 0:
+			l.giveBack(n, n.rest) // it says what is missing
+			return
+		}
+		data := buf[:got]
+		if len(n.rest) > 0 {
+			n.rest = append(n.rest, data...)
+			data = n.rest
+		}
+		if l.begin(n, data, ended) {
+			return
+		}
+		if got < len(buf) && !ended && l.pause(n) {
+			return
+		}
+	}
+}
+
+// pause lets a connection go that waits for more; false when there is news.
+func (l *loop) pause(n *conn) bool {
+	if len(n.rest) == 0 {
+		n.since = l.of.now()
+	}
+	return n.release()
+}
+
+// begin looks at what has come; true when somebody else goes on with the connection.
+func (l *loop) begin(n *conn, data []byte, ended bool) bool {
+	n.fresh = false
+	if len(data) >= n.need {
+		r := new(http.Request)
+		*r = *n.home.blank
+		used, v := parse(data, r, l.of.o.Takes)
+		switch v {
+		case foreign:
+			l.giveBack(n, data)
+			return true
+		case whole:
+			n.need = 0
+			n.rest = append([]byte(nil), data[used:]...) // nil when there is nothing
+			n.fresh = len(n.rest) > 0
+			if ended {
+				n.state.Store(news) // to be looked at after the answer
+			}
+			r.RemoteAddr = n.remote
+			l.of.work(job{n, r})
+			return true
+		}
+		n.need = used
+	}
+	if len(n.rest) == 0 {
+		n.rest = append([]byte(nil), data...)
+		n.since = l.of.now()
+	}
+	return false
+}
+
+// serve has a request answered, and writes the answer.
+func (l *loop) serve(n *conn, r *http.Request) {
+	a := l.of.answers.Get().(*answer)
+	if !l.handle(n, a, r) {
+		l.close(n)
+		return
+	}
+	if n.home.leaving.Load() {
+		a.Header()["Connection"] = []string{"close"}
+	}
+	n.closing = a.closes()
+	a.Header()["Date"] = l.of.dateNow()
+	buf := l.of.buffers.Get().(*[readBytes]byte)
+	defer l.of.buffers.Put(buf)
+	out := a.appendTo(buf[:0])
+	a.reset()
+	l.of.answers.Put(a)
+	sent, err := poll.Write(n.fd, out)
+	if err != nil && err != unix.EAGAIN {
+		l.close(n)
+		return
+	}
+	n.since = l.of.now()
+	if sent < len(out) {
+		n.out = bytes.Clone(out[sent:])
+	}
+	if len(n.out) > 0 || n.closing || n.fresh || !n.release() {
+		l.advance(n, buf[:], true)
+	}
+}
+
+// handle is false when the handler has panicked.
+func (l *loop) handle(n *conn, a *answer, r *http.Request) (ok bool) {
+	defer func() {
+		if p := recover(); p != nil && p != http.ErrAbortHandler {
+			l.of.o.Logger.Error("a request panicked", slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
+		}
+	}()
+	n.home.handler.ServeHTTP(a, r)
+	return true
+}
+
+// flush writes what is left of an answer; false when the connection has been let go, because the socket takes nothing or the answer
+// was the last.
+func (l *loop) flush(n *conn) bool {
+	for len(n.out) > 0 {
+		sent, err := poll.Write(n.fd, n.out)
+		switch {
+		case err == unix.EAGAIN:
+			if n.release() {
+				return false
+			}
+		case err != nil:
+			l.close(n)
+			return false
+		default:
+			n.out = n.out[sent:]
+			n.since = l.of.now()
+		}
+	}
+	n.out = nil
+	if n.closing {
+		_ = unix.Shutdown(n.fd, unix.SHUT_WR)
+		var buf [512]byte
+		for { // what is unread would have the kernel reset the connection, and with it what is under way
+			if got, err := poll.Read(n.fd, buf[:]); err != nil || got == 0 {
+				break
+			}
+		}
+		l.close(n)
+		return false
+	}
+	return true
+}
+
+// writeLimit is how long a peer may take nothing of an answer where the http.Server has no limit.
+const writeLimit = time.Minute
+
+// overdue looks, as the owner, whether a connection has waited for too long. A request that does not come to its end soon is
+// net/http's, and with it the limits for that.
+func (l *loop) overdue(n *conn, now int64) {
+	server := n.home.server
+	limit := time.Duration(0)
+	switch {
+	case len(n.out) > 0:
+		if limit = server.WriteTimeout; limit <= 0 {
+			limit = writeLimit
+		}
+	case len(n.rest) > 0:
+		if time.Duration(now-n.since) > sweepEvery && !n.home.leaving.Load() {
+			l.giveBack(n, n.rest)
+			return
+		}
+	default:
+		if limit = server.IdleTimeout; limit <= 0 {
+			limit = server.ReadTimeout
+		}
+	}
+	if (limit > 0 && time.Duration(now-n.since) > limit) || (n.home.leaving.Load() && len(n.out) == 0) {
+		l.close(n)
+		return
+	}
+	if !n.release() {
+		buf := l.of.buffers.Get().(*[readBytes]byte)
+		defer l.of.buffers.Put(buf)
+		l.advance(n, buf[:], true)
+	}
+}
+
+func (l *loop) close(n *conn) {
+	l.leave(n)
+	_ = unix.Close(n.fd)
+}
+
+// giveBack has net/http go on with a connection, of which data has been read.
+func (l *loop) giveBack(n *conn, data []byte) {
+	data = bytes.Clone(data)
+	l.leave(n)
+	conn, err := poll.Conn(n.fd)
+	if err != nil {
+		l.of.o.Logger.Warn("a connection cannot be given back to net/http, and ends", slog.Any("err", err))
+		return
+	}
+	n.home.back.give(&poll.Unread{Conn: conn, Bytes: data})
+}

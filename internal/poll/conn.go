@@ -1,0 +1,54 @@
+package poll
+
+import (
+	"errors"
+	"net"
+	"syscall"
+)
+
+// Unread is a connection of which something has been read already, which it has read again first.
+type Unread struct {
+	net.Conn
+	Bytes []byte // owned by the reader
+}
+
+// Read implements net.Conn.
+func (u *Unread) Read(b []byte) (int, error) {
+	if len(u.Bytes) == 0 {
+		u.Bytes = nil
+		return u.Conn.Read(b)
+	}
+	n := copy(b, u.Bytes)
+	u.Bytes = u.Bytes[n:]
+	return n, nil
+}
+
+// CloseWrite closes the sending half, as *net.TCPConn does.
+func (u *Unread) CloseWrite() error {
+	half, ok := u.Conn.(interface{ CloseWrite() error })
+	if !ok {
+		return errors.ErrUnsupported
+	}
+	return half.CloseWrite()
+}
+
+// SyscallConn implements syscall.Conn.
+func (u *Unread) SyscallConn() (syscall.RawConn, error) {
+	socket, ok := u.Conn.(syscall.Conn)
+	if !ok {
+		return nil, errors.ErrUnsupported
+	}
+	return socket.SyscallConn()
+}
+
+// IsSocket tells whether what is written to a connection goes out as it is, so that its socket can be owned.
+func IsSocket(conn net.Conn) bool {
+	if u, ok := conn.(*Unread); ok {
+		conn = u.Conn
+	}
+	switch conn.(type) {
+	case *net.TCPConn, *net.UnixConn:
+		return true
+	}
+	return false
+}
