@@ -28,6 +28,12 @@ const heldAnswers = 1 << 20
 // instead of filling the log's queue and being refused.
 const unansweredBytes = 4 << 20
 
+// A batch of lines is what has come by the time that it is looked at, within these bounds: many lines are one thing to the log.
+const (
+	batchLines = 256
+	batchBytes = 256 << 10
+)
+
 // answerBytes is what one answer is counted as before it is known.
 const answerBytes = 64
 
@@ -84,6 +90,8 @@ type ingest struct {
 	ready  chan struct{} // one token: the first answer may be known
 	closed chan struct{} // no more lines will come
 
+	batch gathered // owned by the reader of the lines
+
 	mu         sync.Mutex // guards the fields below
 	freed      sync.Cond  // there is more room, or broken or stopped is set
 	pending    []*pendingAnswer
@@ -101,9 +109,16 @@ type storedLines struct {
 	id      fanfare.Position
 }
 
-// pendingAnswer is an answer line, known or not.
+// gathered are lines that go to the log as one batch.
+type gathered struct {
+	events []fanfare.Event
+	lines  []int // their numbers
+	size   int   // bytes of the lines
+}
+
+// pendingAnswer is the answer to one line or more, known or not.
 type pendingAnswer struct {
-	line []byte // nil until it is known
+	text []byte // nil until it is known
 	cost int
 }
 
@@ -130,11 +145,13 @@ func (in *ingest) readLines(body io.Reader) {
 	lines := bufio.NewReaderSize(idleReader{body, in}, 64<<10)
 	limit := in.api.o.Publisher.MaxRequestBytes
 	for n := 1; ; n++ {
+		if !lineIsHere(lines) && !in.flush() {
+			return
+		}
 		line, err := readLine(lines, limit)
 		switch {
 		case errors.Is(err, errLineTooLong):
-			ok := in.add(n, nil, 0, fanfare.Errorf(fanfare.CodeTooLarge, "the line is longer than %d bytes (--max-request-bytes)", limit))
-			if !ok {
+			if !in.refuse(n, fanfare.Errorf(fanfare.CodeTooLarge, "the line is longer than %d bytes (--max-request-bytes)", limit)) {
 				return
 			}
 			continue
@@ -146,9 +163,16 @@ func (in *ingest) readLines(body io.Reader) {
 			return
 		}
 		if err == io.EOF {
+			in.flush()
 			return
 		}
 	}
+}
+
+// lineIsHere tells whether the next line can be read without waiting.
+func lineIsHere(r *bufio.Reader) bool {
+	b, _ := r.Peek(r.Buffered())
+	return bytes.IndexByte(b, '\n') >= 0
 }
 
 // broke answers for a body that did not come to its end.
@@ -158,9 +182,9 @@ func (in *ingest) broke(n int, err error) {
 	in.mu.Unlock()
 	switch {
 	case stopped:
-		in.add(n, nil, 0, fanfare.Unavailable("the hub is shutting down; the lines before this one are answered for", nil))
+		in.refuse(n, fanfare.Unavailable("the hub is shutting down; the lines before this one are answered for", nil))
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		in.add(n, nil, 0, fanfare.Unavailable(fmt.Sprintf("no line came for %v (--ingest-idle)", in.api.o.IngestIdle), nil))
+		in.refuse(n, fanfare.Unavailable(fmt.Sprintf("no line came for %v (--ingest-idle)", in.api.o.IngestIdle), nil))
 	}
 }
 
@@ -198,63 +222,99 @@ func readLine(r *bufio.Reader, limit int) ([]byte, error) {
 	}
 }
 
-// take hands one line to the log; false when the request is over.
+// take takes one line to be stored; false when the request is over. A line with an idempotency key, or with rates to be held
+// against, goes to the log alone, since it may get an answer of its own.
 func (in *ingest) take(n int, line []byte) bool {
 	o, err := publish.ParseObject(line)
-	if err != nil {
-		return in.add(n, nil, 0, err)
-	}
 	var b *fanfare.Batch
-	if err = in.api.o.StillMay(in.by.Who); err == nil { // a body may last longer than a token
-		b, err = in.api.batch(in.by, []publish.Object{o}, "", false)
+	if err == nil {
+		if err = in.api.o.StillMay(in.by.Who); err == nil { // a body may last longer than a token
+			b, err = in.api.batch(in.by, []publish.Object{o}, "", false)
+		}
 	}
-	if err == nil && !in.api.o.Publisher.AdmitSoon(in.by, b, in.api.o.Stopping) {
-		return false // what was not answered for was not stored
+	if err != nil {
+		return in.refuse(n, err)
 	}
-	return in.add(n, b, len(line), err)
+	if b.Keys != nil || in.api.o.Publisher.Rates.On() {
+		if !in.flush() || !in.api.o.Publisher.AdmitSoon(in.by, b, in.api.o.Stopping) {
+			return false // what was not answered for was not stored
+		}
+		return in.store(b, []int{n}, len(line))
+	}
+	g := &in.batch
+	g.events = append(g.events, b.Events[0])
+	g.lines = append(g.lines, n)
+	if g.size += len(line); g.size >= batchBytes || len(g.lines) >= batchLines {
+		return in.flush()
+	}
+	return true
 }
 
-// add queues line n's answer, and hands b, made of so many bytes, to the log. It waits while too much is held or under way;
-// false when the client is gone.
-func (in *ingest) add(n int, b *fanfare.Batch, size int, err error) bool {
-	p := &pendingAnswer{cost: answerBytes}
-	if err != nil {
-		p.line = in.problem(n, err)
-		p.cost = len(p.line)
+// flush hands the lines that have gathered to the log; false when the request is over.
+func (in *ingest) flush() bool {
+	g := in.batch
+	if len(g.lines) == 0 {
+		return true
 	}
+	in.batch = gathered{events: make([]fanfare.Event, 0, len(g.events)), lines: make([]int, 0, len(g.lines))}
+	return in.store(&fanfare.Batch{Events: g.events}, g.lines, g.size)
+}
+
+// refuse answers for a line that is not stored.
+func (in *ingest) refuse(n int, err error) bool {
+	if !in.flush() {
+		return false
+	}
+	p := &pendingAnswer{text: in.problem(n, err)}
+	p.cost = len(p.text)
+	if !in.pend(p, 0, false) {
+		return false
+	}
+	in.signal()
+	return true
+}
+
+// pend queues an answer, to so many bytes of lines. It waits while too much is held or under way; false when the client is gone, or the
+// hub is stopping and the lines would have to be stored.
+func (in *ingest) pend(p *pendingAnswer, size int, storing bool) bool {
 	in.mu.Lock()
+	defer in.mu.Unlock()
 	full := func() bool {
 		return in.room < p.cost || (in.unanswered > 0 && in.unanswered+size > unansweredBytes)
 	}
-	for full() && !in.broken && !(in.stopped && b != nil) {
+	for full() && !in.broken && !(in.stopped && storing) {
 		in.freed.Wait()
 	}
-	if in.broken || (in.stopped && b != nil) {
-		in.mu.Unlock()
+	if in.broken || (in.stopped && storing) {
 		return false
 	}
 	in.room -= p.cost
 	in.pending = append(in.pending, p)
-	if b != nil {
-		in.unanswered += size
-	}
-	in.mu.Unlock()
-	if b == nil {
-		in.signal()
-		return true
+	in.unanswered += size
+	return true
+}
+
+// store hands a batch, made of the lines of so many bytes, to the log.
+func (in *ingest) store(b *fanfare.Batch, lines []int, size int) bool {
+	p := &pendingAnswer{cost: answerBytes * len(lines)}
+	if !in.pend(p, size, true) {
+		return false
 	}
 	in.api.o.Publisher.Append(b, in.traceparent, func(receipt fanfare.Receipt, err error) {
-		var line []byte
-		if err != nil {
-			line = in.problem(n, err)
-		} else {
-			line = append(receipt.Positions[0].Append([]byte(`{"id":"`)), "\"}\n"...)
+		text := make([]byte, 0, 24*len(lines))
+		for i, n := range lines {
+			if err != nil {
+				text = append(text, in.problem(n, err)...)
+				continue
+			}
+			text = append(receipt.Positions[i].Append(append(text, `{"id":"`...)), "\"}\n"...)
 		}
 		in.mu.Lock()
-		p.line = line
+		p.text = text
 		if err == nil {
-			in.stored.count++
-			in.stored.channel, in.stored.id = b.Events[0].Channel, receipt.Positions[0]
+			last := len(lines) - 1
+			in.stored.count += len(lines)
+			in.stored.channel, in.stored.id = b.Events[last].Channel, receipt.Positions[last]
 		}
 		in.unanswered -= size
 		in.freed.Broadcast()
@@ -317,8 +377,8 @@ func (in *ingest) known() (out []byte, left int, stored storedLines) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	n := 0
-	for n < len(in.pending) && in.pending[n].line != nil {
-		out = append(out, in.pending[n].line...)
+	for n < len(in.pending) && in.pending[n].text != nil {
+		out = append(out, in.pending[n].text...)
 		in.room += in.pending[n].cost
 		n++
 	}
