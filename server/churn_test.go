@@ -259,6 +259,7 @@ func TestChurn(t *testing.T) {
 	}
 	f := start(t, server.Options{StallLimit: 2 * time.Second, Heartbeat: time.Second, NativeLifetime: 5 * time.Second, TailBytes: 1 << 20})
 	f.stream("/v1/events?channel=a").close() // the first one makes the shards
+	f.publish("none", "x")                   // and this one what serves publishers
 	sockets := openSockets(t)
 	c := &churn{fixture: f, until: time.Now().Add(length)}
 	var publishers, all sync.WaitGroup

@@ -20,7 +20,7 @@ type Report struct {
 	Deliveries  int           `json:"deliveries"`
 	Ended       int           `json:"ended"` // streams that the server ended meanwhile
 	Ack         Percentiles   `json:"ack"`   // from a publish's request to its answer
-	Delay       Percentiles   `json:"delay"` // from a publish's request to its delivery; of the oldest event of each read
+	Delay       Percentiles   `json:"delay"` // from a publish's request to its delivery; of one delivery in sixteen
 	Measured    bool          `json:"measured"`
 	CPU         time.Duration `json:"cpu"` // nanoseconds, the server's
 	MemoryBytes int64         `json:"memoryBytes"`

@@ -1,9 +1,11 @@
 package poll
 
 import (
+	"errors"
 	"net"
 	"os"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -17,6 +19,7 @@ type Set struct {
 	file *os.File
 	fd   int
 	raw  syscall.RawConn
+	last time.Time // when Wait had news
 }
 
 // NewSet makes a set. Who waits for it holds a goroutine, and no thread: the runtime's own poller does the waiting.
@@ -44,16 +47,37 @@ func (s *Set) Add(fd int, slot uint32, generation int32) error {
 // Remove has to come before the socket is closed.
 func (s *Set) Remove(fd int) { _ = unix.EpollCtl(s.fd, unix.EPOLL_CTL_DEL, fd, nil) }
 
-// Wait blocks until there are events, and returns how many it has put into buf. An error says that the set has been closed.
+// A process that is busy asks the kernel for news every ten milliseconds only: the runtime does that when no goroutine can run. So for
+// a while after the last news a set looks for itself.
+const (
+	lookEvery = time.Millisecond
+	lookFor   = 20 * time.Millisecond
+)
+
+// Wait blocks until there are events, and returns how many it has put into buf. An error says that the set has been closed. It is for
+// one goroutine at a time.
 func (s *Set) Wait(buf []Event) (n int, err error) {
-	err = s.raw.Read(func(fd uintptr) bool {
-		var err error
-		if n, err = unix.EpollWait(int(fd), buf, 0); err != nil {
-			n = 0
+	for {
+		var until time.Time // for ever
+		now := time.Now()
+		if now.Sub(s.last) < lookFor {
+			until = now.Add(lookEvery)
 		}
-		return n > 0
-	})
-	return n, err
+		_ = s.file.SetReadDeadline(until)
+		err = s.raw.Read(func(fd uintptr) bool {
+			var err error
+			if n, err = unix.EpollWait(int(fd), buf, 0); err != nil {
+				n = 0
+			}
+			return n > 0
+		})
+		if n > 0 {
+			s.last = time.Now()
+		}
+		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return n, err
+		}
+	}
 }
 
 // Close ends the set, and with it Wait. The sockets stay open.
