@@ -6,9 +6,10 @@ import sys
 
 rows = {}
 for line in open(sys.argv[1]):
-    case, server, text = line.rstrip("\n").split("|", 2)
+    case, server, text, fsync = line.rstrip("\n").split("|", 3)
     report = json.loads(text)
     if report:
+        report["fsync"] = json.loads(fsync or "{}")
         rows.setdefault(case, {}).setdefault(server, []).append(report)
 
 
@@ -24,6 +25,9 @@ def figures(r):
         "ack p50 ms": r["ack"]["p50"] / 1e6,
         "delivered p50 ms": r["delay"]["p50"] / 1e6,
         "delivered p99 ms": r["delay"]["p99"] / 1e6,
+        "kernel KB/dead": r.get("kernelBytes", 0) / 1000 / max(r.get("dead", 0), 1),
+        "fsync p50 ms": r.get("fsync", {}).get("p50", 0) / 1e6,
+        "fsync p99 ms": r.get("fsync", {}).get("p99", 0) / 1e6,
     }
 
 
@@ -36,7 +40,11 @@ def columns(case):
                           "ack": {"p50": 1}, "delay": {"p50": 1, "p99": 1}}))
     if case.startswith("idle"):
         return names[:2]
-    return ["deliveries/s", "µs CPU/delivery"] if case.startswith("resume") else names[2:]
+    if case.startswith("resume"):
+        return ["deliveries/s", "µs CPU/delivery"]
+    if "dead" in case:
+        return [n for n in names[3:9]]
+    return [*names[2:8], *(names[9:] if case.startswith("steady") else [])]
 
 
 print(f"# Fanfare beside nchan and a bare server\n\n`bench/compare`, medians of {sys.argv[2]} runs by turns, on {platform.machine()}, "
@@ -48,6 +56,10 @@ for case, servers in rows.items():
     print(f"## {case}\n\n| | " + " | ".join(names) + " |\n|---" * 1 + "|---" * len(names) + "|")
     for server, m in medians.items():
         print(f"| {server} | " + " | ".join(show(m[n]) for n in names) + " |")
+    shared = rows.get("resume, 2,000 streams x 200 events", {}).get("nchan")
+    if "own channels x" in case and shared:
+        nchan = statistics.median(figures(r)["deliveries/s"] for r in shared)
+        print(f"| fanfare : nchan, one shared channel, no restart | {medians['fanfare']['deliveries/s'] / nchan:.2f} × | |")
     for other in ("nchan", "bare"):
         if other in medians and "fanfare" in medians:
             ratios = [medians["fanfare"][n] / medians[other][n] if medians[other][n] else float("nan") for n in names]

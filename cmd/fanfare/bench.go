@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os/exec"
+	"strconv"
 	"strings"
 	"time"
 
@@ -22,9 +24,12 @@ type benchCmd struct {
 	Rate        float64 `help:"Publishes a second, all together; 0: as fast as they are acknowledged."`
 	DataBytes   int     `default:"200" help:"Bytes of an event's data."`
 	Missed      int     `default:"200" help:"resume: events that each stream has missed."`
+	Own         bool    `help:"resume: each stream has a channel of its own."`
+	Between     string  `help:"resume: run this in a shell before the streams come back, to restart the hub; if it prints a number, that is the hub's new PID." placeholder:"COMMAND"`
+	Dead        int     `help:"fanout, own: so many of the streams never read."`
 	Wait        span    `default:"10s" help:"Measure for so long."`
 	Pid         int     `help:"The hub's process, on this machine, for its CPU time and memory." placeholder:"PID"`
-	StreamPath  string  `default:"/v1/events?channel={channel}" help:"Path of a stream: to compare with other servers."`
+	StreamPath  string  `default:"/v1/events?channel={channel}" help:"Path of a stream, for other servers or for store streams; {n} is the stream's number."`
 	PublishPath string  `default:"/v1/channels/{channel}" help:"Path of a publish."`
 	JSON        bool    `help:"Print the figures as JSON; times in nanoseconds."`
 }
@@ -49,7 +54,10 @@ func (c *benchCmd) Run(ctx context.Context, std *stdio) error {
 	}
 	o := load.Options{
 		Addr: host, StreamPath: c.StreamPath, PublishPath: c.PublishPath, Streams: c.Streams, Publishers: c.Publishers, Rate: c.Rate,
-		DataBytes: c.DataBytes, Missed: c.Missed, Wait: time.Duration(c.Wait), PID: c.Pid,
+		DataBytes: c.DataBytes, Missed: c.Missed, OwnChannels: c.Own, Dead: c.Dead, Wait: time.Duration(c.Wait), PID: c.Pid,
+	}
+	if c.Between != "" {
+		o.Between = c.between
 	}
 	req := &http.Request{Header: http.Header{}}
 	if err := c.authorize(req); err != nil {
@@ -70,4 +78,14 @@ func (c *benchCmd) Run(ctx context.Context, std *stdio) error {
 	}
 	_, err = fmt.Fprint(std.out, report)
 	return err
+}
+
+// between runs the command of --between.
+func (c *benchCmd) between(ctx context.Context) (pid int, err error) {
+	out, err := exec.CommandContext(ctx, "sh", "-c", c.Between).Output() // #nosec G204 -- the user's own words
+	if err != nil {
+		return 0, fmt.Errorf("--between %q: %w", c.Between, err)
+	}
+	pid, _ = strconv.Atoi(strings.TrimSpace(string(out)))
+	return pid, nil
 }

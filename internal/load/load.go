@@ -5,7 +5,6 @@ package load
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -17,15 +16,21 @@ import (
 type Options struct {
 	Addr        string        // host:port
 	Header      []string      // further header lines of each request, "Name: value"
-	StreamPath  string        // {channel} stands for the channel's name; default that of the native API
-	PublishPath string        // the same
+	StreamPath  string        // {channel} stands for the channel's name, {n} for the stream's number; default that of the native API
+	PublishPath string        // the same, without {n}
 	Streams     int           // to open
 	Publishers  int           // connections that publish
 	Rate        float64       // publishes a second of all together; 0: flat out
 	DataBytes   int           // of an event, at least 32; default 200
 	Missed      int           // events that each stream has missed, with Resume; default 200
+	OwnChannels bool          // with Resume: each stream has a channel of its own
+	Dead        int           // of the streams, with FanOut and Own: they never read again once they have begun
 	Wait        time.Duration // measure for so long; default 10 s
 	PID         int           // the server's, for its CPU time and memory; 0: not known
+
+	// Between, if set, is called by Resume between publishing and coming back, with all connections closed: to restart the server.
+	// It returns the new PID, 0 when it is not known.
+	Between func(context.Context) (pid int, err error)
 }
 
 // OptionError says which option cannot be.
@@ -42,7 +47,7 @@ const (
 	Idle   Workload = "idle"   // streams that hear nothing
 	FanOut Workload = "fanout" // all streams hear one channel
 	Own    Workload = "own"    // each stream hears a channel of its own
-	Resume Workload = "resume" // all streams come back at once, and have missed events of one channel
+	Resume Workload = "resume" // all streams come back at once, and have missed events
 )
 
 // Workloads lists them.
@@ -65,6 +70,8 @@ func (o Options) withDefaults() (Options, error) {
 		o.Wait = 10 * time.Second
 	}
 	switch {
+	case o.Dead < 0 || (o.Dead > 0 && o.Dead >= o.Streams):
+		return o, &OptionError{"there must be fewer dead streams than streams"}
 	case o.DataBytes < 32:
 		return o, &OptionError{"an event must have at least 32 bytes of data: they hold a time"}
 	case o.Streams < 0 || o.Publishers < 0 || o.Missed < 1 || o.Rate < 0:
@@ -88,12 +95,13 @@ func Run(ctx context.Context, w Workload, o Options) (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
-	r := &run{ctx: ctx, o: o, addr: addr, channels: channels(w, o.Streams), report: Report{Workload: w, Streams: o.Streams}}
+	r := &run{ctx: ctx, o: o, addr: addr, channels: channels(w == Own || (w == Resume && o.OwnChannels), o.Streams), report: Report{Workload: w, Streams: o.Streams}}
 	if err := r.loop.open(); err != nil {
 		return Report{}, err
 	}
 	defer r.close()
 	before, _ := usageOf(o.PID)
+	r.memory = before.memory
 	switch w {
 	case Idle:
 		err = r.idle()
@@ -104,17 +112,17 @@ func Run(ctx context.Context, w Workload, o Options) (Report, error) {
 	default:
 		err = fmt.Errorf("workload %q: want one of %v", w, Workloads)
 	}
-	if after, ok := usageOf(o.PID); ok && err == nil {
+	if after, ok := usageOf(r.o.PID); ok && err == nil {
 		r.report.Measured = true
-		r.report.MemoryBytes = after.memory - before.memory
+		r.report.MemoryBytes = after.memory - r.memory
 	}
 	return r.report, err
 }
 
 // channels are the names that a workload's streams hear, new ones for each run.
-func channels(w Workload, streams int) []string {
+func channels(own bool, streams int) []string {
 	prefix := "bench/" + strconv.FormatInt(time.Now().UnixNano(), 36)
-	if w != Own {
+	if !own || streams == 0 {
 		return []string{prefix}
 	}
 	list := make([]string, streams)
@@ -162,30 +170,18 @@ func (r *run) resume() error {
 	if err := r.openPublishers(max(r.o.Publishers, 1)); err != nil {
 		return err
 	}
-	r.publishing, r.left = true, r.o.Missed+1
-	r.streams[0].note = true // the first of them says where the others begin
-	r.startPublishers()
-	deadline := time.Now().Add(r.o.Wait)
-	for r.report.Publishes < r.o.Missed+1 || r.streams[0].note {
-		if err := r.turn(10 * time.Millisecond); err != nil {
-			return err
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("only %d of %d events could be published in %v", r.report.Publishes, r.o.Missed, r.o.Wait)
-		}
+	position, err := r.miss()
+	if err != nil {
+		return err
 	}
-	r.publishing = false
-	for r.report.Deliveries < r.o.Missed+1 { // the first stream has heard all
-		if err := r.turn(time.Millisecond); err != nil {
+	if r.o.Between != nil {
+		if err := r.between(); err != nil {
 			return err
-		}
-		if time.Now().After(deadline) {
-			return errors.New("not all that was published has been delivered")
 		}
 	}
 	want := r.o.Streams * r.o.Missed
 	r.begin()
-	if err := r.openStreams(r.o.Streams, r.streams[0].position); err != nil {
+	if err := r.openStreams(r.o.Streams, position); err != nil {
 		return err
 	}
 	for deadline := time.Now().Add(r.o.Wait); r.report.Deliveries < want; {
@@ -197,5 +193,51 @@ func (r *run) resume() error {
 		}
 	}
 	r.end()
+	return nil
+}
+
+// miss publishes an event, which says where the streams will begin, and then those that they miss.
+func (r *run) miss() (position string, err error) {
+	first := r.streams[0]
+	missed := r.o.Missed * len(r.channels)
+	r.publishing, r.left, first.note = true, 1, true
+	r.startPublishers()
+	deadline := time.Now().Add(r.o.Wait + time.Duration(missed)*time.Millisecond)
+	for more := missed; r.report.Publishes < missed+1 || r.report.Deliveries < r.o.Missed+1; {
+		if err := r.turn(time.Millisecond); err != nil {
+			return "", err
+		}
+		if time.Now().After(deadline) {
+			return "", fmt.Errorf("in %v only %d of %d events could be published, and %d of %d were delivered", r.o.Wait, r.report.Publishes, missed+1,
+				r.report.Deliveries, r.o.Missed+1)
+		}
+		if !first.note {
+			r.left, more = r.left+more, 0
+		}
+	}
+	r.publishing = false
+	return first.position, nil
+}
+
+// between lets go of all connections while Between does its work, and waits until the server listens.
+func (r *run) between() error {
+	r.closeAll()
+	pid, err := r.o.Between(r.ctx)
+	if err != nil {
+		return err
+	}
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		conn, err := net.DialTimeout("tcp", r.addr.String(), time.Second)
+		if err == nil {
+			_ = conn.Close()
+			break
+		}
+		if r.ctx.Err() != nil || time.Now().After(deadline) {
+			return fmt.Errorf("the server does not listen again: %w", err)
+		}
+	}
+	r.o.PID = pid
+	now, _ := usageOf(pid)
+	r.memory = now.memory
 	return nil
 }

@@ -74,6 +74,43 @@ func TestWorkloads(t *testing.T) {
 	}
 }
 
+// TestComingBack: each stream has missed events of a channel of its own, and something happens in between.
+func TestComingBack(t *testing.T) {
+	addr := hub(t, server.Options{})
+	called := 0
+	between := func(context.Context) (int, error) { called++; return os.Getpid(), nil }
+	r, err := load.Run(t.Context(), load.Resume, load.Options{Addr: addr, Streams: 20, Publishers: 4, Missed: 7, OwnChannels: true, Between: between, Wait: 5 * time.Second})
+	if err != nil || called != 1 || r.Deliveries != 20*7 || !r.Measured {
+		t.Errorf("%v, called %d times: %+v", err, called, r)
+	}
+	lost := errors.New("lost")
+	_, err = load.Run(t.Context(), load.Resume, load.Options{Addr: addr, Streams: 2, Missed: 1, Between: func(context.Context) (int, error) { return 0, lost }, Wait: 5 * time.Second})
+	if !errors.Is(err, lost) {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestDeadStreams: some read nothing more, the others get everything.
+func TestDeadStreams(t *testing.T) {
+	addr := hub(t, server.Options{})
+	r, err := load.Run(t.Context(), load.FanOut, load.Options{Addr: addr, Streams: 20, Dead: 5, Publishers: 1, Rate: 100, Wait: 500 * time.Millisecond})
+	if err != nil || r.Dead != 5 || r.Deliveries > 15*(r.Publishes+5) || r.Deliveries < 15*(r.Publishes-5) {
+		t.Errorf("%v: %+v", err, r)
+	}
+	if !strings.Contains(r.String(), "5 streams never read") {
+		t.Error(r)
+	}
+}
+
+// TestStoreStreams: paths may have the stream's number.
+func TestStoreStreams(t *testing.T) {
+	addr := hub(t, server.Options{})
+	r, err := load.Run(t.Context(), load.Idle, load.Options{Addr: addr, Streams: 20, StreamPath: "/v1/stores/event-sources?storeId=1&pcId={n}", Wait: 50 * time.Millisecond})
+	if err != nil || r.Ended > 0 {
+		t.Errorf("%v: %+v", err, r)
+	}
+}
+
 // TestWhatCannotBe is said, and what is refused too.
 func TestWhatCannotBe(t *testing.T) {
 	addr := hub(t, server.Options{MaxStreams: 5})

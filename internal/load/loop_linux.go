@@ -25,8 +25,11 @@ func (l *loop) shut() { _ = unix.Close(l.epoll) }
 
 func (l *loop) close(fd int) { _ = unix.Close(fd) }
 
-// dial connects, waiting for that, and returns a socket that does not wait any more.
-func (l *loop) dial(a *net.TCPAddr) (int, error) {
+// forget waits for a connection no more.
+func (l *loop) forget(c *conn) { _ = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, c.fd, nil) }
+
+// dial connects, waiting for that, and returns a socket that does not wait any more. A narrow one holds little that was not read.
+func (l *loop) dial(a *net.TCPAddr, narrow bool) (int, error) {
 	family, to := unix.AF_INET, unix.Sockaddr(nil)
 	if v4 := a.IP.To4(); v4 != nil {
 		to = &unix.SockaddrInet4{Port: a.Port, Addr: [4]byte(v4)}
@@ -36,6 +39,9 @@ func (l *loop) dial(a *net.TCPAddr) (int, error) {
 	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, err
+	}
+	if narrow {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 4<<10)
 	}
 	if err := unix.Connect(fd, to); err != nil {
 		_ = unix.Close(fd)

@@ -15,7 +15,8 @@ type loop struct{}
 func (*loop) open() error                                         { return errSystem }
 func (*loop) shut()                                               {}
 func (*loop) close(int)                                           {}
-func (*loop) dial(*net.TCPAddr) (int, error)                      { return -1, errSystem }
+func (*loop) forget(*conn)                                        {}
+func (*loop) dial(*net.TCPAddr, bool) (int, error)                { return -1, errSystem }
 func (*loop) add(*conn) error                                     { return errSystem }
 func (*loop) write(int, []byte) error                             { return errSystem }
 func (*loop) wait(time.Duration, func(*conn, []byte) error) error { return errSystem }

@@ -24,6 +24,8 @@ type Report struct {
 	Measured    bool          `json:"measured"`
 	CPU         time.Duration `json:"cpu"` // nanoseconds, the server's
 	MemoryBytes int64         `json:"memoryBytes"`
+	Dead        int           `json:"dead,omitempty"`        // streams that never read
+	KernelBytes int64         `json:"kernelBytes,omitempty"` // with dead streams: what the system's TCP has taken meanwhile, for both ends of all connections
 }
 
 // Percentiles are of durations, in nanoseconds.
@@ -62,6 +64,9 @@ func (r Report) String() string {
 	}
 	if r.Ended > 0 {
 		line("ended", "%d streams ended meanwhile", r.Ended)
+	}
+	if r.Dead > 0 {
+		line("dead", "%d streams never read; the kernel took %.0f KB more for each", r.Dead, float64(r.KernelBytes)/1000/float64(r.Dead))
 	}
 	if r.Measured {
 		if r.Streams > 0 {
@@ -106,4 +111,19 @@ func usageOf(pid int) (u usage, ok bool) {
 	pages, _ := strconv.ParseInt(fields[resident], 10, 64)
 	u.memory = pages * int64(os.Getpagesize())
 	return u, true
+}
+
+// kernelBytes is the memory that the system's TCP has taken (/proc/net/sockstat); 0 when it is not known.
+func kernelBytes() int64 {
+	b, err := os.ReadFile("/proc/net/sockstat")
+	if err != nil {
+		return 0
+	}
+	for _, line := range strings.Split(string(b), "\n") {
+		if _, mem, ok := strings.Cut(line, " mem "); ok && strings.HasPrefix(line, "TCP:") {
+			pages, _ := strconv.ParseInt(strings.TrimSpace(mem), 10, 64)
+			return pages * int64(os.Getpagesize())
+		}
+	}
+	return 0
 }

@@ -24,6 +24,8 @@ type run struct {
 	publishers []*conn
 	began      time.Time
 	used       usage
+	memory     int64 // the server's, before
+	kernel     int64 // the system's for TCP, before
 	publishing bool
 	left       int     // publishes to go, when limited
 	turns      int     // publishes begun
@@ -38,6 +40,7 @@ type run struct {
 type conn struct {
 	fd       int
 	stream   bool
+	dead     bool // reads no more once it has begun
 	channel  string
 	answered bool   // the head has come
 	newline  bool   // the last byte was LF
@@ -51,15 +54,21 @@ type conn struct {
 const samplesMost = 1 << 20
 
 func (r *run) close() {
-	for _, c := range append(r.streams, r.publishers...) {
-		r.loop.close(c.fd)
-	}
+	r.closeAll()
 	r.loop.shut()
 }
 
+func (r *run) closeAll() {
+	for _, c := range append(r.streams, r.publishers...) {
+		r.loop.close(c.fd)
+	}
+	r.streams, r.publishers, r.idleOnes = nil, nil, nil
+}
+
 // request makes a request's head.
-func (r *run) request(method, path, channel string, more ...string) []byte {
-	b := method + " " + strings.ReplaceAll(path, "{channel}", channel) + " HTTP/1.1\r\nHost: " + r.o.Addr + "\r\n"
+func (r *run) request(method, path, channel string, n int, more ...string) []byte {
+	path = strings.NewReplacer("{channel}", channel, "{n}", strconv.Itoa(n)).Replace(path)
+	b := method + " " + path + " HTTP/1.1\r\nHost: " + r.o.Addr + "\r\n"
 	for _, line := range append(more, r.o.Header...) {
 		b += line + "\r\n"
 	}
@@ -76,8 +85,8 @@ func (r *run) openStreams(n int, after string) error {
 	}
 	for r.ready-ready < n {
 		for opened < n && opened-(r.ready-ready) < atOnce {
-			c := &conn{stream: true, channel: r.channels[len(r.streams)%len(r.channels)]}
-			if err := r.connect(c, r.request("GET", r.o.StreamPath, c.channel, more...)); err != nil {
+			c := &conn{stream: true, channel: r.channels[opened%len(r.channels)], dead: opened >= r.o.Streams-r.o.Dead}
+			if err := r.connect(c, r.request("GET", r.o.StreamPath, c.channel, opened, more...)); err != nil {
 				return fmt.Errorf("open stream %d: %w", opened, err)
 			}
 			r.streams = append(r.streams, c)
@@ -95,7 +104,7 @@ func (r *run) openStreams(n int, after string) error {
 }
 
 func (r *run) connect(c *conn, request []byte) (err error) {
-	if c.fd, err = r.loop.dial(r.addr); err != nil {
+	if c.fd, err = r.loop.dial(r.addr, c.dead); err != nil {
 		return err
 	}
 	if err := r.loop.add(c); err != nil {
@@ -108,7 +117,7 @@ func (r *run) openPublishers(n int) error {
 	for range n {
 		c := &conn{}
 		var err error
-		if c.fd, err = r.loop.dial(r.addr); err != nil {
+		if c.fd, err = r.loop.dial(r.addr, false); err != nil {
 			return err
 		}
 		if err := r.loop.add(c); err != nil {
@@ -161,7 +170,7 @@ func (r *run) publish(c *conn) error {
 	for len(body) < r.o.DataBytes {
 		body = append(body, 'x')
 	}
-	request := r.request("POST", r.o.PublishPath, channel, "Content-Type: text/plain", "Content-Length: "+strconv.Itoa(len(body)))
+	request := r.request("POST", r.o.PublishPath, channel, 0, "Content-Type: text/plain", "Content-Length: "+strconv.Itoa(len(body)))
 	return r.loop.write(c.fd, append(request, body...))
 }
 
@@ -170,6 +179,7 @@ func (r *run) begin() {
 	r.report.Publishes, r.report.Deliveries, r.report.Refused = 0, 0, 0
 	r.acks, r.delays = r.acks[:0], r.delays[:0]
 	r.used, _ = usageOf(r.o.PID)
+	r.kernel = kernelBytes()
 	r.began = time.Now()
 }
 
@@ -177,6 +187,9 @@ func (r *run) end() {
 	r.report.Took = time.Since(r.began)
 	if now, ok := usageOf(r.o.PID); ok {
 		r.report.CPU = now.cpu - r.used.cpu
+	}
+	if r.o.Dead > 0 {
+		r.report.Dead, r.report.KernelBytes = r.o.Dead, kernelBytes()-r.kernel
 	}
 	r.report.Ack, r.report.Delay = percentiles(r.acks), percentiles(r.delays)
 }
@@ -288,6 +301,10 @@ func (r *run) beginning(c *conn, b []byte) error {
 	rest := body[end+2:]
 	c.first, c.buffered = true, nil
 	r.ready++
+	if c.dead {
+		r.loop.forget(c)
+		return nil
+	}
 	if len(rest) > 0 {
 		return r.streamed(c, rest)
 	}
