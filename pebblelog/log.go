@@ -34,6 +34,7 @@ type Options struct {
 	Retention     []fanfare.Rule // default DefaultRetention; the most specific pattern wins
 	MinFreeBytes  int64          // refuse publishes while the disk has less; default 64 MiB, negative: never
 	MaxQueueBytes int            // most bytes that wait to be committed; default 64 MiB
+	CacheBytes    int            // memory for what was read from the disk, taken as it is needed; default 64 MiB
 	SlowCommit    time.Duration  // answer CodeUnavailable when a commit takes longer; default 10 s
 	KeyMemory     time.Duration  // how long idempotency keys are remembered; default 10 min
 	MaxBytes      int64          // drop the oldest events when the files take more; default: no limit
@@ -70,6 +71,7 @@ func (o Options) withDefaults() Options {
 	}
 	setDefault(&o.MinFreeBytes, 64<<20)
 	setDefault(&o.MaxQueueBytes, 64<<20)
+	setDefault(&o.CacheBytes, 64<<20)
 	setDefault(&o.SlowCommit, 10*time.Second)
 	setDefault(&o.KeyMemory, 10*time.Minute)
 	setDefault(&o.TrimInterval, 10*time.Second)

@@ -106,11 +106,13 @@ const memTable = 64 << 20
 const flushAtClose = 8 << 20
 
 func (s *session) storeOptions() *pebble.Options {
+	memory := memTableBytes(s.log.opts.MaxBytes)
 	o := &pebble.Options{
 		FS:                 s.fs,
 		Logger:             storeLogger{s},
 		FormatMajorVersion: pebble.FormatNewest,
-		MemTableSize:       memTableBytes(s.log.opts.MaxBytes),
+		MemTableSize:       memory,
+		CacheSize:          int64(s.log.opts.CacheBytes) + int64(memory), // of which it takes what a memtable needs
 		EventListener:      &pebble.EventListener{DataCorruption: s.corrupted},
 		MaxOpenFiles:       250, // the hub leaves 500 descriptors to the log and to requests
 	}

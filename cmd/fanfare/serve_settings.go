@@ -35,6 +35,7 @@ type settings struct {
 
 	MaxEventBytes        byteSize `default:"1MiB" help:"Most bytes of one event's data."`
 	MaxRequestBytes      byteSize `default:"16MiB" help:"Most bytes of one request's body, or of one NDJSON line."`
+	CacheBytes           byteSize `default:"64MiB" help:"Memory for what was read from the log's files."`
 	MaxQueueBytes        byteSize `default:"64MiB" help:"Most bytes of events that wait to be stored."`
 	MaxStreams           int      `default:"0" help:"Most streams at once. Default: the process's file descriptors less 500."`
 	MaxStreamsPerAddress limit    `default:"off" help:"Most streams of one remote address; loopback and trusted proxies are not counted."`
@@ -66,8 +67,8 @@ func (c *settings) check() ([]fanfare.Rule, error) {
 	switch {
 	case c.Heartbeat < span(10*time.Millisecond):
 		return nil, errors.New("--heartbeat must be at least 10ms")
-	case c.MaxEventBytes < 1 || c.MaxRequestBytes < 1 || c.MaxQueueBytes < 1:
-		return nil, errors.New("--max-event-bytes, --max-request-bytes and --max-queue-bytes must be at least 1")
+	case c.MaxEventBytes < 1 || c.MaxRequestBytes < 1 || c.MaxQueueBytes < 1 || c.CacheBytes < 1:
+		return nil, errors.New("--max-event-bytes, --max-request-bytes, --max-queue-bytes and --cache-bytes must be at least 1")
 	case c.TailBytes < 1:
 		return nil, errors.New("--tail-bytes must be at least 1")
 	case c.MaxStreams < 0:
