@@ -148,6 +148,7 @@ func (r *run) flow() error {
 	if err := r.openPublishers(r.o.Publishers); err != nil {
 		return err
 	}
+	kernel := kernelBytes()
 	r.publishing = true
 	r.startPublishers()
 	if err := r.turn(r.o.Wait / 10); err != nil { // until it flows evenly
@@ -159,7 +160,12 @@ func (r *run) flow() error {
 	}
 	r.end()
 	r.publishing = false
-	return nil
+	if r.o.Dead == 0 {
+		return nil
+	}
+	err := r.turn(time.Second) // until only the dead have something left to read
+	r.report.Dead, r.report.KernelBytes = r.o.Dead, kernelBytes()-kernel
+	return err
 }
 
 // resume publishes what will have been missed, and opens the streams after that.

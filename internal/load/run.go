@@ -25,7 +25,6 @@ type run struct {
 	began      time.Time
 	used       usage
 	memory     int64 // the server's, before
-	kernel     int64 // the system's for TCP, before
 	publishing bool
 	left       int     // publishes to go, when limited
 	turns      int     // publishes begun
@@ -179,7 +178,6 @@ func (r *run) begin() {
 	r.report.Publishes, r.report.Deliveries, r.report.Refused = 0, 0, 0
 	r.acks, r.delays = r.acks[:0], r.delays[:0]
 	r.used, _ = usageOf(r.o.PID)
-	r.kernel = kernelBytes()
 	r.began = time.Now()
 }
 
@@ -187,9 +185,6 @@ func (r *run) end() {
 	r.report.Took = time.Since(r.began)
 	if now, ok := usageOf(r.o.PID); ok {
 		r.report.CPU = now.cpu - r.used.cpu
-	}
-	if r.o.Dead > 0 {
-		r.report.Dead, r.report.KernelBytes = r.o.Dead, kernelBytes()-r.kernel
 	}
 	r.report.Ack, r.report.Delay = percentiles(r.acks), percentiles(r.delays)
 }
