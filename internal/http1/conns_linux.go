@@ -180,10 +180,6 @@ func (c *Conns) Close() {
 	for c.look() > 0 {
 		time.Sleep(5 * time.Millisecond) // for handlers, which the log answers in time
 	}
-	for c.waiting.Load() > 0 { // all of them: no request runs any more
-		c.dismiss(c.waiting.Load())
-		runtime.Gosched()
-	}
 	close(c.stop)
 	for _, l := range c.loops {
 		l.set.Close()
@@ -203,7 +199,7 @@ func (c *Conns) work(j job) {
 	select {
 	case c.jobs <- j:
 	default:
-		go c.worker(j)
+		c.done.Go(func() { c.worker(j) })
 	}
 }
 
@@ -211,7 +207,11 @@ func (c *Conns) worker(j job) {
 	for j.n != nil {
 		j.n.loop.serve(j.n, j.r)
 		c.waiting.Add(1)
-		j = <-c.jobs
+		select {
+		case j = <-c.jobs:
+		case <-c.stop:
+			j = job{}
+		}
 		c.waiting.Add(-1)
 	}
 }
