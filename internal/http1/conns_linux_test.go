@@ -194,6 +194,10 @@ func TestSameAnswers(t *testing.T) {
 			inPieces(t, conn, request, pieces)
 			if got := read(t, r); got != want {
 				t.Errorf("request %d in %d pieces\n got %q\nwant %q", i, pieces, got, want)
+			} else if strings.Contains(got, "Connection: close") {
+				if _, err := r.ReadByte(); err != io.EOF {
+					t.Errorf("request %d: after the last answer: %v", i, err)
+				}
 			}
 			_ = conn.Close()
 		}
