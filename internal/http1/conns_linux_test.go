@@ -195,7 +195,7 @@ func TestSameAnswers(t *testing.T) {
 			if got := read(t, r); got != want {
 				t.Errorf("request %d in %d pieces\n got %q\nwant %q", i, pieces, got, want)
 			} else if strings.Contains(got, "Connection: close") {
-				if _, err := r.ReadByte(); err != io.EOF {
+				if _, err := io.Copy(io.Discard, r); err != nil {
 					t.Errorf("request %d: after the last answer: %v", i, err)
 				}
 			}
@@ -226,6 +226,38 @@ func inPieces(t *testing.T, conn net.Conn, text string, pieces int) {
 			time.Sleep(3 * time.Millisecond)
 		}
 		send(t, conn, text[len(text)*i/pieces:len(text)*(i+1)/pieces])
+	}
+}
+
+// TestWhatIsNotTaken: a connection that is about to end, or whose answer has no length, stays with net/http.
+func TestWhatIsNotTaken(t *testing.T) {
+	h := begin(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/p/chunked" {
+			_, _ = io.ReadAll(r.Body)
+			_, _ = io.WriteString(w, "x")
+			return
+		}
+		echo(w, r)
+	}, nil)
+	for _, request := range []string{
+		"POST /p/close HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx",
+		"POST /p/a HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 1\r\n\r\nx",
+		"POST /p/a HTTP/1.0\r\nHost: a\r\nContent-Length: 1\r\n\r\nx",
+		"POST /p/chunked HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nxGET /p/close HTTP/1.1\r\nHost: a\r\n\r\n",
+	} {
+		conn, err := net.Dial("tcp", h.web.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+		send(t, conn, request)
+		if b, err := io.ReadAll(conn); err != nil || len(b) == 0 {
+			t.Errorf("%q: %q %v", request, b, err)
+		}
+		_ = conn.Close()
+		if n := h.conns.Len(); n != 0 {
+			t.Errorf("%q: %d connections were taken over", request, n)
+		}
 	}
 }
 
