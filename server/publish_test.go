@@ -369,16 +369,17 @@ func TestNDJSON(t *testing.T) {
 			t.Errorf("%s: want %+v", line, want)
 		}
 	}
-	send(`{"channel":"a","data":"3","idempotencyKey":"k"}` + "\n" + `{"channel":"a","data":"3","idempotencyKey":"k"}`)
+	keyed := `{"channel":"a","data":"3","idempotencyKey":"k"}` + "\n"
+	send(keyed + keyed + `{"channel":"a","data":"4"}`)
 	first := next()
-	if !id.MatchString(first) {
-		t.Errorf("answer %q", first)
+	if second := next(); !id.MatchString(first) || first != second {
+		t.Errorf("answers %q and %q to the same key", first, second)
 	}
 	finish() // the last line has no end; it counts
-	for deadline := time.Now().Add(5 * time.Second); len(f.dataOf("a")) < 3 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(5 * time.Second); len(f.dataOf("a")) < 4 && time.Now().Before(deadline); {
 		time.Sleep(5 * time.Millisecond)
 	}
-	if diff := cmp.Diff([]string{"1", "2", "3"}, f.dataOf("a")); diff != "" {
+	if diff := cmp.Diff([]string{"1", "2", "3", "4"}, f.dataOf("a")); diff != "" {
 		t.Error(diff)
 	}
 }
