@@ -338,6 +338,7 @@ func (f *fixture) ndjson() (send func(string), next func() string, finish func()
 			return strings.TrimSuffix(line, "\n")
 		}, func() {
 			_ = in.Close()
+			_, _ = io.Copy(io.Discard, lines) // the end of the body is sent, before the connection may go
 			_ = resp.Body.Close()
 		}
 }
