@@ -38,7 +38,7 @@ const (
 const answerBytes = 64
 
 // ingest is POST /v1/events with NDJSON: an answer line for each line, in full duplex. Lines are handed to the log as they
-// come, without waiting for one another, so that many share a commit; the answers are written in the lines' order.
+// come, those that have come together as one batch, without waiting for one another; the answers are written in the lines' order.
 func (a *API) ingest(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 	if key, err := publish.HeaderKey(r); err != nil || key != "" {
 		if err == nil {
