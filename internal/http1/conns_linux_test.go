@@ -355,7 +355,7 @@ func TestLargeAnswer(t *testing.T) {
 // TestLimitsOfTime: the http.Server's, also for connections that it has not.
 func TestLimitsOfTime(t *testing.T) {
 	h := begin(t, echo, func(s *http.Server) {
-		s.IdleTimeout, s.ReadHeaderTimeout, s.ReadTimeout, s.WriteTimeout = 50*time.Millisecond, 50*time.Millisecond, 100*time.Millisecond, 50*time.Millisecond
+		s.IdleTimeout, s.ReadHeaderTimeout, s.ReadTimeout, s.WriteTimeout = 500*time.Millisecond, 500*time.Millisecond, 700*time.Millisecond, 500*time.Millisecond
 	})
 	for _, text := range []string{"", "POST /p/a HT", "POST /p/a HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx"} {
 		conn, r := h.dial(t)
