@@ -55,7 +55,7 @@ type Options struct {
 
 	// DetachPublishers has connections over plain HTTP/1.1 taken over after their first publish, on Linux, and be served by code that
 	// knows publishes alone; other requests on them go back to the http.Server. A handler around the Server must then not write
-	// after it has returned.
+	// after the Server has returned, nor keep a request of theirs, which is used again.
 	DetachPublishers bool
 
 	MaxEventBytes        int           // of one event's data; default 1 MiB
@@ -281,7 +281,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			panic(http.ErrAbortHandler)
 		}
 	}()
-	if s.senders == nil || !isPublish(r) || !s.senders.Wants(w, r) {
+	if s.senders == nil || !s.senders.Wants(w, r) || !isPublish(r) {
 		s.handle(w, r)
 		return
 	}

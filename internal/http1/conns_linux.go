@@ -21,6 +21,7 @@ type Conns struct {
 	next    atomic.Uint32 // of loops
 	buffers sync.Pool     // *[readBytes]byte
 	answers sync.Pool     // *answer
+	pending sync.Pool     // *request
 	date    atomic.Pointer[date]
 	jobs    chan job // to workers that wait
 	waiting atomic.Int64
@@ -56,6 +57,7 @@ func New(o Options) *Conns {
 	c := &Conns{o: o, base: time.Now(), homes: map[*http.Server]*home{}, stop: make(chan struct{}), jobs: make(chan job)}
 	c.buffers.New = func() any { return new([readBytes]byte) }
 	c.answers.New = func() any { return new(answer) }
+	c.pending.New = func() any { return new(request) }
 	return c
 }
 
@@ -190,7 +192,7 @@ func (c *Conns) Close() {
 // job is a request to be answered; without one the worker ends.
 type job struct {
 	n *conn
-	r *http.Request
+	r *request
 }
 
 // work has a worker answer a request. Each answers one at a time, and may wait for the log; there are as many as are needed. They are
@@ -271,9 +273,8 @@ func (c *Conns) Len() (n int) {
 	return n
 }
 
-// dateNow is the value of the header Date.
-func (c *Conns) dateNow() []string {
-	now := time.Now()
+// dateOf is the value of the header Date.
+func (c *Conns) dateOf(now time.Time) []string {
 	d := c.date.Load()
 	if d == nil || d.second != now.Unix() {
 		d = &date{now.Unix(), []string{now.UTC().Format(http.TimeFormat)}}

@@ -218,8 +218,8 @@ func (l *loop) pause(n *conn) bool {
 func (l *loop) begin(n *conn, data []byte, ended bool) bool {
 	n.fresh = false
 	if len(data) >= n.need {
-		r := new(http.Request)
-		*r = *n.home.blank
+		r := l.of.pending.Get().(*request)
+		r.Request = *n.home.blank
 		used, v := parse(data, r, l.of.o.Takes)
 		switch v {
 		case foreign:
@@ -236,6 +236,7 @@ func (l *loop) begin(n *conn, data []byte, ended bool) bool {
 			l.of.work(job{n, r})
 			return true
 		}
+		l.of.pending.Put(r)
 		n.need = used
 	}
 	if len(n.rest) == 0 {
@@ -246,17 +247,19 @@ func (l *loop) begin(n *conn, data []byte, ended bool) bool {
 }
 
 // serve has a request answered, and writes the answer.
-func (l *loop) serve(n *conn, r *http.Request) {
+func (l *loop) serve(n *conn, r *request) {
 	a := l.of.answers.Get().(*answer)
-	if !l.handle(n, a, r) {
+	if !l.handle(n, a, &r.Request) {
 		l.close(n)
 		return
 	}
+	l.of.pending.Put(r)
 	if n.home.leaving.Load() {
 		a.Header()["Connection"] = []string{"close"}
 	}
 	n.closing = a.closes()
-	a.Header()["Date"] = l.of.dateNow()
+	now := time.Now()
+	a.Header()["Date"] = l.of.dateOf(now)
 	buf := l.of.buffers.Get().(*[readBytes]byte)
 	defer l.of.buffers.Put(buf)
 	out := a.appendTo(buf[:0])
@@ -267,7 +270,7 @@ func (l *loop) serve(n *conn, r *http.Request) {
 		l.close(n)
 		return
 	}
-	n.since = l.of.now()
+	n.since = int64(now.Sub(l.of.base))
 	if sent < len(out) {
 		n.out = bytes.Clone(out[sent:])
 	}

@@ -16,6 +16,14 @@ const (
 	headerLines = 64
 )
 
+// request is a request that is being answered, with what it is made of: all of it is used again for others.
+type request struct {
+	http.Request
+	header http.Header
+	values [16]string
+	body   body
+}
+
 // verdict is what became of bytes that a client has sent.
 type verdict int
 
@@ -27,7 +35,7 @@ const (
 
 // parse reads the request that b begins with. used is how many bytes it has, also of a partial one when that is known. r gets what http.ReadRequest would make of them (there
 // is a fuzzer that says so); it keeps nothing of b. take says whether a request, whose body it must not read, is for us.
-func parse(b []byte, r *http.Request, take func(*http.Request) bool) (used int, v verdict) {
+func parse(b []byte, r *request, take func(*http.Request) bool) (used int, v verdict) {
 	const begin = "POST /"
 	if n := min(len(b), len(begin)); string(b[:n]) != begin[:n] {
 		return 0, foreign
@@ -54,7 +62,7 @@ func parse(b []byte, r *http.Request, take func(*http.Request) bool) (used int, 
 	}
 	r.Method, r.RequestURI, r.ContentLength = http.MethodPost, target, int64(length)
 	r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/1.1", 1, 1
-	if !take(r) {
+	if !take(&r.Request) {
 		return 0, foreign
 	}
 	used = end + 4 + length
@@ -63,7 +71,8 @@ func parse(b []byte, r *http.Request, take func(*http.Request) bool) (used int, 
 	}
 	r.Body = http.NoBody
 	if length > 0 {
-		r.Body = newBody(b[end+4 : used])
+		r.body = body{text: string(b[end+4 : used])}
+		r.Body = &r.body
 	}
 	return used, whole
 }
@@ -85,11 +94,15 @@ func requestLine(head string) (target, lines string, ok bool) {
 
 // readHeader reads header lines of the simplest shape (RFC 9112, section 5), and the body's length; false when a line has another, or
 // asks for something that is not done here.
-func readHeader(r *http.Request, lines string) (length int, ok bool) {
+func readHeader(r *request, lines string) (length int, ok bool) {
 	length = -1
 	r.Host = ""
-	r.Header = make(http.Header, 8)
-	values := make([]string, 0, 8)
+	if r.header == nil {
+		r.header = make(http.Header, 8)
+	}
+	clear(r.header)
+	r.Header = r.header
+	values := r.values[:0]
 	for count := 0; lines != ""; count++ {
 		var line string
 		line, lines, _ = strings.Cut(lines, "\r\n")
@@ -185,12 +198,24 @@ func number(s string) int {
 }
 
 // body is a request's, which has come already.
-type body struct{ bytes.Reader }
+type body struct {
+	text string // what has not been read
+}
 
-func newBody(b []byte) io.ReadCloser {
-	in := &body{}
-	in.Reset(bytes.Clone(b))
-	return in
+// Read implements io.Reader.
+func (b *body) Read(p []byte) (n int, err error) {
+	if b.text == "" {
+		return 0, io.EOF
+	}
+	n = copy(p, b.text)
+	b.text = b.text[n:]
+	return n, nil
+}
+
+// Text takes what has not been read, without a copy.
+func (b *body) Text() (text string) {
+	text, b.text = b.text, ""
+	return text
 }
 
 // Close implements io.Closer.

@@ -34,7 +34,7 @@ func FuzzRequest(f *testing.F) {
 
 // compare holds what is made of a request against what net/http makes of it, in each piece that its bytes may come in.
 func compare(t *testing.T, b []byte) {
-	r := new(http.Request)
+	r := new(request)
 	used, v := parse(b, r, all)
 	if v == foreign {
 		return
@@ -64,7 +64,7 @@ func compare(t *testing.T, b []byte) {
 		t.Fatalf("%q\n got %s\nwant %s", b, got, w)
 	}
 	for i := range used {
-		if _, v := parse(b[:i], new(http.Request), all); v != partial {
+		if _, v := parse(b[:i], new(request), all); v != partial {
 			t.Fatalf("%q: the first %d bytes alone are %d", b, i, v)
 		}
 	}
@@ -118,20 +118,20 @@ func TestWhatIsOurs(t *testing.T) {
 		"\r\nPOST /a HTTP/1.1\r\n" + host + length:                                               foreign,
 	} {
 		b := []byte(head + "\r\nx")
-		if _, v := parse(b, new(http.Request), all); v != want {
+		if _, v := parse(b, new(request), all); v != want {
 			t.Errorf("%q: %d, want %d", head, v, want)
 		}
 		compare(t, b)
 	}
 	ours := []byte("POST /a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx")
-	if _, v := parse(ours, new(http.Request), func(r *http.Request) bool { return r.URL.Path != "/a" }); v != foreign {
+	if _, v := parse(ours, new(request), func(r *http.Request) bool { return r.URL.Path != "/a" }); v != foreign {
 		t.Error("a request that nobody takes is ours")
 	}
 	long := []byte("POST /a HTTP/1.1\r\nHost: a\r\nA: " + strings.Repeat("b", headBytes))
-	if _, v := parse(long[:headBytes-1], new(http.Request), all); v != partial {
+	if _, v := parse(long[:headBytes-1], new(request), all); v != partial {
 		t.Errorf("a long head that may still end: %d", v)
 	}
-	if _, v := parse(long, new(http.Request), all); v != foreign {
+	if _, v := parse(long, new(request), all); v != foreign {
 		t.Errorf("a head that is too long already: %d", v)
 	}
 }
@@ -146,7 +146,7 @@ func TestManyHeaderLines(t *testing.T) {
 		want.Add(name, fmt.Sprint(i))
 	}
 	b.WriteString("\r\n")
-	r := new(http.Request)
+	r := new(request)
 	if _, v := parse(b.Bytes(), r, all); v != whole {
 		t.Fatal(v)
 	}

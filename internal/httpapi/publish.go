@@ -187,14 +187,14 @@ func (a *API) rawBatch(w http.ResponseWriter, r *http.Request, by caller.Caller,
 	if a.o.Publisher.MaxRequestBytes < limit {
 		limit, flag = a.o.Publisher.MaxRequestBytes, "--max-request-bytes"
 	}
-	body, err := publish.Body(w, r, limit, flag)
+	body, err := publish.Text(w, r, limit, flag)
 	if err != nil {
 		return nil, err
 	}
-	if !utf8.Valid(body) {
+	if !utf8.ValidString(body) {
 		return nil, fanfare.Invalid("the body is not valid UTF-8")
 	}
-	e := fanfare.Event{Channel: c, Type: kind, Data: string(body)}
+	e := fanfare.Event{Channel: c, Type: kind, Data: body}
 	if err := a.o.Publisher.CheckData(c, e.Data); err != nil {
 		return nil, err
 	}

@@ -191,6 +191,9 @@ func Body(w http.ResponseWriter, r *http.Request, limit int, flag string) ([]byt
 	if r.ContentLength > int64(limit) {
 		return nil, tooLarge(limit, flag)
 	}
+	if whole, ok := r.Body.(wholeBody); ok {
+		return []byte(whole.Text()), nil
+	}
 	var body []byte
 	if r.ContentLength > 0 {
 		body = make([]byte, 0, r.ContentLength+1)
@@ -215,6 +218,18 @@ func Body(w http.ResponseWriter, r *http.Request, limit int, flag string) ([]byt
 			return nil, &fanfare.Error{Code: fanfare.CodeInvalid, Detail: "the body ended early", Err: err}
 		}
 	}
+}
+
+// wholeBody is a body that has come as a whole, of ContentLength bytes.
+type wholeBody interface{ Text() string }
+
+// Text is Body as a string.
+func Text(w http.ResponseWriter, r *http.Request, limit int, flag string) (string, error) {
+	if whole, ok := r.Body.(wholeBody); ok && r.ContentLength <= int64(limit) {
+		return whole.Text(), nil
+	}
+	body, err := Body(w, r, limit, flag)
+	return string(body), err
 }
 
 func tooLarge(limit int, flag string) error {
@@ -275,11 +290,9 @@ func Fingerprint(parts ...string) (sum [16]byte) {
 
 // WriteJSON answers with a JSON text that the caller has made.
 func WriteJSON(w http.ResponseWriter, r *http.Request, status int, body []byte) {
-	h := w.Header()
-	h.Set("Content-Type", "application/json")
-	h.Set("Cache-Control", "no-store")
 	body = append(body, '\n')
-	h.Set("Content-Length", strconv.Itoa(len(body)))
+	h, values := w.Header(), [...]string{"application/json", "no-store", strconv.Itoa(len(body))}
+	h["Content-Type"], h["Cache-Control"], h["Content-Length"] = values[0:1:1], values[1:2:2], values[2:3:3]
 	w.WriteHeader(status)
 	if r.Method != http.MethodHead {
 		_, _ = w.Write(body)
