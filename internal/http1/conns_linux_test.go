@@ -58,6 +58,15 @@ type hub struct {
 	took  atomic.Int64 // connections
 	taken atomic.Int64 // requests that were answered here
 	log   log
+
+	panics atomic.Bool // in Takes
+}
+
+func (h *hub) takes(r *http.Request) bool {
+	if h.panics.Load() {
+		panic("in Takes")
+	}
+	return strings.HasPrefix(r.URL.Path, "/p/")
 }
 
 type log struct {
@@ -80,7 +89,7 @@ func (l *log) String() string {
 func begin(t *testing.T, handler http.HandlerFunc, set func(*http.Server)) *hub {
 	t.Helper()
 	h := &hub{}
-	h.conns = New(Options{Takes: func(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, "/p/") }, Logger: slog.New(slog.NewTextHandler(&h.log, nil))})
+	h.conns = New(Options{Takes: h.takes, Logger: slog.New(slog.NewTextHandler(&h.log, nil))})
 	h.web = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, ours := w.(*answer); ours {
 			h.taken.Add(1)
@@ -335,6 +344,33 @@ func TestHandlerPanics(t *testing.T) {
 	read(t, otherReader)
 	if !strings.Contains(h.log.String(), "on request") {
 		t.Errorf("the log has %q", h.log.String())
+	}
+}
+
+// TestReadingPanics: a connection whose request cannot even be looked at is net/http's.
+func TestReadingPanics(t *testing.T) {
+	h := begin(t, echo, nil)
+	conn, r := h.dial(t)
+	h.panics.Store(true)
+	send(t, conn, "POST /p/a HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx")
+	if got := read(t, r); !strings.Contains(got, "POST /p/a") {
+		t.Error(got)
+	}
+	if n := h.taken.Load(); n != 0 || !strings.Contains(h.log.String(), "in Takes") {
+		t.Errorf("%d requests were answered here; the log has %q", n, h.log.String())
+	}
+}
+
+// TestEndWithoutAReader: a peer that does not read its answer holds the end up for a moment only.
+func TestEndWithoutAReader(t *testing.T) {
+	h := begin(t, echo, nil)
+	conn, _ := h.dial(t)
+	send(t, conn, "POST /p/large HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx")
+	within(t, "the request is answered", func() bool { return h.taken.Load() == 1 })
+	began := time.Now()
+	h.conns.Close()
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("Close took %v", took)
 	}
 }
 

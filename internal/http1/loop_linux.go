@@ -220,7 +220,7 @@ func (l *loop) begin(n *conn, data []byte, ended bool) bool {
 	if len(data) >= n.need {
 		r := l.of.pending.Get().(*request)
 		r.Request = *n.home.blank
-		used, v := parse(data, r, l.of.o.Takes)
+		used, v := l.parse(data, r)
 		switch v {
 		case foreign:
 			l.giveBack(n, data)
@@ -244,6 +244,17 @@ func (l *loop) begin(n *conn, data []byte, ended bool) bool {
 		n.since = l.of.now()
 	}
 	return false
+}
+
+// parse is parse. Should it panic, which would end the process, the connection is net/http's.
+func (l *loop) parse(data []byte, r *request) (used int, v verdict) {
+	defer func() {
+		if p := recover(); p != nil {
+			l.of.o.Logger.Error("reading a request panicked", slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
+			used, v = 0, foreign
+		}
+	}()
+	return parse(data, r, l.of.o.Takes)
 }
 
 // serve has a request answered, and writes the answer.
@@ -335,6 +346,9 @@ func (l *loop) overdue(n *conn, now int64) {
 	case len(n.out) > 0:
 		if limit = server.WriteTimeout; limit <= 0 {
 			limit = writeLimit
+		}
+		if n.home.leaving.Load() {
+			limit = min(limit, sweepEvery)
 		}
 	case len(n.rest) > 0:
 		if time.Duration(now-n.since) > sweepEvery && !n.home.leaving.Load() {
