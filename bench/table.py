@@ -32,6 +32,8 @@ def figures(r):
 
 
 def show(v):
+    if v != v or v == 0:
+        return "–"
     return f"{v:,.0f}" if v >= 100 else f"{v:.2f}"
 
 
@@ -63,5 +65,5 @@ for case, servers in rows.items():
     for other in ("nchan", "bare"):
         if other in medians and "fanfare" in medians:
             ratios = [medians["fanfare"][n] / medians[other][n] if medians[other][n] else float("nan") for n in names]
-            print(f"| fanfare : {other} | " + " | ".join(f"{r:.2f} ×" for r in ratios) + " |")
+            print(f"| fanfare : {other} | " + " | ".join("–" if r != r else f"{r:.2f} ×" for r in ratios) + " |")
     print()

@@ -49,6 +49,7 @@ type Hub struct {
 	unwatch func()
 	replays *turnstile
 	memory  memory
+	turns   sync.Pool // *Turn; for ReadLater
 
 	durable atomic.Uint64 // events up to here are in the tails, or were never
 	stats   counters
@@ -83,6 +84,7 @@ func New(o Options) *Hub {
 		o.TailBytes = 64 << 20
 	}
 	h.memory.init(o.TailBytes)
+	h.turns.New = func() any { return new(Turn) }
 	if o.MaxReplays == 0 {
 		o.MaxReplays = 16
 	}

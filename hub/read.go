@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"runtime/debug"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/fanfare-hub/fanfare"
@@ -39,8 +38,6 @@ type PanicError struct {
 // Error implements error.
 func (e *PanicError) Error() string { return fmt.Sprintf("the log panicked: %v", e.Value) }
 
-var turns = sync.Pool{New: func() any { return new(Turn) }}
-
 // ReadLater is Read without waiting: it returns at once, and r is told. Only one may be under way.
 func (s *Subscriber) ReadLater(r Reader) {
 	s.reader = r
@@ -52,11 +49,11 @@ func (s *Subscriber) CancelRead() bool { return s.hub.replays.cancel(s.owner, s)
 
 // readNow is a ReadLater's turn.
 func (s *Subscriber) readNow() {
-	t := turns.Get().(*Turn)
+	t := s.hub.turns.Get().(*Turn)
 	t.release = func() {
 		clear(t.Frames)
 		t.release = nil
-		turns.Put(t)
+		s.hub.turns.Put(t)
 		s.hub.replays.leave()
 	}
 	s.reader.HaveRead(t, s.readSafely(t))

@@ -91,6 +91,12 @@ func Run(ctx context.Context, w Workload, o Options) (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
+	switch {
+	case w != Resume && (o.OwnChannels || o.Between != nil):
+		return Report{}, &OptionError{"channels of their own, and something to do in between, are for the workload resume"}
+	case w != FanOut && w != Own && o.Dead > 0:
+		return Report{}, &OptionError{"dead streams are for the workloads fanout and own"}
+	}
 	addr, err := net.ResolveTCPAddr("tcp", o.Addr)
 	if err != nil {
 		return Report{}, err

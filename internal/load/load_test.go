@@ -116,6 +116,7 @@ func TestWhatCannotBe(t *testing.T) {
 	addr := hub(t, server.Options{MaxStreams: 5})
 	for want, o := range map[string]load.Options{
 		"32 bytes": {DataBytes: 10}, "negative": {Streams: -1}, "Name: value": {Header: []string{"X"}}, "Name": {Header: []string{"X: y\r\nZ: 1"}},
+		"fewer dead": {Streams: 1, Dead: 1}, "fanout and own": {Streams: 2, Dead: 1}, "workload resume": {OwnChannels: true},
 	} {
 		o.Addr = addr
 		var option *load.OptionError

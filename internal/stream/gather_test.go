@@ -7,20 +7,12 @@ import (
 	"github.com/fanfare-hub/fanfare/logtest"
 
 	"github.com/fanfare-hub/fanfare"
-	"github.com/fanfare-hub/fanfare/hub"
-	"github.com/fanfare-hub/fanfare/pebblelog"
 )
 
 // TestWhatWasNotBegunIsGatheredAgain: of a turn that a socket took in part, or not at all, the stream stands where that part ends, and
 // the rest comes with the next turn; what a PC is known to have does not move past it either.
 func TestWhatWasNotBegunIsGatheredAgain(t *testing.T) {
-	log, err := pebblelog.Open(pebblelog.Options{Durability: pebblelog.DurabilityMemory})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
-	h := hub.New(hub.Options{Log: log, Encode: func(fanfare.Event) hub.Frame { return hub.Frame{Body: make([]byte, 100), Chunk: make([]byte, 100)} }})
-	defer h.Close()
+	log, h := memoryHub(t)
 	p := &peer{ack: 1 << 20}
 	st := attach(t, New(Options{Hub: h, Heartbeat: time.Hour}), p, Request{Patterns: logtest.Patterns("a")}).st
 	before := st.sub.Position()

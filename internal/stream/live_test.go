@@ -48,6 +48,23 @@ func (p *peer) write(prefix []byte, frames []hub.Frame) error {
 	return nil
 }
 
+// memoryHub is a hub whose frames have 100 bytes each.
+func memoryHub(t *testing.T) (*pebblelog.Log, *hub.Hub) {
+	t.Helper()
+	log, err := pebblelog.Open(pebblelog.Options{Durability: pebblelog.DurabilityMemory})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := hub.New(hub.Options{Log: log, Encode: func(fanfare.Event) hub.Frame { return hub.Frame{Body: make([]byte, 100), Chunk: make([]byte, 100)} }})
+	t.Cleanup(func() {
+		h.Close()
+		if err := log.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return log, h
+}
+
 // attach makes a stream that a test runs by hand.
 func attach(t *testing.T, s *Streams, p *peer, req Request) *attached {
 	t.Helper()
@@ -65,13 +82,7 @@ func attach(t *testing.T, s *Streams, p *peer, req Request) *attached {
 // TestPeerHasAFrameBeforeItsWriteReturns: a PC can have an event, and be gone, while the write is under way; what its TCP has
 // acknowledged counts at once, frame by frame, and no further.
 func TestPeerHasAFrameBeforeItsWriteReturns(t *testing.T) {
-	log, err := pebblelog.Open(pebblelog.Options{Durability: pebblelog.DurabilityMemory})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
-	h := hub.New(hub.Options{Log: log, Encode: func(fanfare.Event) hub.Frame { return hub.Frame{Body: make([]byte, 100), Chunk: make([]byte, 100)} }})
-	defer h.Close()
+	log, h := memoryHub(t)
 	p := &peer{}
 	a := attach(t, New(Options{Hub: h, Heartbeat: time.Hour}), p, Request{Patterns: logtest.Patterns("a")})
 	st := a.st
