@@ -18,7 +18,7 @@ func TestAttachedStreams(t *testing.T) {
 		name string
 		test func(*testing.T)
 	}{
-		{"TestDelivery", TestDelivery}, {"TestIdleSigns", TestIdleSigns}, {"TestNoFirstEvent", TestNoFirstEvent},
+		{"TestDelivery", TestDelivery}, {"TestDeliveriesAreCounted", TestDeliveriesAreCounted}, {"TestIdleSigns", TestIdleSigns}, {"TestNoFirstEvent", TestNoFirstEvent},
 		{"TestPositionSources", TestPositionSources}, {"TestGaps", TestGaps}, {"TestRestartThenResume", TestRestartThenResume},
 		{"TestSeamOverHTTP", TestSeamOverHTTP}, {"TestLifetimeEndsBetweenEvents", TestLifetimeEndsBetweenEvents}, {"TestDrain", TestDrain},
 		{"TestNoRoom", TestNoRoom}, {"TestRefusalsAndEndsAreCounted", TestRefusalsAndEndsAreCounted}, {"TestDeadReaders", TestDeadReaders},

@@ -414,6 +414,19 @@ func (f *fixture) untilStreams(n int) {
 	}
 }
 
+// TestDeliveriesAreCounted (P6): each event that a stream is sent, once, and which of them were read from the log.
+func TestDeliveriesAreCounted(t *testing.T) {
+	f := start(t, server.Options{})
+	f.publish("a", "1", "2", "3")
+	c := f.stream("/v1/events?channel=a&replay=all")
+	c.want("1", "2", "3")
+	f.publish("a", "4", "5")
+	c.want("4", "5")
+	f.metric(t, "fanfare_events_delivered_total 5")
+	f.metric(t, "fanfare_events_replayed_total 3")
+	f.metric(t, "fanfare_publish_seconds_count 5")
+}
+
 // TestRefusalsAndEndsAreCounted is P6: every refusal and every cut has a name and a counter.
 func TestRefusalsAndEndsAreCounted(t *testing.T) {
 	f := start(t, server.Options{MaxStreams: 3, MaxEventBytes: 10, NativeLifetime: 300 * time.Millisecond, StoreLifetime: -1})
