@@ -23,6 +23,7 @@ type Live struct {
 	base  fanfare.Position
 	marks []mark // not yet known to be acknowledged, oldest first
 	bytes int64  // that have been written, or are certain to be, or are being
+	acked int64  // of these, the ones that the peer is known to have acknowledged
 	ended time.Time
 	done  chan struct{} // closed when the stream has ended; made for who waits
 }
@@ -96,12 +97,24 @@ func (l *Live) boundLocked() {
 	}
 }
 
+// askLocked asks how many bytes the peer has acknowledged.
+func (l *Live) askLocked() (acked int64, known bool) {
+	if l.acker == nil || !l.ended.IsZero() {
+		return l.acked, l.acker != nil
+	}
+	acked, known = l.acker.acked()
+	if known {
+		l.acked = max(l.acked, min(acked, l.bytes)) // the kernel counts the end of the connection as a byte
+	}
+	return acked, known
+}
+
 // settleLocked moves base past what the peer's TCP has acknowledged, and reports whether that is everything.
 func (l *Live) settleLocked() bool {
 	if len(l.marks) == 0 {
 		return true
 	}
-	acked, known := l.acker.acked()
+	acked, known := l.askLocked()
 	if !known {
 		return false
 	}
@@ -123,6 +136,30 @@ func (l *Live) settled() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.acker == nil || !l.ended.IsZero() || l.settleLocked()
+}
+
+// Moment is a point in what is written to a stream; see AckedSince.
+type Moment int64
+
+// Now returns the present moment.
+func (l *Live) Now() Moment {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return Moment(l.bytes)
+}
+
+// AckedSince reports whether the peer has acknowledged a byte that was written after a moment: then somebody was there after it.
+// What was under way at that moment does not count. False may mean that the peer's acknowledgements are not known.
+func (l *Live) AckedSince(m Moment) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.bytes <= int64(m) {
+		return false
+	}
+	if l.acked <= int64(m) {
+		l.askLocked()
+	}
+	return l.acked > int64(m)
 }
 
 // Position returns the position up to which the peer is known to have everything, and when the stream ended, zero when
@@ -174,6 +211,7 @@ func (l *Live) end(pos fanfare.Position, clean bool) {
 	switch {
 	case l.acker != nil:
 		l.settleLocked()
+		l.askLocked() // for AckedSince
 	case clean:
 		l.base = pos // nothing better is known than that all of it was written
 	}

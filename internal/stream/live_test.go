@@ -161,3 +161,30 @@ func TestMarksAreBounded(t *testing.T) {
 		t.Errorf("all acknowledged: %v", got)
 	}
 }
+
+// TestAckedSince: only what was written after a moment, and acknowledged, tells that somebody was there after it; the
+// connection's end, which the kernel counts as a byte, does not.
+func TestAckedSince(t *testing.T) {
+	p := &peer{}
+	l := newLive(1, p)
+	send := func() { l.sending(&Stream{}, 10, nil, 1) }
+	want := func(when string, m Moment, ack int64, want bool) {
+		t.Helper()
+		p.ack = ack
+		if got := l.AckedSince(m); got != want {
+			t.Errorf("%s: %v", when, got)
+		}
+	}
+	send()
+	m := l.Now()
+	want("nothing written since", m, 11, false)
+	send()
+	want("what was under way", m, 10, false)
+	want("a byte", m, 11, true)
+	want("remembered, when the kernel tells no more", m, 0, true)
+	m = l.Now()
+	p.ack = 21 // all, and the end
+	l.end(1, true)
+	want("the end of the connection", m, 21, false)
+	want("before the end", 15, 0, true)
+}
