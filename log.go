@@ -33,7 +33,8 @@ type Log interface {
 
 // Keeper stores kept positions; an engine that implements Log implements it too.
 type Keeper interface {
-	// Kept returns what a Batch last kept under name, and false when there is nothing or it has expired.
+	// Kept returns what a Batch last kept under name, and false when there is nothing or it has expired, by the log's clock:
+	// while the machine's is behind what the log knows, Expires is stored as much later.
 	Kept(name string) (Kept, bool, error)
 
 	// EachKept calls f for what is kept under names with a prefix, in the order of the names, until f returns false.
@@ -88,7 +89,10 @@ type Place struct {
 	Patterns []Pattern
 	After    Position  // start after this position
 	Last     int       // when above zero, and After is zero: start before the last so many events
-	Since    time.Time // skip events older than this
+	Since    time.Time // skip events whose time is before this
+	// Age skips events that were stored longer ago than this. The log knows that better than their times do: a clock that was
+	// wrong for a while makes no event younger or older.
+	Age time.Duration
 }
 
 // Location is where a subscriber can start.
@@ -97,6 +101,8 @@ type Location struct {
 	First   Position  // the first event that will be seen, or Durable+1
 	Reason  GapReason // why events after Place.After may be missing, empty when none is
 	Trimmed Position  // the highest trim mark of the patterns' channels
+	// Disordered says that events after First may have a time before Place.Since, because the clock has gone back.
+	Disordered bool
 }
 
 // GapReason says why a subscriber may have missed events (P4).
@@ -167,9 +173,10 @@ type LogStats struct {
 	Corrupt               uint64 // times a damaged file was met
 	ClockJumps            uint64 // times the clock was found to have jumped by more than a minute
 
-	DiskBytes      int64 // what the files take, a second ago
-	MaxBytes       int64 // what they may take; 0: no limit
-	QueueBytes     int   // wait to be committed
+	ClockAhead     time.Duration // of the machine's clock before the time that ages go by; below zero: behind
+	DiskBytes      int64         // what the files take, a second ago
+	MaxBytes       int64         // what they may take; 0: no limit
+	QueueBytes     int           // wait to be committed
 	CachedChannels int
 	Fsync          HistogramCounts // from a group's hand-over to the WAL until it is on disk
 }

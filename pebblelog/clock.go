@@ -2,67 +2,269 @@ package pebblelog
 
 import (
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
+
+	"github.com/fanfare-hub/fanfare"
 )
+
+// Three times
+//
+// Wall time is what the machine's clock says. Events are stamped with it, because that is what
+// people compare. It may jump either way, be wrong for two seconds or for a month, and differ from
+// what it said before the log was closed.
+//
+// Log time passes as the kernel's monotonic clock does while the log is open, and stands while it
+// is closed. It never jumps and never falls, and goes on at the next opening where it was. The log
+// time of an event is exact, whatever the wall clock said when the event was stored.
+//
+// Guarded time is log time and those jumps of the wall clock that are believed. It decides what is
+// forgotten or deleted. The wall clock is believed as far as it has been ahead for the last hour of
+// log time without a break (clockTrust): two seconds of a wrong clock change nothing, nor does an
+// opening of the log while the clock is wrong; a machine that was off for a week is believed an
+// hour after it came back. That hour may be spread over several openings. Guarded time never falls:
+// a wall clock that goes back is not followed, and what is old goes on growing old at its own pace.
+//
+// A phase (phase.go) is a stretch of the log over which wall time and log time ran side by side.
+// The list of phases says when an event was stored in log time, from its position and the wall time
+// it was stamped with. So ages are exact after the fact: a jump that turns out false adds nothing
+// to anybody's age, and one that is believed adds to what was stored before it, but not to what was
+// stored since.
+//
+// What will be due or over by wall time (ttl, expires, deliverAt) needs a fourth time with other
+// rules of belief; it can be had from the same phases.
 
 const (
-	clockJump  = time.Minute // more than this between the clock and the time that has passed is a jump
-	clockTrust = time.Hour   // how long a clock that has jumped ahead must stay there to be believed
+	clockJump  = time.Minute // a step of the wall clock by more than this is a jump
+	clockTrust = time.Hour   // how long the wall clock must have been ahead to be believed
+	clockSlip  = time.Second // a wall clock that is not believed may run so much unevenly without beginning a phase
 )
 
-// ageClock tells the time by which things grow old. It is the machine's clock, but it does not follow a jump ahead before
-// the clock has stayed there for an hour: a clock that is wrong for a while must not delete anything. A jump back makes
-// things live longer, and does no harm.
-type ageClock struct {
-	wall    func() time.Time
-	elapsed func() time.Duration // since some moment; goes on whatever the clock does
-	logger  *slog.Logger
-	jumps   func()
+// clock reads the machine's clock and says what to make of it. Its methods may be called from any
+// goroutine.
+type clock struct {
+	// Fixed after newClock.
+	read   func() (wall time.Time, elapsed time.Duration)
+	logger *slog.Logger
+	jumps  func() // counts
 
-	mu    sync.Mutex // guards the fields below
-	base  time.Time  // the time when elapsed was 0, as far as we believe the clock
-	ahead bool       // the clock has jumped ahead and is not believed yet
-	since time.Duration
-	back  bool
+	mu       sync.Mutex // guards the fields below
+	elapsed  int64      // the kernel's clock when it was last read, in milliseconds since some moment; never falls
+	base     int64      // log time when elapsed was 0
+	believed int64      // how far guarded time is ahead of log time
+	phases   []phase    // oldest first, never empty after open; replaced, not changed
+	changed  bool       // the phases differ from what was last stored
+	saved    int64      // log time when that was last stored
+	off      clockOff
+	lead     int64 // of the wall clock before guarded time, when last read
 }
 
-func newAgeClock(o Options, jumps func()) *ageClock {
-	c := &ageClock{wall: o.Now, elapsed: o.Elapsed, logger: o.Logger, jumps: jumps}
-	c.base = c.wall().Round(0).Add(-c.elapsed())
+// clockOff says how the wall clock stands to guarded time.
+type clockOff int
+
+const (
+	clockRight clockOff = iota
+	clockAhead
+	clockBehind
+)
+
+// moment is one reading of the clock, with all that is known of the past.
+type moment struct {
+	wall    int64 // milliseconds, as all times here
+	log     int64
+	guarded int64
+	phases  []phase
+}
+
+func newClock(o Options, jumps func()) *clock {
+	c := &clock{logger: o.Logger, jumps: jumps}
+	if o.Elapsed != nil {
+		c.read = func() (time.Time, time.Duration) { return o.Now(), o.Elapsed() }
+	} else { // one reading has both, and nothing can come between
+		began := o.Now()
+		c.read = func() (time.Time, time.Duration) { now := o.Now(); return now, now.Sub(began) }
+	}
 	return c
 }
 
-func (c *ageClock) now() time.Time {
-	wall, elapsed := c.wall().Round(0), c.elapsed()
+// open goes on from what the log has stored, once.
+func (c *clock) open(stored clockState) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	steady := c.base.Add(elapsed)
-	off := wall.Sub(steady)
+	if c.phases != nil {
+		return
+	}
+	_, elapsed := c.read()
+	c.elapsed = elapsed.Milliseconds()
+	c.base = stored.log - c.elapsed
+	c.believed, c.phases = stored.believed, stored.phases
+	c.lookLocked(true)
+}
+
+// now returns the guarded time.
+func (c *clock) now() time.Time { return time.UnixMilli(c.look().guarded).UTC() }
+
+func (c *clock) look() moment {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.lookLocked(false)
+}
+
+// group is look for the committer, whose next event gets the position next. It tells whether the
+// phases are to be stored.
+func (c *clock) group(next fanfare.Position) (m moment, changed bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m = c.lookLocked(false)
+	if at := len(m.phases) - 1; m.phases[at].from == notYet {
+		c.phases = slices.Clone(c.phases)
+		for ; at >= 0 && c.phases[at].from == notYet; at-- {
+			c.phases[at].from = next
+		}
+		m.phases = c.phases
+	}
+	changed, c.changed, c.saved = c.changed, false, m.log
+	return m, changed
+}
+
+// unsaved tells whether the committer should store the clock, though nothing else needs to be
+// stored. What it does not store is lost in a crash, and then things live so much longer.
+func (c *clock) unsaved() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	wait := 10 * time.Minute
+	if c.off != clockRight {
+		wait = time.Minute // the hour until it is believed goes on after a crash
+	}
+	return c.changed || c.lookLocked(false).log-c.saved >= wait.Milliseconds()
+}
+
+// ahead is how far the wall clock is ahead of guarded time; below zero it is behind.
+func (c *clock) ahead() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lookLocked(false)
+	return time.Duration(c.lead) * time.Millisecond
+}
+
+// prune forgets the phases of which no event is left above a floor.
+func (c *clock) prune(floor fanfare.Position) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	recent := c.logLocked() - clockTrust.Milliseconds()
+	n := 0
+	for n+1 < len(c.phases) && c.phases[n+1].from <= floor+1 && c.phases[n+1].start <= recent {
+		n++
+	}
+	if n > 0 {
+		c.phases, c.changed = slices.Clone(c.phases[n:]), true
+	}
+}
+
+// lookLocked reads the clock. opening says that the log was closed until now.
+func (c *clock) lookLocked(opening bool) moment {
+	read, elapsed := c.read()
+	wall := max(read.UnixMilli(), 0)
+	c.elapsed = max(c.elapsed, elapsed.Milliseconds())
+	c.stepLocked(wall, opening)
+	c.believeLocked()
+	now := c.logLocked()
+	c.lead = wall - now - c.believed
+	c.sayLocked(opening)
+	return moment{wall: wall, log: now, guarded: now + c.believed, phases: c.phases}
+}
+
+// stepLocked compares the wall clock with log time, and begins a phase when it has jumped.
+func (c *clock) stepLocked(wall int64, opening bool) {
+	now := c.logLocked()
+	off, last := wall-now, c.phases[len(c.phases)-1]
+	lead := off - c.believed
 	switch {
-	case off > clockJump && !c.ahead:
-		c.ahead, c.since = true, elapsed
+	case off <= last.high && off >= last.high-clockJump.Milliseconds():
+		if off < last.low { // a small step back: log time goes on, so that nothing lives too short
+			c.phases = slices.Clone(c.phases)
+			c.phases[len(c.phases)-1].low = off
+			c.changed = true
+		}
+	case lead > 0 && lead <= clockJump.Milliseconds(): // the clock is steered, or the log was closed for a moment: time has passed
+		c.base += lead
+		if last.high != c.believed {
+			c.beginLocked(c.believed, opening)
+		}
+	case off > last.high && off <= last.high+clockSlip.Milliseconds() && !opening:
+		c.base += off - last.high
+	default:
+		c.beginLocked(off, opening)
+	}
+}
+
+// logLocked is log time. It stands for the first millisecond of a phase, so that what was stored
+// before the phase and what is stored in it never have the same.
+func (c *clock) logLocked() int64 {
+	return max(c.base+c.elapsed, c.phases[len(c.phases)-1].start)
+}
+
+// beginLocked begins a phase in which the wall clock is so far ahead of log time.
+func (c *clock) beginLocked(off int64, opening bool) {
+	p := phase{from: notYet, start: c.logLocked() + 1, low: off - 1, high: off, opened: opening}
+	c.phases = mergeOldest(append(slices.Clone(c.phases), p))
+	c.changed = true
+}
+
+// believeLocked moves guarded time ahead by as much as the wall clock has been ahead of it for the
+// whole of the last hour.
+func (c *clock) believeLocked() {
+	began := c.logLocked() + clockSlip.Milliseconds() - clockTrust.Milliseconds()
+	i := len(c.phases) - 1
+	lowest := c.phases[i].high
+	for ; i > 0 && c.phases[i].start > began; i-- {
+		lowest = min(lowest, c.phases[i-1].high)
+	}
+	if lowest <= c.believed || c.phases[i].start > began {
+		return
+	}
+	first := len(c.phases) - 1 // the phase that began with the jump
+	for first > 0 && c.phases[first-1].high > c.believed {
+		first--
+	}
+	by := lowest - c.believed
+	c.phases = slices.Clone(c.phases)
+	c.phases[first].believed += by
+	c.believed += by
+	c.changed = true
+	if by > clockJump.Milliseconds() {
+		c.logger.Warn("the clock has stayed ahead for an hour and is believed: what is older by it is removed",
+			slog.Duration("by", time.Duration(by)*time.Millisecond))
+	}
+}
+
+// sayLocked tells the operator, once, that the clock is not believed, and that it is right again.
+func (c *clock) sayLocked(opening bool) {
+	off := clockRight
+	switch by := time.Duration(c.lead) * time.Millisecond; {
+	case by > clockJump:
+		off = clockAhead
+	case by < -clockJump:
+		off = clockBehind
+	}
+	if off == c.off {
+		return
+	}
+	by := slog.Duration("by", time.Duration(c.lead)*time.Millisecond)
+	switch {
+	case off == clockAhead && opening:
 		c.jumps()
-		c.logger.Warn("the clock has jumped ahead: retention follows when it has stayed there for an hour", slog.Duration("by", off))
-	case off > clockJump && elapsed-c.since > clockTrust:
-		c.base, c.ahead = c.base.Add(off), false
-		c.logger.Warn("retention follows the clock, which has stayed ahead", slog.Duration("by", off))
-		return wall
-	case off <= clockJump:
-		c.ahead = false
+		c.logger.Warn("the clock is ahead of the time when the log was closed: either it was closed for so long, or the clock is wrong; "+
+			"nothing is removed by it for an hour", by)
+	case off == clockAhead:
+		c.jumps()
+		c.logger.Warn("the clock has jumped ahead: nothing is removed by it before it has stayed there for an hour", by)
+	case off == clockBehind:
+		c.jumps()
+		c.logger.Warn("the clock has jumped back: what is stored keeps its age and its order", by)
+	default:
+		c.logger.Info("the clock agrees with the time that the log knows")
 	}
-	if back := off < -clockJump; back != c.back {
-		if c.back = back; back {
-			c.jumps()
-			c.logger.Warn("the clock has jumped back: events are kept longer, and their order is not touched", slog.Duration("by", off))
-		}
-	}
-	if off > 0 {
-		if off <= clockJump {
-			c.base = c.base.Add(off) // the clock is steered, not set
-			return wall
-		}
-		return steady
-	}
-	return wall
+	c.off = off
 }

@@ -124,8 +124,8 @@ func (s *session) refuse(g *group, err error) {
 // write numbers the group's events and puts all of it into the WAL, without waiting for the disk.
 func (s *session) write(g *group) error {
 	b := s.db.NewBatch()
-	w := groupWriter{session: s, group: g, b: b, ms: s.log.opts.Now().UnixMilli(), next: s.next, floors: map[*liveRule]struct{}{}}
-	w.oldMs = s.log.clock.now().UnixMilli()
+	at, jumped := s.log.clock.group(s.next)
+	w := groupWriter{session: s, group: g, b: b, at: at, ms: at.wall, oldMs: at.guarded, next: s.next, floors: map[*liveRule]struct{}{}}
 	nextNum := s.nextNum
 	if err := s.sweepKeys(&w); err != nil {
 		return err
@@ -156,8 +156,11 @@ func (s *session) write(g *group) error {
 		return err
 	}
 	g.last = s.next - 1
-	if b.Empty() {
+	if b.Empty() && !jumped {
 		return b.Close()
+	}
+	if err := saveClock(b, at, jumped); err != nil {
+		return err
 	}
 	g.batch, g.applied = b, time.Now()
 	err := s.db.ApplyNoSyncWait(b, pebble.Sync)
@@ -179,8 +182,9 @@ type groupWriter struct {
 	*session
 	group  *group
 	b      *pebble.Batch
-	ms     int64 // what events are stamped with
-	oldMs  int64 // what age is measured by
+	at     moment
+	ms     int64 // wall time: what events are stamped with
+	oldMs  int64 // guarded time: what kept positions expire by
 	next   fanfare.Position
 	floors map[*liveRule]struct{} // raised in this group
 	folded []*channelState        // in this group
@@ -212,7 +216,7 @@ func (w *groupWriter) request(r *request) error {
 		r.setPositions(first, len(b.Events))
 	}
 	for _, k := range b.Keep {
-		w.value = appendKept(w.value[:0], k)
+		w.value = appendKept(w.value[:0], w.onTime(k))
 		if err := w.b.Set(textKey(keyKept, k.Name), w.value, nil); err != nil {
 			return err
 		}

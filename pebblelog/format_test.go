@@ -1,8 +1,10 @@
 package pebblelog
 
 import (
+	"encoding/binary"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -64,7 +66,7 @@ func TestFormat(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const golden = "testdata/format-2.golden"
+	const golden = "testdata/format-3.golden"
 	if os.Getenv("FANFARE_UPDATE_GOLDEN") != "" {
 		if err := os.WriteFile(golden, []byte(dump.String()), 0o644); err != nil {
 			t.Fatal(err)
@@ -88,8 +90,9 @@ func mustPattern(t *testing.T, text string) fanfare.Pattern {
 	return p
 }
 
-// TestFormat1IsTakenOver: a log that the first version wrote is read, and goes on in the new format.
-func TestFormat1IsTakenOver(t *testing.T) {
+// loadDump makes a log in memory of what an earlier version has written.
+func loadDump(t *testing.T, name string) *vfs.MemFS {
+	t.Helper()
 	fs := vfs.NewMem()
 	if err := fs.MkdirAll("memory/log", 0o750); err != nil {
 		t.Fatal(err)
@@ -98,7 +101,7 @@ func TestFormat1IsTakenOver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dump, err := os.ReadFile("testdata/format-1.golden")
+	dump, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,6 +117,93 @@ func TestFormat1IsTakenOver(t *testing.T) {
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
+	return fs
+}
+
+// aMonthAhead leaves what a clock did that was a month ahead for a moment.
+func aMonthAhead(t *testing.T, fs vfs.FS, clock *testClock) {
+	t.Helper()
+	month := clock.now().Add(30 * 24 * time.Hour).Unix()
+	db, err := pebble.Open("memory/log", &pebble.Options{FS: fs, FormatMajorVersion: pebble.FormatNewest, Logger: quietLogger{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, kv := range [][2][]byte{
+		{[]byte{keyJump}, binary.AppendUvarint(nil, uint64(month))},
+		{keyOf(keySecond, uint64(month)), binary.AppendUvarint(nil, 0x1a202b2c50000002)},
+	} {
+		if err := db.Set(kv[0], kv[1], pebble.Sync); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestFormat2OfAWrongClock: what a wrong clock has left in the second→position table hides no gap.
+func TestFormat2OfAWrongClock(t *testing.T) {
+	clock := newTestClock()
+	o := clock.options("**=age:1h")
+	o.FS = loadDump(t, "testdata/format-2.golden")
+	aMonthAhead(t, o.FS, clock)
+	l := openTest(t, o)
+	clock.pass(62 * time.Minute)
+	if reason := reasonAfter(t, l, "**", 0x1a202b2c50000001); reason != fanfare.GapTrimmed {
+		t.Errorf("a resume after what has gone: %q", reason)
+	}
+}
+
+// TestFormat2IsTakenOver: a log that has no log time has the time of its newest event, and a clock that is ahead of it, as one
+// that was wrong, is believed after an hour as ever. Its keys and its second→position table go on.
+func TestFormat2IsTakenOver(t *testing.T) {
+	for _, by := range []time.Duration{-time.Hour, time.Second, 48 * time.Hour} {
+		clock := newTestClock() // of the time of the golden file
+		o := clock.options("**=age:1h")
+		o.FS = loadDump(t, "testdata/format-2.golden")
+		aMonthAhead(t, o.FS, clock)
+		clock.jump(by)
+		c := &clockTest{T: t, clock: clock, o: o}
+		c.log = openTest(t, o)
+		want := []string{"two", "", "ü\n"}
+		holds := func(when string, want ...string) {
+			t.Helper()
+			sweepNow(t, c.log)
+			if got := dataOf(t, c.log, fanfare.Query{Patterns: patternsOf(t, "**")}); !slices.Equal(got, want) {
+				t.Errorf("%v, %s: %q, want %q", by, when, got, want)
+			}
+		}
+		holds("taken over", want...)
+		if r, err := c.append(&fanfare.Batch{Key: fanfare.Key{Scope: "s", Text: "k", Fingerprint: [16]byte{7}}}, ""); err != nil || !r.Replayed || r.Note != "note" {
+			t.Errorf("%v: a key of before: %+v, %v", by, r, err)
+		}
+		clock.pass(2 * time.Minute)
+		put(t, c.log, "d", "new")
+		holds("with a new one", append(want, "new")...)
+		if got := dataOf(t, c.log, fanfare.Query{Patterns: patternsOf(t, "**"), Since: clock.now().Add(-time.Second)}); by >= 0 && !slices.Equal(got, []string{"new"}) {
+			t.Errorf("%v: since a second ago: %q", by, got)
+		}
+		clock.pass(58*time.Minute + 30*time.Second)
+		if by < 0 { // which of two times is right nobody knows: the earlier keeps things longer
+			holds("an hour later", append(want, "new")...)
+			clock.pass(time.Hour)
+			put(t, c.log, "d", "new")
+		}
+		holds("in the end", "new")
+		for _, pattern := range []string{"**", "a"} {
+			if reason := reasonAfter(t, c.log, pattern, 0x1a202b2c50000001); reason != fanfare.GapTrimmed {
+				t.Errorf("%v: a resume on %s after what has gone: %q", by, pattern, reason)
+			}
+		}
+		if err := c.log.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestFormat1IsTakenOver: a log that the first version wrote is read, and goes on in the new format.
+func TestFormat1IsTakenOver(t *testing.T) {
+	fs := loadDump(t, "testdata/format-1.golden")
 	o := Options{Durability: DurabilityMemory, FS: fs, Retention: []fanfare.Rule{{Pattern: mustPattern(t, "**"), Bytes: 8}}}
 	for round := range 2 {
 		l, err := Open(o)

@@ -117,7 +117,8 @@ func conflict(k fanfare.Key) error {
 	return fanfare.Errorf(fanfare.CodeConflict, "Idempotency-Key %q was used for something else", k.Text)
 }
 
-// lookUp finds what was stored under a key, in this group or in the store; nil when nothing was, or too long ago.
+// lookUp finds what was stored under a key, in this group or in the store; nil when nothing was, or too long ago. Keys go by
+// log time: they are remembered for ten minutes in which they could have been asked for, whatever the wall clock does.
 func (w *groupWriter) lookUp(hash [16]byte) (*used, error) {
 	if u, ok := w.used[hash]; ok {
 		return &u, nil
@@ -134,14 +135,14 @@ func (w *groupWriter) lookUp(hash [16]byte) (*used, error) {
 	if err != nil {
 		return nil, err
 	}
-	if u.ms <= w.oldMs-w.log.opts.KeyMemory.Milliseconds() {
+	if u.ms <= w.at.log-w.log.opts.KeyMemory.Milliseconds() {
 		return nil, nil
 	}
 	return &u, nil
 }
 
 func (w *groupWriter) remember(k fanfare.Key, first fanfare.Position, count int) error {
-	u := used{ms: w.ms, fingerprint: k.Fingerprint, first: first, count: uint64(count), note: k.Note}
+	u := used{ms: w.at.log, fingerprint: k.Fingerprint, first: first, count: uint64(count), note: k.Note}
 	hash := keyHash(k)
 	if w.used == nil {
 		w.used = map[[16]byte]used{}
@@ -150,7 +151,16 @@ func (w *groupWriter) remember(k fanfare.Key, first fanfare.Position, count int)
 	if err := w.b.Set(usedKey(hash), u.append(nil), nil); err != nil {
 		return err
 	}
-	return w.b.Set(append(keyOf(keyUsedAt, uint64(w.ms)), hash[:]...), nil, nil)
+	return w.b.Set(append(keyOf(keyUsedAt, uint64(w.at.log)), hash[:]...), nil, nil)
+}
+
+// onTime returns what is kept with an expiry that guarded time can be compared with. It comes from the wall clock; when that
+// is behind, what is kept would expire too early.
+func (w *groupWriter) onTime(k fanfare.Kept) fanfare.Kept {
+	if behind := time.Duration(w.at.guarded-w.at.wall) * time.Millisecond; behind > clockSlip {
+		k.Expires = k.Expires.Add(behind)
+	}
+	return k
 }
 
 const (
@@ -173,7 +183,7 @@ func (s *session) sweepKeys(w *groupWriter) error {
 }
 
 func (s *session) sweepUsed(w *groupWriter) error {
-	expired := uint64(max(w.oldMs-s.log.opts.KeyMemory.Milliseconds(), 0))
+	expired := uint64(max(w.at.log-s.log.opts.KeyMemory.Milliseconds(), 0))
 	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyUsedAt}, UpperBound: keyOf(keyUsedAt, expired)})
 	if err != nil {
 		return err

@@ -17,7 +17,7 @@ const (
 	keyFormat  = 'f' // f -> format version
 	keyFloor   = 'g' // g pattern -> floor of a retention rule
 	keyIndex   = 'i' // i channel-number position -> sequence, time, sum of bytes
-	keyJump    = 'j' // j -> the highest second before the clock went back
+	keyJump    = 'j' // j -> the highest second before the clock went back; of logs of earlier formats
 	keyUsed    = 'k' // k hash -> what was stored under an idempotency key
 	keyGone    = 'l' // l -> position up to which everything was removed, whatever its channel
 	keyMark    = 'm' // m channel-number -> trim mark
@@ -25,17 +25,25 @@ const (
 	keyUnsized = 'o' // o -> position up to which index entries have no sums: the log was of format 1
 	keyKept    = 'p' // p name -> kept position
 	keyRun     = 'r' // r first -> last
-	keySecond  = 't' // t second -> first position of that second
+	keySecond  = 't' // t second of log time -> first position of that second
 	keyNext    = 'u' // u -> number of the next channel
-	keyUsedAt  = 'x' // x time hash -> nothing: the used keys in the order of their age
+	keyPhases  = 'v' // v -> the phases of the clock
+	keyClock   = 'w' // w -> log time
+	keyUsedAt  = 'x' // x log-time hash -> nothing: the used keys in the order of their age
 )
 
 // formatVersion is written into the store at each open. A store of format 1, which lacks only what retention by bytes, floors
-// and times need, is taken over; one of another version is refused.
+// and times need, or of format 2, which lacks log time, is taken over; one of another version is refused.
 const (
-	formatVersion  = "fanfare pebblelog 2"
+	formatVersion  = "fanfare pebblelog 3"
+	formatVersion2 = "fanfare pebblelog 2"
 	formatVersion1 = "fanfare pebblelog 1"
 )
+
+// readable tells whether this program reads a format.
+func readable(version string) bool {
+	return version == formatVersion || version == formatVersion2 || version == formatVersion1
+}
 
 var errCorrupt = errors.New("stored value is damaged")
 
@@ -70,6 +78,17 @@ type fields struct {
 
 func (f *fields) number() uint64 {
 	n, size := binary.Uvarint(f.b)
+	if size <= 0 {
+		f.err = errCorrupt
+		return 0
+	}
+	f.b = f.b[size:]
+	return n
+}
+
+// signed is a number that may be below zero.
+func (f *fields) signed() int64 {
+	n, size := binary.Varint(f.b)
 	if size <= 0 {
 		f.err = errCorrupt
 		return 0
@@ -121,6 +140,14 @@ func eventChannel(value []byte) (uint64, error) {
 	return f.number(), f.err
 }
 
+// eventMs reads only the wall time that an event is stamped with.
+func eventMs(value []byte) (int64, error) {
+	f := fields{b: value}
+	f.number()
+	f.number()
+	return int64(f.number()), f.err
+}
+
 func readEvent(pos fanfare.Position, channel fanfare.Channel, value []byte) (fanfare.Event, error) {
 	f := fields{b: value}
 	f.number()
@@ -144,7 +171,7 @@ func channelOfIndex(key []byte) uint64 { return binary.BigEndian.Uint64(key[1:9]
 type entry struct {
 	pos   fanfare.Position
 	seq   uint64 // counts the channel's events from 1
-	ms    int64  // not of a trim mark
+	ms    int64  // the wall time that the event is stamped with; not of a trim mark
 	bytes uint64 // sum of the data of the channel's events up to this one
 }
 
@@ -172,7 +199,7 @@ func readMark(value []byte) (entry, error) {
 
 // used is what is kept of an idempotency key.
 type used struct {
-	ms          int64
+	ms          int64 // log time
 	fingerprint [16]byte
 	first       fanfare.Position
 	count       uint64

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sort"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -24,22 +25,50 @@ func (l *Log) Locate(ctx context.Context, p fanfare.Place) (loc fanfare.Location
 		if loc.Reason == fanfare.GapFuture {
 			after = 0
 		}
-		skip, err := s.beforeTime(p.Since)
-		if err != nil {
+		if after, err = s.skipAge(p.Age, after, loc.Durable); err != nil {
 			return err
 		}
-		after = max(after, skip)
+		loc.Disordered = !p.Since.IsZero() && (s.jumped > 0 || s.log.clock.look().disordered(after))
 		switch {
 		case p.Last > 0 && isExact:
 			return s.lastExact(ctx, exact, p.Last, &loc)
 		case p.Last > 0:
 			return s.lastScan(ctx, p.Patterns, p.Last, &loc)
-		case isExact:
-			return s.firstExact(ctx, exact, after, p, &loc)
 		}
-		return s.firstScan(ctx, after, p, &loc)
+		return s.locateFirst(ctx, exact, isExact, after, p, &loc)
 	})
 	return loc, err
+}
+
+// skipAge returns the position before the first that was stored at most so long ago.
+func (s *session) skipAge(age time.Duration, after, durable fanfare.Position) (fanfare.Position, error) {
+	if age <= 0 {
+		return after, nil
+	}
+	m := s.log.clock.look()
+	cut := m.cutAtOnce(age.Milliseconds())
+	if age < time.Millisecond {
+		cut = m.log + 1 // nothing is that young
+	}
+	first, err := s.firstStoredAt(m, cut, durable)
+	return max(after, first-1), err
+}
+
+// locateFirst finds the first event of a place after a position.
+func (s *session) locateFirst(ctx context.Context, exact []fanfare.Channel, isExact bool, after fanfare.Position, p fanfare.Place, loc *fanfare.Location) error {
+	for after < loc.Durable && loc.First > loc.Durable {
+		from, to, err := s.skipTo(p.Since, after, loc.Durable)
+		if err == nil && isExact {
+			err = s.firstExact(ctx, exact, from, to, p, loc)
+		} else if err == nil {
+			err = s.firstScan(ctx, from, to, p, loc)
+		}
+		if err != nil {
+			return err
+		}
+		after = to
+	}
+	return nil
 }
 
 // gapReason says whether events after a position may be missing (P4).
@@ -104,7 +133,7 @@ func (s *session) markBound(patterns []fanfare.Pattern) (bound fanfare.Position,
 			bound = max(bound, fanfare.Position(r.high.Load()))
 			if r.Age > 0 && err == nil {
 				var old fanfare.Position
-				old, err = s.notBefore(b.now.Add(-r.Age).UnixMilli())
+				old, err = s.notBefore(b.at.cut(r.Age.Milliseconds()))
 				bound = max(bound, old)
 			}
 		})
@@ -141,8 +170,8 @@ func (s *session) eachChannel(p fanfare.Pattern, f func(fanfare.Channel) error) 
 	return it.Error()
 }
 
-func (s *session) firstExact(ctx context.Context, channels []fanfare.Channel, after fanfare.Position, p fanfare.Place, loc *fanfare.Location) error {
-	m, err := s.newMerge(channels, after, loc.Durable, false)
+func (s *session) firstExact(ctx context.Context, channels []fanfare.Channel, after, through fanfare.Position, p fanfare.Place, loc *fanfare.Location) error {
+	m, err := s.newMerge(channels, after, through, false)
 	if err != nil {
 		return err
 	}
@@ -163,9 +192,9 @@ func (s *session) firstExact(ctx context.Context, channels []fanfare.Channel, af
 	return nil
 }
 
-func (s *session) firstScan(ctx context.Context, after fanfare.Position, p fanfare.Place, loc *fanfare.Location) error {
-	for after < loc.Durable {
-		page, err := s.scan(ctx, fanfare.Query{Patterns: p.Patterns, After: after, Through: loc.Durable, Since: p.Since, Limit: 1, Bytes: 1})
+func (s *session) firstScan(ctx context.Context, after, through fanfare.Position, p fanfare.Place, loc *fanfare.Location) error {
+	for after < through {
+		page, err := s.scan(ctx, fanfare.Query{Patterns: p.Patterns, After: after, Through: through, Since: p.Since, Limit: 1, Bytes: 1})
 		if err != nil {
 			return err
 		}

@@ -65,10 +65,6 @@ func (o Options) withDefaults() Options {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	if o.Elapsed == nil {
-		now, began := o.Now, o.Now()
-		o.Elapsed = func() time.Duration { return now().Sub(began) }
-	}
 	setDefault(&o.MinFreeBytes, 64<<20)
 	setDefault(&o.MaxQueueBytes, 64<<20)
 	setDefault(&o.CacheBytes, 64<<20)
@@ -93,7 +89,7 @@ type Log struct {
 	stop chan struct{} // closed by Close
 	wake chan struct{} // one token: the queue may hold something
 
-	clock *ageClock
+	clock *clock
 
 	durable  atomic.Uint64
 	stats    counters
@@ -133,7 +129,7 @@ type watch struct{ w fanfare.Watcher }
 // directory, or when what lies there is damaged or of another version; nothing is changed then.
 func Open(opts Options) (*Log, error) {
 	l := &Log{opts: opts.withDefaults(), stop: make(chan struct{}), wake: make(chan struct{}, 1)}
-	l.clock = newAgeClock(l.opts, func() { l.stats.clockJumps.Add(1) })
+	l.clock = newClock(l.opts, func() { l.stats.clockJumps.Add(1) })
 	l.rules = l.opts.Retention
 	l.maxBytes.Store(l.opts.MaxBytes)
 	fs := l.opts.FS
@@ -314,7 +310,7 @@ func (l *Log) Kept(name string) (k fanfare.Kept, ok bool, err error) {
 		}
 		defer closer.Close()
 		k, err = readKept(name, value)
-		ok = err == nil && k.Expires.After(l.opts.Now())
+		ok = err == nil && k.Expires.After(l.clock.now())
 		return err
 	})
 	return k, ok && err == nil, err

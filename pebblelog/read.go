@@ -47,12 +47,12 @@ func (l *Log) Read(ctx context.Context, q fanfare.Query) (page fanfare.Page, err
 		return fanfare.Page{Through: max(q.After, q.Through)}, nil
 	}
 	err = l.read(ctx, func(s *session) error {
-		skip, err := s.beforeTime(q.Since)
-		if err != nil {
+		through := q.Through
+		if q.After, q.Through, err = s.skipTo(q.Since, q.After, through); err != nil {
 			return err
 		}
-		if q.After = max(q.After, skip); q.After >= q.Through {
-			page.Through = q.Through
+		if q.After >= through {
+			page.Through = through
 			return nil
 		}
 		if exact, ok := exactChannels(q.Patterns); ok {

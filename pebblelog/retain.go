@@ -19,11 +19,17 @@ import (
 // bounds is what retention needs to know to judge an event, but for its channel.
 type bounds struct {
 	floor fanfare.Position // everything up to here is gone, whatever its channel
-	now   time.Time
+	at    moment
 }
 
+// bounds judge events that were durable before it was called: those that came since may be of a phase that it does not know.
 func (s *session) bounds() bounds {
-	return bounds{floor: fanfare.Position(s.floor.Load()), now: s.log.clock.now()}
+	return bounds{floor: fanfare.Position(s.floor.Load()), at: s.log.clock.look()}
+}
+
+// old tells whether a rule's age has passed since an event was stored.
+func (b bounds) old(e entry, r fanfare.Rule) bool {
+	return r.Age > 0 && b.at.stored(e.pos, e.ms) < b.at.cut(r.Age.Milliseconds())
 }
 
 // extent is a channel's newest event, by its count and its bytes.
@@ -32,10 +38,10 @@ type extent struct{ seq, bytes uint64 }
 // findMark walks a channel's entries from a trim mark on, and returns the mark that a rule asks for, and the first event that
 // is retained, if there is one.
 func (s *session) findMark(num uint64, r fanfare.Rule, mark entry, last extent, b bounds) (newMark, oldest entry, found bool, err error) {
-	oldestMs := int64(-1 << 62)
+	cut := int64(-1 << 62)
 	if r.Age > 0 {
-		oldestMs = b.now.Add(-r.Age).UnixMilli()
-		before, err := s.before(oldestMs)
+		cut = b.at.cut(r.Age.Milliseconds())
+		before, err := s.before(cut)
 		if err != nil {
 			return mark, oldest, false, err
 		}
@@ -66,7 +72,7 @@ func (s *session) findMark(num uint64, r fanfare.Rule, mark entry, last extent, 
 			break // durable since last was read
 		}
 		switch {
-		case e.ms < oldestMs:
+		case b.at.stored(e.pos, e.ms) < cut:
 		case r.Count > 0 && last.seq-e.seq >= uint64(r.Count):
 		case r.Bytes > 0 && e.seq != last.seq && sizeBetween(mark.bytes, last.bytes) > uint64(r.Bytes):
 		default:
@@ -93,10 +99,10 @@ func (s *session) trimMark(st *channelState) (fanfare.Position, error) {
 	if set := s.rules.Load(); st.set != set {
 		st.set, st.rule, st.known = set, set.of(st.name), false
 	}
-	b := s.bounds()
 	last := extent{st.lastSeq.Load(), st.lastBytes.Load()}
+	b := s.bounds()
 	if r := st.rule; st.known && st.oldest.pos > b.floor &&
-		(r.Age == 0 || st.oldest.ms >= b.now.Add(-r.Age).UnixMilli()) &&
+		!b.old(st.oldest, r.Rule) &&
 		(r.Count == 0 || last.seq-st.oldest.seq < uint64(r.Count)) &&
 		(r.Bytes == 0 || st.oldest.seq == last.seq || sizeBetween(st.mark.bytes, last.bytes) <= uint64(r.Bytes)) {
 		return st.mark.pos, nil
@@ -130,6 +136,7 @@ func (l *Log) sweepLoop() {
 			looked, err = s.sweep()
 			return err
 		})
+		l.storeClock()
 		pause = sweepPause(l.opts.TrimInterval, time.Since(began), looked, l.stats.trimmed.Load()-trimmed)
 	}
 }
@@ -174,7 +181,7 @@ func (l *Log) retain(work func(*session) error) {
 func (s *session) sweep() (looked int, err error) {
 	b := s.bounds()
 	if all := s.rules.Load().all; all > 0 {
-		before, err := s.before(b.now.Add(-all).UnixMilli())
+		before, err := s.before(b.at.cut(all.Milliseconds()))
 		if err != nil {
 			return 0, err
 		}
@@ -183,9 +190,10 @@ func (s *session) sweep() (looked int, err error) {
 	if err := s.deletePrefix(b.floor); err != nil {
 		return 0, err
 	}
-	if err := s.thinSeconds(b.now); err != nil {
+	if err := s.thinSeconds(b.at); err != nil {
 		return 0, err
 	}
+	s.log.clock.prune(fanfare.Position(s.sweptFloor.Load()))
 	w := sweeper{session: s, bounds: s.bounds()}
 	if err := w.channels(); err != nil {
 		return w.looked, err
@@ -280,7 +288,7 @@ func (w *sweeper) channel(num uint64, name fanfare.Channel) error {
 		if err != nil {
 			return err
 		}
-		clean := first.pos > w.bounds.floor && (rule.Age == 0 || first.ms >= w.bounds.now.Add(-rule.Age).UnixMilli())
+		clean := first.pos > w.bounds.floor && !w.bounds.old(first, rule.Rule)
 		if clean && (rule.Count > 0 || rule.Bytes > 0) {
 			if clean, err = w.withinLimits(num, rule.Rule, first); err != nil {
 				return err

@@ -457,6 +457,8 @@ func TestBoundAgreesWithMarks(t *testing.T) {
 				}
 			case 5:
 				sweepNow(t, l)
+			case 6:
+				clock.jump(time.Duration(r.IntN(3)-1) * 40 * time.Hour)
 			}
 			at := positions[r.IntN(len(positions))]
 			for _, pattern := range []string{"**", "a/*", "b/**", "*/3"} {
@@ -528,12 +530,17 @@ func TestClockThatJumpsAnHour(t *testing.T) {
 	if l.Stats().ClockJumps < 2 || !strings.Contains(text.String(), "the clock has jumped ahead") || !strings.Contains(text.String(), "the clock has jumped back") {
 		t.Errorf("%d jumps counted; log:\n%s", l.Stats().ClockJumps, &text)
 	}
-	clock.pass(11 * time.Minute) // the first is 31 minutes old now; the one stamped behind looks older, and is younger
-	holds("31 minutes after the first", 2)
+	clock.pass(11 * time.Minute) // all three are 31 minutes old, whatever they are stamped with
+	holds("31 minutes after the first", 0)
+	put(t, l, "a", "another")
 	clock.jump(24 * time.Hour)
+	put(t, l, "a", "stamped a day ahead")
 	holds("a day ahead", 2)
-	clock.pass(61 * time.Minute)
-	holds("for an hour", 0)
+	clock.pass(29 * time.Minute)
+	holds("for half an hour", 2)
+	clock.pass(32 * time.Minute)
+	put(t, l, "a", "young")
+	holds("for an hour", 1)
 }
 
 // TestSetRetention changes the rules of a running log; what Retention says it would remove is what goes.

@@ -2,6 +2,7 @@ package pebblelog
 
 import (
 	"encoding/binary"
+	"fmt"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -9,13 +10,14 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// The second→position table says of a second which position the first event of that second or a later one got. An entry is
-// written when the second is higher than that of any event before, and either some events or a minute lie between it and the
-// entry before: so the table is small on a slow log and on a fast one, and a look-up is at most so much too early.
+// The second→position table says of a second of log time which position the first event of that second or a later one got. An
+// entry is written when either some events or a minute lie between it and the entry before: so the table is small on a slow log
+// and on a fast one, and a look-up is at most so much too early. Log time never falls, so the table is in the order of
+// positions too.
 const (
 	secondEvents = 256
 	secondGap    = 60
-	steered      = 60 // so many seconds a clock may go back without being said to jump
+	steered      = 60 // so many seconds a clock went back in a log of format 2 without being said to jump
 )
 
 // secondsState is owned by the committer.
@@ -25,12 +27,14 @@ type secondsState struct {
 	pos     fanfare.Position // of the newest entry
 }
 
-func (s *session) loadSeconds() error {
+// loadSeconds reads the end of the table. Entries of a log of format 2 that are ahead of log time are removed: its clock was
+// ahead once, and without them a look-up is only earlier.
+func (s *session) loadSeconds(b *pebble.Batch, now int64) error {
 	value, closer, err := s.db.Get([]byte{keyJump})
 	switch {
 	case err == nil:
 		f := fields{b: value}
-		s.jumped.Store(int64(f.number()))
+		s.jumped = min(int64(f.number()), now)
 		_ = closer.Close()
 		if f.err != nil {
 			return f.err
@@ -43,10 +47,19 @@ func (s *session) loadSeconds() error {
 		return err
 	}
 	defer it.Close()
-	if it.Last() {
+	s.seconds = secondsState{highest: now} // the second may have events already
+	if len(s.runs) == 0 {
+		s.seconds.highest--
+	}
+	ahead := keyOf(keySecond, uint64(now)+1)
+	if it.SeekGE(ahead) {
+		if err := b.DeleteRange(ahead, []byte{keySecond + 1}, nil); err != nil {
+			return err
+		}
+	}
+	if it.SeekLT(ahead) {
 		s.seconds.second = int64(lastNumber(it.Key()))
 		s.seconds.pos, err = readPosition(it.Value())
-		s.seconds.highest = s.seconds.second + secondGap // an event after the entry may have come so late
 	}
 	if err != nil {
 		return err
@@ -57,11 +70,7 @@ func (s *session) loadSeconds() error {
 // tick notes the time of a group's first event.
 func (w *groupWriter) tick(first fanfare.Position) error {
 	t := &w.seconds
-	second := w.ms / 1000
-	if second < t.highest-steered && w.jumped.Load() < t.highest {
-		w.jumped.Store(t.highest)
-		return w.b.Set([]byte{keyJump}, binary.AppendUvarint(nil, uint64(t.highest)), nil)
-	}
+	second := w.at.log / 1000
 	if second <= t.highest {
 		return nil
 	}
@@ -70,10 +79,10 @@ func (w *groupWriter) tick(first fanfare.Position) error {
 		return nil
 	}
 	t.second, t.pos = second, first
-	return w.b.Set(keyOf(keySecond, uint64(max(second, 0))), binary.AppendUvarint(nil, uint64(first)), nil)
+	return w.b.Set(keyOf(keySecond, uint64(second)), binary.AppendUvarint(nil, uint64(first)), nil)
 }
 
-// before returns a position up to which all events are older than a time, in milliseconds.
+// before returns a position up to which all events were stored before a log time, in milliseconds.
 func (s *session) before(ms int64) (fanfare.Position, error) {
 	if ms <= 0 {
 		return 0, nil
@@ -93,10 +102,10 @@ func (s *session) before(ms int64) (fanfare.Position, error) {
 	return min(pos-1, fanfare.Position(s.log.durable.Load())), nil
 }
 
-// notBefore returns a position that no event older than a time, in milliseconds, is above.
+// notBefore returns a position that no event stored before a log time, in milliseconds, is above.
 func (s *session) notBefore(ms int64) (fanfare.Position, error) {
 	durable := fanfare.Position(s.log.durable.Load())
-	if ms/1000 <= s.jumped.Load() {
+	if ms/1000 <= s.jumped {
 		return durable, nil // the clock went back: events above may be older than events below
 	}
 	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keySecond}, UpperBound: []byte{keySecond + 1}})
@@ -111,12 +120,75 @@ func (s *session) notBefore(ms int64) (fanfare.Position, error) {
 	return min(max(pos, 1)-1, durable), err
 }
 
-// beforeTime is before of a time; zero for the zero time.
-func (s *session) beforeTime(t time.Time) (fanfare.Position, error) {
-	if t.IsZero() {
-		return 0, nil
+// skipTo returns the next positions after one, in which events that are stamped with a time or a later one may be: after from,
+// and no higher than to. It goes phase by phase, because a wall clock that was wrong for a while leaves stamps that are ahead
+// of those after them.
+func (s *session) skipTo(t time.Time, after, through fanfare.Position) (from, to fanfare.Position, err error) {
+	if t.IsZero() || after >= through {
+		return after, through, nil
 	}
-	return s.before(t.UnixMilli())
+	m := s.log.clock.look() // knows the phases of all up to through
+	for i := m.phaseOf(after + 1); i < len(m.phases); i++ {
+		pos, err := s.before(t.UnixMilli() - m.phases[i].high)
+		if err != nil {
+			return after, through, err
+		}
+		last := through
+		if i+1 < len(m.phases) {
+			last = min(last, max(m.phases[i+1].from, 1)-1)
+		}
+		if pos < last {
+			return max(after, pos), last, nil
+		}
+		after = max(after, last)
+	}
+	return after, through, nil
+}
+
+// disordered tells whether an event after a position may be stamped with an earlier time than one before it.
+func (m moment) disordered(after fanfare.Position) bool {
+	for i := m.phaseOf(after+1) + 1; i < len(m.phases); i++ {
+		if m.phases[i].low < m.phases[i-1].high-clockJump.Milliseconds() {
+			return true
+		}
+	}
+	return false
+}
+
+// firstStoredAt returns the position of the first event that was stored at a log time or later; one above durable when there
+// is none.
+func (s *session) firstStoredAt(m moment, at int64, durable fanfare.Position) (fanfare.Position, error) {
+	low, err := s.before(at)
+	if err != nil {
+		return 0, err
+	}
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: keyOf(keyEvent), UpperBound: keyOf(keyEvent, uint64(durable)+1)})
+	if err != nil {
+		return 0, err
+	}
+	defer it.Close()
+	high := durable + 1
+	for low++; low < high; {
+		middle := low + (high-low)/2
+		if !it.SeekGE(keyOf(keyEvent, uint64(middle))) {
+			if err := it.Error(); err != nil {
+				return 0, err
+			}
+			high = middle
+			continue
+		}
+		pos := fanfare.Position(lastNumber(it.Key()))
+		ms, err := eventMs(it.Value())
+		switch {
+		case err != nil:
+			return 0, fmt.Errorf("event %v: %w", pos, err)
+		case m.stored(pos, ms) >= at:
+			high = middle
+		default:
+			low = pos + 1
+		}
+	}
+	return low, nil
 }
 
 // forgetSeconds deletes the entries that a floor has made useless: all but the last one below it.
@@ -151,10 +223,10 @@ func readPosition(value []byte) (fanfare.Position, error) {
 	return p, f.err
 }
 
-// thinSeconds brings entries that are older than a day to one a minute, so that a log that is kept for years has a small
-// table. It goes on where it stopped.
-func (s *session) thinSeconds(now time.Time) error {
-	until := now.Add(-24*time.Hour).Unix() / 60 * 60
+// thinSeconds brings entries that are older than a day, by log time, to one a minute, so that a log that is kept for years has
+// a small table. It goes on where it stopped.
+func (s *session) thinSeconds(m moment) error {
+	until := (m.log/1000 - 24*60*60) / 60 * 60
 	if until <= s.thinned {
 		return nil
 	}

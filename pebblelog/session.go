@@ -46,9 +46,9 @@ type session struct {
 	floor      atomic.Uint64           // everything up to here is gone, whatever its channel
 	prefix     sync.Mutex              // held while the floor moves and what lies below is deleted
 	sweptFloor atomic.Uint64           // and deleted up to here
-	jumped     atomic.Int64            // the highest second before the clock last went back; moved by the committer
 	flushed    <-chan struct{}         // closed when what limitSize had written is a table; owned by it
 	unsized    fanfare.Position        // up to here index entries have no sums; fixed
+	jumped     int64                   // in a log of format 2, the highest second before the clock last went back; fixed
 	looks      int                     // at a log that is too large, by limitSize; owned by it
 	tidyAgain  time.Time               // limitSize has the store compacted again from then on; owned by it
 	thinned    int64                   // the second up to which the table of seconds is thin; owned by the sweep
@@ -153,8 +153,8 @@ func (s *session) beginRun() error {
 	if s.nextNum, err = s.loadNextNumber(); err != nil {
 		return fmt.Errorf("read channel numbers: %w", err)
 	}
-	if err := s.loadSeconds(); err != nil {
-		return fmt.Errorf("read times: %w", err)
+	if err := s.openClock(); err != nil {
+		return fmt.Errorf("read the time: %w", err)
 	}
 	floors, err := s.loadFloors()
 	if err != nil {
@@ -163,10 +163,18 @@ func (s *session) beginRun() error {
 	if err := s.loadUnsized(last); err != nil {
 		return fmt.Errorf("read format: %w", err)
 	}
-	s.first = nextFirst(last, s.runs, s.log.opts.Now())
+	at := s.log.clock.look()
+	s.first = nextFirst(last, s.runs, at.wall)
 	s.next = s.first
 	b := s.db.NewBatch()
 	defer b.Close()
+	at, _ = s.log.clock.group(s.first)
+	if err := saveClock(b, at, true); err != nil {
+		return err
+	}
+	if err := s.loadSeconds(b, at.log/1000); err != nil {
+		return fmt.Errorf("read times: %w", err)
+	}
 	if err := b.Set(keyOf(keyRun, uint64(s.first)), keyOf(keyRun, uint64(s.first)-1)[1:], nil); err != nil {
 		return err
 	}
@@ -187,16 +195,20 @@ func (s *session) beginRun() error {
 	return s.fs.syncDirty() // also with DurabilityAsync: a position that was handed out must not be given again
 }
 
+const perMillisecond = 1 << 20 // positions, where a run begins
+
+// clockMost is the last millisecond of the wall clock that moves the counter, in the year 2109: positions stay below 2⁶³,
+// whatever a broken clock says.
+const clockMost = 1<<42 - 1
+
 // nextFirst chooses where a run begins: past all that was given, and normally at the clock, so that numbers lost with a
 // log's tail are not given again. Where the clock does not help (it went back, or two runs begin within one millisecond),
 // the counter jumps by as much as a millisecond holds.
-func nextFirst(last fanfare.Position, runs []run, now time.Time) fanfare.Position {
-	const perMillisecond = 1 << 20
+func nextFirst(last fanfare.Position, runs []run, wall int64) fanfare.Position {
 	if len(runs) > 0 {
 		last = max(last, runs[len(runs)-1].first)
 	}
-	clock := fanfare.Position(max(now.UnixMilli(), 1)) * perMillisecond
-	if clock > last {
+	if clock := fanfare.Position(max(wall, 1)) * perMillisecond; wall <= clockMost && clock > last {
 		return clock
 	}
 	return last + perMillisecond
@@ -206,7 +218,7 @@ func (s *session) checkFormat() error {
 	value, closer, err := s.db.Get([]byte{keyFormat})
 	if err == nil {
 		defer closer.Close()
-		if v := string(value); v != formatVersion && v != formatVersion1 {
+		if v := string(value); !readable(v) {
 			return fmt.Errorf("the log has format %q, this program reads %q: use the version of fanfare that wrote it", value, formatVersion)
 		}
 		return nil
@@ -378,6 +390,11 @@ func (s *session) close() error {
 	}
 	s.closed = true
 	err := s.guard(func() error {
+		if !s.isDead() && s.next > 0 {
+			if err := s.closeClock(); err != nil {
+				return errors.Join(err, s.db.Close())
+			}
+		}
 		// What waits in memory is written as a table now: the next open would have to read it from the WAL, which takes longer.
 		if !s.isDead() && s.db.Metrics().WAL.Size > flushAtClose {
 			if err := s.db.Flush(); err != nil {

@@ -18,12 +18,12 @@ type counters struct {
 
 // Stats implements fanfare.Operable.
 func (l *Log) Stats() fanfare.LogStats {
-	c := &l.stats
+	c, ahead := &l.stats, l.clock.ahead()
 	st := fanfare.LogStats{
 		Groups: c.groups.Load(), Events: c.events.Load(), Bytes: c.bytes.Load(), Refused: c.refused.Load(),
 		ReplayedKeys: c.replayedKeys.Load(), Reopened: c.reopened.Load(), Trimmed: c.trimmed.Load(), Forgotten: c.forgotten.Load(),
 		Limited: c.limited.Load(), EventsRead: c.eventsRead.Load(), IndexRead: c.indexRead.Load(), WrittenBytes: c.written.Load(),
-		ClockJumps: c.clockJumps.Load(), Corrupt: c.corrupt.Load(), DiskBytes: c.diskBytes.Load(), MaxBytes: l.maxBytes.Load(), Fsync: l.fsync.Counts(),
+		ClockJumps: c.clockJumps.Load(), ClockAhead: ahead, Corrupt: c.corrupt.Load(), DiskBytes: c.diskBytes.Load(), MaxBytes: l.maxBytes.Load(), Fsync: l.fsync.Counts(),
 	}
 	l.mu.Lock()
 	st.QueueBytes = l.queueBytes

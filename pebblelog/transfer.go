@@ -26,6 +26,7 @@ type line struct {
 	Runs   [][2]string       `json:"runs,omitempty"`   // of the head: first and last position of each
 	Gone   string            `json:"gone,omitempty"`   // of the head: everything up to here was removed
 	Floors map[string]string `json:"floors,omitempty"` // of the head: by rule, below what events of forgotten channels may be missing
+	Clock  *lineClock        `json:"clock,omitempty"`  // of the head: how old events are
 
 	Trimmed string `json:"trimmed,omitempty"` // of Channel: this event and all before it were removed
 
@@ -42,6 +43,45 @@ type line struct {
 
 	End    bool   `json:"end,omitempty"`
 	Events uint64 `json:"events,omitempty"` // of the end: how many came before
+}
+
+// lineClock is the clockState of an export, in milliseconds.
+type lineClock struct {
+	Log      int64       `json:"log"`
+	Believed int64       `json:"believed"`
+	Phases   []linePhase `json:"phases"`
+}
+
+type linePhase struct {
+	From     string `json:"from"`
+	Start    int64  `json:"start"`
+	Low      int64  `json:"low"`
+	High     int64  `json:"high"`
+	Believed int64  `json:"believed,omitempty"`
+	Opened   bool   `json:"opened,omitempty"`
+}
+
+func (c clockState) line() *lineClock {
+	l := &lineClock{Log: c.log, Believed: c.believed}
+	for _, p := range c.phases {
+		l.Phases = append(l.Phases, linePhase{p.from.String(), p.start, p.low, p.high, p.believed, p.opened})
+	}
+	return l
+}
+
+func (l *lineClock) state() (c clockState, err error) {
+	c.log, c.believed = l.Log, l.Believed
+	for _, p := range l.Phases {
+		from, err := fanfare.ParsePosition(p.From)
+		if err != nil {
+			return c, err
+		}
+		c.phases = append(c.phases, phase{from, p.Start, p.Low, p.High, p.Believed, p.Opened})
+	}
+	if !c.sound() {
+		return c, fanfare.Invalid("clock: the phases are not in order")
+	}
+	return c, nil
 }
 
 // Export writes the log in a data directory that no hub uses, or of a backup, as lines of JSON: all of it, or the channels
@@ -93,6 +133,12 @@ func (e *exporter) head() error {
 	})
 	if err != nil {
 		return err
+	}
+	clock, ok, err := e.clock()
+	if err != nil {
+		e.skipped(fmt.Errorf("clock: %w", err))
+	} else if ok {
+		l.Clock = clock.line()
 	}
 	return e.json.Encode(l)
 }
@@ -211,6 +257,7 @@ type importer struct {
 	run      int
 	last     fanfare.Position
 	second   int64
+	clock    clockState // without phases in an export of an earlier version
 	events   uint64
 	ended    bool
 }
@@ -303,6 +350,14 @@ func (im *importer) head(l line) error {
 	if err := im.b.Set([]byte{keyGone}, binary.AppendUvarint(nil, uint64(gone)), nil); err != nil {
 		return err
 	}
+	if l.Clock != nil {
+		if im.clock, err = l.Clock.state(); err != nil {
+			return err
+		}
+		if err := saveClock(im.b, im.clock.moment(), true); err != nil {
+			return err
+		}
+	}
 	for rule, text := range l.Floors {
 		floor, err := fanfare.ParsePosition(text)
 		if err != nil {
@@ -386,7 +441,11 @@ func (im *importer) event(l line) error {
 	ms := l.Time.UnixMilli()
 	c.seq++
 	c.bytes += uint64(len(*l.Data))
-	if second := ms / 1000; second > im.second {
+	stored := ms
+	if im.clock.phases != nil {
+		stored = im.clock.moment().stored(pos, ms)
+	}
+	if second := stored / 1000; second > im.second {
 		im.second = second
 		if err := im.b.Set(keyOf(keySecond, uint64(second)), binary.AppendUvarint(nil, uint64(pos)), nil); err != nil {
 			return err

@@ -67,7 +67,7 @@ func (s *store) load() error {
 	if err != nil {
 		return err
 	}
-	if v := string(value); !ok || (v != formatVersion && v != formatVersion1) {
+	if v := string(value); !ok || !readable(v) {
 		return fmt.Errorf("the log has format %q, this program reads %q: use the version of fanfare that wrote it", v, formatVersion)
 	}
 	if value, ok, err = s.get([]byte{keyGone}); err != nil {
@@ -142,7 +142,7 @@ func Verify(ctx context.Context, dir string) (report Report, err error) {
 	}
 	defer s.close()
 	v := verifier{store: s, ctx: ctx, names: map[uint64]fanfare.Channel{}, marks: map[uint64]fanfare.Position{}}
-	for _, step := range []func() error{v.checkRuns, v.checkNames, v.checkMarks, v.checkIndex, v.checkEvents, v.checkRest} {
+	for _, step := range []func() error{v.checkRuns, v.checkNames, v.checkMarks, v.checkIndex, v.checkEvents, v.checkClock, v.checkRest} {
 		if err := step(); err != nil {
 			return v.Report, fmt.Errorf("read the log in %s: %w; restore a backup (fanfare restore), or save what can be read (fanfare export)", dir, err)
 		}
@@ -298,6 +298,17 @@ func (v *verifier) checkEvents() error {
 		}
 		return v.stopped()
 	})
+}
+
+func (s *store) clock() (clockState, bool, error) { return loadClock(s.db) }
+
+func (v *verifier) checkClock() error {
+	_, _, err := v.clock()
+	if errors.Is(err, errCorrupt) {
+		v.fault("the log's time is damaged, or its phases are not in order")
+		return nil
+	}
+	return err
 }
 
 func (v *verifier) checkRest() error {

@@ -1,0 +1,106 @@
+package pebblelog
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// openClock has the clock go on from what the store says, when the log is opened; not when the
+// store is opened again after a failure, because the clock went on meanwhile.
+func (s *session) openClock() error {
+	state, err := s.loadClock()
+	if err != nil {
+		return err
+	}
+	s.log.clock.open(state)
+	return nil
+}
+
+func (s *session) loadClock() (clockState, error) {
+	state, ok, err := loadClock(s.db)
+	if ok || err != nil {
+		return state, err
+	}
+	newest, err := s.newestTime()
+	return firstState(newest, s.log.opts.Now().UnixMilli()), err
+}
+
+// loadClock reads what is stored of the clock; false when a log of an earlier format has nothing.
+func loadClock(db *pebble.DB) (state clockState, ok bool, err error) {
+	read := func(key byte, f func(value []byte) error) {
+		value, closer, getErr := db.Get([]byte{key})
+		if getErr != nil {
+			err = errors.Join(err, getErr)
+			return
+		}
+		err = errors.Join(err, f(value), closer.Close())
+	}
+	read(keyClock, func(value []byte) error {
+		f := fields{b: value}
+		state.log = f.signed()
+		return f.err
+	})
+	if isNotFound(err) {
+		return state, false, nil
+	}
+	read(keyPhases, func(value []byte) (err error) {
+		state.believed, state.phases, err = readPhases(value)
+		return err
+	})
+	if isNotFound(err) || (err == nil && !state.sound()) {
+		err = errCorrupt
+	}
+	return state, err == nil, err
+}
+
+// newestTime is the wall time of the newest event in a log that has no log time yet, or, where
+// there is none, when its last run began. A log that has neither is new, and may believe any clock.
+func (s *session) newestTime() (int64, error) {
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyEvent}, UpperBound: []byte{keyEvent + 1}})
+	if err != nil {
+		return 0, err
+	}
+	defer it.Close()
+	if it.Last() {
+		return eventMs(it.Value())
+	}
+	if n := len(s.runs); n > 0 {
+		return int64(s.runs[n-1].first / perMillisecond), it.Error()
+	}
+	return math.MaxInt64, it.Error()
+}
+
+// saveClock adds the clock to a batch of the committer's, which makes it durable with what was
+// stored at that time.
+func saveClock(b *pebble.Batch, m moment, phasesToo bool) error {
+	if err := b.Set([]byte{keyClock}, binary.AppendVarint(nil, m.log), nil); err != nil || !phasesToo {
+		return err
+	}
+	return b.Set([]byte{keyPhases}, appendPhases(nil, m.guarded-m.log, m.phases), nil)
+}
+
+// closeClock stores log time up to now. The committer has stopped.
+func (s *session) closeClock() error {
+	b := s.db.NewBatch()
+	defer b.Close()
+	m, _ := s.log.clock.group(s.next)
+	if err := saveClock(b, m, true); err != nil {
+		return err
+	}
+	if err := s.db.Apply(b, pebble.Sync); err != nil {
+		return fmt.Errorf("store the time: %w", err)
+	}
+	return nil
+}
+
+// storeClock has the committer store what has changed about the clock, when nothing else gives it a
+// reason to write.
+func (l *Log) storeClock() {
+	if l.clock.unsaved() {
+		_ = l.inCommit(func(w *groupWriter) error { return saveClock(w.b, w.at, false) }) // else the next group does
+	}
+}
