@@ -26,6 +26,7 @@ type Start struct {
 	After     fanfare.Position // with FromAfter
 	Last      int              // with FromLast
 	Since     time.Time        // with FromSince
+	Age       time.Duration    // with FromSince, instead of Since: the events that were stored at most so long ago
 	Requested string           // with FromUnknown: what was asked for
 	Owner     string           // whose turn it is when many catch up; see Hub.Replay
 	GapReplay time.Duration    // after a gap replay only events younger than this; 0: all
@@ -96,7 +97,7 @@ func (s *Subscriber) open(ctx context.Context, patterns []fanfare.Pattern, start
 	case FromLast:
 		place.Last = start.Last
 	case FromSince:
-		place.Since = start.Since
+		place.Since, place.Age = start.Since, start.Age
 	case FromAfter:
 		place.After = start.After
 	}
@@ -108,6 +109,9 @@ func (s *Subscriber) open(ctx context.Context, patterns []fanfare.Pattern, start
 	s.cursor.set(loc.First - 1)
 	switch start.From {
 	case FromAll, FromLast, FromSince:
+		if loc.Disordered {
+			s.since, s.sinceThrough = start.Since.UnixNano(), loc.Durable
+		}
 		return Opening{Position: s.cursor.get()}, nil
 	case FromUnknown:
 		loc.Reason = fanfare.GapUnknown
@@ -120,7 +124,7 @@ func (s *Subscriber) open(ctx context.Context, patterns []fanfare.Pattern, start
 		return opening, nil
 	}
 	if start.GapReplay > 0 {
-		place.Since = time.Now().Add(-start.GapReplay)
+		place.Age = start.GapReplay // by the log's clock: the times of events are no measure of their age
 		if loc.Reason == fanfare.GapFuture {
 			place.After = 0
 		}
@@ -129,7 +133,6 @@ func (s *Subscriber) open(ctx context.Context, patterns []fanfare.Pattern, start
 			return Opening{}, err
 		}
 		loc.First = young.First
-		s.since, s.sinceThrough = place.Since.UnixNano(), loc.Durable
 		s.cursor.set(loc.First - 1)
 	}
 	opening.Gap = &Gap{Requested: start.Requested, Oldest: loc.First, Reason: loc.Reason}

@@ -22,7 +22,7 @@ const (
 type Subscriber struct {
 	// Fixed after Subscribe.
 	hub          *Hub
-	since        int64            // events older than this, in nanoseconds since 1970, are not replayed
+	since        int64            // events with a time before this, in nanoseconds since 1970, are not replayed
 	sinceThrough fanfare.Position // what comes after is no replay, whatever the clock said when it was stored
 	waker        Waker
 	owner        string           // who waits together when many catch up
@@ -113,7 +113,7 @@ func (s *Subscriber) Next(t *Turn) bool {
 	if s.cursor.get() >= durable {
 		return true
 	}
-	if joining || !s.fromMemory(t, durable) {
+	if joining || s.cursor.get() < s.sinceThrough || !s.fromMemory(t, durable) { // memory knows no times
 		s.awake.Store(true)
 		return false
 	}

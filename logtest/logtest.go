@@ -46,6 +46,7 @@ func Run(t *testing.T, e Engine) {
 		{"Runs", Keep{}, testRuns},
 		{"Locate", Keep{}, testLocate},
 		{"LocateSince", Keep{}, testLocateSince},
+		{"LocateAge", Keep{}, testLocateAge},
 		{"Keys", Keep{}, testKeys},
 		{"KeysOfEvents", Keep{}, testKeysOfEvents},
 		{"Kept", Keep{}, testKept},

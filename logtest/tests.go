@@ -191,6 +191,22 @@ func testLocate(h *harness) {
 	})
 }
 
+func testLocateAge(h *harness) {
+	old := h.publish("a", "old")
+	time.Sleep(300 * time.Millisecond) // real time has to pass, by the log's own clock
+	young := h.publish("a", "young")
+	h.twice(func() {
+		for _, pattern := range []string{"a", "*"} {
+			for age, want := range map[time.Duration]fanfare.Position{250 * time.Millisecond: young[0], time.Hour: old[0], 1: young[0] + 1} {
+				loc := h.locate(fanfare.Place{Patterns: Patterns(pattern), After: old[0] - 1, Age: age})
+				if loc.First < want || (age > time.Second && loc.First > want) { // slow machines make things older
+					h.Errorf("%s, younger than %v: first %v, want %v", pattern, age, loc.First, want)
+				}
+			}
+		}
+	})
+}
+
 func testLocateSince(h *harness) {
 	old := h.publish("a", "old")
 	time.Sleep(30 * time.Millisecond) // real time has to pass: the log stamps events with its own clock

@@ -101,8 +101,8 @@ func replayStart(q url.Values) (hub.Start, error) {
 		if text != "" {
 			return hub.Start{}, fanfare.Invalid("replay and since are both given: want one of them")
 		}
-		t, err := query.Time("since", since)
-		return hub.Start{From: hub.FromSince, Since: t}, err
+		at, ago, err := query.Time("since", since)
+		return hub.Start{From: hub.FromSince, Since: at, Age: ago}, err
 	}
 	switch text {
 	case "":

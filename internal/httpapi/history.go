@@ -50,16 +50,15 @@ func (a *API) history(r *http.Request, by caller.Caller) ([]byte, error) {
 	if err := by.MaySubscribe(patterns...); err != nil {
 		return nil, err
 	}
-	var after fanfare.Position
+	var from historyStart
 	body := []byte(`{"events":[`)
 	var gap []byte
-	var since time.Time
 	if text := q.Get("after"); text != "" {
-		if after, since, err = readAfter(text); err != nil {
+		if from, err = readAfter(text); err != nil {
 			return nil, err
 		}
-		if since.IsZero() {
-			if gap, err = a.historyGap(r, patterns, after); err != nil {
+		if from.since.IsZero() && from.ago == 0 {
+			if gap, err = a.historyGap(r, patterns, from.after); err != nil {
 				return nil, err
 			}
 		}
@@ -67,7 +66,14 @@ func (a *API) history(r *http.Request, by caller.Caller) ([]byte, error) {
 	var events []fanfare.Event
 	var more bool
 	err = a.o.Replay(r.Context(), by.Owner(), func() (err error) {
-		events, more, err = a.page(r, fanfare.Query{Patterns: patterns, After: after, Since: since}, limit)
+		if from.ago > 0 {
+			loc, err := a.o.Log.Locate(r.Context(), fanfare.Place{Patterns: patterns, Age: from.ago})
+			if err != nil {
+				return err
+			}
+			from.after = loc.First - 1
+		}
+		events, more, err = a.page(r, fanfare.Query{Patterns: patterns, After: from.after, Since: from.since}, limit)
 		return err
 	})
 	if err != nil {
@@ -87,16 +93,22 @@ func (a *API) history(r *http.Request, by caller.Caller) ([]byte, error) {
 	return append(append(body, gap...), '}'), nil
 }
 
-// readAfter reads a position or a time.
-func readAfter(text string) (after fanfare.Position, since time.Time, err error) {
-	if after, err = fanfare.ParsePosition(text); err == nil {
-		return after, since, nil
+// historyStart is where a page of history begins: after a position, at a time, or so long ago.
+type historyStart struct {
+	after fanfare.Position
+	since time.Time
+	ago   time.Duration
+}
+
+func readAfter(text string) (from historyStart, err error) {
+	if from.after, err = fanfare.ParsePosition(text); err == nil {
+		return from, nil
 	}
 	detail := err.(*fanfare.Error).Detail
-	if since, err = query.Time("after", text); err != nil {
-		return 0, since, fanfare.Invalid("after: %s, nor a time such as 2026-11-22T10:00:00Z, or 10m for ten minutes ago", detail)
+	if from.since, from.ago, err = query.Time("after", text); err != nil {
+		return from, fanfare.Invalid("after: %s, nor a time such as 2026-11-22T10:00:00Z, or 10m for ten minutes ago", detail)
 	}
-	return 0, since, nil
+	return from, nil
 }
 
 // page reads up to limit events, and tells whether there are more.

@@ -84,15 +84,16 @@ func Heartbeat(q url.Values) (time.Duration, error) {
 	return time.Duration(n) * time.Second, nil
 }
 
-// Time reads a moment: RFC 3339, such as 2026-11-22T10:00:00Z, or how long ago, such as 10m or 2d.
-func Time(name, text string) (time.Time, error) {
+// Time reads a moment: RFC 3339, such as 2026-11-22T10:00:00Z, or how long ago, such as 10m or 2d. How long ago something was
+// is for the log to say, not for the machine's clock, so it is returned as it is; at least a nanosecond.
+func Time(name, text string) (at time.Time, ago time.Duration, err error) {
 	if t, err := time.Parse(time.RFC3339, text); err == nil {
-		return t, nil
+		return t, 0, nil
 	}
 	if d, err := fanfare.ParseDuration(text); err == nil && d >= 0 {
-		return time.Now().Add(-d), nil
+		return time.Time{}, max(d, 1), nil
 	}
-	return time.Time{}, fanfare.Invalid("%s must be a time such as 2026-11-22T10:00:00Z, or how long ago, such as 10m or 2d", name)
+	return time.Time{}, 0, fanfare.Invalid("%s must be a time such as 2026-11-22T10:00:00Z, or how long ago, such as 10m or 2d", name)
 }
 
 // Bool reads `true` or `false`, and whether it was given.
