@@ -176,6 +176,8 @@ func metrics() []metric {
 		counter("log_reopened_total", "Times the log failed and was opened again.", func(f *figures) uint64 { return f.log.Reopened }),
 		counter("log_corruption_total", "Times a damaged file was met.", func(f *figures) uint64 { return f.log.Corrupt }),
 		counter("clock_jumps_total", "Times the clock was found to have jumped by more than a minute.", func(f *figures) uint64 { return f.log.ClockJumps }),
+		gauge("clock_ahead_seconds", "How far the machine's clock is ahead of the time by which things grow old and are removed; below zero: behind. Near 0 when the clock is believed.",
+			func(f *figures) float64 { return f.log.ClockAhead.Seconds() }),
 	)...)
 }
 
