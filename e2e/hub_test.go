@@ -78,8 +78,12 @@ var printedAddress = regexp.MustCompile(`https?://([0-9.]+:\d+)`)
 // serve starts a hub; args follow --addr and --data.
 func serve(t *testing.T, addr, data string, args ...string) *hubProcess {
 	t.Helper()
-	h := &hubProcess{t: t, log: &tailBuffer{}, done: make(chan error, 1)}
-	h.cmd = exec.Command(binary, append([]string{"serve", "--addr", addr, "--data", data}, args...)...)
+	return serveWith(t, exec.Command(binary, append([]string{"serve", "--addr", addr, "--data", data}, args...)...))
+}
+
+func serveWith(t *testing.T, cmd *exec.Cmd) *hubProcess {
+	t.Helper()
+	h := &hubProcess{t: t, cmd: cmd, log: &tailBuffer{}, done: make(chan error, 1)}
 	h.cmd.Stderr = h.log
 	out, err := h.cmd.StdoutPipe()
 	if err != nil {
