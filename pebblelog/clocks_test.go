@@ -698,3 +698,22 @@ func TestStored(t *testing.T) {
 		}
 	}
 }
+
+// TestAgeIsCut: an age and the cut of an age say the same.
+func TestAgeIsCut(t *testing.T) {
+	for seed := range uint64(200) {
+		r := rand.New(rand.NewPCG(seed, 3))
+		m := moment{phases: []phase{{}}}
+		for range r.IntN(6) {
+			m.phases = append(m.phases, phase{start: m.phases[len(m.phases)-1].start + 1 + r.Int64N(30), believed: r.Int64N(2) * r.Int64N(50)})
+		}
+		m.log = m.phases[len(m.phases)-1].start + r.Int64N(30)
+		for at := int64(0); at <= m.log; at++ {
+			for age := int64(0); age < 400; age += 7 {
+				if (m.age(at) > age) != (at < m.cut(age)) {
+					t.Fatalf("%+v: the age of %d is %d, the cut of %d is %d", m, at, m.age(at), age, m.cut(age))
+				}
+			}
+		}
+	}
+}

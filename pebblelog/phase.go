@@ -103,6 +103,16 @@ func (m moment) walk(age int64, passed func(i int) int64) int64 {
 	return end - age
 }
 
+// age is how long ago a log time was, in guarded time: what was stored before cut(d) is older than
+// d. It is for what has no position to be found by, and keeps the log time itself.
+func (m moment) age(at int64) int64 {
+	age := m.log - at
+	for i := len(m.phases) - 1; i >= 0 && m.phases[i].start > at; i-- {
+		age += m.phases[i].believed
+	}
+	return age
+}
+
 // clockState is what is stored of the clock.
 type clockState struct {
 	log      int64 // log time
