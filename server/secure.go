@@ -16,6 +16,7 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/audit"
 	"github.com/fanfare-hub/fanfare/internal/caller"
 	"github.com/fanfare-hub/fanfare/internal/forwarded"
+	"github.com/fanfare-hub/fanfare/internal/httpapi"
 	"github.com/fanfare-hub/fanfare/internal/problem"
 	"github.com/fanfare-hub/fanfare/internal/publish"
 	"github.com/fanfare-hub/fanfare/internal/query"
@@ -169,7 +170,7 @@ func (s *Server) bringsTicket(r *http.Request) bool {
 }
 
 func (s *Server) byTicket(r *http.Request) (*fanfare.Principal, error) {
-	q, err := query.Parse(r)
+	q, err := httpapi.StreamQuery(r)
 	if err != nil {
 		return nil, err
 	}
@@ -221,6 +222,9 @@ func (s *Server) ticket(w http.ResponseWriter, r *http.Request, by caller.Caller
 	}
 	o, err := publish.ParseObject(body)
 	if err != nil {
+		return nil, err
+	}
+	if err := o.Only("channels"); err != nil {
 		return nil, err
 	}
 	var channels []string

@@ -73,7 +73,7 @@ func (a *API) retention(r *http.Request) ([]stats.Rule, error) {
 	if err != nil {
 		return nil, err
 	}
-	q, err := query.Parse(r)
+	q, err := query.Parse(r, "rule")
 	if err != nil {
 		return nil, err
 	}
@@ -109,10 +109,13 @@ func (a *API) backup(w http.ResponseWriter, r *http.Request) (made backup, err e
 	if err != nil {
 		return made, err
 	}
-	if err := a.body(w, r, &made); err != nil {
+	o, err := a.body(w, r, "dir")
+	if err != nil {
 		return made, err
 	}
-	made.Position = ""
+	if made.Dir, _, err = o.Name("dir"); err != nil {
+		return made, err
+	}
 	if !filepath.IsAbs(made.Dir) || strings.ContainsRune(made.Dir, 0) {
 		return made, fanfare.Invalid("dir must be an absolute path on the hub's machine, such as /var/backups/fanfare/monday")
 	}
@@ -125,15 +128,18 @@ func (a *API) backup(w http.ResponseWriter, r *http.Request) (made backup, err e
 	return made, nil
 }
 
-func (a *API) body(w http.ResponseWriter, r *http.Request, v any) error {
+// body reads a JSON object that has no members but those named, each once. An operator's call with a misspelt member would do
+// something else than was meant.
+func (a *API) body(w http.ResponseWriter, r *http.Request, names ...string) (publish.Object, error) {
 	body, err := publish.Body(w, r, bodyBytes, "64 KiB")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := json.Unmarshal(body, v); err != nil {
-		return fanfare.Invalid("the body is not the JSON that is wanted: %v", err)
+	o, err := publish.ParseObject(body)
+	if err != nil {
+		return nil, err
 	}
-	return nil
+	return o, o.Only(names...)
 }
 
 type level struct {
@@ -151,14 +157,17 @@ func (a *API) LogLevel(w http.ResponseWriter, r *http.Request) {
 
 // SetLogLevel is POST /v1/admin/log-level {"level":"debug"}: until the next start or reload.
 func (a *API) SetLogLevel(w http.ResponseWriter, r *http.Request, by caller.Caller) {
-	var wanted level
-	err := a.body(w, r, &wanted)
+	var wanted string
+	o, err := a.body(w, r, "level")
+	if err == nil {
+		wanted, _, err = o.Name("level")
+	}
 	var l slog.Level
 	switch {
 	case err != nil:
 	case a.Level == nil:
 		err = fanfare.Errorf(fanfare.CodeNotFound, "the log level cannot be changed here")
-	case l.UnmarshalText([]byte(wanted.Level)) != nil:
+	case l.UnmarshalText([]byte(wanted)) != nil:
 		err = fanfare.Invalid("level must be debug, info, warn or error")
 	default:
 		a.Level.Set(l)

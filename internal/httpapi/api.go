@@ -57,8 +57,14 @@ func (a *API) Stream(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 	a.o.Streams.Serve(w, r, req)
 }
 
+// streamNames are the parameters of a native stream.
+var streamNames = query.StreamNames("channel", "replay", "since", "envelope")
+
+// StreamQuery reads the query string of a native stream.
+func StreamQuery(r *http.Request) (url.Values, error) { return query.Parse(r, streamNames...) }
+
 func (a *API) streamRequest(r *http.Request) (req stream.Request, err error) {
-	q, err := query.Parse(r)
+	q, err := StreamQuery(r)
 	if err != nil {
 		return req, err
 	}

@@ -28,7 +28,7 @@ func (a *API) History(w http.ResponseWriter, r *http.Request, by caller.Caller) 
 }
 
 func (a *API) history(r *http.Request, by caller.Caller) ([]byte, error) {
-	q, err := query.Parse(r)
+	q, err := query.Parse(r, "channel", "after", "limit")
 	if err != nil {
 		return nil, err
 	}

@@ -93,8 +93,14 @@ func nameItem(err error, i int, array bool) error {
 	return err
 }
 
+// eventMembers are those of an event object.
+var eventMembers = [...]string{"channel", "event", "data", "idempotencyKey"}
+
 // event reads one event object, and its idempotencyKey.
 func (a *API) event(o publish.Object) (e fanfare.Event, key string, err error) {
+	if err := o.Only(eventMembers[:]...); err != nil {
+		return e, "", err
+	}
 	name, err := o.Text("channel")
 	if err != nil {
 		return e, "", err
@@ -171,7 +177,7 @@ func (a *API) rawBatch(w http.ResponseWriter, r *http.Request, by caller.Caller,
 	if err != nil {
 		return nil, err
 	}
-	q, err := query.Parse(r)
+	q, err := query.Parse(r, "event")
 	if err != nil {
 		return nil, err
 	}

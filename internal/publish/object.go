@@ -4,9 +4,13 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"slices"
+	"strconv"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/internal/spell"
 )
 
 // Object is a JSON object's members, as they stand in the text, which nobody may change. encoding/json would match names without
@@ -225,6 +229,50 @@ func (o Object) Data(name string) (string, error) {
 		return "", notJSON(err)
 	}
 	return compact.String(), nil
+}
+
+// Only refuses an object that has other members than those named: one that is misspelt would do nothing, and say nothing.
+func (o Object) Only(names ...string) error {
+	for i := range o {
+		if slices.Contains(names, o[i].name) {
+			continue
+		}
+		if near := spell.Nearest(o[i].name, names...); near != "" {
+			return fanfare.Invalid("member %q is not known: did you mean %q?", clip(o[i].name), near)
+		}
+		return fanfare.Invalid("member %q is not known: the members are %s", clip(o[i].name), strings.Join(names, ", "))
+	}
+	return nil
+}
+
+// Name returns a member that must be a text with something in it where it is given at all. An empty one, and null, come from a
+// variable that was not set, and would be taken for none.
+func (o Object) Name(name string) (text string, given bool, err error) {
+	raw, given := o.find(name)
+	if !given {
+		return "", false, nil
+	}
+	if string(raw) != "null" {
+		if text, err = o.Text(name); err != nil {
+			return "", true, err
+		}
+	}
+	if text == "" {
+		return "", true, fanfare.Invalid("%s is empty: leave it out, or say which", name)
+	}
+	return text, true, nil
+}
+
+// Number returns a member that must be a whole number above zero where it is given at all.
+func (o Object) Number(name string) (n uint64, given bool, err error) {
+	raw, given := o.find(name)
+	if !given {
+		return 0, false, nil
+	}
+	if n, err = strconv.ParseUint(string(raw), 10, 64); err != nil || n == 0 {
+		return 0, true, fanfare.Invalid("%s must be a whole number above zero", name)
+	}
+	return n, true, nil
 }
 
 // IdempotencyKey returns the member idempotencyKey, checked; "" when there is none.

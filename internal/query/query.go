@@ -4,20 +4,43 @@ package query
 import (
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/fanfare-hub/fanfare"
 	"github.com/fanfare-hub/fanfare/hub"
+	"github.com/fanfare-hub/fanfare/internal/spell"
 )
 
-// Parse reads the query string; one that cannot be decoded is CodeInvalid.
-func Parse(r *http.Request) (url.Values, error) {
+// Parse reads the query string of an endpoint that knows the parameters named. One that cannot be decoded is CodeInvalid. A
+// parameter that nobody knows passes, since services add their own; one that is nearly a known one is CodeInvalid, since it would
+// do nothing where its writer expects something.
+func Parse(r *http.Request, known ...string) (url.Values, error) {
+	if r.URL.RawQuery == "" {
+		return nil, nil
+	}
 	q, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return nil, &fanfare.Error{Code: fanfare.CodeInvalid, Detail: "the query string is malformed", Err: err}
 	}
+	for name := range q {
+		if near := spell.Nearest(name, known...); near != "" && near != name && !slices.Contains(ofAll, name) {
+			return nil, fanfare.Invalid("the parameter %.64q is not known: did you mean %q?", name, near)
+		}
+	}
 	return q, nil
+}
+
+// ofAll are parameters that say who sends a request; every endpoint knows them.
+var ofAll = []string{"ticket", "access_token"}
+
+// startNames are the parameters that Start reads.
+var startNames = []string{"lastEventId", "last_event_id", "lastEventID"}
+
+// StreamNames are the parameters that streams of all adapters know, with those of one adapter.
+func StreamNames(own ...string) []string {
+	return append(append(own, "heartbeat", "heartbeatEvent"), startNames...)
 }
 
 // MaxChannels is how many channels and patterns one stream may name.
@@ -55,7 +78,7 @@ const olderConnectedID = "conn"
 // which cannot send it use. The header wins even when it is garbage; an empty value is none.
 func Start(r *http.Request, q url.Values) hub.Start {
 	text := r.Header.Get("Last-Event-ID")
-	for _, name := range []string{"lastEventId", "last_event_id", "lastEventID"} {
+	for _, name := range startNames {
 		if none(text) {
 			text = q.Get(name)
 		}

@@ -30,7 +30,7 @@ const streamsMost = 50
 
 // ServeHTTP implements http.Handler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	q, err := query.Parse(r)
+	q, err := query.Parse(r, "streams", "interval")
 	if err != nil {
 		h.Problems.Write(w, r, err)
 		return

@@ -95,8 +95,11 @@ func (a *API) resume(req *stream.Request, store, pc string) (err error) {
 	return nil
 }
 
+// streamNames are the parameters of a store stream.
+var streamNames = query.StreamNames("storeId", "pcId")
+
 func (a *API) streamRequest(r *http.Request) (req stream.Request, store, pc string, err error) {
-	q, err := query.Parse(r)
+	q, err := query.Parse(r, streamNames...)
 	if err != nil {
 		return req, store, pc, err
 	}
@@ -139,7 +142,7 @@ func connected(dst []byte, id string) []byte {
 
 // Health is GET /v1/health; with storeId and pcId it marks that PC as alive.
 func (a *API) Health(w http.ResponseWriter, r *http.Request, by caller.Caller) {
-	q, err := query.Parse(r)
+	q, err := query.Parse(r, "storeId", "pcId")
 	if err != nil {
 		a.o.Problems.Write(w, r, err)
 		return

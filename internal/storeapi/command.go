@@ -147,6 +147,9 @@ func (a *API) batch(w http.ResponseWriter, r *http.Request, by caller.Caller, ch
 }
 
 func readCommand(o publish.Object, store, username string, broadcast bool) (cmd command, parts []string, err error) {
+	if err := o.Only("objectId", "event", "eventType", "referenceType", "idempotencyKey"); err != nil {
+		return cmd, nil, err
+	}
 	texts := map[string]string{}
 	for _, name := range []string{"objectId", "event", "eventType", "referenceType"} {
 		if texts[name], err = o.Text(name); err != nil {
