@@ -51,6 +51,7 @@ func (d Device) Channels() [3]string {
 // Principal is who sends a request, and what they may do. Nobody changes one after it was made; several requests share it.
 type Principal struct {
 	Subject   string    // who; "" is nobody in particular
+	Realm     string    // who vouches for the subject: equal subjects of two realms are two principals
 	TokenID   string    // of the token or key that said so, to revoke it by; "" when there was none
 	IssuedAt  time.Time // of the token; zero when it does not say
 	Expires   time.Time // when the rights end; zero: never
@@ -61,6 +62,10 @@ type Principal struct {
 
 	// Ticket is the id of the ticket that the request brought: one stream at a time is served under it. "" is none.
 	Ticket string
+	// Key is the fingerprint of the key that verified the token; "" is none. Rights end when that key is taken away.
+	Key string
+	// Session is the login by cookie that the request belongs to, or its ticket; "" is none.
+	Session string
 }
 
 // Anonymous tells whether the request did not say who sends it.

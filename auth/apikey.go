@@ -84,7 +84,7 @@ func (k APIKey) ready() (r readyKey, err error) {
 	if k.Name == "" || len(k.Name) > 128 {
 		return r, fanfare.Invalid("API key %q: want a name of 1 to 128 bytes", k.ID)
 	}
-	p := &fanfare.Principal{Subject: k.Name, TokenID: keyIDPrefix + k.ID, IssuedAt: k.Created, Grants: fanfare.Grants{}}
+	p := &fanfare.Principal{Subject: k.Name, Realm: "key", TokenID: keyIDPrefix + k.ID, IssuedAt: k.Created, Grants: fanfare.Grants{}}
 	for action, texts := range map[fanfare.Action][]string{
 		fanfare.ActionPublish: k.Publish, fanfare.ActionSubscribe: k.Subscribe, fanfare.ActionPresence: k.Presence,
 		fanfare.ActionAck: k.Ack, fanfare.ActionAdmin: k.Admin,

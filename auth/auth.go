@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"crypto/sha256"
 	"io/fs"
 	"log/slog"
 	"maps"
@@ -18,6 +19,9 @@ import (
 
 	"github.com/fanfare-hub/fanfare"
 )
+
+// DefaultLeeway is for the clocks of issuers and hub, which differ.
+const DefaultLeeway = 30 * time.Second
 
 // Options set up an Authenticator. The zero value of each field is good: with all of them nobody gets in.
 type Options struct {
@@ -65,10 +69,9 @@ type state struct {
 	files   map[string]stamp
 }
 
-// stamp tells a file from a newer version of it.
+// stamp tells a file from another version of it, by what is in it: size and time may be the same.
 type stamp struct {
-	size    int64
-	changed time.Time
+	sum     [sha256.Size]byte
 	missing bool
 }
 
@@ -78,7 +81,7 @@ func New(o Options) (*Authenticator, error) {
 		o.Claim = "fanfare"
 	}
 	if o.Leeway == 0 {
-		o.Leeway = 30 * time.Second
+		o.Leeway = DefaultLeeway
 	}
 	if o.Watch == 0 {
 		o.Watch = time.Second
@@ -106,7 +109,7 @@ func New(o Options) (*Authenticator, error) {
 			own.DisableKeepAlives = true // one request in a quarter of an hour
 			transport = own
 		}
-		if a.jwks, err = newJWKS(ctx, o.JWKS, o.JWKSRefresh, transport, o.Logger, a.passed.forget); err != nil {
+		if a.jwks, err = newJWKS(ctx, o.JWKS, o.JWKSRefresh, transport, o.Logger, a.jwksChanged); err != nil {
 			cancel()
 			return nil, err
 		}
@@ -122,8 +125,7 @@ func (a *Authenticator) Close() {
 	a.running.Wait()
 }
 
-// OnEnd has f called when rights have ended before their time, because an API key was taken out of its file or has other rights
-// now: f ends the streams of those principals for which ended is true.
+// OnEnd has f called when rights have ended before their time, because a key was taken away, or an API key has other rights now: f ends the streams of those principals for which ended is true.
 func (a *Authenticator) OnEnd(f func(ended func(*fanfare.Principal) bool)) { a.onEnd.Store(&f) }
 
 // Verify returns whose token or API key it is, and what they may do; "" is nobody's. Errors have CodeUnauthenticated, or, as long as
@@ -153,12 +155,15 @@ func (a *Authenticator) Verify(ctx context.Context, token string) (*fanfare.Prin
 	return p, nil
 }
 
-// StillMay tells whether rights that were given before are there still (P8): an API key may have been taken away since, or
-// given other rights. What rests on a token ends with that by itself.
+// Leeway is by how much the clocks of issuers and hub may differ.
+func (a *Authenticator) Leeway() time.Duration { return a.o.Leeway }
+
+// StillMay tells whether rights that were given before are there still (P8): the key that verified a token may have been taken
+// away since; so may an API key, or it may have other rights now. Errors are as of Verify.
 func (a *Authenticator) StillMay(p *fanfare.Principal) error {
 	id, isKey := strings.CutPrefix(p.TokenID, keyIDPrefix)
 	if !isKey {
-		return nil
+		return a.keyStands(p)
 	}
 	key, there := a.state.Load().apiKeys[id]
 	switch {
@@ -166,7 +171,7 @@ func (a *Authenticator) StillMay(p *fanfare.Principal) error {
 		return unauthenticated(fanfare.ReasonRevokedToken, "the API key was revoked", nil)
 	case p == key.principal:
 		return nil
-	case p.Ticket == "" && !reflect.DeepEqual(p, key.principal):
+	case p.Ticket == "" && !sameRights(p, key.principal):
 		return unauthenticated(fanfare.ReasonRevokedToken, "the API key has other rights now: send the request again", nil)
 	case p.Ticket != "":
 		for _, pattern := range p.Grants[fanfare.ActionSubscribe] {
@@ -176,6 +181,46 @@ func (a *Authenticator) StillMay(p *fanfare.Principal) error {
 		}
 	}
 	return nil
+}
+
+// sameRights compares principals of an API key, whichever way the key came.
+func sameRights(p, q *fanfare.Principal) bool {
+	one, other := *p, *q
+	one.Session, other.Session = "", ""
+	return reflect.DeepEqual(one, other)
+}
+
+// keyStands tells whether the key that verified a principal's token is still one of the hub's.
+func (a *Authenticator) keyStands(p *fanfare.Principal) error {
+	switch {
+	case p.Key == "" || a.hasKey(p.Key):
+		return nil
+	case a.jwks != nil && !a.jwks.known():
+		return refusal(errNoKeysYet)
+	}
+	return unauthenticated(fanfare.ReasonRevokedToken, "the key that verified the token was taken away", nil)
+}
+
+func (a *Authenticator) hasKey(fingerprint string) bool {
+	for _, v := range a.state.Load().keys {
+		if v.fingerprint == fingerprint {
+			return true
+		}
+	}
+	return a.jwks != nil && a.jwks.has(fingerprint)
+}
+
+// jwksChanged has tokens verified anew, and ends the streams of those whose key the issuer has taken away.
+func (a *Authenticator) jwksChanged() {
+	a.passed.forget()
+	a.endOf(func(p *fanfare.Principal) bool { return p.Key != "" && !a.hasKey(p.Key) })
+}
+
+// endOf ends the streams of the principals for which ended is true.
+func (a *Authenticator) endOf(ended func(*fanfare.Principal) bool) {
+	if f := a.onEnd.Load(); f != nil {
+		(*f)(ended)
+	}
 }
 
 // JWKSFailures is how many fetches of the JWKS have failed.
@@ -255,11 +300,11 @@ func (a *Authenticator) files() (names []string) {
 }
 
 func stampOf(file string) stamp {
-	info, err := os.Stat(file)
+	b, err := os.ReadFile(file)
 	if err != nil {
 		return stamp{missing: true}
 	}
-	return stamp{size: info.Size(), changed: info.ModTime()}
+	return stamp{sum: sha256.Sum256(b)}
 }
 
 // read reads everything anew.
@@ -339,17 +384,15 @@ func (a *Authenticator) Reload() error {
 		return nil
 	}
 	a.o.Logger.Info("keys were read again", slog.Int("tokenKeys", len(next.keys)), slog.Int("apiKeys", len(next.apiKeys)))
-	if f := a.onEnd.Load(); f != nil {
-		(*f)(func(p *fanfare.Principal) bool {
-			id, isKey := strings.CutPrefix(p.TokenID, keyIDPrefix)
-			if !isKey {
-				return false
-			}
-			was, known := before.apiKeys[id]
-			is, still := next.apiKeys[id]
-			return known && (!still || !reflect.DeepEqual(was, is))
-		})
-	}
+	a.endOf(func(p *fanfare.Principal) bool {
+		id, isKey := strings.CutPrefix(p.TokenID, keyIDPrefix)
+		if !isKey {
+			return p.Key != "" && !a.hasKey(p.Key)
+		}
+		was, known := before.apiKeys[id]
+		is, still := next.apiKeys[id]
+		return known && (!still || !reflect.DeepEqual(was, is))
+	})
 	return nil
 }
 

@@ -162,6 +162,13 @@ func (j *jwks) fetch(ctx context.Context) {
 	}
 }
 
+// has tells whether the set has a key.
+func (j *jwks) has(fingerprint string) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return slices.ContainsFunc(j.keys, func(v verifier) bool { return v.fingerprint == fingerprint })
+}
+
 // known tells whether a set was ever fetched.
 func (j *jwks) known() bool {
 	j.mu.Lock()
@@ -238,7 +245,11 @@ func parseJWK(raw []byte) (verifier, bool) {
 			v.algorithm = "EdDSA"
 		}
 	}
-	return v, slices.Contains(algorithms, v.algorithm) && fits(v.algorithm, v.key)
+	if !slices.Contains(algorithms, v.algorithm) || !fits(v.algorithm, v.key) {
+		return v, false
+	}
+	v, err = v.ready()
+	return v, err == nil
 }
 
 // matching returns the keys for an algorithm and a kid.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"strings"
 	"time"
@@ -35,34 +36,37 @@ func (a *Authenticator) newParser() *jwt.Parser {
 // verifyJWT checks a token and returns whose it is. It may wait for a JWKS.
 func (a *Authenticator) verifyJWT(ctx context.Context, token string) (*fanfare.Principal, error) {
 	claims := jwt.MapClaims{}
-	_, err := a.parser.ParseWithClaims(token, claims, func(t *jwt.Token) (any, error) { return a.keysFor(ctx, t) })
+	var candidates []verifier
+	parsed, err := a.parser.ParseWithClaims(token, claims, func(t *jwt.Token) (any, error) {
+		if err := checkTypes(claims); err != nil {
+			return nil, err
+		}
+		set := jwt.VerificationKeySet{}
+		found, err := a.keysFor(ctx, t)
+		for _, v := range found {
+			set.Keys = append(set.Keys, v.key)
+		}
+		candidates = found
+		return set, err
+	})
 	if err != nil {
 		return nil, refusal(err)
 	}
 	if err := a.checkIssuer(claims); err != nil {
 		return nil, err
 	}
-	p := &fanfare.Principal{Grants: fanfare.Grants{}}
+	p := &fanfare.Principal{Grants: fanfare.Grants{}, Realm: "token"}
+	if p.Key, err = whichKey(parsed, token, candidates); err != nil {
+		return nil, refusal(err)
+	}
 	p.Subject, _ = claims["sub"].(string)
-	p.TokenID, _ = claims["jti"].(string)
-	if p.TokenID == "" {
-		sum := sha256.Sum256([]byte(token))
-		p.TokenID = "sha256-" + hex.EncodeToString(sum[:12])
+	if iss, _ := claims["iss"].(string); iss != "" {
+		p.Realm = "token of " + iss
 	}
-	if strings.HasPrefix(p.TokenID, keyIDPrefix) {
-		p.TokenID = "jti-" + p.TokenID // an API key's id cannot be had by asking for it
+	if err := identify(p, claims, token); err != nil {
+		return nil, err
 	}
-	if len(p.Subject) > maxSubject || len(p.TokenID) > maxSubject {
-		return nil, unauthenticated(fanfare.ReasonBadToken, "the token's sub or jti is longer than 1024 bytes", nil)
-	}
-	if iat, err := claims.GetIssuedAt(); err == nil && iat != nil {
-		p.IssuedAt = iat.Time
-	}
-	exp, err := claims.GetExpirationTime()
-	if err != nil || exp == nil || exp.Year() > 9999 {
-		return nil, unauthenticated(fanfare.ReasonBadToken, "the token has no exp, or one beyond the year 9999", err)
-	}
-	if p.Expires = exp.Time; !a.o.now().Before(p.Expires) {
+	if !a.o.now().Before(p.Expires) {
 		p.Ends = p.Expires.Add(a.o.Leeway) // clocks differ
 	}
 	value := func(name string) (string, bool) { return claimValue(claims, name) }
@@ -78,6 +82,81 @@ func (a *Authenticator) verifyJWT(ctx context.Context, token string) (*fanfare.P
 	}
 	a.addAnonymous(p)
 	return p, nil
+}
+
+// checkTypes refuses claims of RFC 7519, section 4.1, that are of another type than it says. golang-jwt takes some of them for
+// absent: a subject that is a number would be nobody, and an audience that is one would be everybody's.
+func checkTypes(claims jwt.MapClaims) error {
+	for _, name := range []string{"sub", "iss", "jti"} {
+		if _, ok := claims[name].(string); !ok && claims[name] != nil {
+			return wrongType(name, "a string")
+		}
+	}
+	for _, name := range []string{"exp", "nbf", "iat"} {
+		if _, ok := claims[name].(json.Number); !ok && claims[name] != nil {
+			return wrongType(name, "a number of seconds since 1970")
+		}
+	}
+	if _, ok := claims["aud"].(string); ok || claims["aud"] == nil {
+		return nil
+	}
+	list, ok := claims["aud"].([]any)
+	for _, one := range list {
+		_, text := one.(string)
+		ok = ok && text
+	}
+	if !ok {
+		return wrongType("aud", "a string or a list of strings")
+	}
+	return nil
+}
+
+// typeError is a claim of another type than it must have.
+type typeError struct{ detail string }
+
+func (e *typeError) Error() string { return e.detail }
+
+func wrongType(claim, want string) error {
+	return &typeError{"the token's " + claim + " is not " + want}
+}
+
+// whichKey finds which of the keys has verified a token, which one of them has.
+func whichKey(t *jwt.Token, text string, candidates []verifier) (fingerprint string, err error) {
+	signed := signingInput(text)
+	for _, v := range candidates {
+		if len(candidates) == 1 || t.Method.Verify(signed, t.Signature, v.key) == nil {
+			return v.fingerprint, nil
+		}
+	}
+	return "", errNoKey
+}
+
+// signingInput is a token without its signature (RFC 7515, section 5.1).
+func signingInput(token string) string { return token[:strings.LastIndexByte(token, '.')] }
+
+// identify reads what a token is known by, and its times.
+func identify(p *fanfare.Principal, claims jwt.MapClaims, token string) error {
+	p.TokenID, _ = claims["jti"].(string)
+	if p.TokenID == "" {
+		// Not of the signature: that of an ECDSA key can be changed into another that is valid too, and was not revoked.
+		sum := sha256.Sum256([]byte(signingInput(token)))
+		p.TokenID = "sha256-" + hex.EncodeToString(sum[:12])
+	}
+	if isAPIKeyID(p.TokenID) {
+		p.TokenID = "jti-" + p.TokenID // an API key's id cannot be had by asking for it
+	}
+	if len(p.Subject) > maxSubject || len(p.TokenID) > maxSubject || len(p.Realm) > maxSubject {
+		return unauthenticated(fanfare.ReasonBadToken, "the token's sub, iss or jti is longer than 1024 bytes", nil)
+	}
+	if iat, err := claims.GetIssuedAt(); err == nil && iat != nil {
+		p.IssuedAt = iat.Time
+	}
+	exp, err := claims.GetExpirationTime()
+	if err != nil || exp == nil || exp.Year() > 9999 {
+		return unauthenticated(fanfare.ReasonBadToken, "the token has no exp, or one beyond the year 9999", err)
+	}
+	p.Expires = exp.Time
+	return nil
 }
 
 const maxSubject = 1024
@@ -107,7 +186,7 @@ var (
 
 // keysFor chooses keys by algorithm and kid. The header's jku, x5u, x5c and jwk are not looked at; crit names what a reader
 // must understand (RFC 7515, section 4.1.11), and this one understands no extension.
-func (a *Authenticator) keysFor(ctx context.Context, t *jwt.Token) (any, error) {
+func (a *Authenticator) keysFor(ctx context.Context, t *jwt.Token) ([]verifier, error) {
 	if _, there := t.Header["crit"]; there {
 		return nil, errors.New("crit is not understood")
 	}
@@ -130,16 +209,15 @@ func (a *Authenticator) keysFor(ctx context.Context, t *jwt.Token) (any, error) 
 	if len(found) == 0 {
 		return nil, errNoKey
 	}
-	set := jwt.VerificationKeySet{}
-	for _, v := range found {
-		set.Keys = append(set.Keys, v.key)
-	}
-	return set, nil
+	return found, nil
 }
 
 // refusal turns the library's error into one that says what whoever made the token can mend.
 func refusal(err error) error {
+	wrong, isWrong := errors.AsType[*typeError](err)
 	switch {
+	case isWrong:
+		return unauthenticated(fanfare.ReasonBadToken, wrong.detail, nil)
 	case errors.Is(err, jwt.ErrTokenExpired):
 		return unauthenticated(fanfare.ReasonExpiredToken, "the token has expired", err)
 	case errors.Is(err, jwt.ErrTokenNotValidYet), errors.Is(err, jwt.ErrTokenUsedBeforeIssued):

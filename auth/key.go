@@ -6,10 +6,13 @@ import (
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"slices"
@@ -63,9 +66,26 @@ func parseKey(text string) (k Key, rest string, err error) {
 
 // verifier is a key that is ready: the algorithm, and what golang-jwt takes for it.
 type verifier struct {
-	algorithm string
-	id        string
-	key       jwt.VerificationKey
+	algorithm   string
+	id          string
+	key         jwt.VerificationKey
+	fingerprint string // tells the key from others, whatever its kid
+}
+
+// ready adds the fingerprint.
+func (v verifier) ready() (verifier, error) {
+	b, secret := v.key.([]byte)
+	if !secret {
+		var err error
+		if b, err = x509.MarshalPKIXPublicKey(v.key); err != nil {
+			return v, err
+		}
+	}
+	h := sha256.New()
+	_, _ = io.WriteString(h, v.algorithm+"\x00")
+	_, _ = h.Write(b)
+	v.fingerprint = hex.EncodeToString(h.Sum(nil)[:16])
+	return v, nil
 }
 
 // load reads the key.
@@ -96,7 +116,7 @@ func (k Key) load() (verifier, error) {
 			return verifier{}, fanfare.Invalid("%s: a public key is no secret: want RS…, PS…, ES… or EdDSA for it", name)
 		}
 		v.key = secret
-		return v, nil
+		return v.ready()
 	}
 	public, err := publicKey(b)
 	if err != nil {
@@ -106,7 +126,7 @@ func (k Key) load() (verifier, error) {
 		return verifier{}, fanfare.Invalid("%s: a %T cannot verify %s, or is too small for it", name, public, k.Algorithm)
 	}
 	v.key = public
-	return v, nil
+	return v.ready()
 }
 
 // publicKey reads the first public key or certificate of a PEM text.

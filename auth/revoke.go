@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,9 +19,10 @@ const revokedPrefix = "revoked/"
 // by its id; of a subject all tokens are refused that were issued before. Its methods may be called from any goroutine.
 type Revocations struct {
 	// Fixed after NewRevocations.
-	log  Log // nil: in memory only
-	most int
-	now  func() time.Time
+	log    Log // nil: in memory only
+	most   int
+	leeway time.Duration // by how much an issuer's clock may be ahead
+	now    func() time.Time
 
 	size atomic.Int64 // of entries: nothing is looked up while it is 0
 
@@ -30,12 +32,21 @@ type Revocations struct {
 
 type revocation struct{ at, until time.Time }
 
-// NewRevocations reads what was revoked. most is how many there may be; zero: 100,000.
-func NewRevocations(ctx context.Context, log Log, most int) (*Revocations, error) {
-	if most == 0 {
-		most = 100_000
+// RevocationOptions set up Revocations. The zero value of each field is good.
+type RevocationOptions struct {
+	Most   int           // how many there may be; default 100,000
+	Leeway time.Duration // by how much an issuer's clock may be ahead; default DefaultLeeway
+}
+
+// NewRevocations reads what was revoked from the log, which may be nil: then revocations do not survive a restart.
+func NewRevocations(ctx context.Context, log Log, o RevocationOptions) (*Revocations, error) {
+	if o.Most == 0 {
+		o.Most = 100_000
 	}
-	r := &Revocations{log: log, most: most, now: time.Now, entries: map[string]revocation{}}
+	if o.Leeway == 0 {
+		o.Leeway = DefaultLeeway
+	}
+	r := &Revocations{log: log, most: o.Most, leeway: o.Leeway, now: time.Now, entries: map[string]revocation{}}
 	if log == nil {
 		return r, nil
 	}
@@ -53,35 +64,67 @@ func revokedName(kind, text string) string {
 	return revokedPrefix + kind + "/" + hex.EncodeToString(sum[:16])
 }
 
-// RevokeToken refuses a token from now on until a moment; after that it must have expired by itself. It waits until that is
-// stored.
-func (r *Revocations) RevokeToken(ctx context.Context, id string, until time.Time) error {
-	return r.add(ctx, revokedName("token", id), until)
+// Revoke refuses tokens, by their ids, and all tokens of subjects that were issued up to now, until a moment; after that they must
+// have expired by themselves. What was revoked for longer stays so. It waits until all of that is stored. When there is no room
+// for all of them (ReasonMaxRevocations) none is refused; after another error they are refused until the next restart.
+func (r *Revocations) Revoke(ctx context.Context, tokens, subjects []string, until time.Time) error {
+	names := make([]string, 0, len(tokens)+len(subjects))
+	for _, id := range tokens {
+		names = append(names, revokedName("token", id))
+	}
+	for _, subject := range subjects {
+		names = append(names, revokedName("subject", subject))
+	}
+	return r.add(ctx, names, until)
 }
 
-// RevokeSubject is RevokeToken for all tokens of a subject that were issued up to now.
-func (r *Revocations) RevokeSubject(ctx context.Context, subject string, until time.Time) error {
-	return r.add(ctx, revokedName("subject", subject), until)
+// RevokeTickets is Revoke for tickets, by their ids.
+func (r *Revocations) RevokeTickets(ctx context.Context, ids []string, until time.Time) error {
+	names := make([]string, 0, len(ids))
+	for _, id := range ids {
+		names = append(names, revokedName("ticket", id))
+	}
+	return r.add(ctx, names, until)
 }
 
-func (r *Revocations) add(ctx context.Context, name string, until time.Time) error {
+func (r *Revocations) add(ctx context.Context, names []string, until time.Time) error {
+	kept, err := r.note(names, until)
+	if err != nil || r.log == nil || len(kept) == 0 {
+		return err
+	}
+	return keep(ctx, r.log, kept...)
+}
+
+// note adds entries, all or none, and returns what to store of them.
+func (r *Revocations) note(names []string, until time.Time) (kept []fanfare.Kept, err error) {
 	now := r.now()
 	r.mu.Lock()
-	if _, known := r.entries[name]; !known && len(r.entries) >= r.most {
-		r.forgetLocked(now)
-		if len(r.entries) >= r.most {
-			r.mu.Unlock()
-			return &fanfare.Error{Code: fanfare.CodeOverloaded, Reason: fanfare.ReasonMaxRevocations, RetryAfter: time.Hour,
-				Detail: "there is no room for another revocation (--max-revocations)"}
+	defer r.mu.Unlock()
+	added := 0
+	for _, name := range names {
+		if _, known := r.entries[name]; !known {
+			added++
 		}
 	}
-	r.entries[name] = revocation{now, until}
-	r.size.Store(int64(len(r.entries)))
-	r.mu.Unlock()
-	if r.log == nil {
-		return nil
+	if len(r.entries)+added > r.most {
+		r.forgetLocked(now)
 	}
-	return keep(ctx, r.log, fanfare.Kept{Name: name, Time: now, Expires: until})
+	if len(r.entries)+added > r.most {
+		return nil, &fanfare.Error{
+			Code: fanfare.CodeOverloaded, Reason: fanfare.ReasonMaxRevocations, RetryAfter: time.Hour,
+			Detail: fmt.Sprintf("there is no room for %d more revocations, %d are in force (--max-revocations): nothing was revoked or ended", added, len(r.entries)),
+		}
+	}
+	for _, name := range names {
+		e := revocation{now, until}
+		if was, known := r.entries[name]; known && was.until.After(until) {
+			e.until = was.until
+		}
+		r.entries[name] = e
+		kept = append(kept, fanfare.Kept{Name: name, Time: e.at, Expires: e.until})
+	}
+	r.size.Store(int64(len(r.entries)))
+	return kept, nil
 }
 
 func (r *Revocations) forgetLocked(now time.Time) {
@@ -97,8 +140,15 @@ func (r *Revocations) Check(p *fanfare.Principal) error {
 	if r.size.Load() == 0 {
 		return nil
 	}
+	issued := p.IssuedAt
+	if !issued.IsZero() && !isAPIKeyID(p.TokenID) {
+		issued = issued.Add(-r.leeway) // the issuer's clock may be ahead of the hub's
+	}
+	if p.Ticket != "" && r.revoked(revokedName("ticket", p.Ticket), time.Time{}) {
+		return unauthenticated(fanfare.ReasonRevokedToken, "the ticket ended with the session that made it", nil)
+	}
 	if (p.TokenID != "" && r.revoked(revokedName("token", p.TokenID), time.Time{})) ||
-		(p.Subject != "" && r.revoked(revokedName("subject", p.Subject), p.IssuedAt)) {
+		(p.Subject != "" && r.revoked(revokedName("subject", p.Subject), issued)) {
 		return unauthenticated(fanfare.ReasonRevokedToken, "the token was revoked", nil)
 	}
 	return nil
@@ -118,3 +168,6 @@ func (r *Revocations) Len() int { return int(r.size.Load()) }
 
 // isAPIKey tells API keys from tokens.
 func isAPIKey(token string) bool { return strings.HasPrefix(token, keyPrefix) }
+
+// isAPIKeyID tells the TokenID of an API key's principal from that of a token's.
+func isAPIKeyID(id string) bool { return strings.HasPrefix(id, keyIDPrefix) }

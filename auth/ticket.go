@@ -72,9 +72,12 @@ type ticket struct {
 	Made     int64  `json:"m"` // milliseconds since 1970, as all times here
 	Expires  int64  `json:"e"`
 	Subject  string `json:"s"`
+	Realm    string `json:"r,omitempty"`
 	TokenID  string `json:"t"`
 	IssuedAt int64  `json:"a,omitempty"` // of the token
-	Channels []byte `json:"c"`           // a hash of them
+	Key      string `json:"k,omitempty"` // that verified the token
+	Session  string `json:"l,omitempty"`
+	Channels []byte `json:"c"` // a hash of them
 }
 
 // Make makes a ticket for streams of the patterns, which p may subscribe to: that is the caller's to check.
@@ -87,8 +90,8 @@ func (t *Tickets) Make(p *fanfare.Principal, patterns []fanfare.Pattern) (text s
 	var id [12]byte
 	_, _ = rand.Read(id[:])
 	made := ticket{
-		ID: hex.EncodeToString(id[:]), Made: now.UnixMilli(), Expires: expires.UnixMilli(), Subject: p.Subject, TokenID: p.TokenID,
-		Channels: hashPatterns(patterns),
+		ID: hex.EncodeToString(id[:]), Made: now.UnixMilli(), Expires: expires.UnixMilli(), Subject: p.Subject, Realm: p.Realm, TokenID: p.TokenID,
+		Key: p.Key, Session: p.Session, Channels: hashPatterns(patterns),
 	}
 	if !p.IssuedAt.IsZero() {
 		made.IssuedAt = p.IssuedAt.UnixMilli()
@@ -146,7 +149,7 @@ func (t *Tickets) Verify(text string, patterns []fanfare.Pattern) (*fanfare.Prin
 		return nil, &fanfare.Error{Code: fanfare.CodeForbidden, Reason: fanfare.ReasonNoRight, Detail: "the ticket is for other channels"}
 	}
 	p := &fanfare.Principal{
-		Subject: k.Subject, TokenID: k.TokenID, Expires: expires, Ticket: k.ID,
+		Subject: k.Subject, Realm: k.Realm, TokenID: k.TokenID, Expires: expires, Ticket: k.ID, Key: k.Key, Session: k.Session,
 		Grants: fanfare.Grants{fanfare.ActionSubscribe: patterns},
 	}
 	if k.IssuedAt != 0 {
@@ -199,10 +202,10 @@ func (t *Tickets) forgetLocked() {
 	}
 }
 
-// keep stores something under a name, and waits for it.
-func keep(ctx context.Context, log fanfare.Log, k fanfare.Kept) error {
+// keep stores something under a name, or several such, and waits for it.
+func keep(ctx context.Context, log fanfare.Log, kept ...fanfare.Kept) error {
 	done := make(chan error, 1)
-	log.Append(&fanfare.Batch{Keep: []fanfare.Kept{k}}, func(_ fanfare.Receipt, err error) { done <- err })
+	log.Append(&fanfare.Batch{Keep: kept}, func(_ fanfare.Receipt, err error) { done <- err })
 	select {
 	case err := <-done:
 		return err

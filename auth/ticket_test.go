@@ -124,21 +124,21 @@ func TestUsedTicketsAreBounded(t *testing.T) {
 func TestRevocations(t *testing.T) {
 	dir := t.TempDir()
 	log := openLog(t, dir)
-	r := must(NewRevocations(t.Context(), log, 3))
+	r := must(NewRevocations(t.Context(), log, RevocationOptions{Most: 3}))
 	clock := time.Now().Truncate(time.Second)
 	r.now = func() time.Time { return clock }
 	ada := &fanfare.Principal{Subject: "ada", TokenID: "t1", IssuedAt: clock.Add(-time.Minute)}
-	newer := &fanfare.Principal{Subject: "ada", TokenID: "t2", IssuedAt: clock.Add(2 * time.Second)}
+	newer := &fanfare.Principal{Subject: "ada", TokenID: "t2", IssuedAt: clock.Add(DefaultLeeway + 2*time.Second)}
 	bob := &fanfare.Principal{Subject: "bob", TokenID: "t3"}
 	for _, p := range []*fanfare.Principal{ada, newer, bob, {}} {
 		if err := r.Check(p); err != nil {
 			t.Error(err)
 		}
 	}
-	if err := r.RevokeSubject(t.Context(), "ada", clock.Add(time.Hour)); err != nil {
+	if err := r.Revoke(t.Context(), nil, []string{"ada"}, clock.Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.RevokeToken(t.Context(), "t3", clock.Add(time.Minute)); err != nil {
+	if err := r.Revoke(t.Context(), []string{"t3"}, nil, clock.Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	check := func(when string, r *Revocations, p *fanfare.Principal, revoked bool) {
@@ -149,6 +149,8 @@ func TestRevocations(t *testing.T) {
 	}
 	check("at once", r, ada, true)
 	check("a token of the same second", r, &fanfare.Principal{Subject: "ada", IssuedAt: clock}, true)
+	check("a token of an issuer whose clock is ahead", r, &fanfare.Principal{Subject: "ada", IssuedAt: clock.Add(DefaultLeeway)}, true)
+	check("an API key made since", r, &fanfare.Principal{Subject: "ada", TokenID: "key-1", IssuedAt: clock.Add(time.Second)}, false)
 	check("a token that does not say when", r, &fanfare.Principal{Subject: "ada"}, true)
 	check("a newer token", r, newer, false)
 	check("at once", r, bob, true)
@@ -159,20 +161,46 @@ func TestRevocations(t *testing.T) {
 	}
 	log = openLog(t, dir)
 	defer log.Close()
-	again := must(NewRevocations(t.Context(), log, 3))
+	again := must(NewRevocations(t.Context(), log, RevocationOptions{Most: 3}))
 	again.now = func() time.Time { return clock }
 	check("after a restart", again, ada, true)
 	check("after a restart", again, bob, true)
 	check("after a restart", again, newer, false)
-	if err := again.RevokeToken(t.Context(), "x1", clock.Add(time.Hour)); err != nil {
+	if err := again.Revoke(t.Context(), []string{"x1"}, nil, clock.Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
-	if err := again.RevokeToken(t.Context(), "x2", clock.Add(time.Hour)); err == nil || !strings.Contains(err.Error(), "--max-revocations") {
+	if err := again.Revoke(t.Context(), []string{"x2"}, nil, clock.Add(time.Hour)); err == nil || !strings.Contains(err.Error(), "--max-revocations") {
 		t.Errorf("one too many: %v", err)
 	}
 	clock = clock.Add(2 * time.Minute)
 	check("when it is over", again, bob, false)
-	if err := again.RevokeToken(t.Context(), "x2", clock.Add(time.Hour)); err != nil || again.Len() != 3 {
+	if err := again.Revoke(t.Context(), []string{"x2"}, nil, clock.Add(time.Hour)); err != nil || again.Len() != 3 {
 		t.Errorf("%v, %d", err, again.Len())
+	}
+}
+
+// TestRevokingIsAllOrNothing: where there is no room for all, none is revoked; and what was revoked for longer stays so.
+func TestRevokingIsAllOrNothing(t *testing.T) {
+	log := openLog(t, t.TempDir())
+	defer log.Close()
+	r := must(NewRevocations(t.Context(), log, RevocationOptions{Most: 2}))
+	clock := time.Now()
+	r.now = func() time.Time { return clock }
+	err := r.Revoke(t.Context(), []string{"t1", "t2"}, []string{"ada"}, clock.Add(time.Hour))
+	if e, ok := err.(*fanfare.Error); !ok || e.Reason != fanfare.ReasonMaxRevocations || r.Len() != 0 || r.Check(&fanfare.Principal{TokenID: "t1"}) != nil {
+		t.Errorf("three where two may be: %v, %d are revoked", err, r.Len())
+	}
+	for _, lasts := range []time.Duration{time.Hour, time.Minute} {
+		if err := r.Revoke(t.Context(), []string{"t1"}, nil, clock.Add(lasts)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	clock = clock.Add(2 * time.Minute)
+	again := must(NewRevocations(t.Context(), log, RevocationOptions{}))
+	again.now = r.now
+	for _, r := range []*Revocations{r, again} {
+		if r.Check(&fanfare.Principal{TokenID: "t1"}) == nil {
+			t.Error("a shorter revocation lifted a longer one")
+		}
 	}
 }

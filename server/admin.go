@@ -6,14 +6,16 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// Admin returns a handler for a listener of the operator's own: /metrics, /livez and /readyz, which need nothing there.
+// Admin returns a handler for a listener of the operator's own: /metrics, /livez and /readyz, for which nobody is asked there who
+// they are. Whoever reaches the listener may read them.
 func (s *Server) Admin() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch r.URL.Path {
-		case "/metrics", "/livez", "/readyz":
-			s.route(w, r)
-		default:
+		answers := map[string]http.HandlerFunc{"/metrics": s.metrics.ServeHTTP, "/livez": s.livez, "/readyz": s.readyz}
+		answer, ok := answers[r.URL.Path]
+		if !ok {
 			s.problems.Write(w, r, fanfare.Errorf(fanfare.CodeNotFound, "there is nothing at this path: /metrics, /livez and /readyz are here"))
+			return
 		}
+		s.dispatch(w, r, endpoint{get: plain(answer), open: true})
 	})
 }

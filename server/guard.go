@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -19,9 +20,9 @@ import (
 // the hosts it knows (DNS rebinding), and lets only known origins change anything.
 type guard struct {
 	hosts   []string // lower case, without port
-	origins []string
-	any     bool // "*" is among the origins
-	anyHost bool // requests say who they are, so the host need not be known
+	origins []string // as browsers spell them
+	any     bool     // "*" is among the origins
+	asks    bool     // requests say who they are
 	cross   *http.CrossOriginProtection
 	logger  *slog.Logger
 
@@ -29,27 +30,84 @@ type guard struct {
 	logged    atomic.Int64           // when something was last logged, in seconds since 1970: a flood of refusals is no flood of records
 }
 
+// CheckHosts returns why a request can never name one of the hosts, or come from one of the origins, that Options.AllowedHosts and
+// Options.CORSOrigins list; nil when all can be.
+func CheckHosts(hosts, origins []string) error {
+	_, err := newGuard(hosts, origins, slog.New(slog.DiscardHandler))
+	return err
+}
+
 func newGuard(hosts, origins []string, logger *slog.Logger) (*guard, error) {
 	g := &guard{cross: http.NewCrossOriginProtection(), logger: logger}
-	for _, h := range hosts {
-		name := hostname(h)
-		if name == "" || strings.ContainsAny(name, "/*") {
-			return nil, fanfare.Invalid("allowed host %q: want a host name, such as push.example.com", h)
+	for _, text := range hosts {
+		name, err := hostName(text)
+		if err != nil {
+			return nil, fanfare.Invalid("allowed host %q: %s", text, err)
 		}
 		g.hosts = append(g.hosts, name)
 	}
-	for _, o := range origins {
-		if o == "*" {
+	for _, text := range origins {
+		if text == "*" {
 			g.any = true
 			continue
 		}
-		o = strings.TrimSuffix(strings.ToLower(o), "/")
-		if err := g.cross.AddTrustedOrigin(o); err != nil {
-			return nil, fanfare.Invalid("CORS origin %q: want scheme://host[:port], such as https://app.example.com, or *", o)
+		origin, err := originOf(text)
+		if err == nil {
+			err = g.cross.AddTrustedOrigin(origin)
 		}
-		g.origins = append(g.origins, o)
+		if err != nil {
+			return nil, fanfare.Invalid("CORS origin %q: %s", text, err)
+		}
+		g.origins = append(g.origins, origin)
 	}
 	return g, nil
+}
+
+// hostName reads the name of a host, with or without a port, as requests name it.
+func hostName(text string) (string, error) {
+	name := hostname(text)
+	if strings.Contains(text, "://") {
+		if u, err := url.Parse(text); err == nil && u.Host != "" {
+			return "", fmt.Errorf("want the host alone: %s", u.Hostname())
+		}
+	}
+	if strings.Contains(name, "*") {
+		return "", errors.New("a host is named whole: there are no wildcards, list each name")
+	}
+	if ip := net.ParseIP(name); ip != nil {
+		return name, nil
+	}
+	for _, c := range name {
+		switch {
+		case c > 127:
+			return "", errors.New("want the name as requests have it, in ASCII: xn--…")
+		case (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '.' && c != '_':
+			return "", errors.New("want the name of a host, such as push.example.com")
+		}
+	}
+	if strings.Trim(name, ".") == "" {
+		return "", errors.New("want the name of a host, such as push.example.com")
+	}
+	return name, nil
+}
+
+// originOf reads an origin and spells it as browsers do (RFC 6454, section 6.2): in lower case, without a default port.
+func originOf(text string) (string, error) {
+	u, err := url.Parse(strings.TrimSuffix(text, "/"))
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil || u.Path != "" || u.RawQuery != "" || u.Fragment != "" {
+		return "", errors.New("want scheme://host[:port], such as https://app.example.com, or *")
+	}
+	name, err := hostName(u.Host)
+	if err != nil {
+		return "", err
+	}
+	if strings.Contains(name, ":") {
+		name = "[" + name + "]"
+	}
+	if port := u.Port(); port != "" && (u.Scheme != "http" || port != "80") && (u.Scheme != "https" || port != "443") {
+		name += ":" + port
+	}
+	return u.Scheme + "://" + name, nil
 }
 
 // hostname is a host in lower case and without its port and brackets.
@@ -85,7 +143,7 @@ func (g *guard) lookLocal(hostport string) bool {
 
 // check refuses what must not come in, and sets the CORS headers for an origin that may use the hub.
 func (g *guard) check(w http.ResponseWriter, r *http.Request) error {
-	if !g.anyHost && !g.local(r.Host) && (r.Host != "" || r.ProtoAtLeast(1, 1)) {
+	if (!g.asks || len(g.hosts) > 0) && !g.local(r.Host) && (r.Host != "" || r.ProtoAtLeast(1, 1)) {
 		g.warn("refused a request for an unknown host: list it with --allowed-host", slog.String("host", clip(r.Host)))
 		e := fanfare.Errorf(fanfare.CodeForbidden, "the host %.128q is not served here: list it with --allowed-host", r.Host)
 		e.Reason = fanfare.ReasonUnknownHost
@@ -129,7 +187,7 @@ func (g *guard) listed(origin string) bool {
 	if slices.Contains(g.origins, strings.ToLower(origin)) {
 		return true
 	}
-	if g.anyHost {
+	if g.asks {
 		return false // a page on somebody's own machine is nothing special to a hub that all may reach
 	}
 	u, err := url.Parse(origin)

@@ -89,8 +89,8 @@ func TestNumbersAndDepth(t *testing.T) {
 	} {
 		f.call("GET", path, "").wantProblem(t, 400, "invalid", "")
 	}
-	f.call("POST", "/v1/admin/disconnect", `{"stream":`+big+`}`).wantProblem(t, 400, "invalid", "JSON")
-	f.call("POST", "/v1/admin/disconnect", `{"stream":-1}`).wantProblem(t, 400, "invalid", "JSON")
+	f.call("POST", "/v1/admin/disconnect", `{"stream":`+big+`}`).wantProblem(t, 400, "invalid", "stream must be")
+	f.call("POST", "/v1/admin/disconnect", `{"stream":-1}`).wantProblem(t, 400, "invalid", "stream must be")
 	if a := f.call("POST", "/v1/events", `{"channel":"a","data":`+big+`.5e400}`); a.status != 201 {
 		t.Errorf("%+v", a)
 	}

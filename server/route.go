@@ -52,6 +52,11 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 		s.problems.Write(w, r, fanfare.Errorf(fanfare.CodeNotFound, "there is nothing at this path"))
 		return
 	}
+	s.dispatch(w, r, e)
+}
+
+// dispatch has an endpoint answer a request by its method.
+func (s *Server) dispatch(w http.ResponseWriter, r *http.Request, e endpoint) {
 	switch {
 	case e.get != nil && (r.Method == http.MethodGet || r.Method == http.MethodHead):
 		s.serve(w, r, e, e.get)

@@ -2,6 +2,8 @@ package server
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -20,6 +22,7 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/problem"
 	"github.com/fanfare-hub/fanfare/internal/publish"
 	"github.com/fanfare-hub/fanfare/internal/query"
+	"github.com/fanfare-hub/fanfare/internal/stream"
 )
 
 // everything is the principal of a hub without authentication.
@@ -39,14 +42,18 @@ func (s *Server) secure(o Options) (err error) {
 	if given > 1 {
 		return errors.New("server: of Options.Auth, Authorize and Rights one may be set")
 	}
-	s.guard.anyHost = given > 0 // a page that rebinds a name brings no credentials
+	s.guard.asks = given > 0 // a page that rebinds a name brings no credentials
 	if s.origin, err = forwarded.New(o.TrustedProxies, o.ProxyHeader); err != nil {
 		return err
+	}
+	revocations := auth.RevocationOptions{Most: o.MaxRevocations}
+	if o.Auth != nil {
+		revocations.Leeway = o.Auth.Leeway()
 	}
 	if s.tickets, err = auth.NewTickets(o.TicketKey, o.Log); err != nil {
 		return err
 	}
-	if s.revocations, err = auth.NewRevocations(context.Background(), o.Log, o.MaxRevocations); err != nil {
+	if s.revocations, err = auth.NewRevocations(context.Background(), o.Log, revocations); err != nil {
 		return err
 	}
 	if o.AuditRate > 0 {
@@ -127,12 +134,25 @@ func (s *Server) principal(r *http.Request) (*fanfare.Principal, error) {
 	if err != nil {
 		return nil, err
 	}
-	if source == auth.FromCookie {
-		if err := s.sameOrigin(r); err != nil {
-			return nil, err
-		}
+	if source != auth.FromCookie {
+		return s.o.Auth.Verify(r.Context(), token)
 	}
-	return s.o.Auth.Verify(r.Context(), token)
+	if err := s.sameOrigin(r); err != nil {
+		return nil, err
+	}
+	who, err := s.o.Auth.Verify(r.Context(), token)
+	if err != nil {
+		return nil, err
+	}
+	login := *who // which others share
+	login.Session = sessionOf(token)
+	return &login, nil
+}
+
+// sessionOf names the login whose cookie holds a token, without the token.
+func sessionOf(token string) string {
+	sum := sha256.Sum256([]byte(token))
+	return hex.EncodeToString(sum[:16])
 }
 
 // public makes an error of another program's login ours.
@@ -274,9 +294,33 @@ func (s *Server) beginSession(w http.ResponseWriter, r *http.Request, by caller.
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// endSession is DELETE /v1/session: the cookie goes. The token in it is good until it expires, or is revoked.
+// endSession is DELETE /v1/session: the cookie goes, and the streams end that were opened with it, or with a ticket that it
+// made. The token in it is good until it expires, or is revoked.
 func (s *Server) endSession(w http.ResponseWriter, r *http.Request, by caller.Caller) {
+	if c, err := r.Cookie(auth.Cookie); err == nil && c.Value != "" {
+		if err := s.endStreamsOf(context.WithoutCancel(r.Context()), sessionOf(c.Value)); err != nil {
+			s.problems.Write(w, r, err)
+			return
+		}
+	}
 	http.SetCookie(w, &http.Cookie{Name: auth.Cookie, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteStrictMode, MaxAge: -1})
 	s.trail.Record(audit.Session, by, slog.Bool("begun", false))
 	w.WriteHeader(http.StatusNoContent)
+}
+
+// endStreamsOf ends the streams of a login by cookie. Their tickets are refused first: whoever is cut comes back.
+func (s *Server) endStreamsOf(ctx context.Context, session string) error {
+	var tickets []string
+	for h := range s.streams.Each() {
+		if who := h.Caller.Who; who.Session == session && who.Ticket != "" {
+			tickets = append(tickets, who.Ticket)
+		}
+	}
+	err := s.revocations.RevokeTickets(ctx, tickets, time.Now().Add(auth.TicketLastsFor))
+	for h := range s.streams.Each() {
+		if h.Caller.Who.Session == session {
+			h.End(stream.EndRevoked)
+		}
+	}
+	return err
 }

@@ -26,10 +26,23 @@ const secret = "a secret of the tests, long enough for HS256"
 
 // token makes one; grants are given as action, pattern, action, pattern…
 func token(subject string, lasts time.Duration, grants ...string) string {
-	claim := map[string]any{}
+	return signedFor(secret, subject, lasts, grants...)
+}
+
+// signed is token with another secret, for an hour; iss may stand among the grants.
+func signed(secret, subject string, grants ...string) string {
+	return signedFor(secret, subject, time.Hour, grants...)
+}
+
+func signedFor(secret, subject string, lasts time.Duration, grants ...string) string {
+	claim, issuer := map[string]any{}, any(nil)
 	for i := 0; i < len(grants); i += 2 {
-		if grants[i] == "device" {
+		switch grants[i] {
+		case "device":
 			claim["device"] = grants[i+1]
+			continue
+		case "iss":
+			issuer = grants[i+1]
 			continue
 		}
 		list, _ := claim[grants[i]].([]string)
@@ -38,7 +51,7 @@ func token(subject string, lasts time.Duration, grants ...string) string {
 	// Parts of a second, or tests would wait for whole ones.
 	exp := json.Number(fmt.Sprintf("%.3f", float64(time.Now().Add(lasts).UnixMilli())/1000))
 	t := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{
-		"sub": subject, "exp": exp, "iat": time.Now().Unix(), "jti": "jti-of-" + subject, "fanfare": claim,
+		"sub": subject, "exp": exp, "iat": time.Now().Unix(), "jti": "jti-of-" + subject, "fanfare": claim, "iss": issuer,
 	})
 	text, err := t.SignedString([]byte(secret))
 	if err != nil {
@@ -277,7 +290,7 @@ func TestDisconnectAndRevoke(t *testing.T) {
 	f.metric(t, `fanfare_streams_ended_total{reason="disconnected"} 3`, root)
 	f.metric(t, `fanfare_streams_ended_total{reason="revoked"} 3`, root)
 	f.metric(t, `fanfare_revocations 4`, root)
-	for body, detail := range map[string]string{`{}`: "subject, tokenId, channel or stream", `{"channel":"a**"}`: "'*'", `{"subject":"x","for":"soon"}`: "for must be", `[]`: "not the JSON"} {
+	for body, detail := range map[string]string{`{}`: "subject, tokenId, channel or stream", `{"channel":"a**"}`: "'*'", `{"subject":"x","for":"soon"}`: "for must be", `[]`: "JSON object", `{"subject":"x","subjct":"y"}`: `did you mean "subject"`, `{"subject":""}`: "subject is empty", `{"subject":null}`: "subject is empty", `{"channel":"**","subject":"a","subject":"b"}`: "given twice", `{"Subject":"x"}`: `did you mean "subject"`, `{"stream":0}`: "above zero", `{"stream":"7"}`: "above zero", `{"subject":7}`: "must be a string"} {
 		f.call("POST", "/v1/admin/revoke", body, root).wantProblem(t, 400, "invalid", detail)
 	}
 	// A store's administrator ends the streams of its PCs, and of no other store's.
@@ -293,8 +306,8 @@ func TestDisconnectAndRevoke(t *testing.T) {
 	f.call("GET", "/v1/history?channel=a", "", adaToken).wantProblem(t, 401, "unauthenticated", "revoked")
 }
 
-// TestRevokeEndsStreamsWhateverHappens: what cannot be remembered is an error, and the streams end all the same.
-func TestRevokeEndsStreamsWhateverHappens(t *testing.T) {
+// TestRevokeWithoutRoom: where there is no room for a revocation, that is said before anything ends.
+func TestRevokeWithoutRoom(t *testing.T) {
 	f := secured(t, server.Options{MaxRevocations: 1}, auth.Options{})
 	root := bearer(token("root", time.Hour, "admin", "**"))
 	if a := f.call("POST", "/v1/admin/revoke", `{"subject":"somebody"}`, root); a.status != 200 {
@@ -303,6 +316,9 @@ func TestRevokeEndsStreamsWhateverHappens(t *testing.T) {
 	c := f.stream("/v1/events?channel=a", bearer(token("ada", time.Hour, "subscribe", "a")))
 	c.any()
 	f.call("POST", "/v1/admin/revoke", `{"subject":"ada"}`, root).wantProblem(t, 503, "overloaded", "--max-revocations")
+	if a := f.call("POST", "/v1/admin/disconnect", `{"subject":"ada"}`, root); a.json("streams") != "1" {
+		t.Errorf("%+v: the stream had ended, and nothing was revoked", a)
+	}
 	c.ends(t, "ada")
 }
 

@@ -181,7 +181,11 @@ func New(o Options) (*Server, error) {
 	})
 	if o.Auth != nil {
 		o.Auth.OnEnd(func(ended func(*fanfare.Principal) bool) {
-			s.streams.End(func(h stream.Held) bool { return ended(h.Caller.Who) }, stream.EndRevoked)
+			for h := range s.streams.Each() {
+				if ended(h.Caller.Who) {
+					h.End(stream.EndRevoked)
+				}
+			}
 		})
 	}
 	publisher := &publish.Publisher{

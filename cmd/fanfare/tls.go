@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -101,13 +102,15 @@ func fileCertificates(cert, key string, logger *slog.Logger) (*certificates, err
 	}, nil
 }
 
-func filesStamp(names ...string) (stamp string) {
+// filesStamp tells files from other versions of them, by what is in them: size and time may be the same.
+func filesStamp(names ...string) (stamp [sha256.Size]byte) {
+	h := sha256.New()
 	for _, name := range names {
-		if info, err := os.Stat(name); err == nil {
-			stamp += fmt.Sprint(info.Size(), info.ModTime().UnixNano(), ";")
-		}
+		b, err := os.ReadFile(name)
+		fmt.Fprint(h, len(b), err == nil, ";")
+		_, _ = h.Write(b)
 	}
-	return stamp
+	return [sha256.Size]byte(h.Sum(nil))
 }
 
 // acmeCertificates has certmagic get certificates and renew them, into the folder acme of the data directory. Challenges are

@@ -15,13 +15,16 @@ type Caller struct {
 	Address netip.Addr // limits go by it: an IPv4 address, or an IPv6 network; not valid when it counts for no limit: loopback, a trusted proxy's own, a Unix socket
 }
 
-// Name is what limits and idempotency keys go by: the subject, or the token where that names nobody; "" for everybody who
-// does not say who they are.
+// Name is what limits and idempotency keys go by: the subject with its realm, or the token where that names nobody; "" for
+// everybody who does not say who they are. An API key's name and a token's subject are never the same name.
 func (c Caller) Name() string {
-	if c.Who.Subject != "" {
+	switch {
+	case c.Who.Subject == "":
+		return c.Who.TokenID
+	case c.Who.Realm == "":
 		return c.Who.Subject
 	}
-	return c.Who.TokenID
+	return c.Who.Realm + "\x00" + c.Who.Subject
 }
 
 // Owner is Name, or for those who do not say who they are, the address.

@@ -70,8 +70,8 @@ var layers = map[string]layer{
 	"logtest":          {may: []string{""}, others: []string{"github.com/google/go-cmp"}, because: "the suite knows the contract alone"},
 	"pebblelog":        {may: []string{""}, others: []string{"github.com/cockroachdb/pebble/v2"}, noHTTP: true, because: "an engine has never heard of a subscriber"},
 	"internal/problem": {may: []string{""}, because: "adapters share it"},
-	"internal/publish": {may: []string{"", "internal/audit", "internal/caller", "internal/limit"}, because: "adapters share it"},
-	"internal/query":   {may: []string{"", "hub"}, because: "adapters share it"},
+	"internal/publish": {may: []string{"", "internal/audit", "internal/caller", "internal/limit", "internal/spell"}, because: "adapters share it"},
+	"internal/query":   {may: []string{"", "hub", "internal/spell"}, because: "adapters share it"},
 	"internal/stream": {
 		may:    []string{"", "hub", "sse", "internal/audit", "internal/caller", "internal/forwarded", "internal/poll", "internal/problem"},
 		others: []string{"golang.org/x/sys", "golang.org/x/time"}, because: "adapters share it",
@@ -80,6 +80,7 @@ var layers = map[string]layer{
 		may: []string{""}, others: []string{"github.com/golang-jwt/jwt/v5", "github.com/MicahParks/jwkset"},
 		because: "it turns tokens into principals, and has never heard of what they are used for",
 	},
+	"internal/spell":     {noHTTP: true, because: "bodies, queries and settings share it"},
 	"internal/caller":    {may: []string{""}, noHTTP: true, because: "adapters share it"},
 	"internal/audit":     {may: []string{"internal/caller"}, noHTTP: true, because: "adapters share it"},
 	"internal/poll":      {noHTTP: true, others: []string{"golang.org/x/sys"}, because: "it knows sockets alone"},

@@ -6,7 +6,7 @@ import "strings"
 // synonyms are names that other services use for what a known name means here.
 var synonyms = map[string]string{
 	"type": "event", "kind": "event",
-	"topic": "channel",
+	"topic":   "channel",
 	"payload": "data", "message": "data", "body": "data",
 	"key": "idempotencyKey",
 }

@@ -1,6 +1,12 @@
 package spell
 
-import "testing"
+import (
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestNearest(t *testing.T) {
 	stream := []string{"channel", "replay", "since", "heartbeat", "heartbeatEvent", "envelope", "lastEventId"}

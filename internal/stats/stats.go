@@ -97,6 +97,7 @@ type Open struct {
 	Adapter  string    `json:"adapter"`
 	Remote   string    `json:"remote"`
 	Subject  string    `json:"subject,omitempty"`
+	TokenID  string    `json:"tokenId,omitempty"`
 	Channels []string  `json:"channels"`
 	Began    time.Time `json:"began"`
 	Lag      uint64    `json:"lag"` // positions
@@ -235,7 +236,7 @@ func (s *Stats) Snapshot(ctx context.Context, most int) Snapshot {
 	open := s.o.Streams.List(most)
 	for _, o := range open {
 		snap.Open = append(snap.Open, Open{
-			ID: o.ID, Adapter: o.Adapter, Remote: o.Remote, Subject: o.Subject, Channels: o.Channels, Began: o.Began.UTC(), Lag: o.Lag, Events: o.Events, Bytes: o.Bytes,
+			ID: o.ID, Adapter: o.Adapter, Remote: o.Remote, Subject: o.Subject, TokenID: o.TokenID, Channels: o.Channels, Began: o.Began.UTC(), Lag: o.Lag, Events: o.Events, Bytes: o.Bytes,
 		})
 	}
 	slow := s.slowly(ctx)

@@ -107,7 +107,9 @@ func TestRightsAreAskedAgain(t *testing.T) {
 	var s *Streams
 	found := false
 	s = New(Options{Hub: h, Logger: logger, Problems: problem.NewWriter(logger), Heartbeat: time.Minute, StillMay: func(*fanfare.Principal) error {
-		s.End(func(Held) bool { found = true; return false }, EndRevoked) // whoever revokes now finds it
+		for range s.Each() { // whoever revokes now finds it
+			found = true
+		}
 		return fanfare.Errorf(fanfare.CodeUnauthenticated, "revoked just now")
 	}})
 	w := httptest.NewRecorder()

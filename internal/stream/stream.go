@@ -55,15 +55,16 @@ func (st *Stream) Wake() {
 	}
 }
 
-// endNow has the stream end before its next event; the first reason counts. A peer that takes nothing is cut soon after. It may
-// be called from any goroutine, and does not block.
-func (st *Stream) endNow(reason EndReason) {
+// endNow has the stream end before its next event; the first reason counts, and false says that there was one. A peer that takes
+// nothing is cut soon after. It may be called from any goroutine, and does not block.
+func (st *Stream) endNow(reason EndReason) bool {
 	if !st.cut.CompareAndSwap(nil, &reason) {
-		return
+		return false
 	}
 	if r := st.runner.Load(); r != nil {
 		(*r).stop(st)
 	}
+	return true
 }
 
 // mustEnd says why the stream has to end; "" when it has not.

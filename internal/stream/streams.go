@@ -3,6 +3,7 @@ package stream
 import (
 	"cmp"
 	"context"
+	"iter"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
@@ -348,27 +349,30 @@ type Held struct {
 	Caller       caller.Caller
 	Patterns     []fanfare.Pattern
 	Administered []fanfare.Pattern // who administers all of these may end it
+
+	stream *Stream
 }
 
-// End ends the streams that match, within a second, and returns them. match must not block.
-func (s *Streams) End(match func(Held) bool, reason EndReason) (ended []Held) {
-	var list []*Stream
+// End ends the stream within a second, and reports whether it was the first to do so. It does not block.
+func (h Held) End(reason EndReason) bool { return h.stream.endNow(reason) }
+
+// Each yields the streams that were open when it was called; some may have ended since.
+func (s *Streams) Each() iter.Seq[Held] {
 	s.mu.Lock()
-	for st := range s.open {
-		h := Held{ID: st.id, Caller: st.caller, Patterns: st.sub.Patterns()}
-		h.Administered = h.Patterns
-		if st.owned > 0 && st.owned < len(h.Patterns) {
-			h.Administered = h.Patterns[:st.owned]
-		}
-		if match(h) {
-			list, ended = append(list, st), append(ended, h)
-		}
-	}
+	list := slices.Collect(maps.Keys(s.open))
 	s.mu.Unlock()
-	for _, st := range list {
-		st.endNow(reason)
+	return func(yield func(Held) bool) {
+		for _, st := range list {
+			h := Held{ID: st.id, Caller: st.caller, Patterns: st.sub.Patterns(), stream: st}
+			h.Administered = h.Patterns
+			if st.owned > 0 && st.owned < len(h.Patterns) {
+				h.Administered = h.Patterns[:st.owned]
+			}
+			if !yield(h) {
+				return
+			}
+		}
 	}
-	return ended
 }
 
 // Open describes a stream that is open.
@@ -377,6 +381,7 @@ type Open struct {
 	Adapter  string
 	Remote   string // address and port
 	Subject  string // "" is nobody in particular
+	TokenID  string // of the token or key that it was opened with, to revoke it by; "" is none
 	Channels []string
 	Began    time.Time
 	Lag      uint64 // positions up to the newest, when it has something to get; see hub.Subscriber.Lag
@@ -390,7 +395,7 @@ func (s *Streams) List(most int) []Open {
 	list := make([]Open, 0, len(s.open))
 	for st := range s.open {
 		list = append(list, Open{
-			ID: st.id, Adapter: st.adapter, Remote: st.caller.Remote, Subject: subject(st.caller), Began: time.Unix(0, st.began), Lag: st.sub.Lag(),
+			ID: st.id, Adapter: st.adapter, Remote: st.caller.Remote, Subject: subject(st.caller), TokenID: tokenID(st.caller), Began: time.Unix(0, st.began), Lag: st.sub.Lag(),
 			Events: st.events.Load(), Bytes: st.bytes.Load(),
 		})
 		if len(s.open) <= most { // else only of those that stay
@@ -492,6 +497,13 @@ func subject(c caller.Caller) string {
 		return ""
 	}
 	return c.Who.Subject
+}
+
+func tokenID(c caller.Caller) string {
+	if c.Who == nil {
+		return ""
+	}
+	return c.Who.TokenID
 }
 
 // limited is the error of a limit.
