@@ -75,8 +75,32 @@ type stamp struct {
 	missing bool
 }
 
+// Check returns why New would fail; nil when it would not. It reads the files, and asks nobody on the network.
+func Check(o Options) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	_, err := prepare(ctx, o)
+	return err
+}
+
 // New reads the keys and begins to watch their files. It fails when a key cannot be used.
 func New(o Options) (*Authenticator, error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	a, err := prepare(ctx, o)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	a.cancel = cancel
+	if a.jwks != nil {
+		a.running.Go(a.jwks.run)
+	}
+	a.running.Go(func() { a.watch(ctx) })
+	return a, nil
+}
+
+// prepare is New, up to where it begins to watch. ctx is the Authenticator's life.
+func prepare(ctx context.Context, o Options) (*Authenticator, error) {
 	if o.Claim == "" {
 		o.Claim = "fanfare"
 	}
@@ -100,8 +124,6 @@ func New(o Options) (*Authenticator, error) {
 		return nil, err
 	}
 	a.state.Store(s)
-	ctx, cancel := context.WithCancel(context.Background())
-	a.cancel = cancel
 	if o.JWKS != "" {
 		transport := o.Transport
 		if transport == nil {
@@ -110,12 +132,9 @@ func New(o Options) (*Authenticator, error) {
 			transport = own
 		}
 		if a.jwks, err = newJWKS(ctx, o.JWKS, o.JWKSRefresh, transport, o.Logger, a.jwksChanged); err != nil {
-			cancel()
 			return nil, err
 		}
-		a.running.Go(a.jwks.run)
 	}
-	a.running.Go(func() { a.watch(ctx) })
 	return a, nil
 }
 

@@ -84,7 +84,9 @@ func serve(t *testing.T, addr, data string, args ...string) *hubProcess {
 func serveWith(t *testing.T, cmd *exec.Cmd) *hubProcess {
 	t.Helper()
 	h := &hubProcess{t: t, cmd: cmd, log: &tailBuffer{}, done: make(chan error, 1)}
-	h.cmd.Stderr = h.log
+	if h.cmd.Stderr == nil {
+		h.cmd.Stderr = h.log
+	}
 	out, err := h.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -2,7 +2,9 @@ package main
 
 import (
 	"fmt"
+	"net/url"
 	"os"
+	"reflect"
 	"sort"
 	"strings"
 	"text/tabwriter"
@@ -17,10 +19,14 @@ func (configCmd) Help() string {
 	return `Example: fanfare config --config /etc/fanfare.yaml
 
 Takes the flags of serve, and prints the settings that serve would have: each with its value and where it comes from.
-Secrets show as ***. Exits with 2 when the settings are wrong.`
+Secrets show as ***. The settings are checked as serve checks them, with the files that they name. Exits with 2 when
+something is wrong.`
 }
 
 func (c *configCmd) Run(std *stdio, parsed *kong.Context) error {
+	for _, name := range unknownVariables(parsed) {
+		fmt.Fprintln(std.err, "fanfare: an environment variable with the prefix FANFARE_ sets nothing:", name)
+	}
 	_, wrong := c.check()
 	values, sources := flagValues(parsed), flagSources(parsed)
 	names := make([]string, 0, len(values))
@@ -41,14 +47,24 @@ func (c *configCmd) Run(std *stdio, parsed *kong.Context) error {
 	return nil
 }
 
-// flagValues are the settings of the command that was parsed, by name.
+// flagValues are the settings of the command that was parsed, by name, as they may be shown.
 func flagValues(parsed *kong.Context) map[string]string {
 	values := map[string]string{}
 	for _, flag := range parsed.Selected().Flags {
-		if flag.Name == "help" {
-			continue
+		if flag.Name != "help" {
+			values[flag.Name] = show(flag)
 		}
-		values[flag.Name] = show(flag)
+	}
+	return values
+}
+
+// rawValues are flagValues with the secrets in them, to be compared and never shown.
+func rawValues(parsed *kong.Context) map[string]string {
+	values := map[string]string{}
+	for _, flag := range parsed.Selected().Flags {
+		if flag.Name != "help" {
+			values[flag.Name] = fmt.Sprintf("%#v", reflect.Indirect(reflect.ValueOf(flag.Target.Interface())))
+		}
 	}
 	return values
 }
@@ -68,12 +84,25 @@ func show(flag *kong.Flag) string {
 			text = fmt.Sprint(int(*v))
 		}
 	case []string:
-		text = strings.Join(v, "; ")
+		shown := make([]string, len(v))
+		for i := range v {
+			shown[i] = withoutPassword(v[i])
+		}
+		text = strings.Join(shown, "; ")
 	}
 	if flag.Tag.Has("secret") && text != "" {
 		return "***"
 	}
-	return text
+	return withoutPassword(text)
+}
+
+// withoutPassword hides the password of a URL; other text stays what it is.
+func withoutPassword(text string) string {
+	u, err := url.Parse(text)
+	if err != nil || u.User == nil {
+		return text
+	}
+	return u.Redacted()
 }
 
 // flagSources says where each setting comes from: a flag, a variable, the file, or the default.
@@ -88,7 +117,7 @@ func flagSources(parsed *kong.Context) map[string]string {
 	sources := map[string]string{}
 	for _, flag := range parsed.Selected().Flags {
 		source := "default"
-		if _, ok := fromFile[flag.Name]; ok {
+		if _, ok := fromFile.values[flag.Name]; ok {
 			source = "file " + file
 		}
 		for _, name := range flag.Envs {
@@ -113,16 +142,16 @@ func configInForce(parsed *kong.Context) (string, yamlSettings) {
 		}
 	}
 	if path == "" {
-		return "", nil
+		return "", yamlSettings{}
 	}
 	f, err := os.Open(kong.ExpandPath(path))
 	if err != nil {
-		return path, nil
+		return path, yamlSettings{}
 	}
 	defer f.Close()
 	resolver, err := loadYAML(f)
 	if err != nil {
-		return path, nil
+		return path, yamlSettings{}
 	}
 	return path, resolver.(yamlSettings)
 }

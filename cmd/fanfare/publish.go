@@ -19,7 +19,7 @@ type publishCmd struct {
 	target
 	Channel  string  `arg:"" help:"The channel."`
 	Data     *string `arg:"" optional:"" help:"The data; - publishes each line of standard input; without it all of standard input is one event."`
-	Event    string  `help:"The event's type; default message." placeholder:"TYPE"`
+	Event    string  `empty:"" help:"The event's type; default message." placeholder:"TYPE"`
 	Key      string  `help:"Idempotency key, so that a second run publishes nothing; default a random one." placeholder:"KEY"`
 	RetryFor span    `default:"1m" help:"How long to try again when the hub cannot be reached or cannot store."`
 }

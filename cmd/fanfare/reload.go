@@ -32,7 +32,7 @@ func (h *hub) reload(parsed *kong.Context, in *invocation) {
 		return
 	}
 	var changed, later []string
-	before, now := flagValues(parsed), flagValues(again)
+	before, now := rawValues(parsed), rawValues(again)
 	for name, value := range now {
 		if before[name] == value || name == "config" {
 			continue

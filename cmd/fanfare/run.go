@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -125,8 +126,35 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 	if err != nil {
 		return &exitError{exitUsage, fmt.Errorf("%w (try --help)", err)}
 	}
+	if err := refuseEmpty(parsed); err != nil {
+		return &exitError{exitUsage, err}
+	}
 	parsed.BindTo(ctx, (*context.Context)(nil))
 	return parsed.Run(&stdio{in, out, errOut}, call)
+}
+
+// refuseEmpty refuses a flag that a command was given with nothing in it, as --subject "$UNSET" is: it would be taken for one that was
+// not given, and `fanfare disconnect` would end more streams than was meant. Of serve's own settings an empty one is none.
+func refuseEmpty(parsed *kong.Context) error {
+	if name := parsed.Selected().Name; name == "serve" || name == "config" {
+		return nil
+	}
+	for _, path := range parsed.Path {
+		if path.Flag == nil || path.Resolved || path.Flag.Tag.Has("empty") {
+			continue
+		}
+		switch v := path.Flag.Target.Interface().(type) {
+		case string:
+			if v == "" {
+				return fmt.Errorf("--%s is empty: leave it out, or give it a value (is a variable not set?)", path.Flag.Name)
+			}
+		case []string:
+			if slices.Contains(v, "") || len(v) == 0 {
+				return fmt.Errorf("--%s is empty: leave it out, or give it a value (is a variable not set?)", path.Flag.Name)
+			}
+		}
+	}
+	return nil
 }
 
 // configPaths is the file that FANFARE_CONFIG names, unless the flag names one.

@@ -54,6 +54,8 @@ type hub struct {
 }
 
 func (c *serveCmd) Run(ctx context.Context, std *stdio, parsed *kong.Context, in *invocation) error {
+	// Whoever reads the hub's log may go. A record that nobody takes is lost, and the hub goes on.
+	signal.Ignore(syscall.SIGPIPE)
 	h := &hub{set: &c.settings, level: new(slog.LevelVar)}
 	h.level.Set(c.LogLevel)
 	h.logger = c.newLogger(std.err, h.level)

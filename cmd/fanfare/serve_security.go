@@ -92,7 +92,13 @@ func (c *securitySettings) check() error {
 	if _, err := forwarded.New(c.TrustedProxy, c.ProxyHeader); err != nil {
 		return fmt.Errorf("--trusted-proxy: %w", err)
 	}
-	_, err := c.authOptions()
+	o, err := c.authOptions()
+	if err == nil && c.authConfigured() {
+		err = auth.Check(o)
+	}
+	if err == nil {
+		err = c.checkFiles()
+	}
 	return err
 }
 

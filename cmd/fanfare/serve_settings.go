@@ -62,7 +62,8 @@ type settings struct {
 	TraceSample   float64  `default:"0.01" help:"Share of publishes to trace, from 0 to 1, when they bring no traceparent that says so."`
 }
 
-// check refuses settings that cannot be, and returns the retention rules.
+// check refuses settings that cannot be, or name files that cannot be used, and returns the retention rules. It is all that
+// serve refuses before it opens anything.
 func (c *settings) check() ([]fanfare.Rule, error) {
 	switch {
 	case c.Heartbeat < span(10*time.Millisecond):
@@ -91,6 +92,14 @@ func (c *settings) check() ([]fanfare.Rule, error) {
 	}
 	if err := c.checkLoopback("--addr", c.Addr); err != nil {
 		return nil, err
+	}
+	if err := server.CheckHosts(c.AllowedHost, c.CorsOrigin); err != nil {
+		return nil, fmt.Errorf("--allowed-host, --cors-origin: %w", err)
+	}
+	if c.TraceEndpoint != "" {
+		if _, _, err := c.collector(); err != nil {
+			return nil, err
+		}
 	}
 	return retention(c.Retention)
 }

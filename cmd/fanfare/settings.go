@@ -14,6 +14,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/internal/spell"
 )
 
 // byteSize is a number of bytes, such as 65536, 64KiB, 10MB or 1GiB.
@@ -59,13 +60,32 @@ func (l *limit) UnmarshalText(text []byte) error {
 }
 
 // yamlSettings are the settings of a file: the same names as the flags, without the dashes.
-type yamlSettings map[string]any
+type yamlSettings struct {
+	file   string // as messages name it
+	values map[string]any
+	keys   []yaml.Node // as they stand in the file
+}
 
 // loadYAML reads a settings file; kong calls it.
 func loadYAML(r io.Reader) (kong.Resolver, error) {
-	settings := yamlSettings{}
-	if err := yaml.NewDecoder(r).Decode(&settings); err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("settings file: %w", err)
+	settings := yamlSettings{file: "settings file"}
+	if f, ok := r.(interface{ Name() string }); ok {
+		settings.file += " " + f.Name()
+	}
+	var document yaml.Node
+	switch err := yaml.NewDecoder(r).Decode(&document); {
+	case errors.Is(err, io.EOF) || (err == nil && len(document.Content) == 0):
+		return settings, nil
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", settings.file, err)
+	}
+	if err := document.Decode(&settings.values); err != nil {
+		return nil, fmt.Errorf("%s: %w", settings.file, err)
+	}
+	for i, node := range document.Content[0].Content {
+		if i%2 == 0 {
+			settings.keys = append(settings.keys, *node)
+		}
 	}
 	return settings, nil
 }
@@ -73,10 +93,15 @@ func loadYAML(r io.Reader) (kong.Resolver, error) {
 // Validate implements kong.Resolver: an unknown key is an error.
 func (y yamlSettings) Validate(app *kong.Application) error {
 	known := settingNames(app.Node)
-	for key := range y {
-		if !slices.Contains(known, key) {
-			return fmt.Errorf("settings file: unknown key %q", key)
+	for _, key := range y.keys {
+		if slices.Contains(known, key.Value) {
+			continue
 		}
+		hint := ""
+		if near := spell.Nearest(key.Value, known...); near != "" {
+			hint = fmt.Sprintf(": did you mean %q?", near)
+		}
+		return fmt.Errorf("%s, line %d: unknown key %q%s", y.file, key.Line, key.Value, hint)
 	}
 	return nil
 }
@@ -88,7 +113,7 @@ func (y yamlSettings) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (a
 			return nil, nil
 		}
 	}
-	value, ok := y[flag.Name]
+	value, ok := y.values[flag.Name]
 	if !ok {
 		return nil, nil
 	}
@@ -110,16 +135,26 @@ func settingNames(node *kong.Node) []string {
 	return names
 }
 
-// unknownVariables lists variables of our prefix that set nothing. They are worth a warning and no more: Kubernetes sets
-// FANFARE_PORT and the like for a service of that name.
+// unknownVariables lists variables of our prefix that set nothing, each with the one that was probably meant. They are worth a
+// warning and no more: Kubernetes sets FANFARE_PORT and the like for a service of that name.
 func unknownVariables(ctx *kong.Context) (unknown []string) {
 	known := settingNames(ctx.Model.Node)
 	for _, variable := range os.Environ() {
 		name, _, _ := strings.Cut(variable, "=")
 		rest, ok := strings.CutPrefix(name, "FANFARE_")
-		if ok && !slices.Contains(known, strings.ToLower(strings.ReplaceAll(rest, "_", "-"))) {
-			unknown = append(unknown, name)
+		setting := strings.ToLower(strings.ReplaceAll(rest, "_", "-"))
+		if !ok || slices.Contains(known, setting) {
+			continue
 		}
+		if near := spell.Nearest(setting, known...); near != "" {
+			name += ", did you mean " + variableOf(near) + "?"
+		}
+		unknown = append(unknown, name)
 	}
 	return unknown
+}
+
+// variableOf is the environment variable of a setting.
+func variableOf(setting string) string {
+	return "FANFARE_" + strings.ToUpper(strings.ReplaceAll(setting, "-", "_"))
 }

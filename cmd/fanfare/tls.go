@@ -60,12 +60,11 @@ const certificateCheck = time.Second
 func fileCertificates(cert, key string, logger *slog.Logger) (*certificates, error) {
 	var current atomic.Pointer[tls.Certificate]
 	load := func() error {
-		pair, err := tls.LoadX509KeyPair(cert, key)
-		if err != nil {
-			return fmt.Errorf("--tls-cert, --tls-key: %w", err)
+		pair, err := readCertificate(cert, key)
+		if err == nil {
+			current.Store(pair)
 		}
-		current.Store(&pair)
-		return nil
+		return err
 	}
 	seen := filesStamp(cert, key) // before reading: what changes in between is read again
 	if err := load(); err != nil {
@@ -102,6 +101,40 @@ func fileCertificates(cert, key string, logger *slog.Logger) (*certificates, err
 	}, nil
 }
 
+func readCertificate(cert, key string) (*tls.Certificate, error) {
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		return nil, fmt.Errorf("--tls-cert, --tls-key: %w", err)
+	}
+	return &pair, nil
+}
+
+// readRoots reads certificates to check others with.
+func readRoots(file string) (*x509.CertPool, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(b) {
+		return nil, fmt.Errorf("%s has no certificate in PEM", file)
+	}
+	return pool, nil
+}
+
+// checkFiles reads the certificates that the settings name.
+func (c *securitySettings) checkFiles() (err error) {
+	if c.TLSCert != "" {
+		_, err = readCertificate(c.TLSCert, c.TLSKey)
+	}
+	if err == nil && c.AcmeRoots != "" {
+		if _, err = readRoots(c.AcmeRoots); err != nil {
+			err = fmt.Errorf("--acme-roots: %w", err)
+		}
+	}
+	return err
+}
+
 // filesStamp tells files from other versions of them, by what is in them: size and time may be the same.
 func filesStamp(names ...string) (stamp [sha256.Size]byte) {
 	h := sha256.New()
@@ -129,13 +162,8 @@ func acmeCertificates(c *settings, listener net.Listener, logger *slog.Logger) (
 		template.CA = c.AcmeURL
 	}
 	if c.AcmeRoots != "" {
-		roots, err := os.ReadFile(c.AcmeRoots)
-		if err != nil {
+		if template.TrustedRoots, err = readRoots(c.AcmeRoots); err != nil {
 			return nil, fmt.Errorf("--acme-roots: %w", err)
-		}
-		template.TrustedRoots = x509.NewCertPool()
-		if !template.TrustedRoots.AppendCertsFromPEM(roots) {
-			return nil, fmt.Errorf("--acme-roots %s has no certificate in PEM", c.AcmeRoots)
 		}
 	}
 	var magic *certmagic.Config

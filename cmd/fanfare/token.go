@@ -99,14 +99,23 @@ func signingKey(algorithm, file string) (any, error) {
 // endCmd is what disconnect and revoke have in common.
 type endCmd struct {
 	target
-	Subject string `help:"Of this subject."`
-	TokenID string `name:"token-id" help:"Of this token (its jti), or API key (key-ID)." placeholder:"ID"`
-	Channel string `help:"Of this channel, or of channels that fit a pattern."`
-	Stream  uint64 `help:"Of this number, which the page and /v1/stats show."`
+	Subject string  `help:"Of this subject."`
+	TokenID string  `name:"token-id" help:"Of this token (its jti), or API key (key-ID); the audit trail and /v1/stats show it." placeholder:"ID"`
+	Channel string  `help:"Of this channel, or of channels that fit a pattern."`
+	Stream  *uint64 `help:"Of this number, which the page and /v1/stats show."`
 }
 
 func (c *endCmd) post(ctx context.Context, std *stdio, path, lasts string) error {
-	body, err := json.Marshal(map[string]any{"subject": c.Subject, "tokenId": c.TokenID, "channel": c.Channel, "stream": c.Stream, "for": lasts})
+	selection := map[string]any{}
+	for name, text := range map[string]string{"subject": c.Subject, "tokenId": c.TokenID, "channel": c.Channel, "for": lasts} {
+		if text != "" { // given empty it is refused before: see refuseEmpty
+			selection[name] = text
+		}
+	}
+	if c.Stream != nil {
+		selection["stream"] = *c.Stream
+	}
+	body, err := json.Marshal(selection)
 	if err != nil {
 		return err
 	}

@@ -33,20 +33,9 @@ func newTraces(ctx context.Context, c *settings, logger *slog.Logger) (*traces, 
 	if c.TraceEndpoint == "" {
 		return nil, nil
 	}
-	u, err := url.Parse(c.TraceEndpoint)
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
-		return nil, errors.New("--trace-endpoint must be a URL such as http://127.0.0.1:4318")
-	}
-	if strings.Trim(u.Path, "/") == "" {
-		u.Path = "/v1/traces"
-	}
-	headers := map[string]string{}
-	for _, h := range c.TraceHeader {
-		name, value, ok := strings.Cut(h, "=")
-		if !ok {
-			return nil, errors.New("--trace-header must be NAME=VALUE")
-		}
-		headers[strings.TrimSpace(name)] = value
+	u, headers, err := c.collector()
+	if err != nil {
+		return nil, err
 	}
 	exporter, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(u.String()), otlptracehttp.WithHeaders(headers))
 	if err != nil {
@@ -58,6 +47,26 @@ func newTraces(ctx context.Context, c *settings, logger *slog.Logger) (*traces, 
 		sdk.WithSampler(sdk.ParentBased(sdk.TraceIDRatioBased(c.TraceSample))),
 	)
 	return &traces{provider: provider, spans: provider.Tracer("fanfare")}, nil
+}
+
+// collector is where spans go, and with what headers.
+func (c *settings) collector() (u *url.URL, headers map[string]string, err error) {
+	u, err = url.Parse(c.TraceEndpoint)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+		return nil, nil, errors.New("--trace-endpoint must be a URL such as http://127.0.0.1:4318")
+	}
+	if strings.Trim(u.Path, "/") == "" {
+		u.Path = "/v1/traces"
+	}
+	headers = map[string]string{}
+	for _, h := range c.TraceHeader {
+		name, value, ok := strings.Cut(h, "=")
+		if !ok {
+			return nil, nil, errors.New("--trace-header must be NAME=VALUE")
+		}
+		headers[strings.TrimSpace(name)] = value
+	}
+	return u, headers, nil
 }
 
 // reporting says in the log that spans could not be sent.
