@@ -90,7 +90,7 @@ const cases = {
     await page.locator("#read").click();
     check("reading brings it to zero", await text("#unread") === "0");
     await page.reload();
-    await waitText("#state", "Connected");
+    await waitText("#state", "Live");
     await page.waitForFunction(() => document.querySelectorAll("#list li").length > 0);
     check("and that survives too", Number(await text("#unread")) <= 1);
     await page.locator("#send input").fill("hello");
@@ -116,7 +116,7 @@ const cases = {
     const time = new Date(since - new Date().getTimezoneOffset() * 60000).toISOString().slice(0, 19);
     await page.locator("#jump input").fill(time);
     await page.locator("#jump button").click();
-    await waitText("#state", "lines from");
+    await waitText("#note", "lines from");
     const [, at, from] = (await text("#tail div:first-child")).match(/(\S+) line (\d+)/);
     // A line is published a moment after the time that it names.
     check(`a jump shows the lines from then on (${at}, line ${from})`, Number(from) > 0 && Math.abs(Date.parse(at) - since) <= 1000);
@@ -183,6 +183,30 @@ const cases = {
     const got = await page.evaluate(() => window.got);
     check(`four streams, and each of ${globalThis.sent} events once, in order`, got.every((data, i) => data === String(i)) && got.length === globalThis.sent);
   },
+  // An example whose hub asks who somebody is: it tells refused, connecting and live apart, and comes back after a restart.
+  async example() {
+    const urls = [];
+    page.on("request", (r) => urls.push(r.url()));
+    await page.goto(hub + "/examples/notifications/?user=ada");
+    await waitText("#state", "token is needed");
+    await page.locator("form input[name=token]").fill("nonsense");
+    await page.keyboard.press("Enter");
+    await waitText("#state", "not valid");
+    check("it says why it is refused", true);
+    await page.locator("form input[name=token]").fill(process.env.FANFARE_OTHER_TOKEN);
+    await page.keyboard.press("Enter");
+    await waitText("#state", "no right to subscribe");
+    check("and what the token may not do", true);
+    await page.locator("form input[name=token]").fill(process.env.FANFARE_TEST_TOKEN);
+    await page.keyboard.press("Enter");
+    await waitText("#state", "Live");
+    await page.locator("#send input").fill("hello");
+    await page.locator("#send button").click();
+    await waitText("#list li:first-child", "hello");
+    check("it listens by ticket, and publishes with the token", urls.some((u) => u.includes("ticket=ft_")));
+    check("the token is in no URL", !urls.some((u) => u.includes(process.env.FANFARE_TEST_TOKEN.slice(-20))));
+    await shot("example-signed-in");
+  },
   async quotes() {
     await page.goto(hub + "/examples/quotes/");
     await waitText("#rate", "^[1-9]\\d\\d+ changes a second, 50 symbols");
@@ -203,7 +227,7 @@ const cases = {
     check("stores and PCs are there", true);
     await page.waitForFunction(() => document.querySelectorAll("#stores li.late").length === 2, null, { timeout: 60000 });
     check("a PC that went silent is red, and says so", (await text("#stores section:first-of-type li.late")).includes("LATE"));
-    await waitText("#state", "6 PCs, 2 late");
+    await waitText("#summary", "6 PCs, 2 late");
     await shot("board");
   },
 };

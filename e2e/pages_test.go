@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -40,9 +43,14 @@ func findChromium(t *testing.T) string {
 // looksAt runs one case of pages.mjs.
 func looksAt(t *testing.T, h *hubProcess, which string) {
 	t.Helper()
+	looksAtURL(t, h.url(""), which)
+}
+
+func looksAtURL(t *testing.T, hub, which string) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, "node", "pages.mjs", findChromium(t), h.url(""), screenshots(t), which).CombinedOutput()
+	out, err := exec.CommandContext(ctx, "node", "pages.mjs", findChromium(t), hub, screenshots(t), which).CombinedOutput()
 	t.Logf("%s", out)
 	if err != nil {
 		t.Errorf("%s: %v", which, err)
@@ -121,5 +129,28 @@ func TestExamplePages(t *testing.T) {
 		publisher(t, h, "board", "-stores", "2", "-pcs", "3", "-late", "4s")
 		looksAt(t, h, "board")
 	})
+	h.stop()
+}
+
+// TestPageBelowAPrefix has the hub's page and its tickets work below a path, as behind a proxy that takes the prefix off.
+func TestPageBelowAPrefix(t *testing.T) {
+	findChromium(t)
+	h := serve(t, "127.0.0.1:0", t.TempDir(), "--trusted-proxy", "127.0.0.1")
+	target, err := url.Parse(h.url(""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := httptest.NewServer(http.StripPrefix("/push", &httputil.ReverseProxy{FlushInterval: -1, Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(target)
+		r.SetXForwarded()
+		r.Out.Header.Set("X-Forwarded-Prefix", "/push")
+	}}))
+	defer proxy.Close()
+	pc, err := http.Get(h.url("/v1/stores/event-sources?storeId=42&pcId=7"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pc.Body.Close()
+	looksAtURL(t, proxy.URL+"/push", "console")
 	h.stop()
 }

@@ -73,6 +73,8 @@ func TestPageWithToken(t *testing.T) {
 	h := serve(t, "127.0.0.1:0", t.TempDir(), "--jwt-key", "HS256="+secret)
 	t.Setenv("FANFARE_TEST_TOKEN", command(t, "token", "--key", "HS256="+secret, "--subject", "ada", "--admin", "**", "--publish", "**", "--subscribe", "**"))
 	looksAt(t, h, "secured")
+	t.Setenv("FANFARE_OTHER_TOKEN", command(t, "token", "--key", "HS256="+secret, "--subject", "bob", "--subscribe", "users/bob/**"))
+	looksAt(t, h, "example")
 	if log := h.log.String(); strings.Contains(log, os.Getenv("FANFARE_TEST_TOKEN")[100:]) || strings.Contains(log, "ft_") {
 		t.Errorf("a token or a ticket stands in the log:\n%s", log)
 	}

@@ -6,5 +6,5 @@ import "embed"
 
 // Files are the pages.
 //
-//go:embed index.html shared.css */index.html */app.js
+//go:embed index.html hub.js shared.css */index.html */app.js
 var Files embed.FS

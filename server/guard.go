@@ -201,6 +201,7 @@ func (g *guard) preflight(w http.ResponseWriter, r *http.Request, methods string
 		return
 	}
 	h.Set("Access-Control-Allow-Methods", methods)
-	h.Set("Access-Control-Allow-Headers", "Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID, Prefer")
+	h.Set("Access-Control-Allow-Headers", "Authorization, Cache-Control, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID, Prefer, "+
+		"Traceparent, Tracestate, Baggage, Sentry-Trace") // what tracing adds to each request of a page
 	h.Set("Access-Control-Max-Age", fmt.Sprint(600))
 }

@@ -106,6 +106,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, e endpoint, answe
 func (s *Server) find(r *http.Request) (endpoint, bool) {
 	path := r.URL.EscapedPath()
 	switch path {
+	case "":
+		return endpoint{get: plain(s.toFront), open: true}, true
 	case "/v1/events":
 		return endpoint{get: s.native.Stream, post: s.native.Publish, streams: "native"}, true
 	case "/v1/history":
@@ -196,6 +198,12 @@ func (s *Server) findStore(segments []string) (endpoint, bool) {
 		}}, true
 	}
 	return endpoint{}, false
+}
+
+// toFront is for a hub below a prefix, asked for without the slash at its end: the page's links are relative to that.
+func (s *Server) toFront(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Location", s.origin.Prefix(r)+"/")
+	w.WriteHeader(http.StatusPermanentRedirect)
 }
 
 func (s *Server) livez(w http.ResponseWriter, r *http.Request) {

@@ -296,6 +296,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// nosniff has browsers believe the content type.
+var nosniff = []string{"nosniff"}
+
 // handle answers a request.
 func (s *Server) handle(w http.ResponseWriter, r *http.Request) {
 	if n := s.accessLog.Load(); n > 0 && s.requests.Add(1)%n == 0 {
@@ -303,6 +306,7 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request) {
 		w = record
 		defer record.log(s.o.Logger, r, time.Now())
 	}
+	w.Header()["X-Content-Type-Options"] = nosniff // streams take it away again
 	if err := s.guard.check(w, r); err != nil {
 		s.problems.Write(w, r, err)
 		return

@@ -1,4 +1,6 @@
 // Stores and their PCs. Who is connected, and when who was seen last, is in /v1/stats; the PCs publish their own figures.
+import { api, listen } from '../hub.js';
+
 const $ = (id) => document.getElementById(id);
 const limit = Number(new URLSearchParams(location.search).get('late')) || 15; // seconds
 const figures = new Map(); // by store/pc
@@ -37,13 +39,19 @@ function draw() {
     section.append(title, list);
     return section;
   }));
-  $('state').textContent = stores.length ? `${stores.reduce((n, s) => n + s.pcs.length, 0)} PCs, ${late} late` : 'No PC has been seen yet.';
-  $('state').className = late ? 'bad' : 'good';
+  $('summary').textContent = stores.length ? `${stores.reduce((n, s) => n + s.pcs.length, 0)} PCs, ${late} late` : 'No PC has been seen yet: run go run ./examples/board';
+  $('summary').className = late ? 'bad' : 'good';
 }
 
-const stats = new EventSource('/v1/stats?streams=0&interval=2');
-stats.addEventListener('stats', (e) => { stores = JSON.parse(e.data).stores; draw(); });
-stats.addEventListener('error', () => { $('state').textContent = 'Connecting again…'; });
-const reports = new EventSource('/v1/events?channel=board/**');
-reports.addEventListener('figures', (e) => { const r = JSON.parse(e.data); figures.set(`${r.store}/${r.pc}`, r.figures); });
+async function ask() {
+  try {
+    const answer = await api('v1/stats?streams=0');
+    if (answer.ok) stores = (await answer.json()).stores;
+    draw();
+  } catch { /* no hub answers: the stream says so */ }
+  setTimeout(ask, 2000);
+}
+
+ask();
+listen(['board/**'], {}, { figures: (e) => { const r = JSON.parse(e.data); figures.set(`${r.store}/${r.pc}`, r.figures); } });
 setInterval(draw, 1000);

@@ -18,7 +18,7 @@ import (
 )
 
 func main() {
-	hub := flag.String("hub", "http://127.0.0.1:8082", "the hub")
+	hub := hubclient.Flags()
 	stores := flag.Int("stores", 3, "stores")
 	pcs := flag.Int("pcs", 4, "PCs of each store")
 	late := flag.Duration("late", 20*time.Second, "after so long the last PC of each store goes silent; 0: never")
@@ -28,7 +28,7 @@ func main() {
 	var running sync.WaitGroup
 	for s := range *stores {
 		for p := range *pcs {
-			pc := pc{*hub, fmt.Sprint(s + 1), fmt.Sprint(p + 1)}
+			pc := pc{hub, fmt.Sprint(s + 1), fmt.Sprint(p + 1)}
 			ctx, cancel := ctx, context.CancelFunc(func() {})
 			if p == *pcs-1 && *late > 0 {
 				ctx, cancel = context.WithTimeout(ctx, *late)
@@ -42,7 +42,10 @@ func main() {
 	running.Wait()
 }
 
-type pc struct{ hub, store, id string }
+type pc struct {
+	hub       *hubclient.Hub
+	store, id string
+}
 
 func (p pc) run(ctx context.Context) {
 	var parts sync.WaitGroup
@@ -61,11 +64,11 @@ func pause(ctx context.Context, d time.Duration) {
 // listen keeps the stream open and prints the commands that come.
 func (p pc) listen(ctx context.Context) {
 	for ; ctx.Err() == nil; pause(ctx, time.Second) {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.hub+"/v1/stores/event-sources?storeId="+p.store+"&pcId="+p.id, nil)
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.hub.URL+"/v1/stores/event-sources?storeId="+p.store+"&pcId="+p.id, nil)
 		if err != nil {
 			return
 		}
-		resp, err := http.DefaultClient.Do(req)
+		resp, err := p.hub.Do(req)
 		if err != nil {
 			continue
 		}
@@ -82,12 +85,12 @@ func (p pc) listen(ctx context.Context) {
 func (p pc) report(ctx context.Context) {
 	var meter hubclient.Meter
 	for ; ctx.Err() == nil; pause(ctx, 2*time.Second) {
-		if req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.hub+"/v1/health?storeId="+p.store+"&pcId="+p.id, nil); err == nil {
-			if resp, err := http.DefaultClient.Do(req); err == nil {
+		if req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.hub.URL+"/v1/health?storeId="+p.store+"&pcId="+p.id, nil); err == nil {
+			if resp, err := p.hub.Do(req); err == nil {
 				_ = resp.Body.Close()
 			}
 		}
-		_ = hubclient.Publish(ctx, p.hub, hubclient.Event{Channel: "board/" + p.store + "/" + p.id, Event: "figures", Data: map[string]any{
+		_ = p.hub.Publish(ctx, hubclient.Event{Channel: "board/" + p.store + "/" + p.id, Event: "figures", Data: map[string]any{
 			"store": p.store, "pc": p.id, "figures": meter.Read(),
 		}})
 	}

@@ -1,28 +1,29 @@
 // The tail of a log. A pause lets the stream go: the hub keeps the lines, and the end continues after the last one shown.
+import { api, listen } from '../hub.js';
+
 const $ = (id) => document.getElementById(id);
 const channel = new URLSearchParams(location.search).get('channel') || 'logs/machine';
 const most = 5000; // lines on the page
-let source, lastId = '', lines = 0;
+let close, lastId = '', lines = 0;
 
 $('channel').textContent = channel;
 
-function open(extra) {
-  source?.close();
-  source = new EventSource(`/v1/events?channel=${encodeURIComponent(channel)}&${extra}`);
-  source.addEventListener('line', (e) => {
-    lastId = e.lastEventId;
-    const tail = $('tail');
-    const atEnd = tail.scrollTop + tail.clientHeight > tail.scrollHeight - 40;
-    const line = document.createElement('div');
-    line.textContent = e.data;
-    line.id = e.lastEventId;
-    tail.append(line);
-    if (++lines > most) { tail.firstChild.remove(); lines--; }
-    if (atEnd) tail.scrollTop = tail.scrollHeight;
+function open(query) {
+  close?.();
+  close = listen([channel], query, {
+    line: (e) => {
+      lastId = e.lastEventId;
+      const tail = $('tail');
+      const atEnd = tail.scrollTop + tail.clientHeight > tail.scrollHeight - 40;
+      const line = document.createElement('div');
+      line.textContent = e.data;
+      line.id = e.lastEventId;
+      tail.append(line);
+      if (++lines > most) { tail.firstChild.remove(); lines--; }
+      if (atEnd) tail.scrollTop = tail.scrollHeight;
+    },
+    gap: () => { $('note').textContent = 'Some lines are gone: retention has removed them'; },
   });
-  source.addEventListener('gap', () => { $('state').textContent = 'Some lines are gone: retention has removed them'; });
-  source.addEventListener('open', () => { $('state').textContent = 'Following'; });
-  source.addEventListener('error', () => { $('state').textContent = 'Connecting again…'; });
 }
 
 function clear() { $('tail').replaceChildren(); lines = 0; }
@@ -30,7 +31,8 @@ function clear() { $('tail').replaceChildren(); lines = 0; }
 function pause(on) {
   $('pause').setAttribute('aria-pressed', on);
   $('pause').textContent = on ? 'Go on' : 'Pause';
-  if (on) { source.close(); $('state').textContent = 'Paused: nothing is lost meanwhile'; } else open(lastId ? `lastEventId=${lastId}` : 'replay=200');
+  $('note').textContent = on ? 'Paused: nothing is lost meanwhile' : '';
+  if (on) close(); else open(lastId ? { lastEventId: lastId } : { replay: 200 });
 }
 
 $('pause').addEventListener('click', () => pause($('pause').getAttribute('aria-pressed') !== 'true'));
@@ -40,7 +42,7 @@ $('jump').addEventListener('submit', async (e) => {
   const time = new Date(new FormData(e.target).get('time')).toISOString();
   pause(true);
   clear();
-  const answer = await (await fetch(`/v1/history?channel=${encodeURIComponent(channel)}&after=${time}&limit=500`)).json();
+  const answer = await (await api(`v1/history?channel=${encodeURIComponent(channel)}&after=${time}&limit=500`)).json();
   for (const event of answer.events) {
     const line = document.createElement('div');
     line.textContent = event.data;
@@ -49,7 +51,7 @@ $('jump').addEventListener('submit', async (e) => {
     lines++;
   }
   $('tail').scrollTop = 0;
-  $('state').textContent = answer.events.length ? `${answer.events.length} lines from ${new Date(answer.events[0].time).toLocaleTimeString()} on; go on to follow from there` : 'No lines from then on';
+  $('note').textContent = answer.events.length ? `${answer.events.length} lines from ${new Date(answer.events[0].time).toLocaleTimeString()} on; go on to follow from there` : 'No lines from then on';
 });
 
-open('replay=200');
+open({ replay: 200 });

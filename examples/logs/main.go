@@ -17,19 +17,19 @@ import (
 )
 
 func main() {
-	hub := flag.String("hub", "http://127.0.0.1:8082", "the hub")
+	hub := hubclient.Flags()
 	file := flag.String("file", "/var/log/dpkg.log", "the log file to follow")
 	channel := flag.String("channel", "logs/machine", "where to publish")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, *hub, *file, *channel); err != nil && ctx.Err() == nil {
+	if err := run(ctx, hub, *file, *channel); err != nil && ctx.Err() == nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, hub, file, channel string) error {
+func run(ctx context.Context, hub *hubclient.Hub, file, channel string) error {
 	events := make(chan hubclient.Event, 100)
 	failed := make(chan error, 1)
 	go func() {
@@ -43,7 +43,7 @@ func run(ctx context.Context, hub, file, channel string) error {
 			}
 		})
 	}()
-	if err := hubclient.Stream(ctx, hub, events); err != nil {
+	if err := hub.Stream(ctx, events); err != nil {
 		return err
 	}
 	return <-failed

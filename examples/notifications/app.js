@@ -1,5 +1,7 @@
 // An unread count that survives a reload: the hub keeps the notifications, the browser the id up to which they were read.
 // Ids sort as text.
+import { api, listen } from '../hub.js';
+
 const $ = (id) => document.getElementById(id);
 const user = new URLSearchParams(location.search).get('user') || 'ada';
 const channel = `users/${user}/notifications`;
@@ -29,17 +31,16 @@ $('read').addEventListener('click', () => {
 $('send').addEventListener('submit', (e) => {
   e.preventDefault();
   const text = new FormData(e.target).get('text');
-  fetch('/v1/events', { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify({ channel, event: 'notification', data: { title: 'You', text, time: new Date().toISOString() } }) });
+  api('v1/events', { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify({ channel, event: 'notification', data: { title: 'You', text, time: new Date().toISOString() } }) });
   e.target.reset();
 });
 
-const source = new EventSource(`/v1/events?channel=${encodeURIComponent(channel)}&replay=100`);
-source.addEventListener('notification', (e) => {
-  seen.unshift({ id: e.lastEventId, ...JSON.parse(e.data) });
-  seen.length = Math.min(seen.length, 100);
-  show();
+listen([channel], { replay: 100 }, {
+  notification: (e) => {
+    seen.unshift({ id: e.lastEventId, ...JSON.parse(e.data) });
+    seen.length = Math.min(seen.length, 100);
+    show();
+  },
+  gap: () => { $('gap').textContent = 'Older notifications are gone'; },
 });
-source.addEventListener('gap', () => { $('state').textContent = 'Older notifications are gone'; });
-source.addEventListener('open', () => { $('state').textContent = 'Connected'; });
-source.addEventListener('error', () => { $('state').textContent = 'Connecting again…'; });
 show();

@@ -15,21 +15,21 @@ import (
 )
 
 func main() {
-	hub := flag.String("hub", "http://127.0.0.1:8082", "the hub")
+	hub := hubclient.Flags()
 	user := flag.String("user", "ada", "who is notified")
 	every := flag.Duration("every", 5*time.Second, "pause between two notifications")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, *hub, *user, strings.Join(flag.Args(), " "), *every); err != nil && ctx.Err() == nil {
+	if err := run(ctx, hub, *user, strings.Join(flag.Args(), " "), *every); err != nil && ctx.Err() == nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, hub, user, text string, every time.Duration) error {
+func run(ctx context.Context, hub *hubclient.Hub, user, text string, every time.Duration) error {
 	notify := func(title, text string) error {
-		return hubclient.Publish(ctx, hub, hubclient.Event{
+		return hub.Publish(ctx, hubclient.Event{
 			Channel: "users/" + user + "/notifications", Event: "notification",
 			Data: map[string]string{"title": title, "text": text, "time": time.Now().UTC().Format(time.RFC3339)},
 		})

@@ -1,4 +1,6 @@
 // Hundreds of changes a second: events only change the model, and the page is drawn once a frame.
+import { listen } from '../hub.js';
+
 const $ = (id) => document.getElementById(id);
 const quotes = new Map(); // by symbol: { quote, button, prices }
 const kept = 300; // prices of each symbol
@@ -20,19 +22,18 @@ function add(symbol) {
   return entry;
 }
 
-const source = new EventSource('/v1/events?channel=quotes/*');
-source.addEventListener('quote', (e) => {
-  const quote = JSON.parse(e.data);
-  const entry = quotes.get(quote.symbol) || add(quote.symbol);
-  entry.quote = quote;
-  entry.prices.push(quote.price);
-  if (entry.prices.length > kept) entry.prices.shift();
-  dirty.add(quote.symbol);
-  changes++;
-  lag = Math.max(lag, Date.now() - quote.time);
+listen(['quotes/*'], {}, {
+  quote: (e) => {
+    const quote = JSON.parse(e.data);
+    const entry = quotes.get(quote.symbol) || add(quote.symbol);
+    entry.quote = quote;
+    entry.prices.push(quote.price);
+    if (entry.prices.length > kept) entry.prices.shift();
+    dirty.add(quote.symbol);
+    changes++;
+    lag = Math.max(lag, Date.now() - quote.time);
+  },
 });
-source.addEventListener('open', () => { $('state').textContent = 'Connected'; });
-source.addEventListener('error', () => { $('state').textContent = 'Connecting again…'; });
 
 function chart(entry) {
   const { prices, quote } = entry;

@@ -16,12 +16,12 @@ import (
 )
 
 func main() {
-	hub := flag.String("hub", "http://127.0.0.1:8082", "the hub")
+	hub := hubclient.Flags()
 	rate := flag.Int("rate", 400, "changes a second, of all symbols together")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, *hub, *rate); err != nil && ctx.Err() == nil {
+	if err := run(ctx, hub, *rate); err != nil && ctx.Err() == nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -36,10 +36,10 @@ type quote struct {
 	Time   int64   `json:"time"`   // milliseconds since 1970
 }
 
-func run(ctx context.Context, hub string, rate int) error {
+func run(ctx context.Context, hub *hubclient.Hub, rate int) error {
 	events := make(chan hubclient.Event)
 	go generate(ctx, rate, events)
-	return hubclient.Stream(ctx, hub, events)
+	return hub.Stream(ctx, events)
 }
 
 func generate(ctx context.Context, rate int, events chan<- hubclient.Event) {

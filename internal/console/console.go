@@ -24,6 +24,7 @@ const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect
 type Pages struct {
 	prefix string // of the path, with a slash at its end
 	files  fs.FS
+	front  bool // its index.html is the page at /
 }
 
 // Page returns the pages of the console, at / and below /console/.
@@ -32,17 +33,23 @@ func Page() Pages {
 	if err != nil {
 		panic(err) // the folder is embedded
 	}
-	return Pages{"/console/", sub}
+	return Pages{"/console/", sub, true}
 }
 
 // Below returns the pages in a file system, at a prefix that ends with a slash.
-func Below(prefix string, files fs.FS) Pages { return Pages{prefix, files} }
+func Below(prefix string, files fs.FS) Pages { return Pages{prefix, files, false} }
 
 // Find returns the handler of a path, and false when there is no such file.
 func (p Pages) Find(urlPath string) (http.HandlerFunc, bool) {
 	name, ok := strings.CutPrefix(urlPath, p.prefix)
-	if urlPath == "/" {
+	if urlPath == "/" && p.front {
 		name, ok = "index.html", true
+	} else if ok && p.front && (name == "" || name == "index.html") {
+		// Its links are relative to /, so that the page works below any prefix.
+		return func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Location", "../")
+			w.WriteHeader(http.StatusPermanentRedirect)
+		}, true
 	}
 	if !ok {
 		return nil, false
@@ -62,7 +69,6 @@ func (p Pages) Find(urlPath string) (http.HandlerFunc, bool) {
 		h := w.Header()
 		h.Set("Content-Type", kind)
 		h.Set("Content-Security-Policy", policy)
-		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("Cross-Origin-Opener-Policy", "same-origin")
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")

@@ -99,6 +99,43 @@ func (r *Resolver) Client(req *http.Request) (a netip.Addr, limited bool) {
 	return a, false
 }
 
+// Prefix returns the path below which a client sees the hub, such as /push, "" for the root: what a handler in front has taken off the
+// path (http.StripPrefix), and, where the peer is a trusted proxy, what that says it has (X-Forwarded-Prefix).
+func (r *Resolver) Prefix(req *http.Request) string {
+	own := ""
+	if seen, _, _ := strings.Cut(req.RequestURI, "?"); strings.HasPrefix(seen, "/") {
+		if prefix, ok := strings.CutSuffix(seen, req.URL.EscapedPath()); ok && plainPath(prefix) {
+			own = prefix
+		}
+	}
+	a, ok := peer(req.RemoteAddr)
+	if (ok && !r.Trusts(a)) || (!ok && !r.unix) {
+		return own
+	}
+	said := strings.TrimSuffix(req.Header.Get("X-Forwarded-Prefix"), "/")
+	if !plainPath(said) || said == own {
+		return own
+	}
+	return said + own
+}
+
+// maxPrefix is the longest prefix that a proxy may say.
+const maxPrefix = 256
+
+// plainPath tells whether a text is a path and can be nothing else in a URL.
+func plainPath(text string) bool {
+	if len(text) > maxPrefix || !strings.HasPrefix(text, "/") || strings.HasPrefix(text, "//") || strings.Contains(text, "..") {
+		return false
+	}
+	for _, c := range text {
+		plain := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune("/-._~", c)
+		if !plain {
+			return false
+		}
+	}
+	return true
+}
+
 func peer(remote string) (netip.Addr, bool) {
 	host, _, err := net.SplitHostPort(remote)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"strconv"
@@ -51,7 +52,7 @@ func (a *API) ingest(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 	_ = rc.EnableFullDuplex()            // HTTP/2 is so by itself
 	_ = rc.SetWriteDeadline(time.Time{}) // the server's is for requests
 	if strings.EqualFold(r.Header.Get("Expect"), "100-continue") {
-		w.WriteHeader(http.StatusContinue) // net/http would only with the first read, and not after a status
+		sendContinue(w) // net/http would only with the first read, and not after a status
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.Header().Set("Cache-Control", "no-store")
@@ -196,6 +197,15 @@ type idleReader struct {
 func (r idleReader) Read(p []byte) (int, error) {
 	r.in.idle()
 	return r.r.Read(p)
+}
+
+// sendContinue has the client send its body (RFC 9110, section 10.1.1). What is set for the answer waits for that.
+func sendContinue(w http.ResponseWriter) {
+	h := w.Header()
+	answer := h.Clone()
+	clear(h)
+	w.WriteHeader(http.StatusContinue)
+	maps.Copy(h, answer)
 }
 
 var errLineTooLong = errors.New("line too long")

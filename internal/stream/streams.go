@@ -441,6 +441,7 @@ func (s *Streams) setHeader(h http.Header) {
 	h.Set("Content-Type", contentType)
 	h.Set("Cache-Control", "no-cache, no-transform")
 	h.Set("X-Accel-Buffering", "no")
+	h.Del("X-Content-Type-Options")
 }
 
 // Refuse answers a stream for which there is no room, or no log. An EventSource would stop for good at a 503, so it gets an

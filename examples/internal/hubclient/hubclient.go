@@ -6,9 +6,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"strings"
 	"time"
 )
 
@@ -19,18 +22,44 @@ type Event struct {
 	Data    any    `json:"data"`
 }
 
+// Hub is where a publisher sends events.
+type Hub struct {
+	URL       string
+	TokenFile string // holds the token or API key, where the hub asks for one
+}
+
+// Flags adds the flags -hub and -token-file, which set the Hub once they are parsed.
+func Flags() *Hub {
+	h := &Hub{}
+	flag.StringVar(&h.URL, "hub", "http://127.0.0.1:8082", "the hub")
+	flag.StringVar(&h.TokenFile, "token-file", "", "file with the token or API key, where the hub asks for one")
+	return h
+}
+
+// Do sends a request, with the token.
+func (h *Hub) Do(req *http.Request) (*http.Response, error) {
+	if h.TokenFile != "" {
+		token, err := os.ReadFile(h.TokenFile)
+		if err != nil {
+			return nil, err
+		}
+		req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+	}
+	return http.DefaultClient.Do(req)
+}
+
 // Publish publishes one event.
-func Publish(ctx context.Context, hub string, e Event) error {
+func (h *Hub) Publish(ctx context.Context, e Event) error {
 	body, err := json.Marshal(e)
 	if err != nil {
 		return err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, hub+"/v1/events", bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, h.URL+"/v1/events", bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
 	req.Header.Set("Content-Type", "application/json")
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := h.Do(req)
 	if err != nil {
 		return err
 	}
@@ -44,7 +73,7 @@ func Publish(ctx context.Context, hub string, e Event) error {
 
 // Stream publishes events as they come, over one request (NDJSON): the hub answers a line for each line. It ends when events is
 // closed, or with an error.
-func Stream(ctx context.Context, hub string, events <-chan Event) error {
+func (h *Hub) Stream(ctx context.Context, events <-chan Event) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	body, w := io.Pipe()
@@ -73,12 +102,12 @@ func Stream(ctx context.Context, hub string, events <-chan Event) error {
 			}
 		}
 	}()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, hub+"/v1/events", body)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, h.URL+"/v1/events", body)
 	if err != nil {
 		return err
 	}
 	req.Header.Set("Content-Type", "application/x-ndjson")
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := h.Do(req)
 	if err != nil {
 		return err
 	}

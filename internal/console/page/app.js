@@ -244,7 +244,7 @@ $('forget').addEventListener('click', () => {
 // refused is not asked for until there is another token.
 async function ask() {
   try {
-    const answer = await api('/v1/stats');
+    const answer = await api('v1/stats');
     const body = await answer.json();
     if (answer.ok) {
       show(body);
@@ -264,14 +264,14 @@ async function ask() {
 // follow shows the figures: as a stream where nobody is asked who they are, and again and again with a token, which an
 // EventSource cannot send.
 async function follow() {
-  const first = await fetch('/v1/stats?streams=0', { cache: 'no-store' }).catch(() => null);
+  const first = await fetch('v1/stats?streams=0', { cache: 'no-store' }).catch(() => null);
   if (first && (first.status === 401 || first.status === 403)) {
     for (;;) {
       const wait = await ask();
       await new Promise((resolve) => { knock = resolve; setTimeout(resolve, wait); });
     }
   }
-  const figures = new EventSource('/v1/stats?interval=2');
+  const figures = new EventSource('v1/stats?interval=2');
   figures.addEventListener('stats', (e) => show(JSON.parse(e.data)));
   figures.addEventListener('error', () => {
     say($('state'), '▲ The hub does not answer; trying again', 'warn');
@@ -298,12 +298,12 @@ function add(...nodes) {
 
 // address is where the stream is. With a token it takes a ticket, which is good for the reconnects of this one stream.
 async function address(channels, query) {
-  if (!token) return `/v1/events?${query}`;
-  const answer = await api('/v1/tickets', { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify({ channels }) });
+  if (!token) return `v1/events?${query}`;
+  const answer = await api('v1/tickets', { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify({ channels }) });
   const body = await answer.json();
   if (!answer.ok) throw new Error(body.detail);
   query.set('ticket', body.ticket);
-  return `/v1/events?${query}`;
+  return `v1/events?${query}`;
 }
 
 async function listen(channels, replay) {
@@ -362,7 +362,7 @@ $('publish-form').addEventListener('submit', async (e) => {
   const event = { channel: form.get('channel'), data: form.get('data') };
   if (form.get('event')) event.event = form.get('event');
   try {
-    const answer = await api('/v1/events', {
+    const answer = await api('v1/events', {
       method: 'POST', body: JSON.stringify(event),
       headers: { 'Content-Type': 'application/json', 'Idempotency-Key': crypto.randomUUID?.() || String(Math.random()) },
     });
