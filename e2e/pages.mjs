@@ -203,6 +203,7 @@ const cases = {
     await page.locator("#send input").fill("hello");
     await page.locator("#send button").click();
     await waitText("#list li:first-child", "hello");
+    check("the form goes away once the token works", !(await page.locator("form input[name=token]").isVisible()));
     check("it listens by ticket, and publishes with the token", urls.some((u) => u.includes("ticket=ft_")));
     check("the token is in no URL", !urls.some((u) => u.includes(process.env.FANFARE_TEST_TOKEN.slice(-20))));
     await shot("example-signed-in");

@@ -26,6 +26,7 @@ function askToken(why) {
   asked = new Promise((resolve) => form.addEventListener('submit', (e) => {
     e.preventDefault();
     token = new FormData(form).get('token').trim();
+    form.reset();
     form.hidden = true;
     asked = null;
     resolve(token);
