@@ -94,7 +94,7 @@ func result(t *testing.T, in string, args ...string) (out, errOut string, code i
 func hubFor(t *testing.T, args ...string) (url string, hub *command) {
 	t.Helper()
 	hub = begin(t, strings.NewReader(""), append([]string{"serve", "--addr", "127.0.0.1:0", "--data", t.TempDir(), "--drain-window", "10ms"}, args...)...)
-	return hub.out.until(t, `(http://127\.0\.0\.1:\d+)`), hub
+	return hub.out.until(t, `(https?://127\.0\.0\.1:\d+)`), hub
 }
 
 func TestPublishSubscribeHistorySend(t *testing.T) {
@@ -121,7 +121,7 @@ func TestPublishSubscribeHistorySend(t *testing.T) {
 	if _, errOut, code := result(t, "one\ntwo\r\n\nfour", "publish", "logs/web 1", "-"); code != 0 || !strings.Contains(errOut, "4 lines published") {
 		t.Errorf("publish of lines: %q %d", errOut, code)
 	}
-	sub.out.until(t, `^hello\nfrom\nstandard input\n\none\ntwo\n\nfour\n$`)
+	sub.out.until(t, `^greetings\thello\ngreetings\tfrom\nstandard input\ngreetings\t\nlogs/web 1\tone\nlogs/web 1\ttwo\nlogs/web 1\t\nlogs/web 1\tfour\n$`)
 
 	if out, _, code := result(t, "", "send", "42", "7", "o1", "REBOOT"); code != 0 || !regexp.MustCompile(`^\w{13} \w{13}\n$`).MatchString(out) {
 		t.Errorf("send: %q %d", out, code)
@@ -196,7 +196,7 @@ func within(t *testing.T, url, line string) {
 func TestSubscribeReconnects(t *testing.T) {
 	data := t.TempDir()
 	hub := begin(t, nil, "serve", "--addr", "127.0.0.1:0", "--data", data, "--drain-window", "10ms")
-	url := hub.out.until(t, `(http://127\.0\.0\.1:\d+)`)
+	url := hub.out.until(t, `(https?://127\.0\.0\.1:\d+)`)
 	sub := begin(t, nil, "subscribe", "a", "--url", url)
 	within(t, url, `fanfare_streams_open{adapter="native"} 1`)
 	result(t, "", "publish", "a", "1", "--url", url)

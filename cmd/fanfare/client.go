@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,6 +27,28 @@ type target struct {
 type bearer struct {
 	Token     string `secret:"" help:"Token or API key; better in FANFARE_TOKEN or a file, since others on the machine see a command's arguments." placeholder:"TOKEN"`
 	TokenFile string `help:"File with the token or API key." placeholder:"FILE"`
+	CACert    string `name:"cacert" help:"Certificates that the hub's own is checked with, PEM. Default: the system's." placeholder:"FILE"`
+
+	http *http.Client `kong:"-"`
+}
+
+// client checks the hub's certificate as the settings say. Each call returns the same one.
+func (b *bearer) client() (*http.Client, error) {
+	switch {
+	case b.http != nil:
+		return b.http, nil
+	case b.CACert == "":
+		b.http = http.DefaultClient
+		return b.http, nil
+	}
+	roots, err := readRoots(b.CACert)
+	if err != nil {
+		return nil, &exitError{exitUsage, fmt.Errorf("--cacert: %w", err)}
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	b.http = &http.Client{Transport: transport}
+	return b.http, nil
 }
 
 // authorize puts the token into a request.
@@ -99,8 +122,12 @@ func (t target) request(ctx context.Context, method, path string, query url.Valu
 }
 
 // do sends a request and returns the body of a good answer; anything else is an error.
-func do(req *http.Request) ([]byte, error) {
-	resp, err := http.DefaultClient.Do(req)
+func (b *bearer) do(req *http.Request) ([]byte, error) {
+	client, err := b.client()
+	if err != nil {
+		return nil, err
+	}
+	resp, err := client.Do(req)
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +154,7 @@ func asProblem(resp *http.Response, body []byte) *problem {
 
 // publish posts a body under an idempotency key, again and again while that may help, for so long. The key makes a repeat
 // harmless: what had been stored is not stored twice.
-func (t target) publish(ctx context.Context, path string, query url.Values, contentType, key string, body []byte, retryFor time.Duration) ([]byte, error) {
+func (t *target) publish(ctx context.Context, path string, query url.Values, contentType, key string, body []byte, retryFor time.Duration) ([]byte, error) {
 	began := time.Now()
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
 		req, err := t.request(ctx, http.MethodPost, path, query, body)
@@ -136,7 +163,7 @@ func (t target) publish(ctx context.Context, path string, query url.Values, cont
 		}
 		req.Header.Set("Content-Type", contentType)
 		req.Header.Set("Idempotency-Key", key)
-		answer, err := do(req)
+		answer, err := t.do(req)
 		if err == nil || ctx.Err() != nil || !passing(err) || time.Since(began) > retryFor {
 			return answer, asExit(err)
 		}

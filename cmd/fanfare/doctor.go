@@ -11,12 +11,13 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 )
 
 type doctorCmd struct {
-	URL     string `arg:"" help:"The hub as its clients reach it, such as https://push.example.com."`
+	URL     string `arg:"" optional:"" help:"The hub as its clients reach it, such as https://push.example.com; default $FANFARE_URL."`
 	Channel string `default:"fanfare/doctor" help:"The channel to try; an event is published to it."`
 	bearer
 	Idle span `default:"65s" help:"How long to watch an idle stream: proxies that cut idle connections do so after 60s, most of them."`
@@ -40,13 +41,24 @@ type checkup struct {
 }
 
 func (c *doctorCmd) Run(ctx context.Context, std *stdio) error {
+	if c.URL == "" {
+		c.URL = os.Getenv("FANFARE_URL")
+	}
 	c.URL = strings.TrimSuffix(c.URL, "/")
 	if u, err := url.Parse(c.URL); err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
 		return &exitError{exitUsage, fmt.Errorf("%q: want http://host:port or https://host", c.URL)}
 	}
-	d := &checkup{cmd: c, std: std, client: &http.Client{Transport: &http.Transport{
+	transport := &http.Transport{
 		DisableCompression: true, ForceAttemptHTTP2: true, Proxy: http.ProxyFromEnvironment, // compression is asked for by hand
-	}}}
+	}
+	if c.CACert != "" {
+		roots, err := readRoots(c.CACert)
+		if err != nil {
+			return &exitError{exitUsage, fmt.Errorf("--cacert: %w", err)}
+		}
+		transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	}
+	d := &checkup{cmd: c, std: std, client: &http.Client{Transport: transport}}
 	defer d.client.CloseIdleConnections()
 	resp, err := d.reach(ctx)
 	if err != nil {

@@ -74,7 +74,7 @@ func (c *historyCmd) page(ctx context.Context, query url.Values) (page historyPa
 	if err != nil {
 		return page, err
 	}
-	body, err := do(req)
+	body, err := c.do(req)
 	if err != nil {
 		return page, asExit(err)
 	}

@@ -56,11 +56,7 @@ func takeListeners(c *settings) (*listeners, error) {
 // the next hub may switch that on: an accept of this one then waits for a connection, and Close for the accept. So it gets
 // one, which is closed at once.
 func closeHeld(l net.Listener) {
-	if socket, ok := l.(syscall.Conn); ok {
-		if raw, err := socket.SyscallConn(); err == nil {
-			_ = raw.Control(func(fd uintptr) { _ = syscall.SetNonblock(int(fd), true) })
-		}
-	}
+	doNotBlock(l)
 	closed := make(chan struct{})
 	go func() {
 		_ = l.Close()

@@ -46,7 +46,7 @@ func (c *retentionCmd) Run(ctx context.Context, std *stdio) error {
 	if err != nil {
 		return err
 	}
-	body, err := do(req)
+	body, err := c.do(req)
 	if err != nil {
 		return asExit(err)
 	}
@@ -101,7 +101,7 @@ func (c *backupCmd) Run(ctx context.Context, std *stdio) error {
 	if err != nil {
 		return err
 	}
-	answer, err := do(req)
+	answer, err := c.do(req)
 	if err != nil {
 		return asExit(err)
 	}

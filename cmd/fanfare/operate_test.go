@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -164,9 +163,7 @@ func TestReload(t *testing.T) {
 	}
 	hangUp := func(says string) {
 		t.Helper()
-		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
-			t.Fatal(err)
-		}
+		hangUpSelf(t)
 		hub.err.until(t, says)
 	}
 	write("retention: nonsense\n")

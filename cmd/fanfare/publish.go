@@ -9,8 +9,10 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/fanfare-hub/fanfare"
 )
@@ -41,6 +43,9 @@ func (c *publishCmd) Run(ctx context.Context, std *stdio) error {
 		all, err := io.ReadAll(std.in)
 		if err != nil {
 			return fmt.Errorf("read standard input: %w", err)
+		}
+		if len(all) == 0 {
+			return errors.New("standard input is empty, and nothing was published; an event without data is `fanfare publish CHANNEL ''`")
 		}
 		text := string(all)
 		c.Data = &text
@@ -121,14 +126,20 @@ func (c *publishCmd) lines(ctx context.Context, std *stdio) error {
 // sendLines publishes a batch. When the hub refuses what is in it, a line that is too long, say, its lines go one by one, so
 // that only the bad ones are left out; each of these is named.
 func (c *publishCmd) sendLines(ctx context.Context, std *stdio, before int, batch []string) (published int, err error) {
-	err = c.sendBatch(ctx, batch)
-	if err == nil {
-		return len(batch), nil
-	}
-	if !refusesData(err) {
-		return 0, err
+	if !slices.ContainsFunc(batch, notText) { // JSON would have other characters in their place
+		err = c.sendBatch(ctx, batch)
+		if err == nil {
+			return len(batch), nil
+		}
+		if !refusesData(err) {
+			return 0, err
+		}
 	}
 	for i := range batch {
+		if notText(batch[i]) {
+			fmt.Fprintf(std.err, "fanfare: line %d is left out: it is not valid UTF-8\n", before+i+1)
+			continue
+		}
 		err := c.sendBatch(ctx, batch[i:i+1])
 		switch {
 		case err == nil:
@@ -141,6 +152,8 @@ func (c *publishCmd) sendLines(ctx context.Context, std *stdio, before int, batc
 	}
 	return published, nil
 }
+
+func notText(line string) bool { return !utf8.ValidString(line) }
 
 // refusesData tells a refusal of the data from one of the publisher, or of the channel.
 func refusesData(err error) bool {

@@ -83,6 +83,7 @@ type cli struct {
 	Revoke     revokeCmd     `cmd:"" help:"End streams, and refuse the tokens behind them."`
 	Doctor     doctorCmd     `cmd:"" help:"Check a deployment from outside, and say how to mend it."`
 	Version    versionCmd    `cmd:"" help:"Print the version."`
+	Completion completionCmd `cmd:"" help:"Print a script with which a shell completes commands and flags."`
 }
 
 // invocation is how the program was called.
@@ -122,6 +123,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 	if err != nil {
 		return &exitError{exitUsage, err}
 	}
+	args = usual(args)
 	parsed, err := parser.Parse(args)
 	if err != nil {
 		return &exitError{exitUsage, fmt.Errorf("%w (try --help)", err)}
@@ -131,6 +133,17 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 	}
 	parsed.BindTo(ctx, (*context.Context)(nil))
 	return parsed.Run(&stdio{in, out, errOut}, call)
+}
+
+// usual understands what people try first: `fanfare --version`, `fanfare help` and `fanfare help COMMAND`.
+func usual(args []string) []string {
+	switch {
+	case len(args) == 1 && args[0] == "--version":
+		return []string{"version"}
+	case len(args) > 0 && args[0] == "help":
+		return append(slices.Clone(args[1:]), "--help")
+	}
+	return args
 }
 
 // refuseEmpty refuses a flag that a command was given with nothing in it, as --subject "$UNSET" is: it would be taken for one that was

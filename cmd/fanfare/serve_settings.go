@@ -6,7 +6,6 @@ import (
 	"io"
 	"log/slog"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -169,13 +168,4 @@ func retention(texts []string) ([]fanfare.Rule, error) {
 		}
 	}
 	return rules, nil
-}
-
-// roomForStreams leaves 500 descriptors for the log and for requests.
-func roomForStreams() int {
-	var lim syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &lim); err != nil {
-		return 500
-	}
-	return int(min(max(int64(lim.Cur)-500, 100), 1<<30))
 }

@@ -20,14 +20,14 @@ type subscribeCmd struct {
 	target
 	Channel []string `arg:"" help:"Channels or patterns, such as 'logs/*' or 'stores/**'."`
 	Since   string   `help:"Start after this event id, with 'all' retained events, with the last N, or at a time: 10m ago or 2026-11-22T10:00:00Z." placeholder:"ID|all|N|TIME"`
-	JSON    bool     `name:"json" help:"Print a JSON object a line: id, event, data."`
+	JSON    bool     `name:"json" help:"Print a JSON object a line: id, channel, event, data, time."`
 }
 
 // Help implements kong.HelpProvider.
 func (subscribeCmd) Help() string {
 	return `Example: fanfare subscribe 'logs/**' --since all --json
 
-Prints the data of each event. Warnings, such as one of a gap, go to standard error. When the connection breaks it is
+Prints the data of each event; with patterns, or more than one channel, the channel and a tab before it. Warnings, such as one of a gap, go to standard error. When the connection breaks it is
 opened again, and nothing is lost or repeated.`
 }
 
@@ -78,7 +78,11 @@ func (s *subscription) stream(ctx context.Context) (got bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	client, err := s.cmd.client()
+	if err != nil {
+		return false, err
+	}
+	resp, err := client.Do(req)
 	if err != nil {
 		return false, err
 	}
@@ -124,7 +128,7 @@ func (r resetOnRead) Read(p []byte) (int, error) {
 }
 
 func (s *subscription) request(ctx context.Context) (*http.Request, error) {
-	query := url.Values{"channel": s.cmd.Channel, "heartbeat": {"15"}}
+	query := url.Values{"channel": s.cmd.Channel, "heartbeat": {"15"}, "envelope": {"true"}}
 	if s.lastID == "" && s.cmd.Since != "" {
 		_, notID := fanfare.ParsePosition(s.cmd.Since)
 		_, notNumber := strconv.Atoi(s.cmd.Since)
@@ -157,13 +161,30 @@ func (s *subscription) print(e sse.Event) error {
 		_, err := fmt.Fprintln(s.std.err, "fanfare: warning: events are missing:", e.Data)
 		return err
 	}
-	if !s.cmd.JSON {
-		_, err := fmt.Fprintln(s.std.out, e.Data)
+	event := struct {
+		ID      string `json:"id"`
+		Channel string `json:"channel"`
+		Event   string `json:"event"`
+		Data    string `json:"data"`
+		Time    string `json:"time"`
+	}{ID: e.LastEventID}
+	if err := json.Unmarshal([]byte(e.Data), &event); err != nil {
+		return fmt.Errorf("the hub's event is not the JSON that was asked for: %w", err)
+	}
+	switch {
+	case s.cmd.JSON:
+		return json.NewEncoder(s.std.out).Encode(event)
+	case s.many():
+		_, err := fmt.Fprintln(s.std.out, event.Channel+"\t"+event.Data)
 		return err
 	}
-	return json.NewEncoder(s.std.out).Encode(struct {
-		ID    string `json:"id"`
-		Event string `json:"event"`
-		Data  string `json:"data"`
-	}{e.LastEventID, e.Type, e.Data})
+	_, err := fmt.Fprintln(s.std.out, event.Data)
+	return err
+}
+
+// many tells whether events of more than one channel may come.
+func (s *subscription) many() bool {
+	p, err := fanfare.ParsePattern(s.cmd.Channel[0])
+	_, exact := p.Channel()
+	return err == nil && (len(s.cmd.Channel) > 1 || !exact)
 }

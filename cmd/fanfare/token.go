@@ -124,7 +124,7 @@ func (c *endCmd) post(ctx context.Context, std *stdio, path, lasts string) error
 		return err
 	}
 	req.Header.Set("Content-Type", "application/json")
-	answer, err := do(req)
+	answer, err := c.do(req)
 	if err != nil {
 		return asExit(err)
 	}

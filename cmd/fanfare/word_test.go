@@ -1,10 +1,20 @@
 package main
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func fileOf(t *testing.T, name, text string) string {
@@ -76,4 +86,123 @@ func TestConfigSaysMore(t *testing.T) {
 	if strings.Contains(out, "hunter2") || !strings.Contains(out, "http://user:xxxxx@127.0.0.1:4318") {
 		t.Errorf("%s", out)
 	}
+}
+
+// TestWhatPeopleTryFirst: the version as a flag, help as a command, and completion.
+func TestWhatPeopleTryFirst(t *testing.T) {
+	want, _, _ := result(t, "", "version")
+	if out, errOut, code := result(t, "", "--version"); code != 0 || out != want {
+		t.Errorf("--version: %d %q %q", code, out, errOut)
+	}
+	for args, says := range map[string]string{"help": "Run the hub.", "help publish": "Prints the event's id", "help key create": "Prints the key"} {
+		if out, errOut, code := result(t, "", strings.Fields(args)...); code != 0 || !strings.Contains(out, says) {
+			t.Errorf("%s: %d %q %q", args, code, out, errOut)
+		}
+	}
+	script, _, code := result(t, "", "completion", "bash")
+	if code != 0 {
+		t.Fatal(code)
+	}
+	bash, err := exec.LookPath("bash")
+	if err != nil {
+		t.Skip("no bash")
+	}
+	for line, want := range map[string]string{"fanfare subs": "subscribe", "fanfare key ": "create list revoke", "fanfare key create --na": "--name", "fanfare publish greetings --ev": "--event"} {
+		words := strings.Split(line, " ")
+		ask := script + "\nCOMP_WORDS=("
+		for _, w := range words {
+			ask += "'" + w + "' "
+		}
+		ask += fmt.Sprintf(")\nCOMP_CWORD=%d\n_fanfare\necho \"${COMPREPLY[@]}\"\n", len(words)-1)
+		out, err := exec.Command(bash, "--norc", "-c", ask).CombinedOutput()
+		if got := strings.TrimSpace(string(out)); err != nil || !strings.HasPrefix(got, want) {
+			t.Errorf("%q: %v %q, want %q", line, err, got, want)
+		}
+	}
+	for _, shell := range []string{"zsh", "fish"} {
+		if out, _, code := result(t, "", "completion", shell); code != 0 || !strings.Contains(out, "subscribe") {
+			t.Errorf("%s: %d %q", shell, code, out)
+		}
+	}
+}
+
+// TestPublishOfNothing: what is no text, or is not there, is said, and not published as something else.
+func TestPublishOfNothing(t *testing.T) {
+	url, _ := hubFor(t)
+	if _, errOut, code := result(t, "", "publish", "a", "--url", url); code == 0 || !strings.Contains(errOut, "standard input is empty") {
+		t.Errorf("%d %q", code, errOut)
+	}
+	if _, errOut, code := result(t, "", "publish", "a", "", "--url", url); code != 0 {
+		t.Errorf("an event without data: %d %q", code, errOut)
+	}
+	_, errOut, code := result(t, "one\nt\xffwo\nthree\n", "publish", "lines", "-", "--url", url)
+	if code != 1 || !strings.Contains(errOut, "line 2 is left out: it is not valid UTF-8") || !strings.Contains(errOut, "2 lines published") {
+		t.Errorf("%d %q", code, errOut)
+	}
+	if out, _, _ := result(t, "", "history", "lines", "--url", url); !strings.Contains(out, "one") || !strings.Contains(out, "three") || strings.Contains(out, "wo\n") {
+		t.Errorf("%q", out)
+	}
+}
+
+// TestSubscribeNamesChannels where events of several may come.
+func TestSubscribeNamesChannels(t *testing.T) {
+	url, _ := hubFor(t)
+	result(t, "", "publish", "logs/a", "hello", "--event", "line", "--url", url)
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"logs/*"}, `(?m)^logs/a\thello$`},
+		{[]string{"logs/a", "logs/b"}, `(?m)^logs/a\thello$`},
+		{[]string{"logs/a"}, `(?m)^hello$`},
+		{[]string{"logs/a", "--json"}, `"channel":"logs/a","event":"line","data":"hello","time":"2`},
+	} {
+		args := append([]string{"subscribe", "--since", "all", "--url", url}, c.args...)
+		begin(t, strings.NewReader(""), args...).out.until(t, c.want)
+	}
+}
+
+// TestCommandsOverTLS: --cacert has commands believe a certificate of one's own, and doctor takes FANFARE_URL.
+func TestCommandsOverTLS(t *testing.T) {
+	cert, key := selfSigned(t)
+	url, _ := hubFor(t, "--tls-cert", cert, "--tls-key", key)
+	if _, errOut, code := result(t, "", "publish", "a", "x", "--url", url, "--retry-for", "0s"); code == 0 {
+		t.Errorf("an unknown certificate was believed: %q", errOut)
+	}
+	for _, args := range [][]string{{"publish", "a", "x"}, {"history", "a"}, {"disconnect", "--subject", "nobody"}} {
+		if _, errOut, code := result(t, "", append(args, "--url", url, "--cacert", cert)...); code != 0 {
+			t.Errorf("%v: %d %q", args, code, errOut)
+		}
+	}
+	begin(t, strings.NewReader(""), "subscribe", "a", "--since", "all", "--url", url, "--cacert", cert).out.until(t, "(?m)^x$")
+	t.Setenv("FANFARE_URL", url)
+	if out, errOut, _ := result(t, "", "doctor", "--cacert", cert, "--idle", "0s"); !strings.Contains(out, "the hub is reached and ready") {
+		t.Errorf("%q %q", out, errOut)
+	}
+	if _, errOut, code := result(t, "", "doctor", "--cacert", key); code != exitUsage || !strings.Contains(errOut, "no certificate") {
+		t.Errorf("%d %q", code, errOut)
+	}
+}
+
+// selfSigned makes a certificate for this machine, and returns its files.
+func selfSigned(t *testing.T) (cert, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fileOf(t, "cert.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))),
+		fileOf(t, "key.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})))
 }
