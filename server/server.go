@@ -285,7 +285,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			panic(http.ErrAbortHandler)
 		}
 	}()
-	if s.senders == nil || !s.senders.Wants(w, r) || !isPublish(r) {
+	if s.senders == nil || !s.senders.Wants(w, r) || !isPublish(r) || len(w.Header()["Content-Encoding"]) > 0 {
 		s.handle(w, r)
 		return
 	}

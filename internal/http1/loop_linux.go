@@ -217,6 +217,11 @@ func (l *loop) pause(n *conn) bool {
 // begin looks at what has come; true when somebody else goes on with the connection.
 func (l *loop) begin(n *conn, data []byte, ended bool) bool {
 	n.fresh = false
+	// Some clients send an empty line after a body (RFC 9112, section 2.2). net/http passes over it too.
+	if data = bytes.TrimLeft(data, "\r\n"); len(data) == 0 {
+		n.rest = nil
+		return false
+	}
 	if len(data) >= n.need {
 		r := l.of.pending.Get().(*request)
 		r.Request = *n.home.blank

@@ -12,6 +12,7 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/caller"
 	"github.com/fanfare-hub/fanfare/internal/publish"
 	"github.com/fanfare-hub/fanfare/internal/query"
+	"github.com/fanfare-hub/fanfare/internal/stream"
 )
 
 // MaxArray is how many events one JSON array may have.
@@ -24,6 +25,10 @@ func (a *API) Publish(w http.ResponseWriter, r *http.Request, by caller.Caller) 
 		return
 	}
 	if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind == "application/x-ndjson" {
+		if err := stream.CheckWriter(w); err != nil {
+			a.o.Problems.Write(w, r, err)
+			return
+		}
 		a.ingest(w, r, by)
 		return
 	}

@@ -46,6 +46,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if stream.AcceptsStream(r) {
+		if err := stream.CheckWriter(w); err != nil {
+			h.Problems.Write(w, r, err)
+			return
+		}
 		h.stream(w, r, most, time.Duration(interval)*time.Second)
 		return
 	}

@@ -195,6 +195,10 @@ func (s *Streams) Serve(w http.ResponseWriter, r *http.Request, req Request) {
 		w.WriteHeader(http.StatusOK)
 		return
 	}
+	if err := CheckWriter(w); err != nil {
+		s.o.Problems.Write(w, r, err)
+		return
+	}
 	req.Patterns = unique(req.Patterns)
 	if err := s.admit(&req); err != nil {
 		s.Refuse(w, r, req, err)

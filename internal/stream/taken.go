@@ -22,7 +22,7 @@ const floodLimit = 64 << 10
 // takeOver takes the connection over where it is plain HTTP/1; nil elsewhere. buffered is how many bytes the client has sent after
 // its request.
 func takeOver(w http.ResponseWriter, r *http.Request) (conn net.Conn, buffered int, err error) {
-	if r.ProtoMajor != 1 || r.TLS != nil {
+	if r.ProtoMajor != 1 || r.TLS != nil || encoded(w.Header()) {
 		return nil, 0, nil
 	}
 	conn, rw, err := http.NewResponseController(w).Hijack()
