@@ -77,6 +77,6 @@ nightly: ## what is too long for every change: fuzzers for ten minutes each, and
 	$(GO) test -timeout 60m -count=10 ./e2e
 
 clean:
-	rm -rf bin coverage.out coverage.html e2e/.venv e2e/node_modules e2e/.tools
+	rm -rf bin coverage.out coverage.html e2e/.venv e2e/.btubbs e2e/node_modules e2e/.tools
 
 SHELL := /bin/bash

@@ -8,7 +8,7 @@ const browser = await chromium.launch({
   executablePath,
   args: [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
+    "--disable-component-update", "--disable-sync", "--ignore-certificate-errors",
   ],
 });
 const page = await browser.newPage();

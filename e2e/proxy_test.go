@@ -112,6 +112,8 @@ func nginxArgs(file string) []string {
 	return []string{"-p", filepath.Dir(file), "-c", file, "-g", "daemon off;"}
 }
 
+func haproxyArgs(file string) []string { return []string{"-db", "-f", file} }
+
 // nginxHTTP puts server blocks into a whole configuration that writes nowhere but below DIR.
 func nginxHTTP(blocks string) string {
 	return `error_log DIR/error.log; pid DIR/nginx.pid; user root; worker_processes 1; events { worker_connections 512; }
@@ -142,7 +144,7 @@ func TestProxies(t *testing.T) {
 		args            func(string) []string
 	}{
 		{"nginx", nginxHTTP(read(t, "../deploy/nginx/fanfare.conf")), nginxArgs},
-		{"haproxy", read(t, "../deploy/haproxy/haproxy.cfg"), func(file string) []string { return []string{"-db", "-f", file} }},
+		{"haproxy", read(t, "../deploy/haproxy/haproxy.cfg"), haproxyArgs},
 	} {
 		t.Run(c.program, func(t *testing.T) {
 			url := proxied(t, h, c.program, c.config, c.args)
