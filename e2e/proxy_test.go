@@ -199,6 +199,13 @@ location / { proxy_pass http://127.0.0.1:8082; proxy_http_version 1.1; proxy_set
 			t.Logf("\n%s", out)
 		})
 	}
+	t.Run("delay", func(t *testing.T) {
+		plain := strings.NewReplacer(" ssl crt /etc/ssl/push.example.com.both.pem alpn h2,http/1.1", "", "  option http-no-delay", "  #").Replace(read(t, "../deploy/haproxy/haproxy.cfg"))
+		url := strings.Replace(proxied(t, h, "haproxy", plain, haproxyArgs), "https:", "http:", 1)
+		if out, _ := doctor(t, url, "--idle", "0s"); !strings.Contains(out, "BAD   events come") || !strings.Contains(out, "option http-no-delay") {
+			t.Errorf("%s", out)
+		}
+	})
 	out, err := doctor(t, h.url(""), "--idle", "2s")
 	if err != nil || !strings.Contains(out, "at most 6 connections") {
 		t.Errorf("without a proxy: %v\n%s", err, out)
