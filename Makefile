@@ -48,7 +48,7 @@ unit: ## the tests of each package, with the race detector where a C compiler is
 	$(GO) test -timeout 10m $(if $(shell command -v $${CC:-gcc} 2>/dev/null),-race) $$($(GO) list ./... | grep -v /e2e)
 
 e2e: setup ## the real binary with real clients
-	$(GO) test -timeout 10m -count=1 -v ./e2e | grep -v '^=== '; exit $${PIPESTATUS[0]}
+	$(GO) test -timeout 10m -parallel 4 -count=1 -v ./e2e | grep -v '^=== '; exit $${PIPESTATUS[0]}
 
 setup:
 	@./e2e/setup

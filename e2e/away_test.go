@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"encoding/json"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -55,19 +54,18 @@ func (r *reader) follow() {
 // readers starts Chromium, npm's eventsource and PyPI's sseclient, as far as they are there, and waits until each has a stream.
 func readers(t *testing.T, front, stream, ca string) (list []*reader) {
 	t.Helper()
-	add := func(name, program string, args ...string) {
-		r := &reader{name: name, program: start(t, program, args...), opened: make(chan struct{})}
+	add := func(name, env, program string, args ...string) {
+		r := &reader{name: name, program: startWith(t, []string{env}, program, args...), opened: make(chan struct{})}
 		go r.follow()
 		list = append(list, r)
 	}
 	if node, err := exec.LookPath("node"); err == nil {
 		if _, err := os.Stat("node_modules/eventsource"); err == nil {
-			t.Setenv("NODE_EXTRA_CA_CERTS", ca)
-			add("npm eventsource", node, "node_eventsource.mjs", front+stream)
+			add("npm eventsource", "NODE_EXTRA_CA_CERTS="+ca, node, "node_eventsource.mjs", front+stream)
 		}
 		if chromium, err := exec.LookPath("chromium"); err == nil {
 			if _, err := os.Stat("node_modules/playwright-core"); err == nil {
-				add("Chromium", node, "eventsource.mjs", chromium, front+"/examples/", stream)
+				add("Chromium", "", node, "eventsource.mjs", chromium, front+"/examples/", stream)
 			}
 		}
 	}
@@ -76,8 +74,7 @@ func readers(t *testing.T, front, stream, ca string) (list []*reader) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Setenv("PYTHONPATH", btubbs)
-		add("PyPI sseclient", ".venv/bin/python", "btubbs_client.py", front+stream, ca)
+		add("PyPI sseclient", "PYTHONPATH="+btubbs, ".venv/bin/python", "btubbs_client.py", front+stream, ca)
 	}
 	if len(list) == 0 {
 		t.Skip("SKIPPED: no client; e2e/setup says why")
@@ -125,6 +122,7 @@ func restarts() int {
 // TestHubAwayBehindProxies (P3, P7): the hub is killed and away for six seconds, and then restarted gracefully, behind the proxies'
 // files in deploy/. No client stops for good, and each gets each event once.
 func TestHubAwayBehindProxies(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		program, config string
 		args            func(string) []string
@@ -133,10 +131,11 @@ func TestHubAwayBehindProxies(t *testing.T) {
 		{"haproxy", read(t, "../deploy/haproxy/haproxy.cfg"), haproxyArgs},
 	} {
 		t.Run(c.program, func(t *testing.T) {
+			t.Parallel()
 			data := t.TempDir()
 			h := serve(t, "127.0.0.1:0", data, "--drain-window", "2s")
-			front := proxied(t, h, c.program, c.config, c.args)
-			list := readers(t, front, "/v1/events?channel=ticks", os.Getenv("SSL_CERT_FILE"))
+			front, ca := proxied(t, h, c.program, c.config, c.args)
+			list := readers(t, front, "/v1/events?channel=ticks", ca)
 			n := 0
 			publishFor := func(d time.Duration) {
 				for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
@@ -170,7 +169,7 @@ func TestHubAwayBehindProxies(t *testing.T) {
 			for _, r := range list {
 				r.complete(t, n)
 			}
-			t.Log(fmt.Sprintf("%d events, %d clients", n, len(list)))
+			t.Logf("%d events, %d clients", n, len(list))
 			h.stop()
 		})
 	}

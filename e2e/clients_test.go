@@ -15,30 +15,28 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// python finds an interpreter with requests, and the folders to import from.
-func python(t *testing.T) (interpreter string) {
+// python finds an interpreter with requests, and the variable that says where to import from.
+func python(t *testing.T) (interpreter, path string) {
 	t.Helper()
 	venv, err := filepath.Abs(".venv/bin/python")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if exec.Command(venv, "-c", "import requests, sseclient").Run() == nil {
-		t.Setenv("PYTHONPATH", "")
-		return venv
+		return venv, "PYTHONPATH="
 	}
 	if exec.Command("/usr/bin/python3", "-c", "import requests").Run() == nil {
 		t.Log("falling back to Debian's requests and a reader that works as sseclient-py does")
-		t.Setenv("PYTHONPATH", "fallback")
-		return "/usr/bin/python3"
+		return "/usr/bin/python3", "PYTHONPATH=fallback"
 	}
 	t.Skip("SKIPPED: no Python with requests; e2e/setup says why")
-	return ""
+	return "", ""
 }
 
 // TestStorePC runs the class that store PCs run today: 1,000 commands at random times over many clean ends, and a restart of
 // the hub between two streams; each is handled, none is lost, none comes twice.
 func TestStorePC(t *testing.T) {
-	t.Run("open", func(t *testing.T) { storePC(t, "", 1000) })
+	t.Run("open", func(t *testing.T) { storePC(t, "", "", 1000) })
 	// With the token that its issuer gives it anyway, on a hub that asks for it.
 	t.Run("with rights", func(t *testing.T) {
 		secret := newSecret(t)
@@ -47,20 +45,24 @@ func TestStorePC(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Setenv("STORE_TOKEN", token)
 		backend := command(t, "token", "--key", "HS256="+secret, "--subject", "back-office", "--publish", "stores", "--publish", "stores/**")
-		storePC(t, backend, 300, "--jwt-key", "HS256="+secret, "--jwt-grant", "device=stores/{storeId}/pcs/{pcId}")
+		storePC(t, token, backend, 300, "--jwt-key", "HS256="+secret, "--jwt-grant", "device=stores/{storeId}/pcs/{pcId}")
 	})
 }
 
-func storePC(t *testing.T, backend string, commands int, more ...string) {
-	interpreter := python(t)
+func storePC(t *testing.T, token, backend string, commands int, more ...string) {
+	t.Parallel()
+	interpreter, path := python(t)
 	data := t.TempDir()
 	args := append([]string{"--stream-lifetime", "1s", "--drain-window", "500ms"}, more...)
 	socket := holdSocket(t) // the client dies of a refused connection
 	h := socket.serve(t, data, args...)
 	ready(t, h.url("/readyz"))
-	pc := start(t, interpreter, "store_pc.py", h.url(""), "42", "7", "0.2")
+	env := []string{path}
+	if token != "" {
+		env = append(env, "STORE_TOKEN="+token)
+	}
+	pc := startWith(t, env, interpreter, "store_pc.py", h.url(""), "42", "7", "0.2")
 	if line := pc.next(20 * time.Second); line != `["sse", "CONNECTED"]` {
 		t.Fatalf("first %s", line)
 	}
@@ -134,6 +136,7 @@ type browserLine struct {
 // TestEventSource runs EventSource in Chromium across a restart of the hub under it: nothing is lost or repeated, neither
 // on a stream that had received events nor on one that had received none.
 func TestEventSource(t *testing.T) {
+	t.Parallel()
 	chromium := ""
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
 		if path, err := exec.LookPath(name); err == nil {

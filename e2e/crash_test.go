@@ -13,6 +13,7 @@ import (
 // TestKillNine is P1 with the real binary: kill -9 under 16 concurrent publishers, ten times; all that was acknowledged is
 // there, once and in place, and whoever resumes before any new publish gets the rest (P3).
 func TestKillNine(t *testing.T) {
+	t.Parallel()
 	for _, durability := range []string{"sync", "async"} {
 		t.Run(durability, func(t *testing.T) { killNine(t, durability) })
 	}
@@ -151,6 +152,7 @@ func TestDrainOfTheProcess(t *testing.T) {
 // TestKeptPositionsSurviveKillNine: a PC that sends no position carries on after a kill -9 of the hub, also when its stream
 // had been idle for longer than positions are kept after their end.
 func TestKeptPositionsSurviveKillNine(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []string{"--detach-streams", "--no-detach-streams"} {
 		t.Run(kind, func(t *testing.T) { keptKillNine(t, kind) })
 	}

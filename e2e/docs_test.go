@@ -14,6 +14,7 @@ var shellBlock = regexp.MustCompile("(?ms)^```sh\n(.*?)^```")
 // TestDocs runs the commands of the README and the guides: each page against a hub of its own, from top to bottom. A
 // problem document in an answer fails it too.
 func TestDocs(t *testing.T) {
+	t.Parallel()
 	needCurl(t)
 	pages, err := filepath.Glob("../docs/guide/*.md")
 	if err != nil {

@@ -208,11 +208,19 @@ type program struct {
 	errs  *tailBuffer
 }
 
+// start starts a program.
 func start(t *testing.T, name string, args ...string) *program {
+	t.Helper()
+	return startWith(t, nil, name, args...)
+}
+
+// startWith is start, with variables of its own: tests that run at the same time share the process's.
+func startWith(t *testing.T, env []string, name string, args ...string) *program {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &program{t: t, cmd: exec.CommandContext(ctx, name, args...), lines: make(chan string, 100_000), errs: &tailBuffer{}}
 	p.cmd.Stderr = p.errs
+	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a browser has children
 	p.cmd.Cancel = func() error { return syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) }
 	out, err := p.cmd.StdoutPipe()

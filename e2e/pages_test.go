@@ -41,16 +41,18 @@ func findChromium(t *testing.T) string {
 }
 
 // looksAt runs one case of pages.mjs.
-func looksAt(t *testing.T, h *hubProcess, which string) {
+func looksAt(t *testing.T, h *hubProcess, which string, env ...string) {
 	t.Helper()
-	looksAtURL(t, h.url(""), which)
+	looksAtURL(t, h.url(""), which, env...)
 }
 
-func looksAtURL(t *testing.T, hub, which string) {
+func looksAtURL(t *testing.T, hub, which string, env ...string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, "node", "pages.mjs", findChromium(t), hub, screenshots(t), which).CombinedOutput()
+	cmd := exec.CommandContext(ctx, "node", "pages.mjs", findChromium(t), hub, screenshots(t), which)
+	cmd.Env = append(os.Environ(), env...)
+	out, err := cmd.CombinedOutput()
 	t.Logf("%s", out)
 	if err != nil {
 		t.Errorf("%s: %v", which, err)
@@ -68,6 +70,7 @@ func publisher(t *testing.T, h *hubProcess, name string, args ...string) {
 }
 
 func TestPage(t *testing.T) {
+	t.Parallel()
 	findChromium(t)
 	h := serve(t, "127.0.0.1:0", t.TempDir())
 	pc, err := http.Get(h.url("/v1/stores/event-sources?storeId=42&pcId=7"))
@@ -91,6 +94,7 @@ func TestPage(t *testing.T) {
 }
 
 func TestExamplePages(t *testing.T) {
+	t.Parallel()
 	findChromium(t)
 	h := serve(t, "127.0.0.1:0", t.TempDir())
 	t.Run("notifications", func(t *testing.T) {
@@ -134,6 +138,7 @@ func TestExamplePages(t *testing.T) {
 
 // TestPageBelowAPrefix has the hub's page and its tickets work below a path, as behind a proxy that takes the prefix off.
 func TestPageBelowAPrefix(t *testing.T) {
+	t.Parallel()
 	findChromium(t)
 	h := serve(t, "127.0.0.1:0", t.TempDir(), "--trusted-proxy", "127.0.0.1")
 	target, err := url.Parse(h.url(""))

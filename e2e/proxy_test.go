@@ -60,15 +60,16 @@ func freePort(t *testing.T) string {
 	return fmt.Sprint(l.Addr().(*net.TCPAddr).Port)
 }
 
-// proxied starts a proxy with a configuration, in which the documented addresses and paths are replaced.
-func proxied(t *testing.T, h *hubProcess, program, config string, args func(file string) []string) (url string) {
+// proxied starts a proxy with a configuration, in which the documented addresses and paths are replaced. ca is the file of its
+// certificate.
+func proxied(t *testing.T, h *hubProcess, program, config string, args func(file string) []string) (url, ca string) {
 	t.Helper()
 	if _, err := exec.LookPath(program); err != nil {
 		t.Skipf("SKIPPED: no %s; e2e/setup says why", program)
 	}
 	dir, port := t.TempDir(), freePort(t)
 	certificate(t, dir)
-	t.Setenv("SSL_CERT_FILE", filepath.Join(dir, "push.example.com.pem"))
+	ca = filepath.Join(dir, "push.example.com.pem")
 	config = strings.NewReplacer("127.0.0.1:8443", "127.0.0.1:"+port, "127.0.0.1:8082", h.addr, "/etc/ssl/", dir+"/", "DIR", dir,
 		"maxconn 40000", "maxconn 1000", "maxconn 30000", "maxconn 900").Replace(config)
 	file := filepath.Join(dir, "proxy.conf")
@@ -105,7 +106,7 @@ func proxied(t *testing.T, h *hubProcess, program, config string, args func(file
 			t.Fatalf("%s does not listen: %s", program, log)
 		}
 	}
-	return "https://localhost:" + port
+	return "https://localhost:" + port, ca
 }
 
 func nginxArgs(file string) []string {
@@ -138,6 +139,7 @@ func read(t *testing.T, path string) string {
 
 // TestProxies: the configurations in deploy/ pass the doctor, with the real programs.
 func TestProxies(t *testing.T) {
+	t.Parallel()
 	h := serve(t, "127.0.0.1:0", t.TempDir(), "--heartbeat", "1s")
 	for _, c := range []struct {
 		program, config string
@@ -147,8 +149,8 @@ func TestProxies(t *testing.T) {
 		{"haproxy", read(t, "../deploy/haproxy/haproxy.cfg"), haproxyArgs},
 	} {
 		t.Run(c.program, func(t *testing.T) {
-			url := proxied(t, h, c.program, c.config, c.args)
-			out, err := doctor(t, url, "--idle", "4s")
+			url, ca := proxied(t, h, c.program, c.config, c.args)
+			out, err := doctor(t, url, "--cacert", ca, "--idle", "4s")
 			if err != nil {
 				t.Errorf("%v", err)
 			}
@@ -165,11 +167,13 @@ func TestProxies(t *testing.T) {
 
 // TestDoctorFinds what is wrong with a deployment, and says what mends it.
 func TestDoctorFinds(t *testing.T) {
+	t.Parallel()
 	h := serve(t, "127.0.0.1:0", t.TempDir(), "--heartbeat", "10s")
 	block := func(host, more string) string {
 		return nginxHTTP(`server { listen 127.0.0.1:8443 ssl; ssl_certificate /etc/ssl/push.example.com.pem; ssl_certificate_key /etc/ssl/push.example.com.key;
 location / { proxy_pass http://127.0.0.1:8082; proxy_http_version 1.1; proxy_set_header Host ` + host + `; ` + more + ` } }`)
 	}
+	t.Cleanup(h.stop) // when the cases, which run at the same time, have ended
 	for name, c := range map[string]struct {
 		config string
 		want   []string
@@ -183,8 +187,9 @@ location / { proxy_pass http://127.0.0.1:8082; proxy_http_version 1.1; proxy_set
 			[]string{"BAD   GET /readyz was answered 200 OK, and not by a hub", "content type"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			url := proxied(t, h, "nginx", c.config, nginxArgs)
-			out, err := doctor(t, url, "--idle", "6s")
+			t.Parallel()
+			url, ca := proxied(t, h, "nginx", c.config, nginxArgs)
+			out, err := doctor(t, url, "--cacert", ca, "--idle", "6s")
 			if err == nil {
 				t.Error("the doctor is content")
 			}
@@ -201,7 +206,8 @@ location / { proxy_pass http://127.0.0.1:8082; proxy_http_version 1.1; proxy_set
 	}
 	t.Run("delay", func(t *testing.T) {
 		plain := strings.NewReplacer(" ssl crt /etc/ssl/push.example.com.both.pem alpn h2,http/1.1", "", "  option http-no-delay", "  #").Replace(read(t, "../deploy/haproxy/haproxy.cfg"))
-		url := strings.Replace(proxied(t, h, "haproxy", plain, haproxyArgs), "https:", "http:", 1)
+		url, _ := proxied(t, h, "haproxy", plain, haproxyArgs)
+		url = strings.Replace(url, "https:", "http:", 1)
 		if out, _ := doctor(t, url, "--idle", "0s"); !strings.Contains(out, "BAD   events come") || !strings.Contains(out, "option http-no-delay") {
 			t.Errorf("%s", out)
 		}
@@ -213,7 +219,6 @@ location / { proxy_pass http://127.0.0.1:8082; proxy_http_version 1.1; proxy_set
 	if out, err := doctor(t, "http://127.0.0.1:1"); err == nil || !strings.Contains(out, "cannot be reached") {
 		t.Errorf("nobody there: %v\n%s", err, out)
 	}
-	h.stop()
 }
 
 // TestUnits: systemd takes the units.

@@ -68,14 +68,15 @@ func request(t *testing.T, client *http.Client, method, url, token, body string)
 
 // TestPageWithToken: the page of a hub that asks who somebody is, in Chromium.
 func TestPageWithToken(t *testing.T) {
+	t.Parallel()
 	findChromium(t)
 	secret := newSecret(t)
 	h := serve(t, "127.0.0.1:0", t.TempDir(), "--jwt-key", "HS256="+secret)
-	t.Setenv("FANFARE_TEST_TOKEN", command(t, "token", "--key", "HS256="+secret, "--subject", "ada", "--admin", "**", "--publish", "**", "--subscribe", "**"))
-	looksAt(t, h, "secured")
-	t.Setenv("FANFARE_OTHER_TOKEN", command(t, "token", "--key", "HS256="+secret, "--subject", "bob", "--subscribe", "users/bob/**"))
-	looksAt(t, h, "example")
-	if log := h.log.String(); strings.Contains(log, os.Getenv("FANFARE_TEST_TOKEN")[100:]) || strings.Contains(log, "ft_") {
+	token := command(t, "token", "--key", "HS256="+secret, "--subject", "ada", "--admin", "**", "--publish", "**", "--subscribe", "**")
+	looksAt(t, h, "secured", "FANFARE_TEST_TOKEN="+token)
+	other := command(t, "token", "--key", "HS256="+secret, "--subject", "bob", "--subscribe", "users/bob/**")
+	looksAt(t, h, "example", "FANFARE_TEST_TOKEN="+token, "FANFARE_OTHER_TOKEN="+other)
+	if log := h.log.String(); strings.Contains(log, token[100:]) || strings.Contains(log, "ft_") {
 		t.Errorf("a token or a ticket stands in the log:\n%s", log)
 	}
 	h.stop()
@@ -83,11 +84,12 @@ func TestPageWithToken(t *testing.T) {
 
 // TestTicketInChromium: an EventSource repeats its URL at each reconnect; the ticket in it serves over three lifetimes.
 func TestTicketInChromium(t *testing.T) {
+	t.Parallel()
 	findChromium(t)
 	secret := newSecret(t)
 	h := serve(t, "127.0.0.1:0", t.TempDir(), "--jwt-key", "HS256="+secret, "--stream-lifetime", "1s")
-	t.Setenv("FANFARE_TEST_TOKEN", command(t, "token", "--key", "HS256="+secret, "--subject", "ada", "--publish", "ticks", "--subscribe", "ticks"))
-	looksAt(t, h, "ticket")
+	token := command(t, "token", "--key", "HS256="+secret, "--subject", "ada", "--publish", "ticks", "--subscribe", "ticks")
+	looksAt(t, h, "ticket", "FANFARE_TEST_TOKEN="+token)
 	h.stop()
 }
 
@@ -104,6 +106,7 @@ func trusting(t *testing.T, certFile string, http2 bool) *http.Client {
 // TestTLS: https with HTTP/2, nothing older than TLS 1.2, and a certificate that is replaced while running; one that cannot be
 // used changes nothing.
 func TestTLS(t *testing.T) {
+	t.Parallel()
 	dir, secret := t.TempDir(), newSecret(t)
 	certificate(t, dir)
 	cert, key := filepath.Join(dir, "push.example.com.pem"), filepath.Join(dir, "push.example.com.key")
@@ -333,8 +336,9 @@ func TestIssuersKeys(t *testing.T) {
 
 // TestSmugglingBehindNginx: what nginx passes on is what the hub reads; nothing hides behind a request.
 func TestSmugglingBehindNginx(t *testing.T) {
+	t.Parallel()
 	h := serve(t, "127.0.0.1:0", t.TempDir(), "--allowed-host", "push.example.com")
-	url := proxied(t, h, "nginx", nginxHTTP(read(t, "../deploy/nginx/fanfare.conf")), nginxArgs)
+	url, _ := proxied(t, h, "nginx", nginxHTTP(read(t, "../deploy/nginx/fanfare.conf")), nginxArgs)
 	addr := strings.TrimPrefix(url, "https://")
 	_, port, _ := net.SplitHostPort(addr)
 	hidden := "POST /v1/channels/smuggled HTTP/1.1\r\nHost: push.example.com\r\nContent-Length: 1\r\n\r\nx"

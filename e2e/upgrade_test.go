@@ -305,6 +305,7 @@ func TestUpgradesUnseen(t *testing.T) {
 
 // TestSecondHubWithoutASocketIsRefusedAtOnce, and one with a socket gives up when the data directory does not become free.
 func TestSecondHubWaitsOnlyWithASocket(t *testing.T) {
+	t.Parallel()
 	data := t.TempDir()
 	first := serve(t, "127.0.0.1:0", data)
 	began := time.Now()
