@@ -144,7 +144,8 @@ func (a *Authenticator) Close() {
 	a.running.Wait()
 }
 
-// OnEnd has f called when rights have ended before their time, because a key was taken away, or an API key has other rights now: f ends the streams of those principals for which ended is true.
+// OnEnd has f called when rights have ended before their time, because a key was taken away, or an API key has other rights now.
+// f ends the streams of those principals for which ended is true.
 func (a *Authenticator) OnEnd(f func(ended func(*fanfare.Principal) bool)) { a.onEnd.Store(&f) }
 
 // Verify returns whose token or API key it is, and what they may do; "" is nobody's. Errors have CodeUnauthenticated, or, as long as
