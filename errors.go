@@ -18,6 +18,7 @@ const (
 	CodeMethodNotAllowed Code = "method_not_allowed"
 	CodeConflict         Code = "conflict"
 	CodeTooLarge         Code = "too_large"
+	CodeUnsupported      Code = "unsupported_media_type"
 	CodeRateLimited      Code = "rate_limited"
 	CodeOverloaded       Code = "overloaded"
 	CodeUnavailable      Code = "unavailable"
@@ -53,14 +54,15 @@ const (
 	ReasonPerSubject     Reason = "max_streams_per_subject"
 	ReasonPerChannel     Reason = "max_streams_per_channel"
 	ReasonMaxRevocations Reason = "max_revocations"
-	ReasonSlowBody       Reason = "slow_body" // a body that did not come in time
+	ReasonSlowBody       Reason = "slow_body"          // a body that did not come in time
+	ReasonMaxInflight    Reason = "max_inflight_bytes" // requests under way hold too much
 )
 
 // Reasons lists them.
 var Reasons = []Reason{
 	ReasonNoCredentials, ReasonBadToken, ReasonExpiredToken, ReasonRevokedToken, ReasonNoRight, ReasonForeignOrigin, ReasonUnknownHost,
 	ReasonPublishRate, ReasonPublishBytes, ReasonStreamRate, ReasonMaxStreams, ReasonPerAddress, ReasonPerSubject, ReasonPerChannel,
-	ReasonMaxRevocations, ReasonSlowBody,
+	ReasonMaxRevocations, ReasonSlowBody, ReasonMaxInflight,
 }
 
 // Error returns both halves, for logs.
