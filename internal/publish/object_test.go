@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"github.com/fanfare-hub/fanfare"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -74,16 +77,62 @@ func TestEveryObjectIsTaken(t *testing.T) {
 		}
 	}
 	var b strings.Builder
-	for i := range 100_000 {
+	for i := range MaxMembers - 1 {
 		fmt.Fprintf(&b, "%q:1,", fmt.Sprint(i))
 	}
 	many := "{" + b.String()
-	if o, err := ParseObject([]byte(many + `"x":1}`)); err != nil || len(o) != 100_001 {
+	if o, err := ParseObject([]byte(many + `"x":1}`)); err != nil || len(o) != MaxMembers {
 		t.Errorf("%d members: %v", len(o), err)
 	}
-	for _, text := range []string{many + `"7":1}`, `{"a":1,"a":2}`, `{"a":1,"\u0061":2}`, `[]`, `1`, `{"a":1} {}`} {
+	for _, text := range []string{many + `"7":1}`, many + `"x":1,"y":1}`, `{"a":1,"a":2}`, `{"a":1,"\u0061":2}`, `[]`, `1`, `{"a":1} {}`} {
 		if _, err := ParseObject([]byte(text)); err == nil {
 			t.Errorf("%.50s was taken", text)
 		}
+	}
+}
+
+// TestObjectsCostTheirBytes: whatever a body of a megabyte says, reading it takes little more memory than it has.
+func TestObjectsCostTheirBytes(t *testing.T) {
+	const size = 1 << 20
+	var members strings.Builder
+	for i := 0; members.Len() < size; i++ {
+		fmt.Fprintf(&members, `"%x":1,`, i)
+	}
+	for name, c := range map[string]struct {
+		body string
+		code fanfare.Code // "": it is taken
+	}{
+		"members":      {"{" + members.String() + `"x":1}`, fanfare.CodeInvalid},
+		"in an array":  {"[{" + members.String() + `"x":1}]`, fanfare.CodeInvalid},
+		"tiny events":  {"[" + strings.Repeat(`{"channel":"a","data":""},`, size/26) + "{}]", fanfare.CodeTooLarge},
+		"empty events": {"[" + strings.Repeat(`{},`, size/3) + "{}]", fanfare.CodeTooLarge},
+		"numbers":      {"[" + strings.Repeat(`1,`, size/2) + "1]", fanfare.CodeTooLarge},
+		"not even":     {"[" + strings.Repeat(`,`, size), fanfare.CodeTooLarge},
+		"nested":       {strings.Repeat("[", size), fanfare.CodeInvalid},
+		"nested data":  {`{"data":` + strings.Repeat("[", 9000) + strings.Repeat("]", 9000) + "}", ""},
+		"long name":    {`{"` + strings.Repeat("x", size) + `":1}`, ""},
+		"long names":   {`{"` + strings.Repeat("x", size/2) + `":1,"` + strings.Repeat("x", size/2) + `":1}`, fanfare.CodeInvalid},
+		"quotes":       {`{"data":"` + strings.Repeat(`\"`, size/2) + `"}`, ""},
+		"no end":       {`["` + strings.Repeat(`\\`, size/2), fanfare.CodeInvalid},
+		"data":         {`[{"data":{"a":[` + strings.Repeat("{},", size/3) + "{}]}}]", ""},
+	} {
+		body := []byte(c.body)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, _, err := ParseObjects(body, 1000)
+		runtime.ReadMemStats(&after)
+		if got := after.TotalAlloc - before.TotalAlloc; got > 5<<18 || fanfare.CodeOf(err) != c.code {
+			t.Errorf("%s: %d bytes were allocated: %.100v", name, got, err)
+		}
+	}
+	// A thousand are taken, one more is not; an element too many that is none is no JSON.
+	for events, code := range map[int]fanfare.Code{1000: "", 1001: fanfare.CodeTooLarge} {
+		list := strings.TrimSuffix(strings.Repeat(`{"a":[1,{"b":2,"c":[]}],"d":"],["},`, events), ",")
+		if _, _, err := ParseObjects([]byte(" [ "+list+" ] "), 1000); fanfare.CodeOf(err) != code {
+			t.Errorf("%d events: %v", events, err)
+		}
+	}
+	if _, _, err := ParseObjects([]byte("["+strings.Repeat(`{},`, 1000)+" ]"), 1000); fanfare.CodeOf(err) != fanfare.CodeInvalid {
+		t.Errorf("a comma at the end: %v", err)
 	}
 }
