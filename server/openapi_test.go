@@ -207,6 +207,13 @@ func TestOpenAPI(t *testing.T) {
 		}
 	}
 	for path, item := range paths {
+		if post, ok := d.resolve(item)["post"]; ok {
+			target := regexp.MustCompile("{[a-z]+}").ReplaceAllString(path, "1")
+			f.call("POST", target, "x", "Content-Encoding: gzip").wantProblem(t, 415, "unsupported_media_type", "gzip")
+			if described := d.resolve(d.resolve(d.resolve(post)["responses"])["415"]); described["headers"] == nil {
+				t.Errorf("POST %s: 415 is not described", path)
+			}
+		}
 		for method := range item.(map[string]any) {
 			if !called[strings.ToUpper(method)+" "+path] {
 				t.Errorf("%s %s is described, and this test does not call it", method, path)

@@ -307,7 +307,11 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request) {
 		defer record.log(s.o.Logger, r, time.Now())
 	}
 	w.Header()["X-Content-Type-Options"] = nosniff // streams take it away again
-	if err := s.guard.check(w, r); err != nil {
+	err := refuseManyHeaders(w, r)
+	if err == nil {
+		err = s.guard.check(w, r)
+	}
+	if err != nil {
 		s.problems.Write(w, r, err)
 		return
 	}

@@ -23,6 +23,7 @@ var statuses = map[fanfare.Code]int{
 	fanfare.CodeMethodNotAllowed: http.StatusMethodNotAllowed,
 	fanfare.CodeConflict:         http.StatusConflict,
 	fanfare.CodeTooLarge:         http.StatusRequestEntityTooLarge,
+	fanfare.CodeUnsupported:      http.StatusUnsupportedMediaType,
 	fanfare.CodeRateLimited:      http.StatusTooManyRequests,
 	fanfare.CodeOverloaded:       http.StatusServiceUnavailable,
 	fanfare.CodeUnavailable:      http.StatusServiceUnavailable,

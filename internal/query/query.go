@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/fanfare-hub/fanfare"
@@ -20,6 +21,9 @@ func Parse(r *http.Request, known ...string) (url.Values, error) {
 	if r.URL.RawQuery == "" {
 		return nil, nil
 	}
+	if strings.Count(r.URL.RawQuery, "&") >= maxParameters {
+		return nil, fanfare.Invalid("the query string has more than %d parameters", maxParameters)
+	}
 	q, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return nil, &fanfare.Error{Code: fanfare.CodeInvalid, Detail: "the query string is malformed", Err: err}
@@ -31,6 +35,9 @@ func Parse(r *http.Request, known ...string) (url.Values, error) {
 	}
 	return q, nil
 }
+
+// maxParameters is how many parameters a query string may have: each is looked at by itself. Streams have a hundred channels.
+const maxParameters = 1000
 
 // ofAll are parameters that say who sends a request; every endpoint knows them.
 var ofAll = []string{"ticket", "access_token"}
