@@ -236,11 +236,12 @@ func (s *Server) makeTicket(w http.ResponseWriter, r *http.Request, by caller.Ca
 }
 
 func (s *Server) ticket(w http.ResponseWriter, r *http.Request, by caller.Caller) ([]byte, error) {
-	body, err := publish.Body(w, r, ticketBodyBytes, "128 KiB")
+	body, err := s.bodies.Read(w, r, by, ticketBodyBytes, "128 KiB")
 	if err != nil {
 		return nil, err
 	}
-	o, err := publish.ParseObject(body)
+	defer body.Free()
+	o, err := publish.ParseObject(body.Bytes)
 	if err != nil {
 		return nil, err
 	}

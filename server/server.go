@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
@@ -47,7 +48,7 @@ type Options struct {
 	Heartbeat      time.Duration // sign of life on an idle stream; default 15 s
 	StoreLifetime  time.Duration // of store streams; default 299 s, negative: for ever
 	NativeLifetime time.Duration // of native streams; default 1 h, negative: for ever
-	StallLimit     time.Duration // end a stream whose peer takes nothing for so long; default 30 s
+	StallLimit     time.Duration // end a stream, or a long answer, whose peer takes nothing for so long; default 30 s
 
 	// AttachedStreams has each stream run in a goroutine of its own, as over TLS and HTTP/2, also where its connection could be
 	// taken over and be served with many others (plain HTTP/1.1 on Linux), at a fraction of the memory.
@@ -62,6 +63,8 @@ type Options struct {
 	MaxRequestBytes      int           // of one request's body, of one line with NDJSON; default 16 MiB
 	MaxStreams           int           // default: no limit
 	MaxStreamsPerAddress int           // default: no limit; loopback is not counted
+	MaxInflightBytes     int           // held by requests under way: bodies, lines, answers and pages; default 256 MiB, at least four times MaxRequestBytes
+	BodyTimeout          time.Duration // in which a body over 16 KiB must come; default 1 min
 	IngestIdle           time.Duration // end an NDJSON body that brings nothing for so long; default 10 min
 	TailBytes            int           // memory for the newest frames; default 64 MiB
 
@@ -114,7 +117,10 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.NativeLifetime, time.Hour)
 	setDefault(&o.MaxEventBytes, 1<<20)
 	setDefault(&o.MaxRequestBytes, 16<<20)
+	setDefault(&o.MaxInflightBytes, max(256<<20, 4*max(o.MaxRequestBytes, o.MaxEventBytes)))
+	setDefault(&o.BodyTimeout, time.Minute)
 	setDefault(&o.IngestIdle, 10*time.Minute)
+	setDefault(&o.StallLimit, 30*time.Second)
 	setDefault(&o.StoreResumeFor, 24*time.Hour)
 	setDefault(&o.StoreGapReplay, time.Hour)
 	return o
@@ -143,6 +149,8 @@ type Server struct {
 	guard    *guard
 	senders  *http1.Conns // nil: net/http serves them
 	pages    []console.Pages
+	inflight *limit.Budget
+	bodies   *publish.Bodies
 
 	origin      *forwarded.Resolver
 	tickets     *auth.Tickets
@@ -164,6 +172,11 @@ func New(o Options) (*Server, error) {
 	}
 	o = o.withDefaults()
 	s := &Server{o: o, stopping: make(chan struct{}), problems: problem.NewWriter(o.Logger)}
+	if least := 4 * max(o.MaxRequestBytes, o.MaxEventBytes); o.MaxInflightBytes < least {
+		return nil, fmt.Errorf("server: Options.MaxInflightBytes is %d, want at least %d: four times the largest body, or one caller's might never fit", o.MaxInflightBytes, least)
+	}
+	s.inflight = &limit.Budget{Most: o.MaxInflightBytes}
+	s.bodies = &publish.Bodies{Budget: s.inflight, Timeout: o.BodyTimeout}
 	var err error
 	if s.guard, err = newGuard(o.AllowedHosts, o.CORSOrigins, o.Logger); err != nil {
 		return nil, err
@@ -189,33 +202,34 @@ func New(o Options) (*Server, error) {
 		})
 	}
 	publisher := &publish.Publisher{
-		Log: o.Log, MaxEventBytes: o.MaxEventBytes, MaxRequestBytes: o.MaxRequestBytes, Logger: o.Logger, Tracer: o.Tracer, Audit: s.trail,
+		Log: o.Log, Bodies: s.bodies, MaxEventBytes: o.MaxEventBytes, MaxRequestBytes: o.MaxRequestBytes, Logger: o.Logger, Tracer: o.Tracer, Audit: s.trail,
 		Rates: &limit.Rates{Events: o.PublishRate, Bytes: o.PublishBytesRate, Burst: o.PublishBurst},
 	}
 	s.native = httpapi.New(httpapi.Options{
 		Log: o.Log, Publisher: publisher, Streams: s.streams, Problems: s.problems, Logger: o.Logger,
-		Lifetime: o.NativeLifetime, IngestIdle: o.IngestIdle, Stopping: s.stopping, Replay: s.hub.Replay, StillMay: s.stillMay,
+		Lifetime: o.NativeLifetime, StallLimit: o.StallLimit, IngestIdle: o.IngestIdle, Stopping: s.stopping, Replay: s.hub.Replay, StillMay: s.stillMay,
 	})
 	s.stores = storeapi.New(storeapi.Options{
 		Log: o.Log, Keeper: o.Log, Publisher: publisher, Streams: s.streams, Problems: s.problems, Logger: o.Logger,
 		Lifetime: o.StoreLifetime, ResumeFor: o.StoreResumeFor, GapReplay: o.StoreGapReplay,
 	})
-	s.metrics = promstats.Handler(promstats.Sources{
+	s.metrics = publish.PacedHandler(promstats.Handler(promstats.Sources{
 		Hub: s.hub.Stats, Streams: s.streams.Stats, Publish: publisher.Latency.Counts, Refused: s.problems.Counts, Reasons: s.problems.Reasons,
 		Revocations: s.revocations.Len, JWKSFailures: s.jwksFailures,
+		InflightBytes: s.inflight.Held, InflightMost: o.MaxInflightBytes, Cut: s.native.Cut.Counts,
 		AsyncFailed: s.stores.AsyncFailed, Ready: func() bool { return s.ready() == nil }, Log: o.Log, Version: o.Version,
-	})
+	}), o.StallLimit)
 	s.stats = stats.New(stats.Options{
 		Log: o.Log, Keeper: o.Log, Hub: s.hub, Streams: s.streams, Publish: &publisher.Latency, Ready: s.ready, Version: o.Version,
 	})
 	if o.DetachPublishers {
-		s.senders = http1.New(http1.Options{Takes: isPublish, Logger: o.Logger})
+		s.senders = http1.New(http1.Options{Takes: isPublish, Budget: s.inflight, Logger: o.Logger})
 	}
 	s.pages = []console.Pages{console.Page(), console.Below("/examples/", examples.Files)}
 	s.accessLog.Store(int64(o.AccessLog))
 	s.figures = &stats.Handler{Stats: s.stats, Problems: s.problems, Stopping: s.stopping}
 	s.admin = &adminapi.API{
-		Log: o.Log, Problems: s.problems, Logger: o.Logger, Level: o.LogLevel, Streams: s.streams, Revocations: s.revocations, Audit: s.trail,
+		Log: o.Log, Problems: s.problems, Logger: o.Logger, Level: o.LogLevel, Bodies: s.bodies, Streams: s.streams, Revocations: s.revocations, Audit: s.trail,
 	}
 	return s, nil
 }

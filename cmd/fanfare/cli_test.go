@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -293,6 +294,62 @@ func TestEverySettingIsInTheManual(t *testing.T) {
 	for _, m := range regexp.MustCompile(`--(?:\[no-\])?([a-z0-9-]+)`).FindAllStringSubmatch(out, -1) {
 		if m[1] != "help" && !strings.Contains(string(manual), "`--"+m[1]+"`") {
 			t.Errorf("docs/guide/settings.md does not mention --%s", m[1])
+		}
+	}
+}
+
+// TestHistoryFollowsPages: the hub cuts pages by their bytes, and the command goes on until there is no next one.
+func TestHistoryFollowsPages(t *testing.T) {
+	url, _ := hubFor(t)
+	for i := range 5 {
+		resp, err := http.Post(url+"/v1/channels/a", "text/plain", strings.NewReader(fmt.Sprint(i)+strings.Repeat("x", 700_000)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+	}
+	for limit, want := range map[string]string{"0": "01234", "2": "01", "5": "01234", "9": "01234"} {
+		out, errOut, code := result(t, "", "history", "a", "--limit", limit, "--url", url)
+		got := ""
+		for _, line := range strings.Split(strings.TrimSuffix(out, "\n"), "\n") {
+			fields := strings.Split(line, "\t")
+			got += fields[len(fields)-1][:1]
+		}
+		if code != 0 || got != want {
+			t.Errorf("--limit %s: events %q, want %q; %d %s", limit, got, want, code, errOut)
+		}
+	}
+}
+
+// TestInflightSettings: a budget that is too small is refused with both settings' names, and the default follows the larger bodies.
+func TestInflightSettings(t *testing.T) {
+	_, errOut, code := result(t, "", "serve", "--max-inflight-bytes", "63MiB", "--data", t.TempDir(), "--addr", "127.0.0.1:0")
+	if code != 2 || !strings.Contains(errOut, "--max-inflight-bytes") || !strings.Contains(errOut, "--max-request-bytes") {
+		t.Errorf("%d %q", code, errOut)
+	}
+	for args, want := range map[string]string{"": "four times", "--max-inflight-bytes=64MiB": "67108864"} {
+		if out, _, code := result(t, "", append([]string{"config"}, strings.Fields(args)...)...); code != 0 || !regexp.MustCompile(`max-inflight-bytes .*`+want).MatchString(out) {
+			t.Errorf("config %s: %d %s", args, code, out)
+		}
+	}
+	for flags, want := range map[string]string{
+		"": "268435456", "--max-request-bytes=100MiB": "419430400", "--max-inflight-bytes=64MiB": "67108864", "--max-request-bytes=1MiB --max-inflight-bytes=4MiB": "4194304",
+	} {
+		url, _ := hubFor(t, strings.Fields(flags)...)
+		resp, err := http.Get(url + "/metrics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		var got float64
+		for line := range strings.SplitSeq(string(b), "\n") {
+			if text, ok := strings.CutPrefix(line, "fanfare_inflight_max_bytes "); ok {
+				_, _ = fmt.Sscan(text, &got)
+			}
+		}
+		if err != nil || fmt.Sprintf("%.0f", got) != want {
+			t.Errorf("%s: %.0f, want %s: %v", flags, got, want, err)
 		}
 	}
 }

@@ -83,6 +83,11 @@ func show(flag *kong.Flag) string {
 		if v != nil {
 			text = fmt.Sprint(int(*v))
 		}
+	case *byteSize:
+		text = "(256MiB, or four times --max-request-bytes)"
+		if v != nil {
+			text = fmt.Sprint(int64(*v))
+		}
 	case []string:
 		shown := make([]string, len(v))
 		for i := range v {

@@ -32,16 +32,17 @@ type settings struct {
 	MaxLogBytes  byteSize `default:"10GiB" help:"Remove the oldest events when the log's files take more; 0: no limit."`
 	MinFreeBytes byteSize `default:"64MiB" help:"Refuse publishes while the disk has less."`
 
-	MaxEventBytes        byteSize `default:"1MiB" help:"Most bytes of one event's data."`
-	MaxRequestBytes      byteSize `default:"16MiB" help:"Most bytes of one request's body, or of one NDJSON line."`
-	CacheBytes           byteSize `default:"64MiB" help:"Memory for what was read from the log's files."`
-	MaxQueueBytes        byteSize `default:"64MiB" help:"Most bytes of events that wait to be stored."`
-	MaxStreams           int      `default:"0" help:"Most streams at once. Default: the process's file descriptors less 500."`
-	MaxStreamsPerAddress limit    `default:"off" help:"Most streams of one remote address; loopback and trusted proxies are not counted."`
-	TailBytes            byteSize `default:"64MiB" help:"Memory for the newest events, and for those that were read for who resumes."`
-	DetachPublishers     bool     `default:"true" negatable:"" help:"Serve publishers' connections over plain HTTP/1.1 without a goroutine each (Linux)."`
-	DetachStreams        bool     `default:"true" negatable:"" help:"Serve streams over plain HTTP/1.1 without a goroutine each (Linux)."`
-	IngestIdle           span     `default:"10m" help:"End an NDJSON body that brings nothing for so long."`
+	MaxEventBytes        byteSize  `default:"1MiB" help:"Most bytes of one event's data."`
+	MaxRequestBytes      byteSize  `default:"16MiB" help:"Most bytes of one request's body, or of one NDJSON line."`
+	MaxInflightBytes     *byteSize `help:"Most bytes that the requests under way hold together: bodies, lines, answers, pages. Default: 256MiB, or four times --max-request-bytes if that is more."`
+	CacheBytes           byteSize  `default:"64MiB" help:"Memory for what was read from the log's files."`
+	MaxQueueBytes        byteSize  `default:"64MiB" help:"Most bytes of events that wait to be stored."`
+	MaxStreams           int       `default:"0" help:"Most streams at once. Default: the process's file descriptors less 500."`
+	MaxStreamsPerAddress limit     `default:"off" help:"Most streams of one remote address; loopback and trusted proxies are not counted."`
+	TailBytes            byteSize  `default:"64MiB" help:"Memory for the newest events, and for those that were read for who resumes."`
+	DetachPublishers     bool      `default:"true" negatable:"" help:"Serve publishers' connections over plain HTTP/1.1 without a goroutine each (Linux)."`
+	DetachStreams        bool      `default:"true" negatable:"" help:"Serve streams over plain HTTP/1.1 without a goroutine each (Linux)."`
+	IngestIdle           span      `default:"10m" help:"End an NDJSON body that brings nothing for so long."`
 
 	StoreResumeFor span `default:"24h" help:"How long the hub keeps a PC's position after its stream has ended."`
 	StoreGapReplay span `default:"1h" help:"After a gap a PC gets only events younger than this."`
@@ -69,6 +70,9 @@ func (c *settings) check() ([]fanfare.Rule, error) {
 		return nil, errors.New("--heartbeat must be at least 10ms")
 	case c.MaxEventBytes < 1 || c.MaxRequestBytes < 1 || c.MaxQueueBytes < 1 || c.CacheBytes < 1:
 		return nil, errors.New("--max-event-bytes, --max-request-bytes, --max-queue-bytes and --cache-bytes must be at least 1")
+	case c.MaxInflightBytes != nil && *c.MaxInflightBytes < 4*max(c.MaxRequestBytes, c.MaxEventBytes):
+		return nil, fmt.Errorf("--max-inflight-bytes is %d, want at least %d: four times the larger of --max-request-bytes and --max-event-bytes, or a body of that size might never fit",
+			*c.MaxInflightBytes, 4*max(c.MaxRequestBytes, c.MaxEventBytes))
 	case c.TailBytes < 1:
 		return nil, errors.New("--tail-bytes must be at least 1")
 	case c.MaxStreams < 0:
@@ -113,6 +117,10 @@ func (c *settings) serverOptions(log *pebblelog.Log, logger *slog.Logger) server
 		TailBytes: int(c.TailBytes), AttachedStreams: !c.DetachStreams, DetachPublishers: c.DetachPublishers && c.MaxConnectionsPerAddress == 0,
 	}
 	c.apply(&o)
+	if c.MaxInflightBytes != nil {
+		o.MaxInflightBytes = int(*c.MaxInflightBytes)
+	}
+	o.BodyTimeout = time.Duration(c.BodyTimeout)
 	if c.StreamLifetime != nil {
 		o.StoreLifetime = orNever(time.Duration(*c.StreamLifetime))
 		o.NativeLifetime = o.StoreLifetime

@@ -25,6 +25,7 @@ type API struct {
 	Problems *problem.Writer
 	Logger   *slog.Logger
 	Level    *slog.LevelVar // nil: the level cannot be changed
+	Bodies   *publish.Bodies
 
 	Streams     *stream.Streams
 	Revocations Revocations
@@ -92,7 +93,7 @@ func (a *API) retention(r *http.Request) ([]stats.Rule, error) {
 // Backup is POST /v1/admin/backup {"dir":"/absolute/path"}: a copy of the log into a new folder of the hub's machine.
 func (a *API) Backup(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 	takesLong(w)
-	made, err := a.backup(w, r)
+	made, err := a.backup(w, r, by)
 	if err == nil {
 		a.Audit.RecordAlways(audit.Operated, by, slog.String("call", "backup"), slog.String("dir", made.Dir))
 	}
@@ -104,12 +105,12 @@ type backup struct {
 	Position string `json:"position,omitempty"`
 }
 
-func (a *API) backup(w http.ResponseWriter, r *http.Request) (made backup, err error) {
+func (a *API) backup(w http.ResponseWriter, r *http.Request, by caller.Caller) (made backup, err error) {
 	engine, err := a.engine()
 	if err != nil {
 		return made, err
 	}
-	o, err := a.body(w, r, "dir")
+	o, err := a.body(w, r, by, "dir")
 	if err != nil {
 		return made, err
 	}
@@ -130,12 +131,13 @@ func (a *API) backup(w http.ResponseWriter, r *http.Request) (made backup, err e
 
 // body reads a JSON object that has no members but those named, each once. An operator's call with a misspelt member would do
 // something else than was meant.
-func (a *API) body(w http.ResponseWriter, r *http.Request, names ...string) (publish.Object, error) {
-	body, err := publish.Body(w, r, bodyBytes, "64 KiB")
+func (a *API) body(w http.ResponseWriter, r *http.Request, by caller.Caller, names ...string) (publish.Object, error) {
+	body, err := a.Bodies.Read(w, r, by, bodyBytes, "64 KiB")
 	if err != nil {
 		return nil, err
 	}
-	o, err := publish.ParseObject(body)
+	defer body.Free() // what the object keeps of it is small
+	o, err := publish.ParseObject(body.Bytes)
 	if err != nil {
 		return nil, err
 	}
@@ -158,7 +160,7 @@ func (a *API) LogLevel(w http.ResponseWriter, r *http.Request) {
 // SetLogLevel is POST /v1/admin/log-level {"level":"debug"}: until the next start or reload.
 func (a *API) SetLogLevel(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 	var wanted string
-	o, err := a.body(w, r, "level")
+	o, err := a.body(w, r, by, "level")
 	if err == nil {
 		wanted, _, err = o.Name("level")
 	}

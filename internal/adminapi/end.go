@@ -39,8 +39,8 @@ type selection struct {
 const revokedFor = 366 * 24 * time.Hour
 
 // readSelection reads a body. Members beyond the selection's own are more.
-func (a *API) readSelection(w http.ResponseWriter, r *http.Request, more ...string) (s selection, err error) {
-	o, err := a.body(w, r, append([]string{"subject", "tokenId", "channel", "stream"}, more...)...)
+func (a *API) readSelection(w http.ResponseWriter, r *http.Request, by caller.Caller, more ...string) (s selection, err error) {
+	o, err := a.body(w, r, by, append([]string{"subject", "tokenId", "channel", "stream"}, more...)...)
 	if err != nil {
 		return s, err
 	}
@@ -131,7 +131,7 @@ func (a *API) Disconnect(w http.ResponseWriter, r *http.Request, by caller.Calle
 	err := mayEnd(by)
 	if err == nil {
 		var s selection
-		if s, err = a.readSelection(w, r); err == nil {
+		if s, err = a.readSelection(w, r, by); err == nil {
 			for h := range a.Streams.Each() {
 				if s.fits(h, by) && h.End(stream.EndDisconnected) {
 					done.Streams++
@@ -156,7 +156,7 @@ func (a *API) Revoke(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 	err := mayEnd(by)
 	if err == nil {
 		var s selection
-		if s, err = a.readSelection(w, r, "for"); err == nil {
+		if s, err = a.readSelection(w, r, by, "for"); err == nil {
 			done, err = a.revoke(context.WithoutCancel(r.Context()), by, s)
 			a.record(audit.Revoked, by, s, done)
 		}

@@ -157,12 +157,20 @@ func (c *Conns) add(h *home, from net.Conn, rest []byte, remote string) bool {
 	if err != nil {
 		return false
 	}
-	n := &conn{conns: c, loop: c.loops[int(c.next.Add(1))%len(c.loops)], home: h, fd: fd, remote: remote, since: c.now()}
+	n := &conn{conns: c, loop: c.loops[int(c.next.Add(1))%len(c.loops)], home: h, fd: fd, remote: remote, since: c.now(), hold: c.o.Budget.Hold(owner(remote))}
 	if len(rest) > 0 {
 		n.rest, n.fresh = append([]byte(nil), rest...), true
 	}
 	n.loop.enter(n) // its first event comes at once: the socket can be written
 	return true
+}
+
+// owner is whom a peer's bytes are counted to before anybody knows who sends them: its address.
+func owner(remote string) string {
+	if host, _, err := net.SplitHostPort(remote); err == nil {
+		return "@" + host
+	}
+	return "@" + remote
 }
 
 // Close has every connection end with its next answer, those at once that are between two requests, as the end of an http.Server does

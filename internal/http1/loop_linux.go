@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fanfare-hub/fanfare/internal/limit"
 	"github.com/fanfare-hub/fanfare/internal/poll"
 )
 
@@ -37,12 +38,13 @@ type conn struct {
 	state atomic.Int32
 
 	// Of the owner.
-	rest    []byte // has been read and not been answered
-	fresh   bool   // rest has not been looked at
-	need    int    // rest is not worth looking at before it has so many bytes
-	out     []byte // what is left of an answer
-	closing bool   // the answer is the last
-	since   int64  // when it began to wait
+	rest    []byte     // has been read and not been answered
+	hold    limit.Hold // for a request that is larger than one read, until it is answered
+	fresh   bool       // rest has not been looked at
+	need    int        // rest is not worth looking at before it has so many bytes
+	out     []byte     // what is left of an answer
+	closing bool       // the answer is the last
+	since   int64      // when it began to wait
 }
 
 // acquire makes the caller the owner; false when there is another, which hears of the news.
@@ -133,6 +135,7 @@ func (l *loop) enter(n *conn) {
 
 // leave takes a connection out of the books; its socket is the caller's now.
 func (l *loop) leave(n *conn) {
+	n.hold.Free()
 	l.set.Remove(n.fd)
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -194,8 +197,10 @@ func (l *loop) advance(n *conn, buf []byte, ended bool) {
 		}
 		data := buf[:got]
 		if len(n.rest) > 0 {
-			n.rest = append(n.rest, data...)
-			data = n.rest
+			if data = l.join(n, data); !l.afford(n) {
+				l.giveBack(n, data)
+				return
+			}
 		}
 		if l.begin(n, data, ended) {
 			return
@@ -204,6 +209,27 @@ func (l *loop) advance(n *conn, buf []byte, ended bool) {
 			return
 		}
 	}
+}
+
+// join appends what has been read to what was before. The room doubles, up to what the request is known to need.
+func (l *loop) join(n *conn, data []byte) []byte {
+	if need := len(n.rest) + len(data); need > cap(n.rest) {
+		size := 2 * cap(n.rest)
+		if n.need > 0 {
+			size = min(size, n.need)
+		}
+		grown := make([]byte, len(n.rest), max(need, size))
+		copy(grown, n.rest)
+		n.rest = grown
+	}
+	n.rest = append(n.rest, data...)
+	return n.rest
+}
+
+// afford takes what is kept of a connection's request out of the budget, where it is more than one read.
+func (l *loop) afford(n *conn) bool {
+	size := cap(n.rest)
+	return size <= readBytes || n.hold.Grow(size-n.hold.Bytes()) == nil
 }
 
 // pause lets a connection go that waits for more; false when there is news.
@@ -281,6 +307,7 @@ func (l *loop) serve(n *conn, r *request) {
 	out := a.appendTo(buf[:0])
 	a.reset()
 	l.of.answers.Put(a)
+	n.hold.Free()
 	sent, err := poll.Write(n.fd, out)
 	if err != nil && err != unix.EAGAIN {
 		l.close(n)

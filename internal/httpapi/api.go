@@ -27,15 +27,19 @@ type Options struct {
 	Problems   *problem.Writer
 	Logger     *slog.Logger
 	Lifetime   time.Duration   // of streams; 0: for ever
+	StallLimit time.Duration   // end an answer whose peer takes nothing for so long
 	IngestIdle time.Duration   // end an NDJSON body that brings nothing for so long
 	Stopping   <-chan struct{} // closed when NDJSON bodies must come to their end
 }
 
 // API serves the native API. Its methods may be called from any goroutine.
-type API struct{ o Options }
+type API struct {
+	o   Options
+	Cut Cut
+}
 
 // New returns an API.
-func New(o Options) *API { return &API{o} }
+func New(o Options) *API { return &API{o: o} }
 
 // MaxReplay is the most events that replay may ask for.
 const MaxReplay = 100_000

@@ -7,7 +7,6 @@ import (
 
 	"github.com/fanfare-hub/fanfare"
 	"github.com/fanfare-hub/fanfare/internal/caller"
-	"github.com/fanfare-hub/fanfare/internal/publish"
 	"github.com/fanfare-hub/fanfare/internal/query"
 )
 
@@ -15,82 +14,81 @@ import (
 const (
 	MaxHistory     = 1000
 	DefaultHistory = 100
+
+	// MaxHistoryBytes is how much JSON a page's events may have together; one event always fits.
+	MaxHistoryBytes = 1 << 20
 )
 
-// History is GET /v1/history: one channel's retained events, a page at a time.
+// History is GET /v1/history: one channel's retained events, a page at a time. A page ends at its limit of events, or before the
+// event that would make it larger than MaxHistoryBytes, or where retention overtakes the reading; `next` leads on.
+//
+// The events are read and written by turns, some 64 KiB at a time, so that a page costs no more memory than that, however slowly
+// it is taken, and nobody's turn to read the log is held while a peer is waited for. What fails before the first byte is a problem
+// document. What fails later ends the connection (or the HTTP/2 stream), without the end of the body: no client can take that for
+// a whole answer.
 func (a *API) History(w http.ResponseWriter, r *http.Request, by caller.Caller) {
-	body, err := a.history(r, by)
+	ask, err := readHistoryRequest(r, by)
 	if err != nil {
 		a.o.Problems.Write(w, r, err)
 		return
 	}
-	publish.WriteJSON(w, r, http.StatusOK, body)
+	if r.Method == http.MethodHead {
+		historyHead(w)
+		w.WriteHeader(http.StatusOK)
+		return
+	}
+	p := &page{api: a, w: w, r: r, owner: by.Owner(), ask: ask, hold: a.o.Publisher.Bodies.Hold(by)}
+	defer p.hold.Free()
+	if err := p.send(); err != nil {
+		if !p.begun {
+			a.o.Problems.Write(w, r, by.Refuse(err))
+			return
+		}
+		a.cutShort(p, err)
+		panic(http.ErrAbortHandler)
+	}
 }
 
-func (a *API) history(r *http.Request, by caller.Caller) ([]byte, error) {
+func historyHead(w http.ResponseWriter) {
+	w.Header()["Content-Type"], w.Header()["Cache-Control"] = []string{"application/json"}, []string{"no-store"}
+}
+
+// historyRequest is what a page is asked for.
+type historyRequest struct {
+	patterns []fanfare.Pattern // one, exact
+	limit    int
+	from     historyStart
+	gaps     bool // a position is given: events that are missing after it are a gap
+}
+
+func readHistoryRequest(r *http.Request, by caller.Caller) (ask historyRequest, err error) {
 	q, err := query.Parse(r, "channel", "after", "limit")
 	if err != nil {
-		return nil, err
+		return ask, err
 	}
 	names := q["channel"]
 	if len(names) != 1 {
-		return nil, fanfare.Invalid("channel must be given once, it is given %d times", len(names))
+		return ask, fanfare.Invalid("channel must be given once, it is given %d times", len(names))
 	}
 	c, err := fanfare.ParseChannel(names[0])
 	if err != nil {
-		return nil, err
+		return ask, err
 	}
-	limit := DefaultHistory
+	ask.limit = DefaultHistory
 	if q.Has("limit") {
-		if limit, err = strconv.Atoi(q.Get("limit")); err != nil || limit < 1 || limit > MaxHistory {
-			return nil, fanfare.Invalid("limit must be a number from 1 to %d", MaxHistory)
+		if ask.limit, err = strconv.Atoi(q.Get("limit")); err != nil || ask.limit < 1 || ask.limit > MaxHistory {
+			return ask, fanfare.Invalid("limit must be a number from 1 to %d", MaxHistory)
 		}
 	}
-	patterns := []fanfare.Pattern{fanfare.ExactPattern(c)}
-	if err := by.MaySubscribe(patterns...); err != nil {
-		return nil, err
+	ask.patterns = []fanfare.Pattern{fanfare.ExactPattern(c)}
+	if err := by.MaySubscribe(ask.patterns...); err != nil {
+		return ask, err
 	}
-	var from historyStart
-	body := []byte(`{"events":[`)
-	var gap []byte
 	if text := q.Get("after"); text != "" {
-		if from, err = readAfter(text); err != nil {
-			return nil, err
-		}
-		if from.since.IsZero() && from.ago == 0 {
-			if gap, err = a.historyGap(r, patterns, from.after); err != nil {
-				return nil, err
-			}
-		}
+		ask.from, err = readAfter(text)
+		ask.gaps = ask.from.since.IsZero() && ask.from.ago == 0
 	}
-	var events []fanfare.Event
-	var more bool
-	err = a.o.Replay(r.Context(), by.Owner(), func() (err error) {
-		if from.ago > 0 {
-			loc, err := a.o.Log.Locate(r.Context(), fanfare.Place{Patterns: patterns, Age: from.ago})
-			if err != nil {
-				return err
-			}
-			from.after = loc.First - 1
-		}
-		events, more, err = a.page(r, fanfare.Query{Patterns: patterns, After: from.after, Since: from.since}, limit)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	for i := range events {
-		if i > 0 {
-			body = append(body, ',')
-		}
-		body = appendEvent(body, &events[i])
-	}
-	body = append(body, ']')
-	if more {
-		body = append(body, `,"next":"`...)
-		body = append(events[len(events)-1].Position.Append(body), '"')
-	}
-	return append(append(body, gap...), '}'), nil
+	return ask, err
 }
 
 // historyStart is where a page of history begins: after a position, at a time, or so long ago.
@@ -111,29 +109,6 @@ func readAfter(text string) (from historyStart, err error) {
 	return from, nil
 }
 
-// page reads up to limit events, and tells whether there are more.
-func (a *API) page(r *http.Request, q fanfare.Query, limit int) (events []fanfare.Event, more bool, err error) {
-	durable := a.o.Log.Status().Durable
-	q.Through, q.Bytes = durable, 16<<20
-	for q.After < durable {
-		q.Limit = limit + 1 - len(events)
-		page, err := a.o.Log.Read(r.Context(), q)
-		if err != nil {
-			return nil, false, err
-		}
-		events = append(events, page.Events...)
-		if len(events) > limit {
-			return events[:limit], true, nil
-		}
-		if len(page.Events) > 0 && page.Through < durable && len(events) < limit {
-			// The page was cut by its bytes: enough for one answer.
-			return events, true, nil
-		}
-		q.After = page.Through
-	}
-	return events, false, nil
-}
-
 // historyGap tells of events after a position that are gone. A position below a log's first run is no gap here: reading from
 // the beginning is what history is for.
 func (a *API) historyGap(r *http.Request, patterns []fanfare.Pattern, after fanfare.Position) ([]byte, error) {
@@ -149,16 +124,4 @@ func (a *API) historyGap(r *http.Request, patterns []fanfare.Pattern, after fanf
 	gap = append(append(gap, `","oldest":"`...), oldest.String()...)
 	gap = append(append(gap, `","reason":"`...), loc.Reason...)
 	return append(gap, `"}`...), nil
-}
-
-func appendEvent(b []byte, e *fanfare.Event) []byte {
-	b = append(e.Position.Append(append(b, `{"id":"`...)), `","channel":`...)
-	b = append(append(b, jsonText(e.Channel.String())...), `,"event":`...)
-	b = append(append(b, jsonText(e.Type.String())...), `,"data":`...)
-	b = append(append(b, jsonText(e.Data)...), `,"time":"`...)
-	b = e.Time.UTC().AppendFormat(b, time.RFC3339Nano)
-	if e.Trace != "" {
-		b = append(append(b, `","traceparent":"`...), e.Trace...)
-	}
-	return append(b, `"}`...)
 }

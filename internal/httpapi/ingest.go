@@ -1,15 +1,9 @@
 package httpapi
 
 import (
-	"bufio"
-	"bytes"
 	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
 	"maps"
 	"net/http"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,8 +16,12 @@ import (
 
 func itoa(n int) string { return strconv.Itoa(n) }
 
-// heldAnswers is how much of the answers is held for a client that does not read them; then its body is read no further.
-const heldAnswers = 1 << 20
+// heldAnswers is how much of the answers is held for a client that does not read them; then its body is read no further. What is
+// beyond freeAnswers comes out of the budget of all requests, and when that has no more, the body is read no further either.
+const (
+	heldAnswers = 1 << 20
+	freeAnswers = 64 << 10
+)
 
 // unansweredBytes is how much of the lines is with the log at once: a body that comes faster than the disk takes it waits,
 // instead of filling the log's queue and being refused.
@@ -60,7 +58,10 @@ func (a *API) ingest(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 	w.WriteHeader(http.StatusOK)
 	_ = rc.Flush()
 
-	in := &ingest{api: a, by: by, traceparent: r.Header.Get("Traceparent"), w: w, rc: rc, room: heldAnswers, ready: make(chan struct{}, 1), closed: make(chan struct{})}
+	in := &ingest{api: a, by: by, traceparent: r.Header.Get("Traceparent"), w: w, rc: rc, ready: make(chan struct{}, 1), closed: make(chan struct{}),
+		lineHold: a.o.Publisher.Bodies.Hold(by), answersHold: a.o.Publisher.Bodies.Hold(by)}
+	defer in.lineHold.Free()
+	defer in.answersHold.Free()
 	in.freed.L = &in.mu
 	var answers sync.WaitGroup
 	answers.Go(in.writeAnswers)
@@ -91,16 +92,20 @@ type ingest struct {
 	ready  chan struct{} // one token: the first answer may be known
 	closed chan struct{} // no more lines will come
 
-	batch gathered // owned by the reader of the lines
+	// Owned by the reader of the lines.
+	batch    gathered
+	lineHold publish.Hold // for a line that is coming in
+	lineEnds time.Time    // when it must have come; zero: there is no large one
 
-	mu         sync.Mutex // guards the fields below
-	freed      sync.Cond  // there is more room, or broken or stopped is set
-	pending    []*pendingAnswer
-	room       int  // for answers
-	unanswered int  // bytes of the lines that the log has
-	broken     bool // the client does not take answers any more
-	stopped    bool
-	stored     storedLines // since they were last written down
+	mu          sync.Mutex // guards the fields below
+	freed       sync.Cond  // there is more room, or broken or stopped is set
+	pending     []*pendingAnswer
+	answers     int          // bytes of answers that are not written
+	answersHold publish.Hold // for those of them that are not free
+	unanswered  int          // bytes of the lines that the log has
+	broken      bool         // the client does not take answers any more
+	stopped     bool
+	stored      storedLines // since they were last written down
 }
 
 // storedLines are for the audit trail.
@@ -132,73 +137,6 @@ func (in *ingest) stop() {
 	in.freed.Broadcast()
 }
 
-// idle puts the read deadline off, unless the hub is stopping.
-func (in *ingest) idle() {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if !in.stopped {
-		_ = in.rc.SetReadDeadline(time.Now().Add(in.api.o.IngestIdle))
-	}
-}
-
-// readLines reads the body line by line until it ends, or breaks.
-func (in *ingest) readLines(body io.Reader) {
-	lines := bufio.NewReaderSize(idleReader{body, in}, 64<<10)
-	limit := in.api.o.Publisher.MaxRequestBytes
-	for n := 1; ; n++ {
-		if !lineIsHere(lines) && !in.flush() {
-			return
-		}
-		line, err := readLine(lines, limit)
-		switch {
-		case errors.Is(err, errLineTooLong):
-			if !in.refuse(n, fanfare.Errorf(fanfare.CodeTooLarge, "the line is longer than %d bytes (--max-request-bytes)", limit)) {
-				return
-			}
-			continue
-		case err != nil && err != io.EOF:
-			in.broke(n, err)
-			return
-		}
-		if len(bytes.TrimSpace(line)) > 0 && !in.take(n, line) {
-			return
-		}
-		if err == io.EOF {
-			in.flush()
-			return
-		}
-	}
-}
-
-// lineIsHere tells whether the next line can be read without waiting.
-func lineIsHere(r *bufio.Reader) bool {
-	b, _ := r.Peek(r.Buffered())
-	return bytes.IndexByte(b, '\n') >= 0
-}
-
-// broke answers for a body that did not come to its end.
-func (in *ingest) broke(n int, err error) {
-	in.mu.Lock()
-	stopped := in.stopped
-	in.mu.Unlock()
-	switch {
-	case stopped:
-		in.refuse(n, fanfare.Unavailable("the hub is shutting down; the lines before this one are answered for", nil))
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		in.refuse(n, fanfare.Unavailable(fmt.Sprintf("no line came for %v (--ingest-idle)", in.api.o.IngestIdle), nil))
-	}
-}
-
-type idleReader struct {
-	r  io.Reader
-	in *ingest
-}
-
-func (r idleReader) Read(p []byte) (int, error) {
-	r.in.idle()
-	return r.r.Read(p)
-}
-
 // sendContinue has the client send its body (RFC 9110, section 10.1.1). What is set for the answer waits for that.
 func sendContinue(w http.ResponseWriter) {
 	h := w.Header()
@@ -206,30 +144,6 @@ func sendContinue(w http.ResponseWriter) {
 	clear(h)
 	w.WriteHeader(http.StatusContinue)
 	maps.Copy(h, answer)
-}
-
-var errLineTooLong = errors.New("line too long")
-
-// readLine reads a line without its end. One that is too long is read to its end and thrown away.
-func readLine(r *bufio.Reader, limit int) ([]byte, error) {
-	var line []byte
-	for {
-		piece, err := r.ReadSlice('\n')
-		if len(line)+len(piece) > limit+1 {
-			for err == bufio.ErrBufferFull {
-				_, err = r.ReadSlice('\n')
-			}
-			if err != nil && err != io.EOF {
-				return nil, err
-			}
-			return nil, errLineTooLong
-		}
-		line = append(line, piece...)
-		if err == bufio.ErrBufferFull {
-			continue
-		}
-		return bytes.TrimSuffix(bytes.TrimSuffix(line, []byte("\n")), []byte("\r")), err
-	}
 }
 
 // take takes one line to be stored; false when the request is over. A line with an idempotency key, or with rates to be held
@@ -289,19 +203,29 @@ func (in *ingest) refuse(n int, err error) bool {
 func (in *ingest) pend(p *pendingAnswer, size int, storing bool) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	full := func() bool {
-		return in.room < p.cost || (in.unanswered > 0 && in.unanswered+size > unansweredBytes)
-	}
-	for full() && !in.broken && !(in.stopped && storing) {
+	for in.fullLocked(p.cost, size) && !in.broken && !(in.stopped && storing) {
 		in.freed.Wait()
 	}
 	if in.broken || (in.stopped && storing) {
 		return false
 	}
-	in.room -= p.cost
+	in.answers += p.cost
 	in.pending = append(in.pending, p)
 	in.unanswered += size
 	return true
+}
+
+// fullLocked tells whether an answer, or lines, must wait until others are out of the way. Nobody else is ever waited for: whoever is
+// refused by the budget has answers of its own that are being written.
+func (in *ingest) fullLocked(answer, lines int) bool {
+	if in.unanswered > 0 && in.unanswered+lines > unansweredBytes {
+		return true
+	}
+	held := in.answers + answer
+	if in.answers > 0 && held > heldAnswers {
+		return true
+	}
+	return in.answers > 0 && held > freeAnswers && in.answersHold.Grow(held-freeAnswers-in.answersHold.Bytes()) != nil
 }
 
 // store hands a batch, made of the lines of so many bytes, to the log.
@@ -352,23 +276,12 @@ func (in *ingest) signal() {
 func (in *ingest) writeAnswers() {
 	closed := in.closed
 	for {
-		out, left, stored := in.known()
+		out, cost, left, stored := in.known()
 		if stored.count > 0 {
 			in.api.o.Publisher.StoredLines(in.by, stored.channel, stored.count, stored.id)
 		}
 		if len(out) > 0 {
-			_ = in.rc.SetWriteDeadline(time.Now().Add(time.Minute))
-			_, err := in.w.Write(out)
-			if err == nil {
-				err = in.rc.Flush()
-			}
-			_ = in.rc.SetWriteDeadline(time.Time{}) // one that passes in between has HTTP/2 reset the stream
-			if err != nil {
-				in.mu.Lock()
-				in.broken = true
-				in.freed.Broadcast()
-				in.mu.Unlock()
-			}
+			in.write(out, cost)
 			continue
 		}
 		if closed == nil && left == 0 {
@@ -382,20 +295,35 @@ func (in *ingest) writeAnswers() {
 	}
 }
 
-// known takes the answers that are known off the front.
-func (in *ingest) known() (out []byte, left int, stored storedLines) {
+// write writes answers, and makes their room free.
+func (in *ingest) write(out []byte, cost int) {
+	_ = in.rc.SetWriteDeadline(time.Now().Add(time.Minute))
+	_, err := in.w.Write(out)
+	if err == nil {
+		err = in.rc.Flush()
+	}
+	_ = in.rc.SetWriteDeadline(time.Time{}) // one that passes in between has HTTP/2 reset the stream
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.broken = in.broken || err != nil
+	in.answers -= cost
+	in.answersHold.Shrink(in.answersHold.Bytes() - max(in.answers-freeAnswers, 0))
+	in.freed.Broadcast()
+}
+
+// known takes answers that are known off the front, as many as are written at once.
+func (in *ingest) known() (out []byte, cost, left int, stored storedLines) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	n := 0
-	for n < len(in.pending) && in.pending[n].text != nil {
+	for n < len(in.pending) && in.pending[n].text != nil && (n == 0 || len(out)+len(in.pending[n].text) <= ingestBuffer) {
 		out = append(out, in.pending[n].text...)
-		in.room += in.pending[n].cost
+		cost += in.pending[n].cost
 		n++
 	}
 	if n > 0 {
 		in.pending = append(in.pending[:0:0], in.pending[n:]...)
-		in.freed.Broadcast()
 	}
 	stored, in.stored = in.stored, storedLines{}
-	return out, len(in.pending), stored
+	return out, cost, len(in.pending), stored
 }

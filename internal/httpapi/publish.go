@@ -1,11 +1,9 @@
 package httpapi
 
 import (
-	"encoding/json"
 	"mime"
 	"net/http"
 	"net/url"
-	"strings"
 	"unicode/utf8"
 
 	"github.com/fanfare-hub/fanfare"
@@ -32,25 +30,31 @@ func (a *API) Publish(w http.ResponseWriter, r *http.Request, by caller.Caller) 
 		a.ingest(w, r, by)
 		return
 	}
+	b, array, err := a.readBatch(w, r, by)
+	if err != nil {
+		a.o.Problems.Write(w, r, err)
+		return
+	}
+	a.answer(w, r, by, b, array)
+}
+
+// readBatch reads a body of one event or an array. The body is let go of before anybody waits for the log.
+func (a *API) readBatch(w http.ResponseWriter, r *http.Request, by caller.Caller) (b *fanfare.Batch, array bool, err error) {
 	header, err := publish.HeaderKey(r)
 	if err != nil {
-		a.o.Problems.Write(w, r, err)
-		return
+		return nil, false, err
 	}
-	body, err := publish.Body(w, r, a.o.Publisher.MaxRequestBytes, "--max-request-bytes")
+	body, err := a.o.Publisher.Bodies.Read(w, r, by, a.o.Publisher.MaxRequestBytes, "--max-request-bytes")
 	if err != nil {
-		a.o.Problems.Write(w, r, err)
-		return
+		return nil, false, err
 	}
-	objects, array, err := publish.ParseObjects(body, MaxArray)
-	if err == nil {
-		var b *fanfare.Batch
-		if b, err = a.batch(by, objects, header, array); err == nil {
-			a.answer(w, r, by, b, array)
-			return
-		}
+	defer body.Free()
+	objects, array, err := publish.ParseObjects(body.Bytes, MaxArray)
+	if err != nil {
+		return nil, array, err
 	}
-	a.o.Problems.Write(w, r, err)
+	b, err = a.batch(by, objects, header, array)
+	return b, array, err
 }
 
 // batch makes a batch of a body's objects. On an array the header keys the batch as a whole.
@@ -198,7 +202,7 @@ func (a *API) rawBatch(w http.ResponseWriter, r *http.Request, by caller.Caller,
 	if a.o.Publisher.MaxRequestBytes < limit {
 		limit, flag = a.o.Publisher.MaxRequestBytes, "--max-request-bytes"
 	}
-	body, err := publish.Text(w, r, limit, flag)
+	body, err := a.o.Publisher.Bodies.Text(w, r, by, limit, flag)
 	if err != nil {
 		return nil, err
 	}
@@ -214,13 +218,4 @@ func (a *API) rawBatch(w http.ResponseWriter, r *http.Request, by caller.Caller,
 		b.Keys = []fanfare.Key{publish.Key(by.Name(), c, key, c.String(), kind.String(), e.Data)}
 	}
 	return b, nil
-}
-
-// jsonText makes a JSON string without HTML escapes.
-func jsonText(s string) []byte {
-	var b strings.Builder
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	_ = enc.Encode(s)
-	return []byte(strings.TrimSuffix(b.String(), "\n"))
 }

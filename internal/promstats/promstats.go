@@ -24,6 +24,10 @@ type Sources struct {
 	Refused     func() map[fanfare.Code]uint64
 	Reasons     func() map[fanfare.Reason]uint64
 	AsyncFailed func() uint64
+	Cut         func() map[string]uint64
+
+	InflightBytes func() int
+	InflightMost  int
 
 	Revocations  func() int
 	JWKSFailures func() uint64
@@ -144,6 +148,9 @@ func metrics() []metric {
 		counter("events_withheld_total", "Replayed events held back from a stream that may not hear them: anything but 0 is a fault.", func(f *figures) uint64 { return f.streams.Withheld }),
 		gauge("replays_waiting", "Streams and pages of history that wait for their turn to read the log (--max-replays).", func(f *figures) float64 { return float64(f.hub.Waiting) }),
 		counter("replays_waited_total", "Those that have had to wait.", func(f *figures) uint64 { return f.hub.Waits }),
+		gauge("inflight_bytes", "Bytes that requests under way hold: bodies, lines, answers and pages beyond the first 16 KiB (64 KiB with NDJSON).", func(f *figures) float64 { return float64(f.s.InflightBytes()) }),
+		gauge("inflight_max_bytes", "What they may hold (--max-inflight-bytes).", func(f *figures) float64 { return float64(f.s.InflightMost) }),
+		define("answers_cut_total", "counter", "reason", "Pages of history that ended in their middle: the peer took nothing or closed the connection, or the log failed.", func(f *figures) []sample { return labelled(f.s.Cut()) }),
 		gauge("revocations", "Tokens and subjects that are revoked.", func(f *figures) float64 { return float64(f.s.Revocations()) }),
 		counter("jwks_failures_total", "Fetches of the JWKS that failed.", func(f *figures) uint64 { return f.s.JWKSFailures() }),
 		counter("async_publishes_failed_total", "Commands that were answered 202 and could not be stored.", func(f *figures) uint64 { return f.s.AsyncFailed() }),

@@ -76,6 +76,7 @@ func scrape(t *testing.T) string {
 		Publish: h.Counts, Refused: func() map[fanfare.Code]uint64 { return map[fanfare.Code]uint64{fanfare.CodeInvalid: 4} },
 		Reasons:     func() map[fanfare.Reason]uint64 { return map[fanfare.Reason]uint64{fanfare.ReasonNoRight: 6} },
 		Revocations: func() int { return 2 }, JWKSFailures: func() uint64 { return 1 },
+		InflightBytes: func() int { return 8 }, InflightMost: 9, Cut: func() map[string]uint64 { return map[string]uint64{"stalled": 10} },
 		AsyncFailed: func() uint64 { return 0 }, Ready: func() bool { return true }, Log: l, Version: "v1",
 	}).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	return w.Body.String()
@@ -89,7 +90,7 @@ func TestScrape(t *testing.T) {
 		`fanfare_publish_seconds_bucket{le="0.0025"} 0`, `fanfare_publish_seconds_bucket{le="0.005"} 1`, `fanfare_publish_seconds_bucket{le="10"} 1`,
 		`fanfare_publish_seconds_bucket{le="+Inf"} 2`, `fanfare_publish_seconds_sum 60.003`, `fanfare_publish_seconds_count 2`,
 		`fanfare_events_published_total 1`, `fanfare_log_fsync_seconds_count`, `fanfare_slowest_stream_lag_positions 3`, `fanfare_build_info{version="v1"} 1`,
-		`go_goroutines`, `process_open_fds`, `fanfare_ready 1`, `fanfare_log_up 1`,
+		`fanfare_inflight_bytes 8`, `fanfare_inflight_max_bytes 9`, `fanfare_answers_cut_total{reason="stalled"} 10`, `go_goroutines`, `process_open_fds`, `fanfare_ready 1`, `fanfare_log_up 1`,
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %s", want)

@@ -5,12 +5,9 @@ package publish
 import (
 	"crypto/sha256"
 	"encoding/binary"
-	"errors"
 	"io"
 	"log/slog"
 	"net/http"
-	"os"
-	"strconv"
 	"sync"
 	"time"
 
@@ -26,6 +23,8 @@ type Publisher struct {
 	MaxEventBytes   int
 	MaxRequestBytes int
 	Logger          *slog.Logger
+
+	Bodies *Bodies
 
 	Tracer  Tracer            // may be nil
 	Latency fanfare.Histogram // from Append to its answer, whatever that is
@@ -185,57 +184,6 @@ func (p *Publisher) warnOnce(c fanfare.Channel, n int) {
 	}
 }
 
-// Body reads a request's body of at most limit bytes; flag names the limit. A body that says it is larger is refused
-// before it is read.
-func Body(w http.ResponseWriter, r *http.Request, limit int, flag string) ([]byte, error) {
-	if r.ContentLength > int64(limit) {
-		return nil, tooLarge(limit, flag)
-	}
-	if whole, ok := r.Body.(wholeBody); ok {
-		return []byte(whole.Text()), nil
-	}
-	var body []byte
-	if r.ContentLength > 0 {
-		body = make([]byte, 0, r.ContentLength+1)
-	}
-	in := http.MaxBytesReader(w, r.Body, int64(limit))
-	for {
-		if len(body) == cap(body) {
-			body = append(body, 0)[:len(body)]
-		}
-		n, err := in.Read(body[len(body):cap(body)])
-		body = body[:len(body)+n]
-		if err == io.EOF {
-			return body, nil
-		}
-		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-			return nil, tooLarge(limit, flag)
-		}
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return nil, &fanfare.Error{Code: fanfare.CodeInvalid, Reason: fanfare.ReasonSlowBody, Detail: "the body did not come in time (--body-timeout)", Err: err}
-		}
-		if err != nil {
-			return nil, &fanfare.Error{Code: fanfare.CodeInvalid, Detail: "the body ended early", Err: err}
-		}
-	}
-}
-
-// wholeBody is a body that has come as a whole, of ContentLength bytes.
-type wholeBody interface{ Text() string }
-
-// Text is Body as a string.
-func Text(w http.ResponseWriter, r *http.Request, limit int, flag string) (string, error) {
-	if whole, ok := r.Body.(wholeBody); ok && r.ContentLength <= int64(limit) {
-		return whole.Text(), nil
-	}
-	body, err := Body(w, r, limit, flag)
-	return string(body), err
-}
-
-func tooLarge(limit int, flag string) error {
-	return fanfare.Errorf(fanfare.CodeTooLarge, "the body is larger than %d bytes (%s)", limit, flag)
-}
-
 // HeaderKey returns the Idempotency-Key header, "" when there is none.
 func HeaderKey(r *http.Request) (string, error) {
 	values := r.Header.Values("Idempotency-Key")
@@ -286,24 +234,4 @@ func Fingerprint(parts ...string) (sum [16]byte) {
 	}
 	copy(sum[:], h.Sum(nil))
 	return sum
-}
-
-// WriteJSON answers with a JSON text that the caller has made.
-func WriteJSON(w http.ResponseWriter, r *http.Request, status int, body []byte) {
-	body = append(body, '\n')
-	h, values := w.Header(), [...]string{"application/json", "no-store", strconv.Itoa(len(body))}
-	h["Content-Type"], h["Cache-Control"], h["Content-Length"] = values[0:1:1], values[1:2:2], values[2:3:3]
-	w.WriteHeader(status)
-	if r.Method != http.MethodHead {
-		_, _ = w.Write(body)
-	}
-}
-
-// Status is 201 for what was stored now, and 200, with Idempotent-Replayed, for what had been stored before.
-func Status(w http.ResponseWriter, receipt fanfare.Receipt) int {
-	if receipt.Replayed {
-		w.Header().Set("Idempotent-Replayed", "true")
-		return http.StatusOK
-	}
-	return http.StatusCreated
 }

@@ -84,7 +84,7 @@ var layers = map[string]layer{
 	"internal/caller":    {may: []string{""}, noHTTP: true, because: "adapters share it"},
 	"internal/audit":     {may: []string{"internal/caller"}, noHTTP: true, because: "adapters share it"},
 	"internal/poll":      {noHTTP: true, others: []string{"golang.org/x/sys"}, because: "it knows sockets alone"},
-	"internal/http1":     {may: []string{"internal/poll"}, others: []string{"golang.org/x/sys"}, because: "it is net/http's handler on another way in, and knows no hub"},
+	"internal/http1":     {may: []string{"internal/limit", "internal/poll"}, others: []string{"golang.org/x/sys"}, because: "it is net/http's handler on another way in, and knows no hub"},
 	"internal/limit":     {may: []string{""}, others: []string{"golang.org/x/time"}, because: "only it knows token buckets"},
 	"internal/load":      {may: nil, noHTTP: true, others: []string{"golang.org/x/sys"}, because: "it measures from outside, and other servers too"},
 	"internal/forwarded": {may: []string{""}, because: "the trust in proxies is in one place"},

@@ -106,11 +106,12 @@ func (a *API) batch(w http.ResponseWriter, r *http.Request, by caller.Caller, ch
 	if err != nil {
 		return nil, "", err
 	}
-	body, err := publish.Body(w, r, a.o.Publisher.MaxRequestBytes, "--max-request-bytes")
+	body, err := a.o.Publisher.Bodies.Read(w, r, by, a.o.Publisher.MaxRequestBytes, "--max-request-bytes")
 	if err != nil {
 		return nil, "", err
 	}
-	o, err := publish.ParseObject(body)
+	defer body.Free()
+	o, err := publish.ParseObject(body.Bytes)
 	if err != nil {
 		return nil, "", err
 	}
@@ -124,7 +125,7 @@ func (a *API) batch(w http.ResponseWriter, r *http.Request, by caller.Caller, ch
 	if key == "" {
 		key = member
 	}
-	cmd, parts, err := readCommand(o, store, username, broadcast)
+	cmd, parts, err := a.readCommand(o, store, username, broadcast)
 	if err != nil {
 		return nil, "", err
 	}
@@ -146,15 +147,19 @@ func (a *API) batch(w http.ResponseWriter, r *http.Request, by caller.Caller, ch
 	return b, cmd.ReferenceID, nil
 }
 
-func readCommand(o publish.Object, store, username string, broadcast bool) (cmd command, parts []string, err error) {
+func (a *API) readCommand(o publish.Object, store, username string, broadcast bool) (cmd command, parts []string, err error) {
 	if err := o.Only("objectId", "event", "eventType", "referenceType", "idempotencyKey"); err != nil {
 		return cmd, nil, err
 	}
-	texts := map[string]string{}
+	texts, bytes := map[string]string{}, 0
 	for _, name := range []string{"objectId", "event", "eventType", "referenceType"} {
 		if texts[name], err = o.Text(name); err != nil {
 			return cmd, nil, err
 		}
+		bytes += len(texts[name])
+	}
+	if most := a.o.Publisher.MaxEventBytes; bytes > most { // before it is put into JSON twice, which may make four bytes of one
+		return cmd, nil, fanfare.Errorf(fanfare.CodeTooLarge, "objectId, event, eventType and referenceType have %d bytes, the limit is %d (--max-event-bytes)", bytes, most)
 	}
 	if texts["event"] == "" {
 		return cmd, nil, fanfare.Invalid("event is missing: name the command, such as REBOOT")
