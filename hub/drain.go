@@ -14,7 +14,8 @@ func (h *Hub) admit() error {
 	defer h.mu.Unlock()
 	switch {
 	case h.draining:
-		return &fanfare.Error{Code: fanfare.CodeUnavailable, Detail: "the hub is shutting down", RetryAfter: 2 * time.Second}
+		left, _ := h.DrainLeft()
+		return &fanfare.Error{Code: fanfare.CodeUnavailable, Detail: "the hub is shutting down", RetryAfter: left + 2*time.Second}
 	case h.most > 0 && h.admitted >= h.most:
 		return &fanfare.Error{
 			Code: fanfare.CodeOverloaded, RetryAfter: 5 * time.Second, Reason: fanfare.ReasonMaxStreams,
@@ -23,6 +24,22 @@ func (h *Hub) admit() error {
 	}
 	h.admitted++
 	return nil
+}
+
+// drain says when a drain's window is over, and how long it is.
+type drain struct {
+	over   time.Time
+	window time.Duration
+}
+
+// DrainLeft returns how long the drain's window goes on, and the window: whoever comes back before it is over meets this hub again.
+// Both are zero when the hub does not drain.
+func (h *Hub) DrainLeft() (left, window time.Duration) {
+	d := h.drain.Load()
+	if d == nil {
+		return 0, 0
+	}
+	return max(time.Until(d.over), 0), d.window
 }
 
 func (h *Hub) releaseLocked() {
@@ -36,6 +53,7 @@ func (h *Hub) releaseLocked() {
 // Drain refuses new subscribers, tells the ones there are to end at random moments spread over the window, so that their
 // clients do not come back all at once, and waits until they have ended or ctx does.
 func (h *Hub) Drain(ctx context.Context, window time.Duration) error {
+	h.drain.Store(&drain{time.Now().Add(window), window})
 	h.mu.Lock()
 	h.draining = true
 	subs := append([]*Subscriber(nil), h.subs...)

@@ -51,7 +51,8 @@ type Hub struct {
 	memory  memory
 	turns   sync.Pool // *Turn; for ReadLater
 
-	durable atomic.Uint64 // events up to here are in the tails, or were never
+	drain   atomic.Pointer[drain] // set by Drain
+	durable atomic.Uint64         // events up to here are in the tails, or were never
 	stats   counters
 
 	mu       sync.RWMutex // guards the fields below; taken before a filter's
