@@ -38,6 +38,9 @@ func (a *accessRecord) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return conn, buffered, err
 }
 
+// NoteStatus notes what is answered on a connection that was taken over and is no stream.
+func (a *accessRecord) NoteStatus(status int) { a.status, a.taken = status, false }
+
 // Unwrap lets http.ResponseController reach the writer below.
 func (a *accessRecord) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 

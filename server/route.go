@@ -91,12 +91,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, e endpoint, answe
 		if by, err = s.caller(r, by); err == nil && e.operator {
 			err = by.Operator()
 		}
-		if fanfare.CodeOf(err) == fanfare.CodeUnavailable && e.streams != "" && r.Method == http.MethodGet {
-			s.streams.Refuse(w, r, stream.Request{Adapter: e.streams, Caller: by, Pause: e.streams == "store"}, err) // who is to come back is told so
-			return
-		}
 		if err != nil {
-			s.problems.Write(w, r, err)
+			s.refuse(w, r, e, by, err)
 			return
 		}
 	}
@@ -135,6 +131,15 @@ func refuseManyHeaders(w http.ResponseWriter, r *http.Request) error {
 	return fanfare.Invalid("the request has more than %d headers", maxHeaderNames)
 }
 
+// refuse answers a request that gets no further than here. Streams answer refusals in their own way.
+func (s *Server) refuse(w http.ResponseWriter, r *http.Request, e endpoint, by caller.Caller, err error) {
+	if e.streams == "" {
+		s.problems.Write(w, r, err)
+		return
+	}
+	s.streams.Refuse(w, r, stream.Request{Adapter: e.streams, Caller: by, Pause: e.streams == "store"}, err)
+}
+
 func (s *Server) find(r *http.Request) (endpoint, bool) {
 	path := r.URL.EscapedPath()
 	switch path {
@@ -153,7 +158,7 @@ func (s *Server) find(r *http.Request) (endpoint, bool) {
 	case "/v1/stores/events":
 		return endpoint{post: s.stores.SendToAll}, true
 	case "/v1/stats":
-		return endpoint{get: plain(s.figures.ServeHTTP), operator: true}, true
+		return endpoint{get: s.figures.Serve, operator: true}, true
 	case "/v1/admin/retention":
 		return endpoint{get: plain(s.admin.Retention), operator: true}, true
 	case "/v1/admin/backup":

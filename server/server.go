@@ -59,14 +59,16 @@ type Options struct {
 	// after the Server has returned, nor keep a request of theirs, which is used again.
 	DetachPublishers bool
 
-	MaxEventBytes        int           // of one event's data; default 1 MiB
-	MaxRequestBytes      int           // of one request's body, of one line with NDJSON; default 16 MiB
-	MaxStreams           int           // default: no limit
-	MaxStreamsPerAddress int           // default: no limit; loopback is not counted
-	MaxInflightBytes     int           // held by requests under way: bodies, lines, answers and pages; default 256 MiB, at least four times MaxRequestBytes
-	BodyTimeout          time.Duration // in which a body over 16 KiB must come; default 1 min
-	IngestIdle           time.Duration // end an NDJSON body that brings nothing for so long; default 10 min
-	TailBytes            int           // memory for the newest frames; default 64 MiB
+	MaxEventBytes             int           // of one event's data; default 1 MiB
+	MaxRequestBytes           int           // of one request's body, of one line with NDJSON; default 16 MiB
+	MaxStreams                int           // default: no limit
+	MaxStreamsPerAddress      int           // default: no limit; loopback is not counted
+	MaxRefusalsHeld           int           // refused streams whose answer waits for 1 to 3 s, since their clients would come back at once; default 1,000
+	MaxRefusalsHeldPerAddress int           // of these, of one address, loopback and proxies' own included; default 32
+	MaxInflightBytes          int           // held by requests under way: bodies, lines, answers and pages; default 256 MiB, at least four times MaxRequestBytes
+	BodyTimeout               time.Duration // in which a body over 16 KiB must come; default 1 min
+	IngestIdle                time.Duration // end an NDJSON body that brings nothing for so long; default 10 min
+	TailBytes                 int           // memory for the newest frames; default 64 MiB
 
 	StoreResumeFor time.Duration // how long a PC's position is kept after its stream's end; default 24 h, negative: not at all
 	StoreGapReplay time.Duration // after a gap replay to a PC only events younger than this; default 1 h
@@ -188,6 +190,7 @@ func New(o Options) (*Server, error) {
 	s.streams = stream.New(stream.Options{
 		Hub: s.hub, Problems: s.problems, Logger: o.Logger, Heartbeat: o.Heartbeat,
 		MaxPerAddress: o.MaxStreamsPerAddress, MaxPerSubject: o.MaxStreamsPerSubject, MaxPerChannel: o.MaxStreamsPerChannel, NewPerSecond: o.MaxNewStreams,
+		MaxRefusalsHeld: o.MaxRefusalsHeld, MaxRefusalsHeldPerAddress: o.MaxRefusalsHeldPerAddress,
 		BareType: o.BareContentType, StallLimit: o.StallLimit, Attached: o.AttachedStreams, Stopping: s.stopping,
 		Audit: s.trail, TicketOpened: s.tickets.Opened, StillMay: s.stillMay,
 		Step: step(o.Tracer), Adapters: []string{"native", "store"},
@@ -326,7 +329,8 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request) {
 		err = s.guard.check(w, r)
 	}
 	if err != nil {
-		s.problems.Write(w, r, err)
+		e, _ := s.find(r)
+		s.refuse(w, r, e, s.nobody(r), err)
 		return
 	}
 	s.route(w, r)

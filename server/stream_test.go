@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -351,12 +352,17 @@ func TestDrain(t *testing.T) {
 		if i%2 == 1 {
 			path = fmt.Sprintf("/v1/stores/event-sources?storeId=1&pcId=%d", i)
 		}
+		if i >= 16 {
+			path += "&heartbeatEvent=false"
+		}
 		c := f.stream(path)
-		c.any()
 		clients = append(clients, c)
 	}
+	ids := f.publish("a", "x")
 	done := make(chan error, 1)
-	go func() { done <- f.srv.Drain(context.Background(), 600*time.Millisecond) }()
+	const window = 600 * time.Millisecond
+	began := time.Now()
+	go func() { done <- f.srv.Drain(context.Background(), window) }()
 	for f.call("GET", "/readyz", "").status == 200 {
 	}
 	f.call("GET", "/readyz", "").wantProblem(t, 503, "unavailable", "shutting down")
@@ -374,8 +380,19 @@ func TestDrain(t *testing.T) {
 	}
 	for i, c := range clients {
 		c.rest()
-		if c.err != io.EOF || !regexp.MustCompile(`retry: \d+\n$`).MatchString(c.raw.String()) {
-			t.Errorf("client %d: %v, %q", i, c.err, c.raw.String())
+		wire := c.raw.String()
+		farewell := regexp.MustCompile(`\nretry: (\d+)\nid: (\S+)\nevent: heartbeat\ndata: \{"time":"([^"]+)"\}\n\n$`).FindStringSubmatch(wire)
+		if c.err != io.EOF || (farewell != nil) != (i < 16) || (i < 16 && strings.Count(wire, "retry: ") != 2) {
+			t.Errorf("client %d: %v, %q", i, c.err, wire)
+		}
+		if farewell == nil {
+			continue
+		}
+		ms, _ := strconv.Atoi(farewell[1])
+		at, _ := time.Parse(time.RFC3339, farewell[3])
+		back := at.Add(time.Duration(ms+1) * time.Millisecond) // the time is cut to milliseconds
+		if farewell[2] != ids[0] || back.Before(began.Add(window)) {
+			t.Errorf("client %d: farewell at %s, %v of the window; want %s, and to come back after it", i, farewell[2], back.Sub(began), ids[0])
 		}
 	}
 	if err := <-done; err != nil {

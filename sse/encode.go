@@ -48,7 +48,7 @@ func AppendEvent(dst []byte, id, event, data string) []byte {
 }
 
 // AppendRetry appends a `retry:` line with the time in milliseconds, brought into 1 to MaxRetry. No blank line follows: the
-// line stands in front of an event's own, or alone at the end of a stream, where no parser dispatches it.
+// line stands in front of an event's own. Alone, even at the end of a stream, it is an empty event to some clients.
 func AppendRetry(dst []byte, milliseconds int64) []byte {
 	dst = append(dst, "retry: "...)
 	dst = strconv.AppendInt(dst, min(max(milliseconds, 1), MaxRetry), 10)

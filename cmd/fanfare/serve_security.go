@@ -36,15 +36,17 @@ type securitySettings struct {
 
 	MaxConnectionsPerAddress limit `default:"off" help:"Most connections of one address, streams over plain HTTP/1.1 not counted; loopback and trusted proxies are not counted."`
 
-	MaxStreamsPerSubject limit    `default:"off" help:"Most streams of one subject."`
-	MaxStreamsPerChannel limit    `default:"off" help:"Most streams of one channel, or one pattern."`
-	MaxNewStreams        limit    `default:"off" help:"Most streams that begin in a second."`
-	MaxReplays           int      `default:"16" help:"Streams and pages of history that read the log at once; others wait their turn."`
-	PublishRate          limit    `default:"off" help:"Most events a second of one principal."`
-	PublishBytesRate     byteSize `default:"0" help:"Most bytes of data a second of one principal; 0: no limit."`
-	PublishBurst         span     `default:"1s" help:"How much of the two rates may come at once."`
-	MaxRevocations       int      `default:"100000" help:"Most tokens and subjects that are revoked at once."`
-	AuditRate            *limit   `help:"Most records a second of each kind in the audit trail, or off. Default: 10 with authentication, off without."`
+	MaxStreamsPerSubject      limit    `default:"off" help:"Most streams of one subject."`
+	MaxStreamsPerChannel      limit    `default:"off" help:"Most streams of one channel, or one pattern."`
+	MaxNewStreams             limit    `default:"off" help:"Most streams that begin in a second."`
+	MaxRefusalsHeld           int      `default:"1000" help:"Refused streams whose answer waits for 1 to 3 s, because their clients would come back at once; beyond it connections are closed."`
+	MaxRefusalsHeldPerAddress int      `default:"32" help:"Of these, those of one address, loopback and proxies' own included."`
+	MaxReplays                int      `default:"16" help:"Streams and pages of history that read the log at once; others wait their turn."`
+	PublishRate               limit    `default:"off" help:"Most events a second of one principal."`
+	PublishBytesRate          byteSize `default:"0" help:"Most bytes of data a second of one principal; 0: no limit."`
+	PublishBurst              span     `default:"1s" help:"How much of the two rates may come at once."`
+	MaxRevocations            int      `default:"100000" help:"Most tokens and subjects that are revoked at once."`
+	AuditRate                 *limit   `help:"Most records a second of each kind in the audit trail, or off. Default: 10 with authentication, off without."`
 
 	TLSCert string `name:"tls-cert" help:"Serve https: the certificate and its chain, PEM; read again when it changes." placeholder:"FILE"`
 	TLSKey  string `name:"tls-key" help:"The certificate's private key." placeholder:"FILE"`
@@ -84,6 +86,8 @@ func (c *securitySettings) check() error {
 		return errors.New("--h2c is HTTP/2 without TLS, and TLS is configured: want one of them")
 	case c.MaxReplays < 1 || c.MaxRevocations < 1:
 		return errors.New("--max-replays and --max-revocations must be at least 1")
+	case c.MaxRefusalsHeld < 1 || c.MaxRefusalsHeldPerAddress < 1:
+		return errors.New("--max-refusals-held and --max-refusals-held-per-address must be at least 1")
 	case c.PublishBurst < span(10*time.Millisecond):
 		return errors.New("--publish-burst must be at least 10ms")
 	case c.HeaderTimeout < span(100*time.Millisecond) || c.BodyTimeout < span(100*time.Millisecond) || c.IdleTimeout < span(100*time.Millisecond):
@@ -158,6 +162,7 @@ func (c *securitySettings) apply(o *server.Options) {
 	o.QueryToken, o.TrustedProxies, o.ProxyHeader = c.QueryToken, c.TrustedProxy, c.ProxyHeader
 	o.MaxStreamsPerSubject, o.MaxStreamsPerChannel = int(c.MaxStreamsPerSubject), int(c.MaxStreamsPerChannel)
 	o.MaxNewStreams, o.MaxReplays = float64(c.MaxNewStreams), c.MaxReplays
+	o.MaxRefusalsHeld, o.MaxRefusalsHeldPerAddress = c.MaxRefusalsHeld, c.MaxRefusalsHeldPerAddress
 	o.PublishRate, o.PublishBytesRate, o.PublishBurst = float64(c.PublishRate), float64(c.PublishBytesRate), time.Duration(c.PublishBurst).Seconds()
 	o.MaxRevocations, o.AuditRate = c.MaxRevocations, c.auditRate()
 }

@@ -13,6 +13,7 @@ type Caller struct {
 	Remote  string     // address and port of the peer, or the address that a trusted proxy says, for records
 	Direct  bool       // the peer is no proxy: neither loopback, a Unix socket, nor a trusted one
 	Address netip.Addr // limits go by it: an IPv4 address, or an IPv6 network; not valid when it counts for no limit: loopback, a trusted proxy's own, a Unix socket
+	Network netip.Addr // Address, and the same of those that count for no limit; not valid for a Unix socket
 }
 
 // Name is what limits and idempotency keys go by: the subject with its realm, or the token where that names nobody; "" for

@@ -47,14 +47,14 @@ const MaxReplay = 100_000
 // Stream is GET /v1/events.
 func (a *API) Stream(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 	req, err := a.streamRequest(r)
+	req.Adapter, req.Caller = "native", by
 	if err == nil {
 		err = by.MaySubscribe(req.Patterns...)
 	}
 	if err != nil {
-		a.o.Problems.Write(w, r, err)
+		a.o.Streams.Refuse(w, r, req, err)
 		return
 	}
-	req.Caller = by
 	if !by.Who.Unlimited {
 		req.May = func(c fanfare.Channel) bool { return by.Who.May(fanfare.ActionSubscribe, c) }
 	}
@@ -72,7 +72,6 @@ func (a *API) streamRequest(r *http.Request) (req stream.Request, err error) {
 	if err != nil {
 		return req, err
 	}
-	req.Adapter = "native"
 	if req.Patterns, err = query.Patterns(q); err != nil {
 		return req, err
 	}
@@ -84,7 +83,7 @@ func (a *API) streamRequest(r *http.Request) (req stream.Request, err error) {
 		return req, err
 	}
 	if !given || events {
-		req.First, req.Farewell = stream.AppendHeartbeat, true
+		req.First, req.Farewell = stream.AppendHeartbeat, stream.FarewellPosition
 	}
 	if req.Envelope, _, err = query.Bool(q, "envelope"); err != nil {
 		return req, err

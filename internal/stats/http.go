@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/internal/caller"
 	"github.com/fanfare-hub/fanfare/internal/problem"
 	"github.com/fanfare-hub/fanfare/internal/publish"
 	"github.com/fanfare-hub/fanfare/internal/query"
@@ -28,8 +29,8 @@ type Handler struct {
 // streamsMost is how many streams of figures there may be: each looks at all streams every interval.
 const streamsMost = 50
 
-// ServeHTTP implements http.Handler.
-func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+// Serve answers GET and HEAD.
+func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 	q, err := query.Parse(r, "streams", "interval")
 	if err != nil {
 		h.Problems.Write(w, r, err)
@@ -48,6 +49,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if stream.AcceptsStream(r) {
 		if err := stream.CheckWriter(w); err != nil {
 			h.Problems.Write(w, r, err)
+			return
+		}
+		if r.Method != http.MethodHead && h.streams.Add(1) > streamsMost {
+			h.streams.Add(-1)
+			h.Stats.o.Streams.Refuse(w, r, stream.Request{Adapter: "stats", Caller: by}, fanfare.Errorf(fanfare.CodeOverloaded, "no room for another stream of figures: there are %d", streamsMost))
 			return
 		}
 		h.stream(w, r, most, time.Duration(interval)*time.Second)
@@ -81,13 +87,8 @@ func (h *Handler) stream(w http.ResponseWriter, r *http.Request, most int, inter
 	if r.Method == http.MethodHead {
 		return
 	}
-	rc := http.NewResponseController(w)
-	if h.streams.Add(1) > streamsMost {
-		h.streams.Add(-1)
-		_, _ = w.Write(sse.AppendRetry(nil, 10_000))
-		return
-	}
 	defer h.streams.Add(-1)
+	rc := http.NewResponseController(w)
 	_ = rc.SetReadDeadline(time.Time{}) // the server's is for requests
 	tick := time.NewTicker(interval)
 	defer tick.Stop()

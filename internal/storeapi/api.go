@@ -66,14 +66,14 @@ func queryID(q url.Values, parameter string) (string, error) {
 // Stream is GET /v1/stores/event-sources.
 func (a *API) Stream(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 	req, store, pc, err := a.streamRequest(r)
+	req.Adapter, req.Caller, req.Pause = "store", by, true
 	if err == nil {
 		err = by.MayBe(fanfare.Device{Store: store, PC: pc})
 	}
 	if err != nil {
-		a.o.Problems.Write(w, r, err)
+		a.o.Streams.Refuse(w, r, req, err)
 		return
 	}
-	req.Caller = by
 	if r.Method != http.MethodHead {
 		if err := a.resume(&req, store, pc); err != nil {
 			a.o.Streams.Refuse(w, r, req, err)
@@ -117,7 +117,7 @@ func (a *API) streamRequest(r *http.Request) (req stream.Request, store, pc stri
 		return req, store, pc, err
 	}
 	if events || !given {
-		req.Idle = stream.IdleEvent
+		req.Idle, req.Farewell = stream.IdleEvent, stream.FarewellRetry
 	}
 	for _, name := range (fanfare.Device{Store: store, PC: pc}).Channels() {
 		p, err := fanfare.ParsePattern(name)
@@ -127,10 +127,8 @@ func (a *API) streamRequest(r *http.Request) (req stream.Request, store, pc stri
 		req.Patterns = append(req.Patterns, p)
 	}
 	req.Owned = 1 // a store's administrator may end its PCs' streams, though they hear all stores' channel too
-	req.Adapter = "store"
 	req.First = connected
 	req.Lifetime = a.o.Lifetime
-	req.Pause = true
 	req.Start = query.Start(r, q)
 	return req, store, pc, nil
 }

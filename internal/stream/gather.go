@@ -227,25 +227,35 @@ func (st *Stream) signOfLife(w *work, at fanfare.Position) {
 }
 
 // goodbye ends the body: the position up to which the stream is complete, when the client has not heard it, and, when the hub
-// shuts down, when to come back. No parser dispatches a `retry:` without a blank line.
+// shuts down, when to come back.
 func (st *Stream) goodbye(w *work, t *hub.Turn, reason EndReason) verdict {
 	b := w.text[:0]
-	if st.farewell && t.Through > st.lastID {
+	switch {
+	case reason == EndDrain:
+		b = st.comeBack(b, t.Through)
+	case st.farewell == FarewellPosition && t.Through > st.lastID:
 		b = AppendHeartbeat(b, t.Through.String())
-	}
-	if reason == EndDrain {
-		b = sse.AppendRetry(b, retryTime())
 	}
 	return st.last(w, b, reason)
 }
 
-// cutShort ends the body of a stream that may not send anything more.
+// cutShort ends the body of a stream that may not send any events more.
 func (st *Stream) cutShort(w *work, reason EndReason) verdict {
 	b := w.text[:0]
 	if reason == EndDisconnected {
-		b = sse.AppendRetry(b, retryTime())
+		b = st.comeBack(b, st.sub.Position())
 	}
 	return st.last(w, b, reason)
+}
+
+// comeBack appends when to come back, in a heartbeat event with the position up to which the stream is complete: some clients take a
+// `retry:` that stands alone for an event without data. A client that wants no heartbeat events has heard a `retry:` with its first
+// event.
+func (st *Stream) comeBack(b []byte, at fanfare.Position) []byte {
+	if st.farewell == FarewellNone {
+		return b
+	}
+	return AppendHeartbeat(sse.AppendRetry(b, st.streams.comeBack()), at.String())
 }
 
 func (st *Stream) last(w *work, text []byte, reason EndReason) verdict {

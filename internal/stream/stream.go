@@ -25,7 +25,7 @@ type Stream struct {
 	expires   int64 // when the caller's rights end; 0: never
 	idle      Idle
 	envelope  bool
-	farewell  bool
+	farewell  Farewell
 
 	runner        atomic.Pointer[runner]    // nil before it runs
 	cut           atomic.Pointer[EndReason] // set by endNow: nothing more may be sent

@@ -7,12 +7,9 @@ import (
 	"log/slog"
 	"maps"
 	"math/rand/v2"
-	"mime"
 	"net/http"
 	"net/netip"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,6 +40,9 @@ type Options struct {
 	StallLimit    time.Duration   // end a stream whose peer takes nothing for so long; default 30 s
 	Attached      bool            // serve each stream in a goroutine of its own, also where it could be detached
 	Stopping      <-chan struct{} // closed when requests must come to their end
+
+	MaxRefusalsHeld           int // refusals whose answer waits, because their client would come back at once; default 1,000
+	MaxRefusalsHeldPerAddress int // of these, of one address, or IPv6 network, loopback and proxies' own included; default 32
 
 	Audit        *audit.Trail                                    // may be nil
 	TicketOpened func(context.Context, *fanfare.Principal) error // notes that a stream was opened by ticket; may be nil
@@ -87,6 +87,9 @@ type Streams struct {
 	begins         *rate.Limiter // nil: no limit
 	base           time.Time     // streams' clock begins here
 	shards         shards
+	pacer          *pacer
+	holds          holds
+	warned         atomic.Int64 // when warnOfCuts last did, in seconds since 1970
 
 	mu        sync.Mutex // guards the fields below
 	addresses map[netip.Addr]int
@@ -103,9 +106,15 @@ func New(o Options) *Streams {
 	if o.StallLimit == 0 {
 		o.StallLimit = 30 * time.Second
 	}
+	if o.MaxRefusalsHeld == 0 {
+		o.MaxRefusalsHeld = 1000
+	}
+	if o.MaxRefusalsHeldPerAddress == 0 {
+		o.MaxRefusalsHeldPerAddress = 32
+	}
 	s := &Streams{
-		o: o, base: time.Now(), addresses: map[netip.Addr]int{}, subjects: map[string]int{}, channels: map[fanfare.Pattern]int{}, tickets: map[string]*Stream{}, ended: map[EndReason]*atomic.Uint64{},
-		open: map[*Stream]struct{}{}, opened: map[string]uint64{},
+		o: o, base: time.Now(), addresses: map[netip.Addr]int{}, subjects: map[string]int{}, channels: map[fanfare.Pattern]int{}, ended: map[EndReason]*atomic.Uint64{},
+		open: map[*Stream]struct{}{}, opened: map[string]uint64{}, tickets: map[string]*Stream{}, pacer: newPacer(o.MaxRefusalsHeld, o.MaxRefusalsHeldPerAddress),
 	}
 	if o.NewPerSecond > 0 {
 		s.begins = rate.NewLimiter(rate.Limit(o.NewPerSecond), int(max(1, o.NewPerSecond)))
@@ -124,6 +133,9 @@ type Stats struct {
 	Open           map[string]int    // now, by adapter
 	Opened         map[string]uint64 // by adapter
 	Refused        uint64            // no room, draining, or the log could not be read
+	RefusalsPaced  uint64            // refusals of streams, whatever the reason, whose answer waited
+	RefusalsHeld   int               // of these, those that wait now
+	RefusalsCut    uint64            // connections closed unanswered, because too many waited
 	Ended          map[EndReason]uint64
 	Delivered      uint64                  // events handed to the kernel, the last one of a stream perhaps in part
 	Replayed       uint64                  // of these, the ones read from the log
@@ -139,6 +151,7 @@ func (s *Streams) Stats() Stats {
 		Open: map[string]int{}, Refused: s.refused.Load(), Ended: map[EndReason]uint64{},
 		Delivered: s.delivered.Load(), Replayed: s.replayed.Load(),
 		DeliveredBytes: s.deliveredBytes.Load(), ReplayedBytes: s.replayedBytes.Load(), Withheld: s.withheld.Load(), Delivery: s.delivery.Counts(),
+		RefusalsPaced: s.pacer.paced.Load(), RefusalsHeld: s.pacer.waiting(), RefusalsCut: s.pacer.cut.Load(),
 	}
 	s.mu.Lock()
 	st.Opened = maps.Clone(s.opened)
@@ -164,6 +177,16 @@ const (
 	IdleEvent               // `event: heartbeat` with the position
 )
 
+// Farewell says when the hub ends a stream with one more heartbeat event.
+type Farewell int
+
+// The farewells. With each of them nothing is said when rights have ended.
+const (
+	FarewellNone     Farewell = iota // never: the client wants no heartbeat events
+	FarewellRetry                    // to say when to come back: at a drain, or when an operator ends the stream
+	FarewellPosition                 // at the end of its lifetime too, when the position has moved
+)
+
 // Request is what an adapter asks Streams to serve.
 type Request struct {
 	Adapter   string // who serves it: a metric's label
@@ -177,9 +200,9 @@ type Request struct {
 	Heartbeat time.Duration // overrides Options.Heartbeat when set
 	Lifetime  time.Duration // 0: for ever; jittered down by up to a tenth
 	Envelope  bool          // events as JSON objects with channel, event, data and time, all of type message
-	Farewell  bool          // tell the position once more, in a heartbeat event, when the hub ends the stream
-	Pause     bool          // wait 1 to 3 s before refusing a client that would come back at once
-	Watch     Watcher       // may be nil
+	Farewell  Farewell
+	Pause     bool    // its clients come back at once, whatever they are told: every refusal waits
+	Watch     Watcher // may be nil
 }
 
 // Watcher hears of one stream, from the stream's goroutine; its methods must not block.
@@ -215,14 +238,17 @@ func (s *Streams) Serve(w http.ResponseWriter, r *http.Request, req Request) {
 	}
 	st.sub = sub
 	runs := false
-	defer func() {
+	abandon := func() {
 		if !runs { // refused, or something has panicked
+			runs = true
 			s.unregister(st)
 			s.discard(st)
 		}
-	}()
+	}
+	defer abandon()
 	s.register(st)
 	if err := s.confirm(r.Context(), req.Caller.Who); err != nil {
+		abandon() // a refusal may wait, and takes no stream's place
 		s.Refuse(w, r, req, err)
 		return
 	}
@@ -280,9 +306,12 @@ func (s *Streams) discard(st *Stream) {
 	st.sub.Close()
 }
 
-// Close ends the streams that have not ended by themselves, and waits for that. Those that have a goroutine of their own end with
+// Close ends the streams that have not ended by themselves, and the refusals that wait, and waits for that. Those that have a goroutine of their own end with
 // their requests.
-func (s *Streams) Close() { s.shards.close() }
+func (s *Streams) Close() {
+	s.holds.close()
+	s.shards.close()
+}
 
 // at is a time on streams' clock.
 func (s *Streams) at(t time.Time) int64 { return int64(t.Sub(s.base)) }
@@ -446,55 +475,6 @@ func (s *Streams) setHeader(h http.Header) {
 	h.Set("Cache-Control", "no-cache, no-transform")
 	h.Set("X-Accel-Buffering", "no")
 	h.Del("X-Content-Type-Options")
-}
-
-// Refuse answers a stream for which there is no room, or no log. An EventSource would stop for good at a 503, so it gets an
-// empty stream that tells it when to come back.
-func (s *Streams) Refuse(w http.ResponseWriter, r *http.Request, req Request, err error) {
-	s.refused.Add(1)
-	if code := fanfare.CodeOf(err); code != fanfare.CodeOverloaded && code != fanfare.CodeUnavailable {
-		s.o.Problems.Write(w, r, err)
-		return
-	}
-	if AcceptsStream(r) {
-		_, _ = s.o.Problems.Document(err) // counts it
-		s.o.Audit.Record(audit.StreamRefused, req.Caller, slog.String("adapter", req.Adapter), slog.String("code", string(fanfare.CodeOf(err))), problem.Reason(err))
-		s.setHeader(w.Header())
-		w.WriteHeader(http.StatusOK)
-		_, _ = w.Write(sse.AppendRetry(nil, retryTime()))
-		_ = http.NewResponseController(w).Flush() // before the end is known, so that the answer is chunked
-		return
-	}
-	if req.Pause {
-		timer := time.NewTimer(time.Second + rand.N(2*time.Second))
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-s.o.Stopping: // better told early than cut
-		case <-r.Context().Done():
-		}
-	}
-	s.o.Problems.Write(w, r, err)
-}
-
-// retryTime is jittered, so that clients do not come back all at once; in milliseconds.
-func retryTime() int64 { return 2000 + rand.Int64N(2001) }
-
-// AcceptsStream tells whether the Accept header names text/event-stream. A wildcard does not.
-func AcceptsStream(r *http.Request) bool {
-	for _, header := range r.Header.Values("Accept") {
-		for _, item := range strings.Split(header, ",") {
-			kind, params, err := mime.ParseMediaType(item)
-			if err != nil || kind != sse.MediaType {
-				continue
-			}
-			q, err := strconv.ParseFloat(params["q"], 64)
-			if err != nil || q > 0 {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 func subject(c caller.Caller) string {
