@@ -137,6 +137,7 @@ func metrics() []metric {
 		counter("refusals_paced_total", "Refusals of streams, whatever their code, whose answer waited for 1 to 3 s, because their client would come back at once.", func(f *figures) uint64 { return f.streams.RefusalsPaced }),
 		gauge("refusals_held", "Refusals whose answer waits now (--max-refusals-held, --max-refusals-held-per-address).", func(f *figures) float64 { return float64(f.streams.RefusalsHeld) }),
 		counter("refusals_cut_total", "Refusals that could not wait, because as many as may did: their connection was closed unanswered, or they were told at once when to come back.", func(f *figures) uint64 { return f.streams.RefusalsCut }),
+		counter("streams_stopped_total", "Streams answered 204, because another client has their ticket.", func(f *figures) uint64 { return f.streams.Stopped }),
 		gauge("slowest_stream_lag_positions", "Positions between the newest and the stream that is furthest behind and has something to get.",
 			func(f *figures) float64 { return float64(f.hub.SlowestLag) }),
 		counter("events_delivered_total", "Events handed to streams.", func(f *figures) uint64 { return f.streams.Delivered }),

@@ -1,7 +1,7 @@
 // Package stream serves hub subscribers over HTTP responses, as Server-Sent Events.
 //
 // Streams (streams.go) admits. Requests that cannot be admitted are answered by refuse.go, when the pacer (pacer.go) says; connections
-// whose answer waits are in holds_linux.go. A Stream (stream.go) knows what its client is to get
+// whose answer waits are in holds_linux.go. A ticket opens one stream (tickets.go). A Stream (stream.go) knows what its client is to get
 // next: gather (gather.go) makes it of the subscriber's turn, adds heartbeats when idle and the right words at the end. It does
 // no I/O. Two kinds of runners do that:
 //

@@ -74,7 +74,7 @@ func (st *Stream) gather(w *work, t *hub.Turn, fetched bool, now int64) verdict 
 	case len(w.prefix) > 0:
 	case reason != "":
 		return st.goodbye(w, t, reason)
-	case now-st.wrote >= st.heartbeat:
+	case now-st.wrote >= st.heartbeat, st.byTicket.wantsSign():
 		st.signOfLife(w, t.Through)
 	}
 	st.leaving = reason != ""
@@ -116,6 +116,9 @@ func (st *Stream) sent(w *work, t *hub.Turn, frames int, now time.Time) {
 // first makes the first pieces of the body: the event that carries the start position, and the gap if there is one.
 func (st *Stream) first(w *work, opening hub.Opening, first func(dst []byte, id string) []byte) {
 	st.lastID = opening.Position
+	if st.byTicket != nil {
+		st.byTicket.first = opening.Position
+	}
 	if first == nil {
 		st.retry = true
 		w.say(st, append(w.text[:0], sse.Comment...))
@@ -242,8 +245,11 @@ func (st *Stream) goodbye(w *work, t *hub.Turn, reason EndReason) verdict {
 // cutShort ends the body of a stream that may not send any events more.
 func (st *Stream) cutShort(w *work, reason EndReason) verdict {
 	b := w.text[:0]
-	if reason == EndDisconnected {
+	switch reason {
+	case EndDisconnected:
 		b = st.comeBack(b, st.sub.Position())
+	case EndReplaced:
+		st.streams.tickets.pushedOut(st)
 	}
 	return st.last(w, b, reason)
 }

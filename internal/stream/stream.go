@@ -18,6 +18,7 @@ type Stream struct {
 	owned     int                        // see Request.Owned
 	may       func(fanfare.Channel) bool // see Request.May
 	watch     Watcher                    // nil: none
+	byTicket  *byTicket                  // nil: opened otherwise
 	id        uint64
 	began     int64 // in nanoseconds since 1970
 	heartbeat int64

@@ -87,6 +87,7 @@ type Streams struct {
 	begins         *rate.Limiter // nil: no limit
 	base           time.Time     // streams' clock begins here
 	shards         shards
+	tickets        *tickets
 	pacer          *pacer
 	holds          holds
 	warned         atomic.Int64 // when warnOfCuts last did, in seconds since 1970
@@ -95,7 +96,6 @@ type Streams struct {
 	addresses map[netip.Addr]int
 	subjects  map[string]int
 	channels  map[fanfare.Pattern]int
-	tickets   map[string]*Stream
 	open      map[*Stream]struct{}
 	opened    map[string]uint64 // by adapter
 	lastID    uint64
@@ -114,7 +114,7 @@ func New(o Options) *Streams {
 	}
 	s := &Streams{
 		o: o, base: time.Now(), addresses: map[netip.Addr]int{}, subjects: map[string]int{}, channels: map[fanfare.Pattern]int{}, ended: map[EndReason]*atomic.Uint64{},
-		open: map[*Stream]struct{}{}, opened: map[string]uint64{}, tickets: map[string]*Stream{}, pacer: newPacer(o.MaxRefusalsHeld, o.MaxRefusalsHeldPerAddress),
+		open: map[*Stream]struct{}{}, opened: map[string]uint64{}, tickets: newTickets(), pacer: newPacer(o.MaxRefusalsHeld, o.MaxRefusalsHeldPerAddress),
 	}
 	if o.NewPerSecond > 0 {
 		s.begins = rate.NewLimiter(rate.Limit(o.NewPerSecond), int(max(1, o.NewPerSecond)))
@@ -136,6 +136,7 @@ type Stats struct {
 	RefusalsPaced  uint64            // refusals of streams, whatever the reason, whose answer waited
 	RefusalsHeld   int               // of these, those that wait now
 	RefusalsCut    uint64            // connections closed unanswered, because too many waited
+	Stopped        uint64            // answered 204: another client uses the ticket
 	Ended          map[EndReason]uint64
 	Delivered      uint64                  // events handed to the kernel, the last one of a stream perhaps in part
 	Replayed       uint64                  // of these, the ones read from the log
@@ -151,7 +152,7 @@ func (s *Streams) Stats() Stats {
 		Open: map[string]int{}, Refused: s.refused.Load(), Ended: map[EndReason]uint64{},
 		Delivered: s.delivered.Load(), Replayed: s.replayed.Load(),
 		DeliveredBytes: s.deliveredBytes.Load(), ReplayedBytes: s.replayedBytes.Load(), Withheld: s.withheld.Load(), Delivery: s.delivery.Counts(),
-		RefusalsPaced: s.pacer.paced.Load(), RefusalsHeld: s.pacer.waiting(), RefusalsCut: s.pacer.cut.Load(),
+		RefusalsPaced: s.pacer.paced.Load(), RefusalsHeld: s.pacer.waiting(), RefusalsCut: s.pacer.cut.Load(), Stopped: s.tickets.stopped.Load(),
 	}
 	s.mu.Lock()
 	st.Opened = maps.Clone(s.opened)
@@ -219,7 +220,11 @@ func (s *Streams) Serve(w http.ResponseWriter, r *http.Request, req Request) {
 		return
 	}
 	if err := CheckWriter(w); err != nil {
-		s.o.Problems.Write(w, r, err)
+		s.Refuse(w, r, req, err)
+		return
+	}
+	if ticket := ticketOf(req.Caller.Who); ticket != "" && s.tickets.keepsOut(r.Context(), ticket, req.Start) {
+		s.stop(w, r, &req)
 		return
 	}
 	req.Patterns = unique(req.Patterns)
@@ -247,6 +252,7 @@ func (s *Streams) Serve(w http.ResponseWriter, r *http.Request, req Request) {
 	}
 	defer abandon()
 	s.register(st)
+	s.tickets.enter(st, req.Start)
 	if err := s.confirm(r.Context(), req.Caller.Who); err != nil {
 		abandon() // a refusal may wait, and takes no stream's place
 		s.Refuse(w, r, req, err)
@@ -346,6 +352,10 @@ func (s *Streams) newStream(req *Request) *Stream {
 		if end := who.StreamsEnd(); !end.IsZero() {
 			st.expires = max(s.at(time.Now())+int64(time.Until(end)), 1)
 		}
+		if who.Ticket != "" && st.watch == nil {
+			st.byTicket = &byTicket{ticket: who.Ticket}
+			st.watch = st.byTicket
+		}
 	}
 	return st
 }
@@ -356,24 +366,14 @@ func (s *Streams) register(st *Stream) {
 	st.id, st.began = s.lastID, time.Now().UnixNano()
 	s.open[st] = struct{}{}
 	s.opened[st.adapter]++
-	var older *Stream
-	if who := st.caller.Who; who != nil && who.Ticket != "" {
-		older = s.tickets[who.Ticket]
-		s.tickets[who.Ticket] = st
-	}
 	s.mu.Unlock()
-	if older != nil {
-		older.endNow(EndReplaced) // it may be half-dead; the newer one is what the client has
-	}
 }
 
 func (s *Streams) unregister(st *Stream) {
+	s.tickets.leave(st)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.open, st)
-	if who := st.caller.Who; who != nil && who.Ticket != "" && s.tickets[who.Ticket] == st {
-		delete(s.tickets, who.Ticket)
-	}
 }
 
 // Held is a stream that somebody may want to end.
@@ -503,13 +503,13 @@ func (s *Streams) admit(req *Request) error {
 	if s.begins != nil && !s.begins.Allow() {
 		return limited(fanfare.ReasonStreamRate, "too many streams begin at once (--max-new-streams)")
 	}
+	over := 0
+	if s.tickets.has(ticketOf(req.Caller.Who)) {
+		over = 1 // it takes the place of the ticket's older stream, which ends
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	address, name := forwarded.Network(req.Caller.Address), s.countedName(req.Caller)
-	over := 0
-	if who := req.Caller.Who; who != nil && who.Ticket != "" && s.tickets[who.Ticket] != nil {
-		over = 1 // it takes the place of the ticket's older stream, which ends
-	}
 	if s.o.MaxPerAddress > 0 && address.IsValid() && s.addresses[address] >= s.o.MaxPerAddress+over {
 		return limited(fanfare.ReasonPerAddress, "no room for another stream of this address (--max-streams-per-address)")
 	}
