@@ -15,8 +15,11 @@ def show(kind):
 
 
 base, store, pc, seconds = sys.argv[1:]
+headers = {"Authorization": "Bearer " + os.environ.get("STORE_TOKEN", "the-old-token")}
+if "STORE_ACCEPT" in os.environ:
+    headers["Accept"] = os.environ["STORE_ACCEPT"]
 client = SSEEventClient(
-    base + "/v1/stores/event-sources", store, pc, {"Authorization": "Bearer " + os.environ.get("STORE_TOKEN", "the-old-token")}, base + "/v1/health", float(seconds)
+    base + "/v1/stores/event-sources", store, pc, headers, base + "/v1/health", float(seconds)
 )
 client.on("sse", show("sse"))
 client.on("heartbeat", show("heartbeat"))
