@@ -5,15 +5,18 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"time"
+
+	"github.com/fanfare-hub/fanfare/sse"
 )
 
 // accessRecord notes what a request was answered.
 type accessRecord struct {
 	http.ResponseWriter
-	status int
-	bytes  int64
-	taken  bool // a stream took the connection over
+	status  int
+	bytes   int64
+	refused bool // a stream that was refused, on a connection that was taken over
 }
 
 func newAccessRecord(w http.ResponseWriter) *accessRecord {
@@ -33,13 +36,11 @@ func (a *accessRecord) Write(b []byte) (int, error) {
 
 // Hijack implements http.Hijacker, as far as the writer below does.
 func (a *accessRecord) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	conn, buffered, err := http.NewResponseController(a.ResponseWriter).Hijack()
-	a.taken = a.taken || err == nil
-	return conn, buffered, err
+	return http.NewResponseController(a.ResponseWriter).Hijack()
 }
 
 // NoteStatus notes what is answered on a connection that was taken over and is no stream.
-func (a *accessRecord) NoteStatus(status int) { a.status, a.taken = status, false }
+func (a *accessRecord) NoteStatus(status int) { a.status, a.refused = status, true }
 
 // Unwrap lets http.ResponseController reach the writer below.
 func (a *accessRecord) Unwrap() http.ResponseWriter { return a.ResponseWriter }
@@ -60,8 +61,9 @@ func (n *statusNote) Unwrap() http.ResponseWriter { return n.ResponseWriter }
 
 // log writes the record: never the query, which may hold a token.
 func (a *accessRecord) log(logger *slog.Logger, r *http.Request, began time.Time) {
+	isStream := !a.refused && a.status == http.StatusOK && strings.HasPrefix(a.Header().Get("Content-Type"), sse.MediaType)
 	logger.Info("request", slog.String("method", r.Method), slog.String("path", r.URL.EscapedPath()), slog.Int("status", a.status),
-		slog.Int64("bytes", a.bytes), slog.Bool("stream", a.taken), slog.Duration("took", time.Since(began)), slog.String("remote", r.RemoteAddr))
+		slog.Int64("bytes", a.bytes), slog.Bool("stream", isStream), slog.Duration("took", time.Since(began)), slog.String("remote", r.RemoteAddr))
 }
 
 // SetAccessLog replaces Options.AccessLog while the server runs.

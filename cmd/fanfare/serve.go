@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -176,20 +177,21 @@ func (h *hub) serve(ctx context.Context, parsed *kong.Context, in *invocation) e
 		web.ConnState = newConnections(most, origin).changed
 	}
 	failed := make(chan error, 3)
+	var secure *tls.Config
 	switch {
 	case h.certs != nil:
-		web.TLSConfig = h.certs.config
-		go func() { failed <- web.ServeTLS(h.listen.public, "", "") }()
-		if err := h.certs.begin(ctx); err != nil {
-			failed <- err
-		}
+		secure = h.certs.config
 	case h.set.H2c:
 		web.Protocols = new(http.Protocols)
 		web.Protocols.SetHTTP1(true)
 		web.Protocols.SetUnencryptedHTTP2(true)
-		fallthrough
-	default:
-		go func() { failed <- web.Serve(h.listen.public) }()
+	}
+	public := h.server.Listener(web, h.listen.public, secure)
+	go func() { failed <- web.Serve(public) }()
+	if h.certs != nil {
+		if err := h.certs.begin(ctx); err != nil {
+			failed <- err
+		}
 	}
 	if h.listen.admin != nil {
 		go func() { failed <- admin.Serve(h.listen.admin) }()

@@ -43,12 +43,22 @@ func (u *Unread) SyscallConn() (syscall.RawConn, error) {
 
 // IsSocket tells whether what is written to a connection goes out as it is, so that its socket can be owned.
 func IsSocket(conn net.Conn) bool {
-	if u, ok := conn.(*Unread); ok {
-		conn = u.Conn
-	}
-	switch conn.(type) {
+	switch bare(conn).(type) {
 	case *net.TCPConn, *net.UnixConn:
 		return true
 	}
 	return false
+}
+
+// bare is what is below an Unread, and below a connection that only looks at what passes and says so by its method Socket.
+func bare(conn net.Conn) net.Conn {
+	if u, ok := conn.(*Unread); ok {
+		conn = u.Conn
+	}
+	if watched, ok := conn.(interface{ Socket() net.Conn }); ok {
+		if socket := watched.Socket(); socket != nil {
+			conn = socket
+		}
+	}
+	return conn
 }

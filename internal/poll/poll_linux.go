@@ -86,7 +86,7 @@ func (s *Set) Close() { _ = s.file.Close() }
 // Own takes the socket out of a connection for which IsSocket is true, and closes that: then all that the runtime keeps for it is let
 // go. The socket does not block, and is the caller's to close. What Unread holds is lost.
 func Own(conn net.Conn) (fd int, err error) {
-	raw, err := conn.(syscall.Conn).SyscallConn()
+	raw, err := bare(conn).(syscall.Conn).SyscallConn()
 	if err != nil {
 		return -1, err
 	}

@@ -73,7 +73,7 @@ var layers = map[string]layer{
 	"internal/publish": {may: []string{"", "internal/audit", "internal/caller", "internal/limit", "internal/spell"}, because: "adapters share it"},
 	"internal/query":   {may: []string{"", "hub", "internal/spell"}, because: "adapters share it"},
 	"internal/stream": {
-		may:    []string{"", "hub", "sse", "internal/audit", "internal/caller", "internal/forwarded", "internal/poll", "internal/problem"},
+		may:    []string{"", "hub", "sse", "internal/audit", "internal/caller", "internal/forwarded", "internal/peer", "internal/poll", "internal/problem"},
 		others: []string{"golang.org/x/sys", "golang.org/x/time"}, because: "adapters share it",
 	},
 	"auth": {
@@ -83,6 +83,7 @@ var layers = map[string]layer{
 	"internal/spell":     {noHTTP: true, because: "bodies, queries and settings share it"},
 	"internal/caller":    {may: []string{""}, noHTTP: true, because: "adapters share it"},
 	"internal/audit":     {may: []string{"internal/caller"}, noHTTP: true, because: "adapters share it"},
+	"internal/peer":      {noHTTP: true, others: []string{"golang.org/x/sys"}, because: "it knows connections, and nothing of what is on them"},
 	"internal/poll":      {noHTTP: true, others: []string{"golang.org/x/sys"}, because: "it knows sockets alone"},
 	"internal/http1":     {may: []string{"internal/limit", "internal/poll"}, others: []string{"golang.org/x/sys"}, because: "it is net/http's handler on another way in, and knows no hub"},
 	"internal/limit":     {may: []string{""}, others: []string{"golang.org/x/time"}, because: "only it knows token buckets"},
@@ -96,7 +97,7 @@ var layers = map[string]layer{
 	"examples":           {because: "pages, embedded; their publishers are programs of their own"},
 	"internal/console":   {because: "pages use the public API"},
 	"server": {
-		may:     append([]string{"internal/adminapi", "internal/console", "internal/stats", "examples", "internal/httpapi", "internal/storeapi", "internal/promstats", "internal/forwarded", "internal/http1", "internal/limit", "auth"}, adapters...),
+		may:     append([]string{"internal/adminapi", "internal/console", "internal/stats", "examples", "internal/httpapi", "internal/storeapi", "internal/promstats", "internal/forwarded", "internal/http1", "internal/limit", "internal/peer", "auth"}, adapters...),
 		because: "the front door knows adapters and no engine",
 	},
 }

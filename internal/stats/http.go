@@ -81,10 +81,10 @@ func number(text string, otherwise, low, high int) (int, error) {
 func (h *Handler) stream(w http.ResponseWriter, r *http.Request, most int, interval time.Duration) {
 	header := w.Header()
 	header.Set("Content-Type", sse.MediaType+"; charset=utf-8")
-	header.Set("Cache-Control", "no-cache, no-transform")
+	header.Set("Cache-Control", "no-cache, no-store, no-transform")
 	header.Set("X-Accel-Buffering", "no")
-	w.WriteHeader(http.StatusOK)
 	if r.Method == http.MethodHead {
+		w.WriteHeader(http.StatusOK)
 		return
 	}
 	defer h.streams.Add(-1)

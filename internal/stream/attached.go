@@ -49,6 +49,8 @@ type attached struct {
 
 	mu   sync.Mutex // guards the field below
 	open bool       // wire may be aborted
+
+	half bool // owned by serve: the peer had closed its sending half before the stream's end
 }
 
 func (a *attached) wake(*Stream) {
@@ -115,15 +117,30 @@ func (a *attached) serve(header http.Header, opening hub.Opening, first func([]b
 	if err := a.loop(); err != nil {
 		return endReason(err)
 	}
+	select {
+	case <-a.wire.halfClosed():
+		a.half = true
+	default:
+	}
 	clean = a.wire.end() == nil && st.cut.Load() == nil
 	return a.work.reason
 }
+
+// restWait is how long the end of a stream that has broken waits for a write of others that may have brought it something.
+const restWait = 200 * time.Millisecond
 
 // finish tells live how far the peer has come; after a clean end it gives it a moment to acknowledge that.
 func (a *attached) finish(clean bool) {
 	live := a.st.live
 	if live == nil {
 		return
+	}
+	if live.acker == nil {
+		live.end(a.st.sub.Position(), clean && a.answered())
+		return
+	}
+	if framed, ok := live.acker.(framedAcks); ok && !clean {
+		framed.body.Rest(restWait)
 	}
 	deadline := time.Now().Add(cleanWait)
 	for clean && !live.settled() && time.Now().Before(deadline) {
@@ -134,6 +151,24 @@ func (a *attached) finish(clean bool) {
 		}
 	}
 	live.end(a.st.sub.Position(), clean)
+}
+
+// answered is for systems that do not tell what a peer has acknowledged: it has the stream's end, and so everything, when it closes the
+// connection upon it. That is not known over HTTP/2, nor of a peer that had closed its sending half before.
+func (a *attached) answered() bool {
+	half := a.wire.halfClosed()
+	if half == nil || a.half {
+		return false
+	}
+	timer := time.NewTimer(cleanWait)
+	defer timer.Stop()
+	select {
+	case <-half:
+		return true
+	case <-a.wire.gone():
+	case <-timer.C:
+	}
+	return false
 }
 
 // readAgain is how long a stream waits before it asks a log again that could not be read.

@@ -8,8 +8,9 @@
 //   - On Linux, plain HTTP/1 connections are taken over from net/http and detached: a shard (shard_linux.go) serves many with two
 //     goroutines. Its worker calls gather and writes without waiting (writev_linux.go); a socket that takes nothing makes its stream
 //     wait for epoll's news. What is due by time is found by a sweep (sweep_linux.go), the end is in shard_end_linux.go.
-//   - Elsewhere a stream has a goroutine of its own (attached.go), which writes to a wire: a connection taken over (taken.go), or
-//     a ResponseWriter (plain.go).
+//   - Elsewhere a stream has a goroutine of its own (attached.go), which writes to a wire: a connection taken over (taken.go), also over
+//     TLS, or a ResponseWriter (plain.go), over HTTP/2. A guard (guard.go) ends writes during which the peer takes nothing.
 //
-// Live (live.go) tells other goroutines how far a stream's peer has certainly come.
+// Live (live.go) tells other goroutines how far a stream's peer has certainly come. It asks an acker (acks.go), of which there is one for
+// each kind of connection; package peer says how the peer can be known on each.
 package stream

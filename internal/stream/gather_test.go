@@ -13,7 +13,7 @@ import (
 // the rest comes with the next turn; what a PC is known to have does not move past it either.
 func TestWhatWasNotBegunIsGatheredAgain(t *testing.T) {
 	log, h := memoryHub(t)
-	p := &peer{ack: 1 << 20}
+	p := &told{ack: 1 << 20}
 	st := attach(t, New(Options{Hub: h, Heartbeat: time.Hour}), p, Request{Patterns: logtest.Patterns("a")}).st
 	before := st.sub.Position()
 	b := &fanfare.Batch{}

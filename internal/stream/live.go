@@ -8,12 +8,6 @@ import (
 	"github.com/fanfare-hub/fanfare/hub"
 )
 
-// acker asks the kernel how many bytes of the stream, from its head on, the peer's TCP has acknowledged. A Live asks it under its
-// lock, and no more once end has returned: then the socket may be closed.
-type acker interface {
-	acked() (n int64, known bool)
-}
-
 // Live tells how far a stream's peer has certainly come. Its methods may be called from any goroutine. Streams that nobody
 // watches have none: they do without what it costs.
 type Live struct {
@@ -51,6 +45,13 @@ func (l *Live) sending(st *Stream, before int, frames []hub.Frame, through fanfa
 	}
 	l.completeLocked(through)
 	l.boundLocked()
+}
+
+// handed notes that a write of so many bytes has returned.
+func (l *Live) handed(n int) {
+	if l != nil && l.acker != nil && n > 0 {
+		l.acker.handed(n)
+	}
 }
 
 // unsent takes back the last frames, which were not written after all.
@@ -200,8 +201,8 @@ func (l *Live) Settle() (fanfare.Position, time.Time) {
 // cleanWait is how long the end of a stream waits to learn that the peer has got it.
 const cleanWait = 2 * time.Second
 
-// end fixes the last position: after a clean end exactly pos, unless the peer is known to have less; after a break what it is
-// known to have. The connection must not be closed yet: it is asked once more.
+// end fixes the last position: what the peer is known to have. The connection must not be closed yet: it is asked once more. Where it
+// does not tell, clean says that the peer has got the end, and so everything up to pos.
 func (l *Live) end(pos fanfare.Position, clean bool) {
 	if l == nil {
 		return
@@ -213,7 +214,7 @@ func (l *Live) end(pos fanfare.Position, clean bool) {
 		l.settleLocked()
 		l.askLocked() // for AckedSince
 	case clean:
-		l.base = pos // nothing better is known than that all of it was written
+		l.base = pos
 	}
 	l.marks = nil
 	l.ended = time.Now()

@@ -16,24 +16,25 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// peer is a wire whose other end acknowledges what the test says.
-type peer struct {
+// told is a wire whose other end acknowledges what the test says.
+type told struct {
 	sent, ack int64
 	writing   func()        // called in the middle of a write of frames
 	stuck     chan struct{} // when set, a write of frames waits until abort
 }
 
-func (p *peer) begin(http.Header, []byte) (int, error) { return 0, nil }
-func (p *peer) chunked() bool                          { return false }
-func (p *peer) end() error                             { return nil }
-func (p *peer) close()                                 {}
-func (p *peer) abort()                                 { close(p.stuck) }
-func (p *peer) gone() <-chan struct{}                  { return nil }
-func (p *peer) goneWhy() error                         { return errGone }
-func (p *peer) halfClosed() <-chan struct{}            { return nil }
-func (p *peer) acker() acker                           { return p }
-func (p *peer) acked() (int64, bool)                   { return p.ack, true }
-func (p *peer) write(prefix []byte, frames []hub.Frame) error {
+func (p *told) begin(http.Header, []byte) (int, error) { return 0, nil }
+func (p *told) chunked() bool                          { return false }
+func (p *told) end() error                             { return nil }
+func (p *told) close()                                 {}
+func (p *told) abort()                                 { close(p.stuck) }
+func (p *told) gone() <-chan struct{}                  { return nil }
+func (p *told) goneWhy() error                         { return errGone }
+func (p *told) halfClosed() <-chan struct{}            { return nil }
+func (p *told) acker() acker                           { return p }
+func (p *told) acked() (int64, bool)                   { return p.ack, true }
+func (p *told) handed(int)                             {}
+func (p *told) write(prefix []byte, frames []hub.Frame) error {
 	if p.writing != nil {
 		p.writing()
 	}
@@ -66,7 +67,7 @@ func memoryHub(t *testing.T) (*pebblelog.Log, *hub.Hub) {
 }
 
 // attach makes a stream that a test runs by hand.
-func attach(t *testing.T, s *Streams, p *peer, req Request) *attached {
+func attach(t *testing.T, s *Streams, p *told, req Request) *attached {
 	t.Helper()
 	st := s.newStream(&req)
 	sub, opening, err := s.o.Hub.Subscribe(context.Background(), req.Patterns, req.Start, st)
@@ -83,7 +84,7 @@ func attach(t *testing.T, s *Streams, p *peer, req Request) *attached {
 // acknowledged counts at once, frame by frame, and no further.
 func TestPeerHasAFrameBeforeItsWriteReturns(t *testing.T) {
 	log, h := memoryHub(t)
-	p := &peer{}
+	p := &told{}
 	a := attach(t, New(Options{Hub: h, Heartbeat: time.Hour}), p, Request{Patterns: logtest.Patterns("a")})
 	st := a.st
 	start := st.sub.Position()
@@ -142,7 +143,7 @@ func TestPeerHasAFrameBeforeItsWriteReturns(t *testing.T) {
 
 // TestMarksAreBounded: a peer that acknowledges nothing is remembered less exactly, and never too far.
 func TestMarksAreBounded(t *testing.T) {
-	p := &peer{}
+	p := &told{}
 	l := newLive(1, p)
 	for i := range 100_000 {
 		l.sending(&Stream{}, 0, []hub.Frame{{Position: fanfare.Position(i + 2), Body: make([]byte, 10)}}, fanfare.Position(i+2))
@@ -165,7 +166,7 @@ func TestMarksAreBounded(t *testing.T) {
 // TestAckedSince: only what was written after a moment, and acknowledged, tells that somebody was there after it; the
 // connection's end, which the kernel counts as a byte, does not.
 func TestAckedSince(t *testing.T) {
-	p := &peer{}
+	p := &told{}
 	l := newLive(1, p)
 	send := func() { l.sending(&Stream{}, 10, nil, 1) }
 	want := func(when string, m Moment, ack int64, want bool) {

@@ -1,41 +1,92 @@
 package stream
 
 import (
+	"bytes"
 	"errors"
 	"net/http"
-	"os"
 	"sync/atomic"
 	"time"
 
 	"github.com/fanfare-hub/fanfare/hub"
+	"github.com/fanfare-hub/fanfare/internal/peer"
+	"github.com/fanfare-hub/fanfare/sse"
 )
 
-// plain writes through net/http: TLS, HTTP/2, and writers that cannot be taken over.
+// plain writes through net/http: over HTTP/2, and to writers that cannot be taken over.
 type plain struct {
 	w     http.ResponseWriter
 	rc    *http.ResponseController
 	done  <-chan struct{}
-	stall time.Duration
 	cut   atomic.Bool
+	guard guard
+
+	closed atomic.Bool
+
+	conn      *peer.Conn // nil: nothing is known of the peer
+	body      *peer.Body // nil: likewise
+	announced bool       // owned by the writer: body knows what it begins with
+	blocked   uint64     // owned by guard: the connection's write that was under way when it was last asked
+	acked     int64      // owned by guard
 }
 
 func newPlain(w http.ResponseWriter, r *http.Request, stall time.Duration) *plain {
 	rc := http.NewResponseController(w)
-	_ = rc.SetReadDeadline(time.Time{}) // the server's, for a body, would end the stream
-	return &plain{w: w, rc: rc, done: r.Context().Done(), stall: stall}
+	// The server's limits are for requests. (Recorders support none.)
+	_ = rc.SetReadDeadline(time.Time{})
+	_ = rc.SetWriteDeadline(time.Time{})
+	p := &plain{w: w, rc: rc, done: r.Context().Done()}
+	p.guard = guard{stall: stall, abort: func() { _ = rc.SetWriteDeadline(time.Unix(1, 0)) }}
+	if conn := peer.FromContext(r.Context()); conn != nil && r.ProtoMajor == 2 && !encoded(w.Header()) {
+		conn.Tune(stall)
+		p.conn, p.body = conn, conn.Body()
+		p.guard.taken = p.progress
+	}
+	return p
 }
 
 func (p *plain) gone() <-chan struct{}       { return p.done }
-func (p *plain) goneWhy() error              { return errGone }
 func (p *plain) chunked() bool               { return false } // net/http does that
 func (p *plain) halfClosed() <-chan struct{} { return nil }
-func (p *plain) acker() acker                { return nil }
 func (p *plain) end() error                  { return nil } // net/http ends the body when the handler returns
-func (p *plain) close()                      { _ = p.rc.SetWriteDeadline(time.Time{}) }
 
+func (p *plain) acker() acker {
+	if p.body == nil {
+		return nil
+	}
+	return framedAcks{p.body}
+}
+
+func (p *plain) goneWhy() error {
+	if p.conn != nil && p.conn.TimedOut() {
+		return errStalled
+	}
+	return errGone
+}
+
+func (p *plain) close() {
+	p.guard.end()
+	p.closed.Store(true)
+	if p.body != nil {
+		p.body.Close()
+	}
+}
+
+// abort ends an HTTP/2 stream by a frame that says so. Where the connection takes not even that the whole of it is closed: whose rights
+// have ended has no stream, and the others on it hear nothing either, until they come back.
 func (p *plain) abort() {
 	p.cut.Store(true)
 	_ = p.rc.SetWriteDeadline(time.Unix(1, 0))
+	if p.conn == nil {
+		return
+	}
+	write := p.conn.Writing()
+	acked, _ := p.conn.Acked()
+	time.AfterFunc(cutGrace, func() {
+		now, _ := p.conn.Acked()
+		if write != 0 && !p.closed.Load() && p.conn.Writing() == write && now <= acked {
+			_ = p.conn.Close()
+		}
+	})
 }
 
 func (p *plain) begin(_ http.Header, first []byte) (int, error) {
@@ -43,6 +94,9 @@ func (p *plain) begin(_ http.Header, first []byte) (int, error) {
 }
 
 func (p *plain) write(prefix []byte, frames []hub.Frame) error {
+	if p.body != nil && !p.announced {
+		p.announce(prefix, frames)
+	}
 	if err := p.piece(prefix); err != nil {
 		return err
 	}
@@ -54,17 +108,32 @@ func (p *plain) write(prefix []byte, frames []hub.Frame) error {
 	return p.flush()
 }
 
-// piece writes in pieces with a deadline each, so that a slow peer is not taken for a stalled one.
+// announce says what the body begins with, as soon as that is more than comment lines.
+func (p *plain) announce(prefix []byte, frames []hub.Frame) {
+	for bytes.HasPrefix(prefix, []byte(sse.Comment)) {
+		prefix = prefix[len(sse.Comment):]
+	}
+	if len(prefix) == 0 && len(frames) > 0 {
+		prefix = frames[0].Body
+	}
+	if len(prefix) > 0 {
+		p.body.Expect(prefix)
+		p.announced = true
+	}
+}
+
+// piece writes in pieces, so that where nothing is known of the peer a slow one is not taken for a stalled one.
 func (p *plain) piece(b []byte) error {
 	const most = 8 << 10
 	for len(b) > 0 {
 		n := min(most, len(b))
-		_ = p.rc.SetWriteDeadline(time.Now().Add(p.stall)) // not supported by recorders
-		if p.cut.Load() {                                  // after the deadline, which abort may have set before
+		p.guard.begin()
+		if p.cut.Load() {
 			return errGone
 		}
-		if _, err := p.w.Write(b[:n]); err != nil {
-			return wireError(err)
+		_, err := p.w.Write(b[:n])
+		if err := p.wrote(err); err != nil {
+			return err
 		}
 		b = b[n:]
 	}
@@ -72,17 +141,34 @@ func (p *plain) piece(b []byte) error {
 }
 
 func (p *plain) flush() error {
-	if err := p.rc.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return wireError(err)
+	p.guard.begin()
+	err := p.rc.Flush()
+	if errors.Is(err, http.ErrNotSupported) {
+		err = nil
 	}
-	// A deadline that passes while nothing is written has HTTP/2 reset the stream. (Abort is seen by the next piece.)
-	_ = p.rc.SetWriteDeadline(time.Time{})
-	return nil
+	return p.wrote(err)
 }
 
-func wireError(err error) error {
-	if errors.Is(err, os.ErrDeadlineExceeded) {
+// wrote comes after a write, and says why it has failed.
+func (p *plain) wrote(err error) error {
+	stalled := p.guard.end()
+	switch {
+	case err == nil:
+		return nil
+	case stalled && !p.cut.Load():
 		return errStalled
 	}
-	return errGone
+	return p.goneWhy()
+}
+
+// progress rises as the peer takes something. A stream of HTTP/2 is held up by its own peer, which gives it no room: then none of its
+// bytes leave, and a connection that serves others well says nothing for it. Or the connection takes nothing: then all wait for
+// it, and what its peer acknowledges counts for all.
+func (p *plain) progress() int64 {
+	write := p.conn.Writing()
+	if acked, known := p.conn.Acked(); known && write != 0 && write == p.blocked {
+		p.acked = acked
+	}
+	p.blocked = write
+	return p.body.Sent() + p.acked
 }

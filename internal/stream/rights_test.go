@@ -16,7 +16,7 @@ import (
 )
 
 // replaying is a stream that is about to replay one event of each of the channels a and b.
-func replaying(t *testing.T, req Request) (*attached, *peer, []fanfare.Position) {
+func replaying(t *testing.T, req Request) (*attached, *told, []fanfare.Position) {
 	t.Helper()
 	log, err := pebblelog.Open(pebblelog.Options{Durability: pebblelog.DurabilityMemory})
 	if err != nil {
@@ -29,7 +29,7 @@ func replaying(t *testing.T, req Request) (*attached, *peer, []fanfare.Position)
 	}
 	h := hub.New(hub.Options{Log: log, Encode: func(fanfare.Event) hub.Frame { return hub.Frame{Body: make([]byte, 100), Chunk: make([]byte, 100)} }})
 	t.Cleanup(h.Close)
-	p := &peer{}
+	p := &told{}
 	req.Patterns, req.Start = logtest.Patterns("*"), hub.Start{From: hub.FromAll}
 	a := attach(t, New(Options{Hub: h, Heartbeat: time.Hour, Logger: slog.New(slog.DiscardHandler)}), p, req)
 	return a, p, receipt.Positions

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/fanfare-hub/fanfare/hub"
+	"github.com/fanfare-hub/fanfare/internal/peer"
 	"github.com/fanfare-hub/fanfare/internal/poll"
 )
 
@@ -75,7 +76,7 @@ func (s *shards) detach(streams *Streams, st *Stream, conn net.Conn, buffered in
 	if err != nil {
 		return false
 	}
-	tuneSocket(fd, streams.o.StallLimit)
+	peer.TuneFD(fd, streams.o.StallLimit)
 	st.fd, st.rest, st.took = fd, begin, int32(min(buffered, floodLimit+1))
 	if st.watch != nil {
 		st.live = newLive(opening.Position, acksOf(fd))

@@ -4,16 +4,9 @@ package stream
 
 import (
 	"net"
-	"syscall"
-	"time"
 
 	"github.com/fanfare-hub/fanfare/hub"
 )
-
-func tune(syscall.RawConn, time.Duration) {}
-
-// What the peer has acknowledged is not known here, so nothing counts as such before the end.
-func acksOfConn(syscall.RawConn) acker { return nil }
 
 // Streams are not detached here.
 type (

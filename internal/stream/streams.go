@@ -472,7 +472,7 @@ func (s *Streams) setHeader(h http.Header) {
 		contentType = sse.MediaType
 	}
 	h.Set("Content-Type", contentType)
-	h.Set("Cache-Control", "no-cache, no-transform")
+	h.Set("Cache-Control", "no-cache, no-store, no-transform")
 	h.Set("X-Accel-Buffering", "no")
 	h.Del("X-Content-Type-Options")
 }

@@ -2,6 +2,8 @@ package stream
 
 import (
 	"time"
+
+	"github.com/fanfare-hub/fanfare/internal/peer"
 )
 
 // sweep is where the worker is on its way round the slots. It comes by each once in a period and looks whether something is due:
@@ -102,7 +104,7 @@ func (sh *shard) visitBlocked(st *Stream, now int64) {
 	if now-st.since < int64(sh.streams.o.StallLimit)/ask && st.queue < 0 {
 		return
 	}
-	queued, err := queuedBytes(st.fd)
+	queued, err := peer.QueuedFD(st.fd)
 	if err == nil && (st.queue < 0 || int32(queued) < st.queue) {
 		if st.queue >= 0 {
 			st.since = now

@@ -2,16 +2,18 @@ package stream
 
 import (
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/fanfare-hub/fanfare/hub"
+	"github.com/fanfare-hub/fanfare/internal/peer"
+	"github.com/fanfare-hub/fanfare/internal/poll"
 )
 
 var errFlood = errors.New("the peer keeps sending")
@@ -19,10 +21,10 @@ var errFlood = errors.New("the peer keeps sending")
 // floodLimit is how many bytes a client may send after its request before it is cut.
 const floodLimit = 64 << 10
 
-// takeOver takes the connection over where it is plain HTTP/1; nil elsewhere. buffered is how many bytes the client has sent after
-// its request.
+// takeOver takes the connection over where it is HTTP/1, over TLS or not; nil elsewhere. buffered is how many bytes the client has sent
+// after its request.
 func takeOver(w http.ResponseWriter, r *http.Request) (conn net.Conn, buffered int, err error) {
-	if r.ProtoMajor != 1 || r.TLS != nil || encoded(w.Header()) {
+	if r.ProtoMajor != 1 || encoded(w.Header()) {
 		return nil, 0, nil
 	}
 	conn, rw, err := http.NewResponseController(w).Hijack()
@@ -31,6 +33,9 @@ func takeOver(w http.ResponseWriter, r *http.Request) (conn net.Conn, buffered i
 	}
 	if err != nil {
 		return nil, 0, err
+	}
+	if watched, ok := conn.(*peer.Conn); ok {
+		conn = watched.Inner()
 	}
 	return conn, rw.Reader.Buffered(), nil
 }
@@ -45,20 +50,33 @@ func appendHead(b []byte, header http.Header, chunked bool) []byte {
 		head.WriteString("HTTP/1.0 200 OK\r\n")
 	}
 	header.Set("Date", time.Now().UTC().Format(http.TimeFormat))
-	header.Set("Connection", "close") // the connection ends with the stream
 	_ = header.Write(&head)
 	head.WriteString("\r\n")
 	return append(b, head.Bytes()...)
 }
 
-// newTaken is for connections that cannot be detached: those that are not the system's own, and other systems than Linux.
+// newTaken is for connections that cannot be detached: those over TLS, those that are not the system's own, and other systems than
+// Linux.
 func newTaken(conn net.Conn, buffered int, chunked bool, stall time.Duration) *taken {
-	t := &taken{conn: conn, chunks: chunked, stall: stall, left: make(chan struct{}), half: make(chan struct{})}
-	if socket, ok := conn.(syscall.Conn); ok {
-		if raw, err := socket.SyscallConn(); err == nil {
-			t.acks = acksOfConn(raw)
-			tune(raw, stall)
+	t := &taken{conn: conn, socket: conn, kernel: peer.SocketOf(conn), chunks: chunked, left: make(chan struct{}), half: make(chan struct{})}
+	if secure, ok := conn.(*tls.Conn); ok {
+		t.socket = secure.NetConn()
+	}
+	peer.Tune(conn, stall)
+	_, local := peer.Drained(conn)
+	switch plain := poll.IsSocket(conn); {
+	case t.kernel != nil && plain:
+		if before, known := t.kernel.Given(); known {
+			t.acks, t.whole = &plainAcks{t.kernel, before}, true
 		}
+	case t.kernel != nil:
+		t.acks = &sealedAcks{socket: t.kernel}
+	case local && plain:
+		t.acks = &localAcks{drained: func() (bool, bool) { return peer.Drained(conn) }}
+	}
+	t.guard = guard{stall: stall, abort: t.abort}
+	if t.kernel != nil {
+		t.guard.taken = t.progress
 	}
 	t.reader.Go(func() { t.read(buffered) })
 	return t
@@ -69,16 +87,20 @@ func newTaken(conn net.Conn, buffered int, chunked bool, stall time.Duration) *t
 type taken struct {
 	// Fixed after newTaken.
 	conn   net.Conn
-	acks   acker // nil when the system does not tell what the peer has acknowledged
-	chunks bool  // HTTP/1.1; HTTP/1.0 gets a body that ends with the connection
-	stall  time.Duration
+	socket net.Conn      // below conn
+	kernel *peer.Socket  // nil when the system tells nothing
+	acks   acker         // nil when the system does not tell what the peer has acknowledged
+	whole  bool          // acks knows of every byte by itself
+	chunks bool          // HTTP/1.1; HTTP/1.0 gets a body that ends with the connection
 	left   chan struct{} // closed by the reader
 	half   chan struct{} // closed by the reader
+	guard  guard
 	reader sync.WaitGroup
 	why    error // why left is closed; set before
 
 	// Owned by the writer.
 	pieces net.Buffers
+	record []byte
 }
 
 func (t *taken) gone() <-chan struct{}       { return t.left }
@@ -145,54 +167,96 @@ func (t *taken) write(prefix []byte, frames []hub.Frame) error {
 	return t.flush()
 }
 
-// flush writes the pieces with as few system calls as the socket allows (writev). It fails when the peer has taken nothing for
-// the stall limit: neither bytes from us, nor, by its acknowledgements, from the kernel. What it has acknowledged is asked
-// only of a peer that has kept us waiting for a while, so that a write which does not wait costs nothing more.
+// flush writes the pieces. It fails when the peer takes nothing for the stall limit. Where it must say how far it has come it writes a
+// TLS record at a time, and otherwise everything in one go (writev).
 func (t *taken) flush() error {
-	all := t.pieces
-	defer func() { clear(all) }()
-	patience := t.stall / 10
-	var acked int64
-	asked := false
-	for len(t.pieces) > 0 {
-		if err := t.conn.SetWriteDeadline(time.Now().Add(patience)); err != nil {
-			return errGone
-		}
-		n, err := t.pieces.WriteTo(t.conn)
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, os.ErrDeadlineExceeded) {
-			return socketError(err)
-		}
-		var now int64
-		if t.acks != nil {
-			now, _ = t.acks.acked()
-		}
-		if asked && n == 0 && now <= acked {
-			return errStalled
-		}
-		acked, asked, patience = now, true, t.stall
+	if t.whole {
+		all := t.pieces
+		defer func() { clear(all); t.pieces = all[:0] }()
+		t.guard.begin()
+		_, err := t.pieces.WriteTo(t.conn)
+		return t.wrote(err)
 	}
-	t.pieces = all[:0]
-	return nil
+	const most = 16 << 10
+	for i, piece := range t.pieces {
+		for len(piece) > 0 {
+			n := min(most-len(t.record), len(piece))
+			t.record = append(t.record, piece[:n]...)
+			if piece = piece[n:]; len(t.record) < most {
+				break
+			}
+			if err := t.flushRecord(); err != nil {
+				return err
+			}
+		}
+		t.pieces[i] = nil
+	}
+	t.pieces = t.pieces[:0]
+	err := t.flushRecord()
+	if cap(t.record) > 1<<10 {
+		t.record = nil // most streams are idle most of the time
+	}
+	return err
 }
 
-// end follows the last chunk.
-func (t *taken) end() error {
-	half, ok := t.conn.(interface{ CloseWrite() error })
-	if !ok {
+func (t *taken) flushRecord() error {
+	if len(t.record) == 0 {
 		return nil
 	}
-	if err := half.CloseWrite(); err != nil {
-		return errGone
+	t.guard.begin()
+	n, err := t.conn.Write(t.record)
+	t.record = t.record[:0]
+	if err := t.wrote(err); err != nil {
+		return err
+	}
+	if t.acks != nil {
+		t.acks.handed(n)
 	}
 	return nil
 }
 
-func (t *taken) abort() { _ = t.conn.Close() }
+// wrote comes after a write, and says why it has failed.
+func (t *taken) wrote(err error) error {
+	stalled := t.guard.end()
+	switch {
+	case err == nil:
+		return nil
+	case stalled:
+		return errStalled
+	}
+	return socketError(err)
+}
 
+// progress rises as the peer takes something: bytes from us, or, by its acknowledgements, from the kernel.
+func (t *taken) progress() int64 {
+	acked, _ := t.kernel.Acked()
+	given, _ := t.kernel.Given()
+	return acked + given
+}
+
+// end follows the last chunk: the peer is told that nothing more comes, by TLS and by TCP.
+func (t *taken) end() error {
+	for _, conn := range []net.Conn{t.conn, t.socket} {
+		half, ok := conn.(interface{ CloseWrite() error })
+		if !ok {
+			continue
+		}
+		if err := half.CloseWrite(); err != nil {
+			return errGone
+		}
+		if conn == t.socket {
+			break
+		}
+	}
+	return nil
+}
+
+// abort leaves the connection open, so that it can still be asked what the peer has acknowledged.
+func (t *taken) abort() { _ = t.socket.SetWriteDeadline(time.Unix(1, 0)) }
+
+// close closes the socket. TLS would wait for room to say goodbye first; end has done that where the stream has come to its end.
 func (t *taken) close() {
-	_ = t.conn.Close()
+	t.guard.end()
+	_ = t.socket.Close()
 	t.reader.Wait()
 }

@@ -15,6 +15,7 @@ import (
 type peerAcks struct{ n atomic.Int64 }
 
 func (p *peerAcks) acked() (int64, bool) { return p.n.Load(), true }
+func (p *peerAcks) handed(int)           {}
 
 // opened is a stream of the ticket that has sent ids from first to last.
 func opened(ticket string, first, last fanfare.Position, acks acker) *Stream {

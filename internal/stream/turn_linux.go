@@ -123,6 +123,7 @@ func (sh *shard) write(st *Stream, w *work, t *hub.Turn) (whole bool) {
 			total += len(b)
 		}
 		n, err = sh.socket.write(st.fd)
+		st.live.handed(n)
 	}
 	begun := len(frames)
 	if n < total {
@@ -153,6 +154,7 @@ func (sh *shard) writeRest(st *Stream) bool {
 	sh.socket.reset()
 	sh.socket.add(st.rest)
 	n, err := sh.socket.write(st.fd)
+	st.live.handed(n)
 	if n > 0 {
 		st.wrote = sh.now()
 	}
@@ -183,6 +185,7 @@ func (sh *shard) comment(st *Stream) {
 	sh.socket.reset()
 	sh.socket.add(w.prefix)
 	n, err := sh.socket.write(st.fd)
+	st.live.handed(n)
 	if n > 0 {
 		st.live.sending(st, len(w.prefix), nil, st.sub.Position())
 		st.wrote = sh.now()

@@ -1,0 +1,192 @@
+package peer
+
+import (
+	"bytes"
+	"encoding/binary"
+	"slices"
+)
+
+// frames follows the frames that a server sends over an HTTP/2 connection (RFC 9113, section 4.1), to count the DATA of each response.
+// It changes nothing, and decodes nothing but the frames' headers.
+//
+// Whose response a frame belongs to the frames do not tell: a handler does not learn its stream's number. It says what its body is
+// about to begin with (Body.Expect), and the response whose body begins so is its own. Two that announce the same at the same time
+// cannot be told apart; neither is followed then. A stream's first event has a `retry:` of its own, so that hardly ever happens.
+type frames struct {
+	header [9]byte // of the present frame
+	have   int     // of header
+	left   int     // of the frame's payload
+	kind   byte
+	flags  byte
+	id     uint32 // of its stream
+	block  bool   // a block of headers goes on in the next frame
+
+	fresh    map[uint32]beginning // responses of which it is not known whose they are
+	expected []*Body              // bodies that have not begun to leave
+	bodies   map[uint32]*Body     // bodies that have, and are followed
+	touched  []*Body              // those of the present write
+}
+
+// beginning is what has left of a response's body.
+type beginning struct {
+	bytes int64
+	text  []byte // without the comment lines it began with
+}
+
+const (
+	frameData         = 0
+	frameHeaders      = 1
+	frameReset        = 3
+	framePush         = 5
+	frameContinuation = 9
+
+	flagEndStream  = 1
+	flagEndHeaders = 4
+	flagPadded     = 8
+
+	expectedMost = 512   // on one connection; one more is not followed
+	comment      = ":\n" // the sign of life that a stream may begin with
+)
+
+// between tells whether another frame may be put before what is about to be written.
+func (f *frames) between() bool { return f.have == 0 && !f.block }
+
+// scan reads what is about to be written, and appends the bodies that are in it to touched.
+func (f *frames) scan(p []byte, touched []*Body) []*Body {
+	f.touched = touched
+	for len(p) > 0 {
+		if f.have < len(f.header) {
+			n := copy(f.header[f.have:], p)
+			f.have += n
+			p = p[n:]
+			if f.have < len(f.header) {
+				break
+			}
+			f.begin()
+		}
+		n := min(f.left, len(p))
+		if f.kind == frameData && n > 0 {
+			f.data(p[:n])
+		}
+		p = p[n:]
+		if f.left -= n; f.left == 0 {
+			f.end()
+			f.have = 0
+		}
+	}
+	touched, f.touched = f.touched, nil
+	return touched
+}
+
+func (f *frames) begin() {
+	head := binary.BigEndian.Uint32(f.header[:4])
+	f.left, f.kind, f.flags = int(head>>8), byte(head), f.header[4]
+	f.id = binary.BigEndian.Uint32(f.header[5:]) & (1<<31 - 1)
+	if f.kind == frameHeaders || f.kind == framePush || f.kind == frameContinuation {
+		f.block = f.flags&flagEndHeaders == 0
+	}
+	switch {
+	case f.kind == frameHeaders && f.bodies[f.id] == nil:
+		if f.fresh == nil {
+			f.fresh = map[uint32]beginning{}
+		}
+		f.fresh[f.id] = beginning{}
+	case f.kind == frameData && f.flags&flagPadded != 0: // net/http's server does not pad; what is padded is not counted
+		f.forget()
+	}
+}
+
+func (f *frames) end() {
+	if (f.kind == frameData || f.kind == frameHeaders) && f.flags&flagEndStream != 0 || f.kind == frameReset {
+		f.forget()
+	}
+}
+
+func (f *frames) forget() {
+	delete(f.fresh, f.id)
+	delete(f.bodies, f.id)
+}
+
+// data counts a part of a body.
+func (f *frames) data(p []byte) {
+	if b := f.bodies[f.id]; b != nil {
+		b.sent += int64(len(p))
+		f.touch(b)
+		return
+	}
+	seen, fresh := f.fresh[f.id]
+	if !fresh {
+		return
+	}
+	seen.bytes += int64(len(p))
+	seen.text = append(seen.text, p...)
+	for bytes.HasPrefix(seen.text, []byte(comment)) {
+		seen.text = seen.text[len(comment):]
+	}
+	b, perhaps := f.whose(seen.text)
+	switch {
+	case b != nil:
+		f.found(b, seen.bytes)
+	case perhaps:
+		f.fresh[f.id] = seen
+	default:
+		delete(f.fresh, f.id)
+	}
+}
+
+// whose returns the body that begins with a text; perhaps says that more of the text may tell.
+func (f *frames) whose(text []byte) (b *Body, perhaps bool) {
+	perhaps = bytes.HasPrefix([]byte(comment), text)
+	for _, b := range f.expected {
+		if bytes.HasPrefix(text, b.first) {
+			return b, false
+		}
+		perhaps = perhaps || bytes.HasPrefix(b.first, text)
+	}
+	return nil, perhaps
+}
+
+// found has the present frame's response be a body's, of which so many bytes have left.
+func (f *frames) found(b *Body, sent int64) {
+	delete(f.fresh, f.id)
+	f.expected = slices.DeleteFunc(f.expected, func(one *Body) bool { return one == b })
+	b.first = nil
+	if b.twin || b.closed {
+		return
+	}
+	if f.bodies == nil {
+		f.bodies = map[uint32]*Body{}
+	}
+	f.bodies[f.id] = b
+	b.known, b.sent = true, sent
+	f.touch(b)
+}
+
+func (f *frames) touch(b *Body) {
+	if !slices.Contains(f.touched, b) {
+		f.touched = append(f.touched, b)
+	}
+}
+
+// expect notes what a body begins with.
+func (f *frames) expect(b *Body, first []byte) {
+	if len(f.expected) >= expectedMost {
+		return
+	}
+	b.first = bytes.Clone(first)
+	for _, other := range f.expected {
+		if bytes.HasPrefix(other.first, b.first) || bytes.HasPrefix(b.first, other.first) {
+			other.twin, b.twin = true, true
+		}
+	}
+	f.expected = append(f.expected, b)
+}
+
+// drop stops following a body. What it begins with stays expected until it has left: else it might be taken for another's.
+func (f *frames) drop(b *Body) {
+	for id, one := range f.bodies {
+		if one == b {
+			delete(f.bodies, id)
+		}
+	}
+}

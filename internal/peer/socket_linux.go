@@ -1,0 +1,170 @@
+package peer
+
+import (
+	"net"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// notSentLowat bounds what the kernel takes from us beyond what it can send: a reader that never reads costs some 160 KB
+// with it, and 2.8 MB without.
+const notSentLowat = 32 << 10
+
+// TuneFD sets a socket up for streams: what the kernel holds for a peer that does not read is bounded, and the connection of a peer
+// that acknowledges nothing for the stall limit, or has no room for so long, ends. What the system refuses is done without.
+func TuneFD(fd int, stall time.Duration) {
+	boundFD(fd)
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(stall.Milliseconds()))
+}
+
+func boundFD(fd int) {
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, notSentLowat)
+}
+
+// AckedFD asks the kernel how many bytes the peer's TCP has acknowledged since the connection began (tcpi_bytes_acked). It answers for
+// a connection that was reset, too.
+func AckedFD(fd int) (n int64, known bool) {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return 0, false
+	}
+	return int64(info.Bytes_acked), true
+}
+
+// QueuedFD is how many bytes the kernel holds that the peer has not acknowledged (SIOCOUTQ, tcp(7)).
+func QueuedFD(fd int) (int, error) { return unix.IoctlGetInt(fd, unix.SIOCOUTQ) }
+
+// GivenFD is how many bytes the kernel has been given since the connection began. It is exact while nobody writes, and never too low:
+// what it holds is asked between two looks at what was acknowledged, and only when these are the same do the two belong together.
+func GivenFD(fd int) (n int64, known bool) {
+	const tries = 4
+	for try := 1; ; try++ {
+		before, known := AckedFD(fd)
+		queued, err := QueuedFD(fd)
+		after, knownStill := AckedFD(fd)
+		if err != nil || !known || !knownStill {
+			return 0, false
+		}
+		if before == after || try == tries {
+			return after + int64(queued), true
+		}
+	}
+}
+
+// DrainedFD tells whether the peer of a Unix socket has read everything; known is false for other sockets.
+func DrainedFD(fd int) (drained, known bool) {
+	if domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN); err != nil || domain != unix.AF_UNIX {
+		return false, false
+	}
+	queued, err := QueuedFD(fd)
+	return queued == 0 && err == nil, err == nil
+}
+
+// Drained is DrainedFD for a connection that may be closed meanwhile.
+func Drained(conn net.Conn) (drained, known bool) {
+	if raw := rawConn(conn); raw != nil {
+		_ = raw.Control(func(fd uintptr) { drained, known = DrainedFD(int(fd)) })
+	}
+	return drained, known
+}
+
+// Socket is what the kernel knows of a TCP connection that may be closed meanwhile. Its methods may be called from any goroutine.
+type Socket struct {
+	raw syscall.RawConn
+
+	mu    sync.Mutex // guards the fields below
+	over  bool       // the connection is being closed: acked and given say how it stood
+	acked answer
+	given answer
+}
+
+type answer struct {
+	n     int64
+	known bool
+}
+
+// SocketOf returns nil when the system does not tell what the peer has acknowledged: it is no TCP connection, say.
+func SocketOf(conn net.Conn) *Socket {
+	raw := rawConn(conn)
+	if raw == nil {
+		return nil
+	}
+	s := &Socket{raw: raw}
+	if _, known := s.ask(AckedFD); !known {
+		return nil
+	}
+	return s
+}
+
+// Acked returns how many bytes the peer's TCP has acknowledged since the connection began.
+func (s *Socket) Acked() (n int64, known bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over {
+		return s.acked.n, s.acked.known
+	}
+	return s.ask(AckedFD)
+}
+
+// Given returns how many bytes the kernel has been given since the connection began; see GivenFD.
+func (s *Socket) Given() (n int64, known bool) { return s.ask(GivenFD) }
+
+// GivenAtClose is what Given was when Closing was called: what was written before that is in it.
+func (s *Socket) GivenAtClose() (n int64, known bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.given.n, s.given.known
+}
+
+// Closing is to be called before the connection is closed: Acked then goes on telling what it would have told now.
+func (s *Socket) Closing() {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.over {
+		s.given.n, s.given.known = s.ask(GivenFD)
+		s.acked.n, s.acked.known = s.ask(AckedFD)
+		s.over = true
+	}
+}
+
+func (s *Socket) ask(what func(fd int) (int64, bool)) (n int64, known bool) {
+	if err := s.raw.Control(func(fd uintptr) { n, known = what(int(fd)) }); err != nil {
+		return 0, false
+	}
+	return n, known
+}
+
+// Tune sets a connection's socket up for streams; see TuneFD.
+func Tune(conn net.Conn, stall time.Duration) {
+	if raw := rawConn(conn); raw != nil {
+		_ = raw.Control(func(fd uintptr) { TuneFD(int(fd), stall) })
+	}
+}
+
+// Bound bounds what the kernel holds for a peer that does not read.
+func Bound(conn net.Conn) {
+	if raw := rawConn(conn); raw != nil {
+		_ = raw.Control(func(fd uintptr) { boundFD(int(fd)) })
+	}
+}
+
+func rawConn(conn net.Conn) syscall.RawConn {
+	if over, ok := conn.(interface{ NetConn() net.Conn }); ok { // TLS
+		conn = over.NetConn()
+	}
+	socket, ok := conn.(syscall.Conn)
+	if !ok {
+		return nil
+	}
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	return raw
+}
