@@ -9,32 +9,9 @@ import (
 	"github.com/fanfare-hub/fanfare/server"
 )
 
-// TestAttachedStreams runs the tests of streams once more with streams that have a goroutine each, as over TLS and HTTP/2; without it
-// they are detached where that can be. (TestThroughHTTP2 and e2e's TestTLS are for those that are never detached.)
-func TestAttachedStreams(t *testing.T) {
-	attached = true
-	defer func() { attached = false }()
-	for _, one := range []struct {
-		name string
-		test func(*testing.T)
-	}{
-		{"TestDelivery", TestDelivery}, {"TestDeliveriesAreCounted", TestDeliveriesAreCounted}, {"TestIdleSigns", TestIdleSigns}, {"TestNoFirstEvent", TestNoFirstEvent},
-		{"TestPositionSources", TestPositionSources}, {"TestGaps", TestGaps}, {"TestRestartThenResume", TestRestartThenResume},
-		{"TestSeamOverHTTP", TestSeamOverHTTP}, {"TestLifetimeEndsBetweenEvents", TestLifetimeEndsBetweenEvents}, {"TestDrain", TestDrain},
-		{"TestNoRoom", TestNoRoom}, {"TestRefusalsAndEndsAreCounted", TestRefusalsAndEndsAreCounted}, {"TestDeadReaders", TestDeadReaders},
-		{"TestSlowIsNotStalled", TestSlowIsNotStalled}, {"TestHalfClosedPeerKeepsHearing", TestHalfClosedPeerKeepsHearing},
-		{"TestClosedPeerFreesItsSlot", TestClosedPeerFreesItsSlot}, {"TestFloodingPeerIsCut", TestFloodingPeerIsCut},
-		{"TestKeptPositionAfterCleanEnds", TestKeptPositionAfterCleanEnds}, {"TestKeptPositionOfAnIdleStream", TestKeptPositionOfAnIdleStream},
-		{"TestKeptPositionAfterABreak", TestKeptPositionAfterABreak}, {"TestKeptPositionOnAUsedConnection", TestKeptPositionOnAUsedConnection},
-		{"TestKeptPositionOfAHalfDeadStream", TestKeptPositionOfAHalfDeadStream}, {"TestReplaysTakeTurns", TestReplaysTakeTurns},
-		{"TestWaitingClientsThatGo", TestWaitingClientsThatGo}, {"TestUnreadyLog", TestUnreadyLog},
-	} {
-		t.Run(one.name, one.test)
-	}
-}
-
 // TestDetachedStreamsHaveNoGoroutine: many streams do with those of the shards.
 func TestDetachedStreamsHaveNoGoroutine(t *testing.T) {
+	oneKind(t, "it is about detached streams")
 	if runtime.GOOS != "linux" {
 		t.Skip("streams are detached on Linux only")
 	}
@@ -57,7 +34,7 @@ func TestDetachedStreamsHaveNoGoroutine(t *testing.T) {
 }
 
 // TestOnPublishersConnections runs the tests that send requests byte by byte once more, on connections that were taken over from
-// net/http after a publish: each request is answered, or refused, as on any other.
+// net/http after a publish: each request is answered, or refused, as on any other. (Streams on such connections are a kind of their own.)
 func TestOnPublishersConnections(t *testing.T) {
 	used = true
 	defer func() { used = false }()
@@ -67,9 +44,6 @@ func TestOnPublishersConnections(t *testing.T) {
 	}{
 		{"TestForgedFields", TestForgedFields}, {"TestBodies", TestBodies}, {"TestPathsAreTakenOnce", TestPathsAreTakenOnce}, {"TestSmuggling", TestSmuggling},
 		{"TestSlowRequestsAreCut", TestSlowRequestsAreCut}, {"TestExpectContinue", TestExpectContinue}, {"TestMethods", TestMethods},
-		{"TestHalfClosedPeerKeepsHearing", TestHalfClosedPeerKeepsHearing}, {"TestClosedPeerFreesItsSlot", TestClosedPeerFreesItsSlot},
-		{"TestFloodingPeerIsCut", TestFloodingPeerIsCut}, {"TestKeptPositionAfterABreak", TestKeptPositionAfterABreak},
-		{"TestDeadReaders", TestDeadReaders}, {"TestSlowIsNotStalled", TestSlowIsNotStalled},
 		{"TestNDJSONAnswersNobodyReads", TestNDJSONAnswersNobodyReads}, {"TestStoringDoesNotDependOnTheClient", TestStoringDoesNotDependOnTheClient},
 	} {
 		t.Run(one.name, one.test)

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -32,7 +33,14 @@ type fixture struct {
 	web  *httptest.Server
 	o    server.Options
 	lo   pebblelog.Options
+	kind kind
+	http *http.Client // for answers
+	long *http.Client // for streams: over HTTP/1 their connections end with them, and a publish that reused one would fail
 	down bool
+
+	limit  time.Duration                   // of the http.Server; 0: none
+	below  func(net.Listener) net.Listener // what connections come from; nil: the system
+	window int                             // what an HTTP/2 client takes of a stream that nobody reads, in bytes
 }
 
 func start(t *testing.T, o server.Options, rules ...string) *fixture {
@@ -40,12 +48,32 @@ func start(t *testing.T, o server.Options, rules ...string) *fixture {
 	return startAny(t, o, rules...)
 }
 
-// attached has all hubs of the tests give each stream a goroutine of its own; see TestAttachedStreams.
-var attached bool
+// startWithin has the http.Server limit the time that a request and its answer take.
+func startWithin(t *testing.T, limit time.Duration, o server.Options) *fixture {
+	t.Helper()
+	f := newFixture(t, o)
+	f.limit = limit
+	f.begin()
+	return f
+}
 
 func startAny(t testing.TB, o server.Options, rules ...string) *fixture {
 	t.Helper()
-	o.AttachedStreams, o.DetachPublishers = attached, !attached
+	f := newFixture(t, o, rules...)
+	f.begin()
+	return f
+}
+
+func (f *fixture) begin() {
+	f.t.Helper()
+	f.up("127.0.0.1:0")
+	f.t.Cleanup(func() { f.stop(0) })
+}
+
+func newFixture(t testing.TB, o server.Options, rules ...string) *fixture {
+	t.Helper()
+	k, _ := kindOf(t)
+	o.AttachedStreams, o.DetachPublishers = k.attached, !k.attached
 	lo := pebblelog.Options{Dir: t.TempDir()}
 	for _, text := range rules {
 		r, err := fanfare.ParseRule(text)
@@ -54,14 +82,23 @@ func startAny(t testing.TB, o server.Options, rules ...string) *fixture {
 		}
 		lo.Retention = append(lo.Retention, r)
 	}
-	f := &fixture{t: t, o: o, lo: lo}
-	f.up("127.0.0.1:0")
-	t.Cleanup(func() { f.stop(0) })
+	f := &fixture{t: t, o: o, lo: lo, kind: k, window: 64 << 10}
+	f.clients()
 	return f
+}
+
+// clients makes clients that have no connections yet.
+func (f *fixture) clients() {
+	f.http = &http.Client{Transport: f.kind.transport()}
+	f.long = f.http
+	if !f.kind.h2 {
+		f.long = &http.Client{Transport: f.kind.transport()}
+	}
 }
 
 func (f *fixture) up(addr string) {
 	f.t.Helper()
+	f.clients() // an HTTP/2 connection to the hub before may seem to be there still
 	var err error
 	if f.log, err = pebblelog.Open(f.lo); err != nil {
 		f.t.Fatal(err)
@@ -76,9 +113,26 @@ func (f *fixture) up(addr string) {
 	}
 	f.web = httptest.NewUnstartedServer(f.srv)
 	_ = f.web.Listener.Close()
-	f.web.Listener = listener
-	f.web.Start()
+	f.serve(listener)
 	f.down = false
+}
+
+// serve serves as the command does.
+func (f *fixture) serve(l net.Listener) {
+	f.web.Config.ReadTimeout, f.web.Config.WriteTimeout = f.limit, f.limit
+	if f.kind.h2 && !f.kind.tls {
+		f.web.Config.Protocols = new(http.Protocols)
+		f.web.Config.Protocols.SetHTTP1(true)
+		f.web.Config.Protocols.SetUnencryptedHTTP2(true)
+	}
+	if f.below != nil {
+		l = f.below(l)
+	}
+	f.web.Listener = f.srv.Listener(f.web.Config, l, f.kind.serverTLS())
+	f.web.Start()
+	if f.kind.tls {
+		f.web.URL = "https://" + f.addr()
+	}
 }
 
 // stop shuts the hub down as the command does.
@@ -93,7 +147,8 @@ func (f *fixture) stop(window time.Duration) {
 		f.t.Errorf("drain: %v", err)
 	}
 	f.web.Close()
-	http.DefaultClient.CloseIdleConnections()
+	f.http.CloseIdleConnections()
+	f.long.CloseIdleConnections()
 	if err := f.srv.Close(); err != nil {
 		f.t.Error(err)
 	}
@@ -126,17 +181,10 @@ func (f *fixture) call(method, path, body string, header ...string) answer {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	for _, line := range header {
-		name, value, _ := strings.Cut(line, ": ")
-		if name == "Host" {
-			req.Host = value
-		} else {
-			req.Header.Add(name, value)
-		}
-	}
+	setHeader(req, header)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute) // a stream where an answer was expected
 	defer cancel()
-	resp, err := http.DefaultClient.Do(req.WithContext(ctx))
+	resp, err := f.http.Do(req.WithContext(ctx))
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -200,16 +248,14 @@ type client struct {
 
 func (f *fixture) stream(path string, header ...string) *client {
 	f.t.Helper()
+	f.needsKind()
 	ctx, cancel := context.WithCancel(context.Background())
 	req, err := http.NewRequestWithContext(ctx, "GET", f.url(path), nil)
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	for _, line := range header {
-		name, value, _ := strings.Cut(line, ": ")
-		req.Header.Set(name, value)
-	}
-	return connect(f.t, http.DefaultClient, req, cancel)
+	setHeader(req, header)
+	return connect(f.t, f.long, req, cancel)
 }
 
 func connect(t testing.TB, hc *http.Client, req *http.Request, cancel context.CancelFunc) *client {
@@ -330,22 +376,34 @@ func (c *client) want(data ...string) (last sse.Event) {
 	return last
 }
 
-// dial opens a raw connection and sends a request as it stands.
+// dial opens a raw connection and sends a request of HTTP/1 as it stands.
 func (f *fixture) dial(request string) (net.Conn, *bufio.Reader) {
 	f.t.Helper()
+	var conn net.Conn
 	conn, err := net.Dial("tcp", f.addr())
 	if err != nil {
 		f.t.Fatal(err)
 	}
+	if f.kind.tls {
+		conn = tls.Client(conn, f.kind.clientTLS())
+	}
 	f.t.Cleanup(func() { _ = conn.Close() })
 	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
-	if used {
+	if used || f.kind.used {
 		f.use(conn)
 	}
 	if _, err := io.WriteString(conn, request); err != nil {
 		f.t.Fatal(err)
 	}
 	return conn, bufio.NewReader(conn)
+}
+
+// tcpOf is the socket of a connection that was dialed.
+func tcpOf(conn net.Conn) *net.TCPConn {
+	if secure, ok := conn.(*tls.Conn); ok {
+		conn = secure.NetConn()
+	}
+	return conn.(*net.TCPConn)
 }
 
 // used has all connections that tests dial be those of publishers already; see TestOnPublishersConnections.

@@ -16,6 +16,7 @@ import (
 
 // TestForgedFields: CR, LF and NUL in every text that anybody can send. What goes out forges no field, no event and no header.
 func TestForgedFields(t *testing.T) {
+	oneKind(t, "what is sent is made in one place for all")
 	f := start(t, server.Options{})
 	const forged = "x\r\ndata: forged\n\nevent: forged\rid: forged\x00\u2028\u0085y"
 	escaped := url.QueryEscape(forged)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/url"
 	"path/filepath"
@@ -188,7 +187,7 @@ func (c *client) ends(t *testing.T, what string) {
 
 func (f *fixture) metric(t *testing.T, line string, header ...string) {
 	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		body := f.call("GET", "/metrics", "", header...).body
 		if strings.Contains(body, line+"\n") {
 			return
@@ -208,14 +207,16 @@ func (f *fixture) metric(t *testing.T, line string, header ...string) {
 
 // TestRightsEnd (P8): a stream ends with its token, and a client that takes nothing ends too; who comes back with the token gets 401.
 func TestRightsEnd(t *testing.T) {
+	if eachKind(t, TestRightsEnd) {
+		return
+	}
 	f := secured(t, server.Options{}, auth.Options{Leeway: time.Millisecond})
 	admin := bearer(token("root", time.Hour, "admin", "**", "publish", "**"))
 	short := token("short", 2500*time.Millisecond, "subscribe", "a")
 	c := f.stream("/v1/events?channel=a", bearer(short))
 	c.any()
 	// One who takes nothing: there is more than its connection holds.
-	conn, _ := f.dial("GET /v1/events?channel=a HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + short + "\r\n\r\n")
-	_ = conn.(*net.TCPConn).SetReadBuffer(4 << 10)
+	f.open("/v1/events?channel=a", bearer(short)).stops()
 	for range 6 {
 		if a := f.call("POST", "/v1/channels/a", strings.Repeat("x", 900<<10), admin); a.status != 201 {
 			t.Fatal(a)
@@ -231,6 +232,9 @@ func TestRightsEnd(t *testing.T) {
 // TestDisconnectAndRevoke (P8): by subject, token, channel, and stream, within a second; an administrator of some channels reaches
 // only those; what was revoked is refused.
 func TestDisconnectAndRevoke(t *testing.T) {
+	if eachKind(t, TestDisconnectAndRevoke) {
+		return
+	}
 	f := secured(t, server.Options{}, auth.Options{})
 	root := bearer(token("root", time.Hour, "admin", "**", "publish", "**"))
 	some := bearer(token("some", time.Hour, "admin", "b/**"))
@@ -308,6 +312,9 @@ func TestDisconnectAndRevoke(t *testing.T) {
 
 // TestRevokeWithoutRoom: where there is no room for a revocation, that is said before anything ends.
 func TestRevokeWithoutRoom(t *testing.T) {
+	if eachKind(t, TestRevokeWithoutRoom) {
+		return
+	}
 	f := secured(t, server.Options{MaxRevocations: 1}, auth.Options{})
 	root := bearer(token("root", time.Hour, "admin", "**"))
 	if a := f.call("POST", "/v1/admin/revoke", `{"subject":"somebody"}`, root); a.status != 200 {
@@ -341,6 +348,9 @@ func TestIssuerIsDownForStreams(t *testing.T) {
 
 // TestReplayAgainstTodaysRights (P8): whoever had more rights yesterday resumes with those of today.
 func TestReplayAgainstTodaysRights(t *testing.T) {
+	if eachKind(t, TestReplayAgainstTodaysRights) {
+		return
+	}
 	f := secured(t, server.Options{}, auth.Options{})
 	publisher := bearer(token("pub", time.Hour, "publish", "**"))
 	both := bearer(token("ada", time.Hour, "subscribe", "a", "subscribe", "b"))
@@ -359,6 +369,9 @@ func TestReplayAgainstTodaysRights(t *testing.T) {
 
 // TestAPIKeyRevokedWhileStreaming (P8): a key that leaves its file ends its streams.
 func TestAPIKeyRevokedWhileStreaming(t *testing.T) {
+	if eachKind(t, TestAPIKeyRevokedWhileStreaming) {
+		return
+	}
 	file := filepath.Join(t.TempDir(), "keys.json")
 	text, key, err := auth.CreateAPIKey(auth.APIKey{Name: "board", Subscribe: []string{"a"}})
 	if err != nil {
@@ -384,6 +397,9 @@ func TestAPIKeyRevokedWhileStreaming(t *testing.T) {
 
 // TestTicketStreams: one stream at a time over its reconnects and a restart, for its channels only.
 func TestTicketStreams(t *testing.T) {
+	if eachKind(t, TestTicketStreams) {
+		return
+	}
 	f := secured(t, server.Options{TicketKey: []byte(strings.Repeat("k", auth.TicketKeyBytes)), NativeLifetime: 300 * time.Millisecond}, auth.Options{})
 	ada := bearer(token("ada", time.Hour, "subscribe", "a", "subscribe", "b/**", "publish", "a", "admin", "**"))
 	made := f.call("POST", "/v1/tickets", `{"channels":["a","b/**"]}`, ada)
@@ -439,6 +455,9 @@ func TestTicketStreams(t *testing.T) {
 
 // TestTicketTakesItsOwnPlace: a reconnect by ticket is let in where a limit is reached, for it ends the older stream.
 func TestTicketTakesItsOwnPlace(t *testing.T) {
+	if eachKind(t, TestTicketTakesItsOwnPlace) {
+		return
+	}
 	f := secured(t, server.Options{MaxStreamsPerSubject: 1, MaxStreamsPerChannel: 1}, auth.Options{})
 	ada := bearer(token("ada", time.Hour, "subscribe", "a", "publish", "a"))
 	link := f.call("POST", "/v1/tickets", `{"channels":["a"]}`, ada).json("url")
@@ -455,6 +474,9 @@ func TestTicketTakesItsOwnPlace(t *testing.T) {
 
 // TestTicketsOpenedAtOnce: of many streams of one ticket one lives, and it is one that can be heard.
 func TestTicketsOpenedAtOnce(t *testing.T) {
+	if eachKind(t, TestTicketsOpenedAtOnce) {
+		return
+	}
 	f := secured(t, server.Options{}, auth.Options{})
 	ada := bearer(token("ada", time.Hour, "subscribe", "a", "publish", "a", "admin", "**"))
 	link := f.call("POST", "/v1/tickets", `{"channels":["a"]}`, ada).json("url")
@@ -550,6 +572,9 @@ func TestQueryToken(t *testing.T) {
 
 // TestRights: another program says who somebody is, and what they may do.
 func TestRights(t *testing.T) {
+	if eachKind(t, TestRights) {
+		return
+	}
 	p, err := fanfare.ParsePattern("a/**")
 	if err != nil {
 		t.Fatal(err)
@@ -622,6 +647,9 @@ func (l *lockedBuffer) String() string {
 // TestAuditAndSecrets: who connected, published, was refused and was cut stands in the trail under stable names; and no token, key
 // or ticket stands in it, nor in a metric or an answer.
 func TestAuditAndSecrets(t *testing.T) {
+	if eachKind(t, TestAuditAndSecrets) {
+		return
+	}
 	log := &lockedBuffer{}
 	logger := slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	f := secured(t, server.Options{Logger: logger, AuditRate: 100, AccessLog: 1, QueryToken: true, MaxStreamsPerSubject: 2}, auth.Options{Logger: logger})

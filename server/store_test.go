@@ -3,7 +3,6 @@ package server_test
 import (
 	"encoding/json"
 	"fmt"
-	"net"
 	"regexp"
 	"strings"
 	"testing"
@@ -60,6 +59,9 @@ func (f *fixture) pc(store, pc string) *client {
 }
 
 func TestStoreCommands(t *testing.T) {
+	if eachKind(t, TestStoreCommands) {
+		return
+	}
 	f := start(t, server.Options{})
 	here, other, elsewhere := f.pc("4.2_~-", "7"), f.pc("4.2_~-", "8"), f.pc("43", "7")
 	reference := regexp.MustCompile(`"referenceId":"(` + positionText + `)"`)
@@ -117,6 +119,9 @@ func TestStoreRefusals(t *testing.T) {
 }
 
 func TestRespondAsync(t *testing.T) {
+	if eachKind(t, TestRespondAsync) {
+		return
+	}
 	f := start(t, server.Options{})
 	pc := f.pc("1", "2")
 	for _, prefer := range []string{"respond-async", "wait=10, Respond-Async; x=1"} {
@@ -162,6 +167,9 @@ func TestHealth(t *testing.T) {
 // TestKeptPositionAfterCleanEnds: the older client never sends a position; across clean ends and a restart between two
 // streams it gets everything once.
 func TestKeptPositionAfterCleanEnds(t *testing.T) {
+	if eachKind(t, TestKeptPositionAfterCleanEnds) {
+		return
+	}
 	f := start(t, server.Options{StoreLifetime: 100 * time.Millisecond})
 	f.send("1", "2", "before it was ever seen")
 	n := 0
@@ -193,6 +201,9 @@ func TestKeptPositionAfterCleanEnds(t *testing.T) {
 
 // TestKeptPositionOfAnIdleStream moves on with the log, so that a quiet PC does not age into a gap.
 func TestKeptPositionOfAnIdleStream(t *testing.T) {
+	if eachKind(t, TestKeptPositionOfAnIdleStream) {
+		return
+	}
 	f := start(t, server.Options{StoreLifetime: 200 * time.Millisecond}, "**=count:1")
 	c := f.pc("1", "2")
 	for range 20 {
@@ -209,27 +220,29 @@ func TestKeptPositionOfAnIdleStream(t *testing.T) {
 
 // overwhelmedPC opens the stream of PC 2 of store 1, reads one command, and is then sent eight large ones, more than the
 // kernel takes for a peer that does not read.
-func (f *fixture) overwhelmedPC() (conn net.Conn, sent []string) {
+func (f *fixture) overwhelmedPC() (pc *wired, sent []string) {
 	f.t.Helper()
-	conn, r := f.dial("GET " + pcPath("1", "2") + " HTTP/1.1\r\nHost: localhost\r\n\r\n")
-	_ = conn.(*net.TCPConn).SetReadBuffer(2 << 10)
-	readUntil(f.t, r, "CONNECTED\n\n\r\n")
+	pc = f.open(pcPath("1", "2"))
+	pc.until("CONNECTED\n\n")
 	f.send("1", "2", "read")
-	readUntil(f.t, r, "read")
+	pc.until("read")
+	pc.stops()
 	for i := range 8 {
 		sent = append(sent, fmt.Sprint(i, strings.Repeat("x", 900_000)))
 		f.send("1", "2", sent[i])
 	}
-	return conn, sent
+	return pc, sent
 }
 
 // TestKeptPositionAfterABreak: the connection is reset while the PC had not read all; what its TCP had not acknowledged
 // comes again, and nothing is lost.
 func TestKeptPositionAfterABreak(t *testing.T) {
+	if eachKind(t, TestKeptPositionAfterABreak) {
+		return
+	}
 	f := start(t, server.Options{})
-	conn, sent := f.overwhelmedPC()
-	_ = conn.(*net.TCPConn).SetLinger(0)
-	_ = conn.Close()
+	pc, sent := f.overwhelmedPC()
+	pc.reset()
 	f.untilStreams(0)
 	c := f.pc("1", "2")
 	var got []string
@@ -249,22 +262,21 @@ func TestKeptPositionAfterABreak(t *testing.T) {
 
 // TestKeptPositionOnAUsedConnection: what an earlier answer on the same connection brought is no part of the stream.
 func TestKeptPositionOnAUsedConnection(t *testing.T) {
-	f := start(t, server.Options{})
-	stream := "GET " + pcPath("1", "2") + " HTTP/1.1\r\nHost: localhost\r\n\r\n"
-	conn, r := f.dial("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n") // some thousand bytes
-	readUntil(t, r, "0\r\n\r\n")
-	if _, err := conn.Write([]byte(stream)); err != nil {
-		t.Fatal(err)
+	if eachKind(t, TestKeptPositionOnAUsedConnection) {
+		return
 	}
-	_ = conn.(*net.TCPConn).SetReadBuffer(2 << 10)
-	readUntil(t, r, "CONNECTED\n\n\r\n")
+	f := start(t, server.Options{})
+	pc := f.wire()
+	pc.call("GET", "/metrics", "") // some thousand bytes
+	pc.begin(pcPath("1", "2"))
+	pc.until("CONNECTED\n\n")
+	pc.stops()
 	var sent []string
 	for i := range 8 {
 		sent = append(sent, fmt.Sprint(i, strings.Repeat("x", 900_000)))
 		f.send("1", "2", sent[i])
 	}
-	_ = conn.(*net.TCPConn).SetLinger(0)
-	_ = conn.Close()
+	pc.reset()
 	f.untilStreams(0)
 	c := f.pc("1", "2")
 	if got := c.commands(1)[0]; got[0] > '1' { // the peer's kernel may have acknowledged the first
@@ -274,6 +286,9 @@ func TestKeptPositionOnAUsedConnection(t *testing.T) {
 
 // TestKeptPositionOfAHalfDeadStream: the old stream still counts as open when the PC comes back.
 func TestKeptPositionOfAHalfDeadStream(t *testing.T) {
+	if eachKind(t, TestKeptPositionOfAHalfDeadStream) {
+		return
+	}
 	f := start(t, server.Options{})
 	f.overwhelmedPC()
 	c := f.pc("1", "2")
@@ -284,6 +299,9 @@ func TestKeptPositionOfAHalfDeadStream(t *testing.T) {
 }
 
 func TestKeptPositionEndsAndGaps(t *testing.T) {
+	if eachKind(t, TestKeptPositionEndsAndGaps) {
+		return
+	}
 	f := start(t, server.Options{StoreLifetime: 100 * time.Millisecond, StoreResumeFor: time.Hour}, "**=count:2")
 	c := f.pc("1", "2")
 	first, _ := f.send("1", "2", "a")
@@ -317,6 +335,9 @@ func TestKeptPositionEndsAndGaps(t *testing.T) {
 
 // TestStoreGapReplay: after a gap an old REBOOT does not run again.
 func TestStoreGapReplay(t *testing.T) {
+	if eachKind(t, TestStoreGapReplay) {
+		return
+	}
 	f := start(t, server.Options{StoreGapReplay: 300 * time.Millisecond}, "**=count:3")
 	var ids []string
 	for _, event := range []string{"a", "b", "c", "d"} {
@@ -343,6 +364,9 @@ func TestStoreGapReplay(t *testing.T) {
 
 // TestStorePositionFromTheClient wins over the kept one.
 func TestStorePositionFromTheClient(t *testing.T) {
+	if eachKind(t, TestStorePositionFromTheClient) {
+		return
+	}
 	f := start(t, server.Options{})
 	c := f.pc("1", "2")
 	first, _ := f.send("1", "2", "a")
