@@ -20,6 +20,9 @@ import (
 
 // TestStoreRefusalsWait: whatever is wrong, the older Python client is told so after a second or more: it comes back at once.
 func TestStoreRefusalsWait(t *testing.T) {
+	if eachKind(t, TestStoreRefusalsWait) {
+		return
+	}
 	var log bytes.Buffer
 	f := secured(t, server.Options{MaxStreams: 1, AccessLog: 1, Logger: slog.New(slog.NewTextHandler(&log, nil))}, auth.Options{})
 	open := start(t, server.Options{})
@@ -100,6 +103,9 @@ func TestNativeRefusalsWaitAfterTheFirst(t *testing.T) {
 // TestRefusedPCsAreNoFlood: of many PCs of an address some wait, beyond --max-streams, and the others' connections are closed; when the
 // hub drains those who wait are answered. (How many wait is in package stream's TestPacer, with a clock of its own.)
 func TestRefusedPCsAreNoFlood(t *testing.T) {
+	if eachKind(t, TestRefusedPCsAreNoFlood) {
+		return
+	}
 	f := secured(t, server.Options{MaxStreams: 1}, auth.Options{})
 	const request = "GET /v1/stores/event-sources?storeId=1&pcId=2 HTTP/1.1\r\nHost: x\r\n\r\n"
 	admin := bearer(token("root", time.Hour, "admin", "**", "subscribe", "a"))
@@ -139,6 +145,9 @@ var refusedLine = regexp.MustCompile(`^retry: (\d+)\n$`)
 // TestRefusedStreamsEndTheirConnection: a client that reads until the connection ends does not hang, and the one line has no blank
 // line behind it.
 func TestRefusedStreamsEndTheirConnection(t *testing.T) {
+	if eachKind(t, TestRefusedStreamsEndTheirConnection) {
+		return
+	}
 	f := start(t, server.Options{MaxStreams: 1})
 	f.stream("/v1/events?channel=a").any()
 	for _, version := range []string{"HTTP/1.1", "HTTP/1.0"} {
@@ -168,6 +177,9 @@ func TestRefusedStreamsEndTheirConnection(t *testing.T) {
 // TestDrainSaysWhenToComeBack (P7): whoever is sent away while the hub drains, in whatever form, is told to come back when the window is
 // over: before, they would be refused again.
 func TestDrainSaysWhenToComeBack(t *testing.T) {
+	if eachKind(t, TestDrainSaysWhenToComeBack) {
+		return
+	}
 	f := start(t, server.Options{})
 	var streams []*client
 	for range 100 {
@@ -212,6 +224,9 @@ func TestDrainSaysWhenToComeBack(t *testing.T) {
 
 // TestNoRoomForFigures: streams of figures are refused as others are.
 func TestNoRoomForFigures(t *testing.T) {
+	if eachKind(t, TestNoRoomForFigures) {
+		return
+	}
 	f := start(t, server.Options{})
 	for range 50 {
 		f.stream("/v1/stats", "Accept: text/event-stream")
