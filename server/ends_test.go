@@ -1,0 +1,254 @@
+package server_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fanfare-hub/fanfare/server"
+)
+
+// TestStreamsEndWithTheirConnection: a client that reads until the connection is closed gets there, and the head does not say that it
+// will be: Node's fetch would take a body that was cut for one that has ended.
+func TestStreamsEndWithTheirConnection(t *testing.T) {
+	if eachKind(t, TestStreamsEndWithTheirConnection) {
+		return
+	}
+	f := start(t, server.Options{NativeLifetime: 300 * time.Millisecond, StoreLifetime: 300 * time.Millisecond})
+	f.http1("the end of a connection with a stream")
+	for _, path := range []string{"/v1/events?channel=a", pcPath("1", "2")} {
+		for _, version := range []string{"1.1", "1.0"} {
+			_, r := f.dial("GET " + path + " HTTP/" + version + "\r\nHost: localhost\r\n\r\n")
+			b, err := io.ReadAll(r)
+			head, body, _ := strings.Cut(string(b), "\r\n\r\n")
+			if err != nil || strings.Contains(head, "Connection:") || !strings.Contains(head, "Cache-Control: no-cache, no-store, no-transform") {
+				t.Errorf("%s: %v, %s", path, err, head)
+			}
+			if whole := strings.HasSuffix(body, "\r\n0\r\n\r\n"); whole != (version == "1.1") {
+				t.Errorf("%s by HTTP/%s: ends with %q", path, version, body[max(len(body)-20, 0):])
+			}
+		}
+	}
+}
+
+// TestStalledStreamBesideOthers (P5): of several streams of one HTTP/2 connection the one that its client does not read ends, and the
+// others go on.
+func TestStalledStreamBesideOthers(t *testing.T) {
+	if eachKind(t, TestStalledStreamBesideOthers) {
+		return
+	}
+	f := start(t, server.Options{StallLimit: 800 * time.Millisecond, Heartbeat: 100 * time.Millisecond})
+	if !f.kind.h2 {
+		t.Skip("a connection of HTTP/1 has one stream")
+	}
+	w := f.open("/v1/events?channel=much")
+	other, err := w.try(http.MethodGet, "/v1/events?channel=little", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Body.Close()
+	hears := &wired{f: f, tcp: w.tcp, body: bufio.NewReader(other.Body)}
+	hears.until("\n\n")
+	f.untilStreams(2)
+	f.publish("much", strings.Repeat("x", 900<<10))
+	began := time.Now()
+	for i := 0; !strings.Contains(f.call("GET", "/metrics", "").body, `fanfare_streams_ended_total{reason="stalled"} 1`); i++ {
+		f.publish("little", fmt.Sprint("still ", i))
+		hears.until(fmt.Sprint("data: still ", i, "\n\n"))
+		if time.Since(began) > 20*time.Second {
+			t.Fatal("a stream that is not read does not end")
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	if took := time.Since(began); took < 700*time.Millisecond {
+		t.Errorf("it ended after %v", took)
+	}
+	f.publish("little", "and on")
+	hears.until("data: and on\n\n")
+	f.untilStreams(1)
+}
+
+// opaque is a listener whose connections do not say what the system knows of them, as on a system that knows nothing.
+type opaque struct{ net.Listener }
+
+func (o opaque) Accept() (net.Conn, error) {
+	conn, err := o.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return struct {
+		net.Conn
+		closeWriter
+	}{conn, conn.(*net.TCPConn)}, nil
+}
+
+type closeWriter interface{ CloseWrite() error }
+
+// TestWhereTheSystemTellsNothing: on HTTP/1 the end of a stream is known to have come when the client closes upon it, and after every
+// other end, as over HTTP/2 always, everything since the stream's beginning comes again (P3).
+func TestWhereTheSystemTellsNothing(t *testing.T) {
+	if eachKind(t, TestWhereTheSystemTellsNothing) {
+		return
+	}
+	f := newFixture(t, server.Options{StoreLifetime: 400 * time.Millisecond})
+	f.below = func(l net.Listener) net.Listener { return opaque{l} }
+	f.begin()
+	c := f.pc("1", "2")
+	f.send("1", "2", "first")
+	c.commands(1)
+	c.rest() // and its connection is closed
+	f.untilStreams(0)
+	f.send("1", "2", "second")
+	want := []string{"second"}
+	if f.kind.h2 {
+		want = []string{"first", "second"}
+	}
+	w := f.open(pcPath("1", "2"))
+	var got []string
+	for range want {
+		got = append(got, w.command())
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("after a clean end: %q, want %q", got, want)
+	}
+	w.reset()
+	f.untilStreams(0)
+	w = f.open(pcPath("1", "2"))
+	for i, one := range want {
+		if got := w.command(); got != one {
+			t.Errorf("after a break, %d: %q", i, got)
+		}
+	}
+}
+
+// TestThroughServeTLS: in a program that serves TLS by itself HTTP/1 is as good as by the hub's listener, and over HTTP/2 nothing is lost.
+func TestThroughServeTLS(t *testing.T) {
+	oneKind(t, "it is another way to serve")
+	for _, k := range kinds {
+		if !k.tls {
+			continue
+		}
+		t.Run(k.name, func(t *testing.T) {
+			t.Cleanup(run(t, k))
+			f := start(t, server.Options{StoreLifetime: time.Minute})
+			web := httptest.NewUnstartedServer(f.srv)
+			web.EnableHTTP2, web.TLS = true, k.serverTLS()
+			web.StartTLS()
+			t.Cleanup(web.Close)
+			own := f.web
+			f.web = web
+			defer func() { f.web = own }()
+			for i := range 3 {
+				pc := f.open(pcPath("1", "2"))
+				if pc.resp.ProtoMajor == 2 != k.h2 || pc.resp.TLS == nil {
+					t.Fatal(pc.resp.Proto)
+				}
+				f.send("1", "2", fmt.Sprint("command ", i))
+				next := i
+				if k.h2 {
+					next = 0 // everything comes again
+				}
+				for ; next <= i; next++ {
+					if got := pc.command(); got != fmt.Sprint("command ", next) {
+						t.Fatalf("boot %d: %q, want command %d", i, got, next)
+					}
+				}
+				pc.reset()
+			}
+		})
+	}
+}
+
+// TestTLSListener: who speaks HTTP to it is told so, and nothing else that is no TLS is answered.
+func TestTLSListener(t *testing.T) {
+	t.Cleanup(run(t, kind{name: "TLS", tls: true}))
+	f := start(t, server.Options{})
+	for sent, want := range map[string]string{
+		"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n": "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n",
+		"SSH-2.0-OpenSSH_9.6\r\n":                   "",
+	} {
+		conn, err := net.Dial("tcp", f.addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+		_, _ = io.WriteString(conn, sent)
+		b, _ := io.ReadAll(conn)
+		if want != "" && string(b) != want || want == "" && strings.HasPrefix(string(b), "HTTP") {
+			t.Errorf("%q is answered %q", sent, b)
+		}
+		_ = conn.Close()
+	}
+}
+
+// TestUnixSocket: behind a proxy of the same machine, too, a command that was read does not come again, and one that was not does (P3).
+func TestUnixSocket(t *testing.T) {
+	for _, attached := range []bool{false, true} {
+		k := detached
+		k.attached = attached
+		t.Run(fmt.Sprint("attached=", attached), func(t *testing.T) {
+			t.Cleanup(run(t, k))
+			f := start(t, server.Options{Heartbeat: 50 * time.Millisecond})
+			path := filepath.Join(t.TempDir(), "hub")
+			l, err := net.Listen("unix", path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			web := &http.Server{Handler: f.srv}
+			go func() { _ = web.Serve(f.srv.Listener(web, l, nil)) }()
+			t.Cleanup(func() { _ = web.Close() })
+			open := func() (net.Conn, *wired) {
+				conn, err := net.Dial("unix", path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+				transport := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return conn, nil }}
+				resp, err := (&http.Client{Transport: transport}).Get("http://localhost" + pcPath("1", "2"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { _ = conn.Close(); _ = resp.Body.Close() })
+				w := &wired{f: f, body: bufio.NewReader(resp.Body), tcp: new(net.TCPConn)}
+				w.until("CONNECTED\n\n")
+				return conn, w
+			}
+			conn, pc := open()
+			f.send("1", "2", "read")
+			if got := pc.command(); got != "read" {
+				t.Fatal(got)
+			}
+			pc.until("heartbeat") // by now the client has read everything
+			pc.until("heartbeat")
+			_ = conn.Close()
+			f.untilStreams(0)
+			conn, pc = open()
+			f.send("1", "2", "next")
+			if got := pc.command(); got != "next" {
+				t.Errorf("%q came again", got)
+			}
+			large := strings.Repeat("x", 900_000) // more than the socket takes
+			f.send("1", "2", "unread"+large)
+			f.send("1", "2", "unread too")
+			_ = conn.Close()
+			f.untilStreams(0)
+			_, pc = open()
+			got := pc.command()
+			for strings.HasPrefix(got, "next") { // what followed it had not been read
+				got = pc.command()
+			}
+			if !strings.HasPrefix(got, "unread") || pc.command() != "unread too" {
+				t.Errorf("%.10q came", got)
+			}
+		})
+	}
+}
