@@ -193,7 +193,7 @@ func (r *recorder) SetWriteDeadline(time.Time) error { return nil }
 // whole answer; the cut is counted.
 func TestStalledPagesEnd(t *testing.T) {
 	onAllWays(t, func(t *testing.T, w way) {
-		e := enter(t, w, server.Options{StallLimit: 200 * time.Millisecond, MaxEventBytes: 15 << 20})
+		e := enter(t, w, server.Options{StallLimit: time.Second, MaxEventBytes: 15 << 20})
 		all := bearer(token("all", time.Hour, "publish", "**", "subscribe", "**"))
 		hc := e.client()
 		if a := e.do(hc, "POST", "/v1/channels/a", strings.Repeat("x", 15<<20), all); a.status != 201 { // more than the kernel takes
@@ -206,7 +206,7 @@ func TestStalledPagesEnd(t *testing.T) {
 		if n := e.figure(t, `fanfare_answers_cut_total{reason="stalled"}`, func(n int) bool { return n > 0 }); n != 1 {
 			t.Errorf("%d cuts", n)
 		}
-		e.running.Wait()
+		e.wait()
 		if n, err := io.Copy(io.Discard, resp.Body); err == nil {
 			t.Errorf("an answer that was cut after %d bytes looks like a whole one", n)
 		}

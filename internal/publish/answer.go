@@ -38,6 +38,7 @@ type Paced struct {
 	rc    *http.ResponseController
 	limit time.Duration
 	rest  time.Duration // the server's own limit, for what follows; 0: none
+	since time.Time     // when the piece before began: over HTTP/2 its time may run out just after it was taken
 
 	Stalled bool // the peer took nothing for the limit
 }
@@ -54,11 +55,14 @@ func NewPaced(w http.ResponseWriter, r *http.Request, limit time.Duration) *Pace
 // Write implements io.Writer. After an error nothing more can be written.
 func (p *Paced) Write(b []byte) (n int, err error) {
 	for len(b) > 0 && err == nil {
-		began, done := time.Now(), 0
+		began, before, done := time.Now(), p.since, 0
+		if p.since = began; before.IsZero() {
+			before = began
+		}
 		_ = p.rc.SetWriteDeadline(began.Add(p.limit))
 		done, err = p.w.Write(b[:min(len(b), pieceBytes)])
 		n, b = n+done, b[done:]
-		p.Stalled = err != nil && time.Since(began) >= p.limit
+		p.Stalled = err != nil && time.Since(before) >= p.limit
 	}
 	return n, err
 }
