@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/golang-jwt/jwt/v5"
 	"go.uber.org/goleak"
 
 	"github.com/fanfare-hub/fanfare"
@@ -23,7 +24,10 @@ import (
 	"github.com/fanfare-hub/fanfare/sse"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	jwt.TimePrecision = time.Millisecond // tokens of tests expire after parts of a second
+	goleak.VerifyTestMain(m)
+}
 
 // fixture is a hub behind a real listener.
 type fixture struct {

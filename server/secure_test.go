@@ -64,7 +64,6 @@ func bearer(token string) string { return "Authorization: Bearer " + token }
 // secured starts a hub that asks who sends a request.
 func secured(t testing.TB, o server.Options, ao auth.Options) *fixture {
 	t.Helper()
-	jwt.TimePrecision = time.Millisecond // for exp above
 	ao.Keys = append(ao.Keys, auth.Key{Algorithm: "HS256", Text: secret})
 	a, err := auth.New(ao)
 	if err != nil {

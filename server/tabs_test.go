@@ -1,13 +1,9 @@
 package server_test
 
 import (
-	"bufio"
 	"context"
-	"crypto/tls"
 	"io"
-	"net"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -86,69 +82,60 @@ func wait[T any](t *testing.T, what string, c <-chan T) (v T) {
 	return v
 }
 
-// wires are the kinds of connections to a hub.
-func wires(t *testing.T, f *fixture, test func(t *testing.T, hc *http.Client, base string)) {
-	t.Run("HTTP/1.1", func(t *testing.T) {
-		hc := &http.Client{Transport: &http.Transport{}}
-		defer hc.CloseIdleConnections()
-		test(t, hc, f.web.URL)
-	})
-	web := httptest.NewUnstartedServer(f.srv)
-	web.EnableHTTP2 = true
-	web.StartTLS()
-	defer web.Close()
-	for name, hc := range map[string]*http.Client{
-		"HTTP/2": web.Client(),
-		"TLS":    {Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{}}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			defer hc.CloseIdleConnections()
-			test(t, hc, web.URL)
-		})
-	}
-}
-
 // TestTwoTabsWithOneTicket: the newer one takes the stream, the older one is told to stay away at its next try, and the newer one goes
 // on undisturbed.
 func TestTwoTabsWithOneTicket(t *testing.T) {
+	if eachKind(t, TestTwoTabsWithOneTicket) {
+		return
+	}
 	f := secured(t, server.Options{}, auth.Options{})
 	ada := bearer(token("ada", time.Hour, "subscribe", "a", "publish", "a", "admin", "**"))
 	for _, busy := range []bool{false, true} {
-		wires(t, f, func(t *testing.T, hc *http.Client, base string) {
-			url := base + f.call("POST", "/v1/tickets", `{"channels":["a"]}`, ada).json("url")
-			one := openTab(t, hc, url)
-			wait(t, "the first tab opens", one.opened)
-			if busy { // the two have different ids then
-				f.call("POST", "/v1/channels/a", "1", ada)
-				wait(t, "the first tab hears", one.heard)
-			}
-			two := openTab(t, hc, url)
-			wait(t, "the second tab opens", two.opened)
-			if status := wait(t, "the first tab is told", one.closed); status != 204 {
-				t.Errorf("the first tab is told %d", status)
-			}
-			f.call("POST", "/v1/channels/a", "2", ada)
-			if data := wait(t, "the second tab hears", two.heard); data != "2" {
-				t.Errorf("%q", data)
-			}
-			select {
-			case last := <-two.opened:
-				t.Errorf("the second tab has had to come back, with %q", last)
-			case last := <-one.opened:
-				t.Errorf("the first tab was let in again, with %q", last)
-			default:
-			}
-		})
+		url := f.url(f.ticket(ada))
+		one := openTab(t, f.long, url)
+		wait(t, "the first tab opens", one.opened)
+		if busy { // the two have different ids then
+			f.call("POST", "/v1/channels/a", "1", ada)
+			wait(t, "the first tab hears", one.heard)
+		}
+		two := openTab(t, f.long, url)
+		wait(t, "the second tab opens", two.opened)
+		if status := wait(t, "the first tab is told", one.closed); status != 204 {
+			t.Errorf("the first tab is told %d", status)
+		}
+		f.call("POST", "/v1/channels/a", "2", ada)
+		if data := wait(t, "the second tab hears", two.heard); data != "2" {
+			t.Errorf("%q", data)
+		}
+		select {
+		case last := <-two.opened:
+			t.Errorf("the second tab has had to come back, with %q", last)
+		case last := <-one.opened:
+			t.Errorf("the first tab was let in again, with %q", last)
+		default:
+		}
 	}
-	f.metric(t, "fanfare_streams_stopped_total 6", ada)
+	f.metric(t, "fanfare_streams_stopped_total 2", ada)
+}
+
+// ticket makes a ticket for channel a, and returns the path of its stream.
+func (f *fixture) ticket(by string) string {
+	f.t.Helper()
+	link := f.call("POST", "/v1/tickets", `{"channels":["a"]}`, by).json("url")
+	if !strings.HasPrefix(link, "/v1/events?") {
+		link = "/v1/" + link // relative to the call
+	}
+	return link
 }
 
 // TestTwoTabsWithoutIDs: tabs that have never had an id are told after a few rounds.
 func TestTwoTabsWithoutIDs(t *testing.T) {
+	if eachKind(t, TestTwoTabsWithoutIDs) {
+		return
+	}
 	f := secured(t, server.Options{}, auth.Options{})
-	ada := bearer(token("ada", time.Hour, "subscribe", "a"))
-	url := f.url(f.call("POST", "/v1/tickets", `{"channels":["a"]}`, ada).json("url") + "&heartbeatEvent=false")
-	one, two := openTab(t, http.DefaultClient, url), openTab(t, http.DefaultClient, url)
+	url := f.url(f.ticket(bearer(token("ada", time.Hour, "subscribe", "a")))) + "&heartbeatEvent=false"
+	one, two := openTab(t, f.long, url), openTab(t, f.long, url)
 	var status int
 	select {
 	case status = <-one.closed:
@@ -160,57 +147,36 @@ func TestTwoTabsWithoutIDs(t *testing.T) {
 	}
 }
 
-// cutStream opens a stream and returns its connection and its first id.
-func cutStream(t *testing.T, addr, link, last string) (net.Conn, string) {
-	t.Helper()
-	conn, err := net.Dial("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
-	if last != "" {
-		last = "Last-Event-ID: " + last + "\r\n"
-	}
-	if _, err := io.WriteString(conn, "GET "+link+" HTTP/1.1\r\nHost: x\r\n"+last+"\r\n"); err != nil {
-		t.Fatal(err)
-	}
-	r := bufio.NewReader(conn)
-	line := ""
-	for line = readUntil(t, r, "\n"); !strings.HasPrefix(line, "id: "); line = readUntil(t, r, "\n") {
-		if strings.HasPrefix(line, "HTTP/") && !strings.Contains(line, " 200 ") {
-			t.Fatalf("answered %s", line)
-		}
-	}
-	return conn, strings.TrimSpace(strings.TrimPrefix(line, "id: "))
-}
-
 // TestOneTabWhoseConnectionIsCut: a client that comes back is let in, always: whether its connection was closed, reset, or is half-dead,
-// and also when another tab had the ticket before.
+// and, when the hub can see that it was cut, also if another tab had the ticket before.
 func TestOneTabWhoseConnectionIsCut(t *testing.T) {
+	if eachKind(t, TestOneTabWhoseConnectionIsCut) {
+		return
+	}
 	f := secured(t, server.Options{}, auth.Options{})
 	ada := bearer(token("ada", time.Hour, "subscribe", "a"))
-	for name, cut := range map[string]func(net.Conn){
-		"closed":    func(c net.Conn) { _ = c.Close() },
-		"reset":     func(c net.Conn) { _ = c.(*net.TCPConn).SetLinger(0); _ = c.Close() },
-		"half-dead": func(net.Conn) {},
+	for name, cut := range map[string]func(*wired){
+		"closed": (*wired).close, "reset": (*wired).reset, "half-dead": func(*wired) {},
 	} {
-		t.Run(name, func(t *testing.T) {
-			link := f.call("POST", "/v1/tickets", `{"channels":["a"]}`, ada).json("url")
-			conn, last := cutStream(t, f.addr(), link, "")
-			for range 10 {
-				cut(conn)
-				conn, last = cutStream(t, f.addr(), link, last)
-			}
-			if name == "half-dead" {
-				return
-			}
-			// A second page takes the ticket; its own connection is cut, and it comes back with the id that the first one had, too.
-			conn, last = cutStream(t, f.addr(), link, "")
-			for range 10 {
-				cut(conn)
-				conn, last = cutStream(t, f.addr(), link, last)
-			}
-		})
+		link := f.ticket(ada)
+		open := func(last string) (*wired, string) {
+			w := f.open(link, "Last-Event-ID: "+last) // an empty one is none
+			w.until("id: ")
+			return w, strings.TrimSpace(w.until("\n"))
+		}
+		w, last := open("")
+		for range 5 {
+			cut(w)
+			w, last = open(last)
+		}
+		if name == "half-dead" {
+			continue
+		}
+		// A second page takes the ticket; its own connection is cut, and it comes back with the id that the first one had, too.
+		w, last = open("")
+		for range 5 {
+			cut(w)
+			w, last = open(last)
+		}
 	}
 }

@@ -214,7 +214,7 @@ func (t *tickets) alive(ctx context.Context, st *Stream) bool {
 		case live != nil && live.AckedSince(moment):
 			return true
 		case time.Since(began) > aliveWithin:
-			return live == nil || live.acker == nil
+			return live == nil || !live.tells()
 		}
 		select {
 		case <-look.C:
@@ -222,6 +222,14 @@ func (t *tickets) alive(ctx context.Context, st *Stream) bool {
 			return false
 		}
 	}
+}
+
+// tells reports whether it is known what the peer has acknowledged.
+func (l *Live) tells() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, known := l.askLocked()
+	return known
 }
 
 // wantsSign tells, once, whether somebody waits for a sign of life.
