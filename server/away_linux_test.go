@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -41,29 +42,6 @@ func (w *wired) control(f func(fd int) error) {
 	if err != nil || inner != nil {
 		w.f.t.Fatal(err, inner)
 	}
-}
-
-// command reads the next one.
-func (w *wired) command() string {
-	w.f.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; {
-		if time.Now().After(deadline) {
-			w.f.t.Fatal("no command came for 10 s")
-		}
-		block := w.until("\n\n")
-		for line := range strings.SplitSeq(block, "\n") {
-			if data, ok := strings.CutPrefix(line, "data: {\"eventType\""); ok {
-				return innerEvent(w.f.t, "{\"eventType\""+data)
-			}
-		}
-	}
-}
-
-func (f *fixture) pcOf(store, pc string) *wired {
-	f.t.Helper()
-	w := f.open(pcPath(store, pc))
-	w.until("CONNECTED\n\n")
-	return w
 }
 
 // queued is what the kernel holds of what the hub has written to a client's connection (SIOCOUTQ, as /proc/net/tcp has it).
@@ -297,5 +275,68 @@ func TestWriteDelayedThenReset(t *testing.T) {
 				t.Errorf("%q was lost", got)
 			}
 		})
+	}
+}
+
+// opaque is a listener whose connections do not say what the system knows of them, as on a system that knows nothing.
+type opaque struct{ net.Listener }
+
+func (o opaque) Accept() (net.Conn, error) {
+	conn, err := o.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return struct {
+		net.Conn
+		closeWriter
+	}{conn, conn.(*net.TCPConn)}, nil
+}
+
+type closeWriter interface{ CloseWrite() error }
+
+// TestWhereTheSystemTellsNothing: on HTTP/1 the end of a stream is known to have come when the client closes upon it, and after every
+// other end, as over HTTP/2 always, everything since the stream's beginning comes again (P3).
+func TestWhereTheSystemTellsNothing(t *testing.T) {
+	if eachKind(t, TestWhereTheSystemTellsNothing) {
+		return
+	}
+	f := newFixture(t, server.Options{StoreLifetime: 400 * time.Millisecond})
+	f.below = func(l net.Listener) net.Listener { return opaque{l} }
+	f.begin()
+	c := f.pc("1", "2")
+	f.send("1", "2", "first")
+	c.commands(1)
+	c.rest() // and its connection is closed
+	f.untilStreams(0)
+	f.send("1", "2", "second")
+	want := []string{"second"}
+	if f.kind.h2 {
+		want = []string{"first", "second"}
+	}
+	w := f.open(pcPath("1", "2"))
+	var got []string
+	for range want {
+		got = append(got, w.command())
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("after a clean end: %q, want %q", got, want)
+	}
+	w.reset()
+	f.untilStreams(0)
+	w = f.open(pcPath("1", "2"))
+	for i, one := range want {
+		if got := w.command(); got != one {
+			t.Errorf("after a break, %d: %q", i, got)
+		}
+	}
+	if f.kind.h2 {
+		return
+	}
+	w.vanish()
+	f.send("1", "2", "third")
+	f.metric(t, `fanfare_streams_ended_total{reason="lifetime"} 2`)
+	w.reset()
+	w = f.open(pcPath("1", "2"))
+	for got := w.command(); got != "third"; got = w.command() {
 	}
 }

@@ -9,8 +9,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
-	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -77,59 +77,6 @@ func TestStalledStreamBesideOthers(t *testing.T) {
 	f.untilStreams(1)
 }
 
-// opaque is a listener whose connections do not say what the system knows of them, as on a system that knows nothing.
-type opaque struct{ net.Listener }
-
-func (o opaque) Accept() (net.Conn, error) {
-	conn, err := o.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return struct {
-		net.Conn
-		closeWriter
-	}{conn, conn.(*net.TCPConn)}, nil
-}
-
-type closeWriter interface{ CloseWrite() error }
-
-// TestWhereTheSystemTellsNothing: on HTTP/1 the end of a stream is known to have come when the client closes upon it, and after every
-// other end, as over HTTP/2 always, everything since the stream's beginning comes again (P3).
-func TestWhereTheSystemTellsNothing(t *testing.T) {
-	if eachKind(t, TestWhereTheSystemTellsNothing) {
-		return
-	}
-	f := newFixture(t, server.Options{StoreLifetime: 400 * time.Millisecond})
-	f.below = func(l net.Listener) net.Listener { return opaque{l} }
-	f.begin()
-	c := f.pc("1", "2")
-	f.send("1", "2", "first")
-	c.commands(1)
-	c.rest() // and its connection is closed
-	f.untilStreams(0)
-	f.send("1", "2", "second")
-	want := []string{"second"}
-	if f.kind.h2 {
-		want = []string{"first", "second"}
-	}
-	w := f.open(pcPath("1", "2"))
-	var got []string
-	for range want {
-		got = append(got, w.command())
-	}
-	if !slices.Equal(got, want) {
-		t.Errorf("after a clean end: %q, want %q", got, want)
-	}
-	w.reset()
-	f.untilStreams(0)
-	w = f.open(pcPath("1", "2"))
-	for i, one := range want {
-		if got := w.command(); got != one {
-			t.Errorf("after a break, %d: %q", i, got)
-		}
-	}
-}
-
 // TestThroughServeTLS: in a program that serves TLS by itself HTTP/1 is as good as by the hub's listener, and over HTTP/2 nothing is lost.
 func TestThroughServeTLS(t *testing.T) {
 	oneKind(t, "it is another way to serve")
@@ -165,6 +112,23 @@ func TestThroughServeTLS(t *testing.T) {
 				pc.reset()
 			}
 		})
+	}
+}
+
+// TestRequestTLS: a handler sees that there is TLS where there is.
+func TestRequestTLS(t *testing.T) {
+	if eachKind(t, TestRequestTLS) {
+		return
+	}
+	var there, h2 atomic.Bool
+	f := start(t, server.Options{Authorize: func(r *http.Request) (string, error) {
+		there.Store(r.TLS != nil && r.TLS.HandshakeComplete)
+		h2.Store(r.TLS != nil && r.TLS.NegotiatedProtocol == "h2")
+		return "somebody", nil
+	}})
+	f.call("GET", "/v1/history?channel=a", "")
+	if there.Load() != f.kind.tls || h2.Load() != (f.kind.tls && f.kind.h2) {
+		t.Errorf("TLS: %v, HTTP/2 by ALPN: %v", there.Load(), h2.Load())
 	}
 }
 

@@ -58,6 +58,30 @@ func (f *fixture) pc(store, pc string) *client {
 	return c
 }
 
+// command reads the next one.
+func (w *wired) command() string {
+	w.f.t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		if time.Now().After(deadline) {
+			w.f.t.Fatal("no command came for 10 s")
+		}
+		block := w.until("\n\n")
+		for line := range strings.SplitSeq(block, "\n") {
+			if data, ok := strings.CutPrefix(line, "data: {\"eventType\""); ok {
+				return innerEvent(w.f.t, "{\"eventType\""+data)
+			}
+		}
+	}
+}
+
+// pcOf is pc on a connection of its own.
+func (f *fixture) pcOf(store, pc string) *wired {
+	f.t.Helper()
+	w := f.open(pcPath(store, pc))
+	w.until("CONNECTED\n\n")
+	return w
+}
+
 func TestStoreCommands(t *testing.T) {
 	if eachKind(t, TestStoreCommands) {
 		return
