@@ -185,21 +185,27 @@ func (p *http1Peer) half() {
 }
 
 func (c *churn) openHTTP2(s *sighting) (peer, *bufio.Reader, bool) {
-	w := c.wire()
 	var header []string
 	if last := s.last(); last != "" {
 		header = append(header, "Last-Event-ID: "+last)
 	}
-	resp, err := w.try("GET", "/v1/events?channel="+s.channel, "", header...)
-	if err != nil || resp.StatusCode != http.StatusOK {
-		c.t.Errorf("no stream: %v", err)
+	var w *wired
+	for try := 1; ; try++ {
+		w = c.wire()
+		resp, err := w.try("GET", "/v1/events?channel="+s.channel, "", header...)
+		w.resp = resp
+		if err == nil && resp.StatusCode == http.StatusOK {
+			break
+		}
 		w.close()
-		return nil, nil, false
+		if try == 10 { // net/http gives the client two seconds for its first frame, which a busy machine may need
+			c.t.Errorf("no stream: %v", err)
+			return nil, nil, false
+		}
 	}
-	w.resp = resp
 	ours, theirs := net.Pipe() // a body has no deadlines
 	go func() {
-		_, _ = io.Copy(theirs, resp.Body)
+		_, _ = io.Copy(theirs, w.resp.Body)
 		_ = theirs.Close()
 	}()
 	return &http2Peer{Conn: ours, w: w}, bufio.NewReader(ours), true
@@ -326,7 +332,7 @@ func openSockets(t *testing.T) (n int) {
 }
 
 // churning is how many clients come at once, by the kind of their connections: as many as two processors can do.
-var churning = map[string]int{"detached": 1000, "used": 150, "attached": 200, "TLS": 150, "HTTP2": 100, "h2c": 100}
+var churning = map[string]int{"detached": 1000, "used": 150, "attached": 150, "TLS": 100, "HTTP2": 60, "h2c": 60}
 
 // TestChurn: for half a minute, many clients connect, read, stall, close, half-close, reset and are never heard of again, while others
 // publish. Every stream sees exactly its channel's events, in order (P2, P3), whatever the others do (P5), and at the end nothing is

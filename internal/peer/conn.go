@@ -179,8 +179,9 @@ func (c *Conn) mark(write uint64) {
 	}
 }
 
-// rest waits until no frames are being written, but not for longer than that.
-func (c *Conn) rest(most time.Duration) {
+// Rest waits until no frames are being written, but not for longer than that. Those who use a connection that has broken may hear of it
+// before its last write has returned.
+func (c *Conn) Rest(most time.Duration) {
 	timer := time.NewTimer(most)
 	defer timer.Stop()
 	select {
@@ -201,7 +202,7 @@ const closeWait = 50 * time.Millisecond
 
 // Close implements net.Conn. What the peer had acknowledged can be asked for afterwards.
 func (c *Conn) Close() error {
-	c.rest(closeWait)
+	c.Rest(closeWait)
 	c.mu.Lock()
 	if !c.closed {
 		c.closed, c.last = true, c.returned.Load() // before the kernel is asked: it has been given all of these
@@ -254,10 +255,6 @@ func (b *Body) Acked() (n int64, known bool) {
 	acked, known := b.conn.kernel.Acked()
 	return b.marks.Sent(acked), known
 }
-
-// Rest waits for a write that is under way, so that Acked knows of it, but not for longer than that. Those who use a connection that has
-// broken may hear of it before its last write has returned.
-func (b *Body) Rest(most time.Duration) { b.conn.rest(most) }
 
 // Sent returns how many bytes of the body have left, or are about to.
 func (b *Body) Sent() int64 {

@@ -54,13 +54,19 @@ func GivenFD(fd int) (n int64, known bool) {
 	}
 }
 
-// DrainedFD tells whether the peer of a Unix socket has read everything; known is false for other sockets.
+// DrainedFD tells whether the peer of a Unix socket has read everything; known is false for other sockets. Of a peer that has closed the
+// connection it says no: what that had not read the kernel has thrown away.
 func DrainedFD(fd int) (drained, known bool) {
 	if domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN); err != nil || domain != unix.AF_UNIX {
 		return false, false
 	}
 	queued, err := QueuedFD(fd)
-	return queued == 0 && err == nil, err == nil
+	if err != nil || queued > 0 {
+		return false, err == nil
+	}
+	state := []unix.PollFd{{Fd: int32(fd)}} // after the queue was asked: a peer that closes says so before it throws away
+	_, err = unix.Poll(state, 0)
+	return err == nil && state[0].Revents&(unix.POLLHUP|unix.POLLERR) == 0, true
 }
 
 // Drained is DrainedFD for a connection that may be closed meanwhile.

@@ -54,7 +54,8 @@ func (a *sealedAcks) acked() (n int64, known bool) {
 	return a.marks.Sent(acked), known
 }
 
-// localAcks is for a Unix socket. Its peer, a proxy of the same machine, has what it has read: the kernel tells when that is everything.
+// localAcks is for a Unix socket. Its peer, a proxy of the same machine, has what it has read. The kernel tells when that is everything,
+// while the connection is there: so it is asked once more before the stream's end is written.
 type localAcks struct {
 	drained func() (drained, known bool)
 	sent    atomic.Int64

@@ -126,9 +126,6 @@ func (a *attached) serve(header http.Header, opening hub.Opening, first func([]b
 	return a.work.reason
 }
 
-// restWait is how long the end of a stream that has broken waits for a write of others that may have brought it something.
-const restWait = 200 * time.Millisecond
-
 // finish tells live how far the peer has come; after a clean end it gives it a moment to acknowledge that.
 func (a *attached) finish(clean bool) {
 	live := a.st.live
@@ -138,9 +135,6 @@ func (a *attached) finish(clean bool) {
 	if live.acker == nil {
 		live.end(a.st.sub.Position(), clean && a.answered())
 		return
-	}
-	if framed, ok := live.acker.(framedAcks); ok && !clean {
-		framed.body.Rest(restWait)
 	}
 	deadline := time.Now().Add(cleanWait)
 	for clean && !live.settled() && time.Now().Before(deadline) {
@@ -234,6 +228,9 @@ func (a *attached) turn() (unread bool, v verdict, err error) {
 			return true, waits, nil
 		}
 		v = st.gather(w, &w.turn, true, st.streams.at(time.Now()))
+	}
+	if v == over {
+		st.live.settled()
 	}
 	st.live.sending(st, len(w.prefix), w.turn.Frames, w.turn.Through)
 	if len(w.prefix) > 0 || len(w.turn.Frames) > 0 {

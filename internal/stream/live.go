@@ -134,6 +134,9 @@ func (l *Live) settleLocked() bool {
 
 // settled reports whether the peer is known to have everything.
 func (l *Live) settled() bool {
+	if l == nil {
+		return true
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.acker == nil || !l.ended.IsZero() || l.settleLocked()

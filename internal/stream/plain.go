@@ -56,8 +56,16 @@ func (p *plain) acker() acker {
 	return framedAcks{p.body}
 }
 
+// restWait is how long a stream whose connection has broken waits for the connection's last write.
+const restWait = 200 * time.Millisecond
+
+// goneWhy waits for the connection's last write to return: what it has brought the peer counts, and it knows why the connection has broken.
 func (p *plain) goneWhy() error {
-	if p.conn != nil && p.conn.TimedOut() {
+	if p.conn == nil {
+		return errGone
+	}
+	p.conn.Rest(restWait)
+	if p.conn.TimedOut() {
 		return errStalled
 	}
 	return errGone

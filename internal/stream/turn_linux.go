@@ -72,6 +72,9 @@ func (sh *shard) gather(st *Stream, read *hub.Turn) {
 		st.sub.ReadLater(st)
 		return
 	}
+	if v == over {
+		st.live.settled()
+	}
 	whole := sh.write(st, w, t)
 	clear(w.turn.Frames)
 	switch {
