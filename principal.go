@@ -64,8 +64,9 @@ type Principal struct {
 	Ticket string
 	// Key is the fingerprint of the key that verified the token; "" is none. Rights end when that key is taken away.
 	Key string
-	// Session is the login by cookie that the request belongs to, or its ticket; "" is none.
-	Session string
+	// Session is the login by cookie that the request, or its ticket, belongs to; "" is none. TicketMade is when the ticket was made.
+	Session    string
+	TicketMade time.Time
 }
 
 // Anonymous tells whether the request did not say who sends it.

@@ -5,6 +5,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"encoding/base64"
+	"encoding/json"
 	"math/big"
 	"strings"
 	"testing"
@@ -21,8 +22,8 @@ func TestClaimsOfAnotherType(t *testing.T) {
 			"sub": {42, true, []string{"ada"}, map[string]any{}},
 			"iss": {1, []string{"x"}},
 			"jti": {7, false},
-			"nbf": {"0", true, []int{1}},
-			"iat": {"0", map[string]any{}},
+			"nbf": {"0", true, []int{1}, 1e300, 1e19, json.Number("9223372036854775807"), -1},
+			"iat": {"0", map[string]any{}, 1e19},
 			"exp": {"9999999999", true},
 			"aud": {42, []any{"hub", 1}, map[string]any{"hub": 1}, true, []any{nil}},
 		} {

@@ -93,8 +93,13 @@ func checkTypes(claims jwt.MapClaims) error {
 		}
 	}
 	for _, name := range []string{"exp", "nbf", "iat"} {
-		if _, ok := claims[name].(json.Number); !ok && claims[name] != nil {
+		n, ok := claims[name].(json.Number)
+		if !ok && claims[name] != nil {
 			return wrongType(name, "a number of seconds since 1970")
+		}
+		// What does not fit into the library's times would be long ago. An exp may lie before 1970: it is over.
+		if seconds, err := n.Float64(); ok && (err != nil || seconds > latestSeconds || (seconds < 0 && name != "exp")) {
+			return wrongType(name, "a number of seconds since 1970, before the year 10000")
 		}
 	}
 	if _, ok := claims["aud"].(string); ok || claims["aud"] == nil {
@@ -110,6 +115,9 @@ func checkTypes(claims jwt.MapClaims) error {
 	}
 	return nil
 }
+
+// latestSeconds is the end of the year 9999.
+const latestSeconds = 253402300799
 
 // typeError is a claim of another type than it must have.
 type typeError struct{ detail string }

@@ -26,8 +26,9 @@ type Revocations struct {
 
 	size atomic.Int64 // of entries: nothing is looked up while it is 0
 
-	mu      sync.RWMutex
-	entries map[string]revocation // by name; guarded by mu
+	mu       sync.RWMutex          // guards the fields below
+	entries  map[string]revocation // by name
+	sessions int                   // of these
 }
 
 type revocation struct{ at, until time.Time }
@@ -52,6 +53,9 @@ func NewRevocations(ctx context.Context, log Log, o RevocationOptions) (*Revocat
 	}
 	err := log.EachKept(ctx, revokedPrefix, func(k fanfare.Kept) bool {
 		r.entries[k.Name] = revocation{k.Time, k.Expires}
+		if strings.HasPrefix(k.Name, revokedPrefix+sessionKind+"/") {
+			r.sessions++
+		}
 		return true
 	})
 	r.size.Store(int64(len(r.entries)))
@@ -78,18 +82,21 @@ func (r *Revocations) Revoke(ctx context.Context, tokens, subjects []string, unt
 	return r.add(ctx, names, until)
 }
 
-// RevokeTickets is Revoke for tickets, by their ids.
-func (r *Revocations) RevokeTickets(ctx context.Context, ids []string, until time.Time) error {
-	names := make([]string, 0, len(ids))
-	for _, id := range ids {
-		names = append(names, revokedName("ticket", id))
-	}
-	return r.add(ctx, names, until)
+// EndSession refuses the tickets that a login by cookie has made up to now. It waits until that is stored. Sessions have as much room
+// as revocations, and take none of theirs: whoever may sign in may sign out.
+func (r *Revocations) EndSession(ctx context.Context, session string) error {
+	return r.add(ctx, []string{revokedName(sessionKind, session)}, r.now().Add(TicketLastsFor))
 }
 
+// sessionKind is the kind of what EndSession revokes.
+const sessionKind = "session"
+
 func (r *Revocations) add(ctx context.Context, names []string, until time.Time) error {
+	if len(names) == 0 {
+		return nil
+	}
 	kept, err := r.note(names, until)
-	if err != nil || r.log == nil || len(kept) == 0 {
+	if err != nil || r.log == nil {
 		return err
 	}
 	return keep(ctx, r.log, kept...)
@@ -106,19 +113,23 @@ func (r *Revocations) note(names []string, until time.Time) (kept []fanfare.Kept
 			added++
 		}
 	}
-	if len(r.entries)+added > r.most {
+	sessions := strings.HasPrefix(names[0], revokedPrefix+sessionKind+"/")
+	if r.roomLocked(sessions) < added {
 		r.forgetLocked(now)
 	}
-	if len(r.entries)+added > r.most {
+	if r.roomLocked(sessions) < added {
 		return nil, &fanfare.Error{
 			Code: fanfare.CodeOverloaded, Reason: fanfare.ReasonMaxRevocations, RetryAfter: time.Hour,
-			Detail: fmt.Sprintf("there is no room for %d more revocations, %d are in force (--max-revocations): nothing was revoked or ended", added, len(r.entries)),
+			Detail: fmt.Sprintf("there is no room for %d more revocations, there may be %d (--max-revocations): nothing was revoked or ended", added, r.most),
 		}
 	}
 	for _, name := range names {
 		e := revocation{now, until}
 		if was, known := r.entries[name]; known && was.until.After(until) {
 			e.until = was.until
+		}
+		if _, known := r.entries[name]; !known && sessions {
+			r.sessions++
 		}
 		r.entries[name] = e
 		kept = append(kept, fanfare.Kept{Name: name, Time: e.at, Expires: e.until})
@@ -127,10 +138,22 @@ func (r *Revocations) note(names []string, until time.Time) (kept []fanfare.Kept
 	return kept, nil
 }
 
+// roomLocked is how many more sessions, or other things, may be revoked.
+func (r *Revocations) roomLocked(sessions bool) int {
+	if sessions {
+		return r.most - r.sessions
+	}
+	return r.most - (len(r.entries) - r.sessions)
+}
+
 func (r *Revocations) forgetLocked(now time.Time) {
 	for name, e := range r.entries {
-		if now.After(e.until) {
-			delete(r.entries, name)
+		if !now.After(e.until) {
+			continue
+		}
+		delete(r.entries, name)
+		if strings.HasPrefix(name, revokedPrefix+sessionKind+"/") {
+			r.sessions--
 		}
 	}
 }
@@ -144,7 +167,7 @@ func (r *Revocations) Check(p *fanfare.Principal) error {
 	if !issued.IsZero() && !isAPIKeyID(p.TokenID) {
 		issued = issued.Add(-r.leeway) // the issuer's clock may be ahead of the hub's
 	}
-	if p.Ticket != "" && r.revoked(revokedName("ticket", p.Ticket), time.Time{}) {
+	if p.Ticket != "" && p.Session != "" && r.revoked(revokedName(sessionKind, p.Session), p.TicketMade) {
 		return unauthenticated(fanfare.ReasonRevokedToken, "the ticket ended with the session that made it", nil)
 	}
 	if (p.TokenID != "" && r.revoked(revokedName("token", p.TokenID), time.Time{})) ||

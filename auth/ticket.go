@@ -149,7 +149,7 @@ func (t *Tickets) Verify(text string, patterns []fanfare.Pattern) (*fanfare.Prin
 		return nil, &fanfare.Error{Code: fanfare.CodeForbidden, Reason: fanfare.ReasonNoRight, Detail: "the ticket is for other channels"}
 	}
 	p := &fanfare.Principal{
-		Subject: k.Subject, Realm: k.Realm, TokenID: k.TokenID, Expires: expires, Ticket: k.ID, Key: k.Key, Session: k.Session,
+		Subject: k.Subject, Realm: k.Realm, TokenID: k.TokenID, Expires: expires, Ticket: k.ID, Key: k.Key, Session: k.Session, TicketMade: time.UnixMilli(k.Made),
 		Grants: fanfare.Grants{fanfare.ActionSubscribe: patterns},
 	}
 	if k.IssuedAt != 0 {

@@ -94,7 +94,7 @@ func hostName(text string) (string, error) {
 // originOf reads an origin and spells it as browsers do (RFC 6454, section 6.2): in lower case, without a default port.
 func originOf(text string) (string, error) {
 	u, err := url.Parse(strings.TrimSuffix(text, "/"))
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil || u.Path != "" || u.RawQuery != "" || u.Fragment != "" {
+	if err != nil || u.Scheme == "" || u.Host == "" || u.User != nil || u.Path != "" || u.RawQuery != "" || u.Fragment != "" {
 		return "", errors.New("want scheme://host[:port], such as https://app.example.com, or *")
 	}
 	name, err := hostName(u.Host)
@@ -143,7 +143,8 @@ func (g *guard) lookLocal(hostport string) bool {
 
 // check refuses what must not come in, and sets the CORS headers for an origin that may use the hub.
 func (g *guard) check(w http.ResponseWriter, r *http.Request) error {
-	if (!g.asks || len(g.hosts) > 0) && !g.local(r.Host) && (r.Host != "" || r.ProtoAtLeast(1, 1)) {
+	probe := g.asks && (r.URL.Path == "/livez" || r.URL.Path == "/readyz") // kubelets name an address; these tell nothing
+	if (!g.asks || len(g.hosts) > 0) && !probe && !g.local(r.Host) && (r.Host != "" || r.ProtoAtLeast(1, 1)) {
 		g.warn("refused a request for an unknown host: list it with --allowed-host", slog.String("host", clip(r.Host)))
 		e := fanfare.Errorf(fanfare.CodeForbidden, "the host %.128q is not served here: list it with --allowed-host", r.Host)
 		e.Reason = fanfare.ReasonUnknownHost

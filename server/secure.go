@@ -299,26 +299,20 @@ func (s *Server) beginSession(w http.ResponseWriter, r *http.Request, by caller.
 // endSession is DELETE /v1/session: the cookie goes, and the streams end that were opened with it, or with a ticket that it
 // made. The token in it is good until it expires, or is revoked.
 func (s *Server) endSession(w http.ResponseWriter, r *http.Request, by caller.Caller) {
+	http.SetCookie(w, &http.Cookie{Name: auth.Cookie, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteStrictMode, MaxAge: -1})
 	if c, err := r.Cookie(auth.Cookie); err == nil && c.Value != "" {
 		if err := s.endStreamsOf(context.WithoutCancel(r.Context()), sessionOf(c.Value)); err != nil {
-			s.problems.Write(w, r, err)
+			s.problems.Write(w, r, err) // the cookie goes all the same
 			return
 		}
 	}
-	http.SetCookie(w, &http.Cookie{Name: auth.Cookie, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteStrictMode, MaxAge: -1})
 	s.trail.Record(audit.Session, by, slog.Bool("begun", false))
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// endStreamsOf ends the streams of a login by cookie. Their tickets are refused first: whoever is cut comes back.
+// endStreamsOf ends the streams of a login by cookie. Its tickets are refused first: whoever is cut comes back.
 func (s *Server) endStreamsOf(ctx context.Context, session string) error {
-	var tickets []string
-	for h := range s.streams.Each() {
-		if who := h.Caller.Who; who.Session == session && who.Ticket != "" {
-			tickets = append(tickets, who.Ticket)
-		}
-	}
-	err := s.revocations.RevokeTickets(ctx, tickets, time.Now().Add(auth.TicketLastsFor))
+	err := s.revocations.EndSession(ctx, session)
 	for h := range s.streams.Each() {
 		if h.Caller.Who.Session == session {
 			h.End(stream.EndRevoked)

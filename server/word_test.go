@@ -127,7 +127,7 @@ func TestMisspeltParameters(t *testing.T) {
 	f.call("POST", "/v1/channels/a?type=tick", "x").wantProblem(t, 400, "invalid", `did you mean "event"`)
 	for _, path := range []string{
 		"/v1/events?channel=a&utm_source=x&_=123&v=2", "/v1/events?channel=a&lastEventId=&last_event_id=&lastEventID=",
-		"/v1/stores/event-sources?storeId=1&pcId=2&appVersion=3&token=x", "/v1/events?channel=a&access_token=x&ticket=",
+		"/v1/stores/event-sources?storeId=1&pcId=2&appVersion=3&token=x&pcIp=10.0.0.1&storeIp=10.0.0.2", "/v1/events?channel=a&access_token=x&ticket=",
 	} {
 		if a := f.call("HEAD", path, ""); a.status != 200 {
 			t.Errorf("%s: %+v", path, a)
@@ -148,6 +148,7 @@ func TestSessionEndsItsStreams(t *testing.T) {
 	link := f.call("POST", "/v1/tickets", `{"channels":["a"]}`, cookie, own).json("url")
 	byTicket := f.stream(link)
 	byTicket.any()
+	unopened := f.call("POST", "/v1/tickets", `{"channels":["a"]}`, cookie, own).json("url")
 	byHeader := f.stream("/v1/events?channel=a", bearer(ada))
 	byHeader.any()
 	if a := f.call("DELETE", "/v1/session", "", cookie, own); a.status != 204 {
@@ -156,6 +157,7 @@ func TestSessionEndsItsStreams(t *testing.T) {
 	byCookie.ends(t, "the cookie's stream")
 	byTicket.ends(t, "the ticket's stream")
 	f.call("GET", link, "").wantProblem(t, 401, "unauthenticated", "session")
+	f.call("GET", unopened, "").wantProblem(t, 401, "unauthenticated", "session")
 	f.call("POST", "/v1/channels/a", "x", bearer(ada))
 	byHeader.want("x") // the token is good still
 	again := f.call("POST", "/v1/tickets", `{"channels":["a"]}`, cookie, own).json("url")
@@ -214,6 +216,11 @@ func TestHostsWithAuthentication(t *testing.T) {
 			t.Errorf("%s: %+v", host, a)
 		}
 	}
+	for _, probe := range []string{"/livez", "/readyz"} { // a kubelet names the address
+		if a := f.call("GET", probe, "", "Host: 10.1.2.3:8082"); a.status != 200 {
+			t.Errorf("%s: %+v", probe, a)
+		}
+	}
 	if a := secured(t, server.Options{}, auth.Options{}).call("GET", "/v1/history?channel=a", "", ada, "Host: any.example"); a.status != 200 {
 		t.Errorf("%+v", a)
 	}
@@ -229,7 +236,6 @@ func TestHostsAndOriginsThatNeverMatch(t *testing.T) {
 		{"", "https://*.example.com", "wildcards"},
 		{"", "https://a.example.com/app", "scheme://host"},
 		{"", "app.example.com", "scheme://host"},
-		{"", "ftp://a.example.com", "scheme://host"},
 		{"", "https://u:p@a.example.com", "scheme://host"},
 	} {
 		var hosts, origins []string
@@ -242,6 +248,9 @@ func TestHostsAndOriginsThatNeverMatch(t *testing.T) {
 		if e, ok := errors.AsType[*fanfare.Error](err); !ok || !strings.Contains(e.Detail, c.detail) {
 			t.Errorf("%s%s: %v, want %q", c.host, c.origin, err, c.detail)
 		}
+	}
+	if err := server.CheckHosts(nil, []string{"chrome-extension://abcdef", "capacitor://localhost", "tauri://localhost"}); err != nil {
+		t.Errorf("pages of other schemes: %v", err)
 	}
 	f := start(t, server.Options{CORSOrigins: []string{"https://App.example.com:443/", "http://b.example.com:80"}})
 	for _, origin := range []string{"https://app.example.com", "http://b.example.com"} {

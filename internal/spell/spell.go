@@ -12,8 +12,9 @@ var synonyms = map[string]string{
 }
 
 // Nearest returns the known name that word probably stands for, and "" when none is near. A name is near when it differs in case
-// or in separators alone, when word is a synonym of it, or when it takes one edit to get from one to the other: a letter more,
-// less, other, or two letters swapped. Names of eight letters and more may take two edits. A word that is known is near itself.
+// or in separators alone, when word is a synonym of it, or when it takes one edit to get from one to the other: a letter more or less,
+// or two letters swapped. Names of eight letters and more may take two edits, another letter among them; of shorter ones another
+// letter makes another word: pcIp is not pcId. A word that is known is near itself.
 func Nearest(word string, known ...string) string {
 	folded := fold(word)
 	best, fewest := "", 3
@@ -21,7 +22,7 @@ func Nearest(word string, known ...string) string {
 		if name == word {
 			return name
 		}
-		if n := edits(folded, fold(name)); n <= allowed(folded, name) && n < fewest {
+		if n := edits(folded, fold(name)); n <= allowed(folded, name) && n < fewest && !otherLetter(folded, fold(name)) {
 			best, fewest = name, n
 		}
 	}
@@ -51,6 +52,20 @@ func allowed(word, name string) int {
 		return 1
 	}
 	return 2
+}
+
+// otherLetter tells whether two words of the same length, short ones or with their last letters apart, differ in one letter.
+func otherLetter(a, b string) bool {
+	if len(a) != len(b) || a == b {
+		return false
+	}
+	differ, last := 0, 0
+	for i := range len(a) {
+		if a[i] != b[i] {
+			differ, last = differ+1, i
+		}
+	}
+	return differ == 1 && (len(a) < 8 || last == len(a)-1)
 }
 
 // longest is beyond what any known name has.

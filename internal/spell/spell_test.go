@@ -36,6 +36,8 @@ func TestNearest(t *testing.T) {
 		{"v", stream, ""},
 		{"t", event, ""},
 		{"pid", []string{"storeId", "pcId"}, ""},
+		{"pcIp", []string{"storeId", "pcId"}, ""},
+		{"storeIp", []string{"storeId", "pcId"}, ""},
 		{"type", stream, ""},
 		{"cachebuster", stream, ""},
 		{"", stream, ""},
