@@ -125,6 +125,11 @@ func TestMisspeltParameters(t *testing.T) {
 		f.call("GET", path, "").wantProblem(t, 400, "invalid", `did you mean "`+meant+`"`)
 	}
 	f.call("POST", "/v1/channels/a?type=tick", "x").wantProblem(t, 400, "invalid", `did you mean "event"`)
+	f.call("POST", "/v1/channels/a?idempotencyKey=k", "x").wantProblem(t, 400, "invalid", "Idempotency-Key")
+	f.call("POST", "/v1/events?type=tick", `{"channel":"a","data":"x"}`).wantProblem(t, 400, "invalid", `did you mean "event"`)
+	f.call("POST", "/v1/events?event=tick", `{"channel":"a","data":"x"}`).wantProblem(t, 400, "invalid", "belongs into the body")
+	f.call("POST", "/v1/stores/1/events?event=REBOOT", `{"event":"x"}`).wantProblem(t, 400, "invalid", "belongs into the body")
+	f.call("POST", "/v1/admin/disconnect?subject=eve", `{"channel":"**"}`).wantProblem(t, 400, "invalid", "belongs into the body")
 	for _, path := range []string{
 		"/v1/events?channel=a&utm_source=x&_=123&v=2", "/v1/events?channel=a&lastEventId=&last_event_id=&lastEventID=",
 		"/v1/stores/event-sources?storeId=1&pcId=2&appVersion=3&token=x&pcIp=10.0.0.1&storeIp=10.0.0.2", "/v1/events?channel=a&access_token=x&ticket=",

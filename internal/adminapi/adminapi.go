@@ -132,6 +132,9 @@ func (a *API) backup(w http.ResponseWriter, r *http.Request, by caller.Caller) (
 // body reads a JSON object that has no members but those named, each once. An operator's call with a misspelt member would do
 // something else than was meant.
 func (a *API) body(w http.ResponseWriter, r *http.Request, by caller.Caller, names ...string) (publish.Object, error) {
+	if err := query.InBody(r, names...); err != nil {
+		return nil, err
+	}
 	body, err := a.Bodies.Read(w, r, by, bodyBytes, "64 KiB")
 	if err != nil {
 		return nil, err

@@ -22,6 +22,10 @@ func (a *API) Publish(w http.ResponseWriter, r *http.Request, by caller.Caller) 
 		a.o.Problems.Write(w, r, err)
 		return
 	}
+	if err := query.InBody(r, eventMembers[:]...); err != nil {
+		a.o.Problems.Write(w, r, err)
+		return
+	}
 	if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind == "application/x-ndjson" {
 		if err := stream.CheckWriter(w); err != nil {
 			a.o.Problems.Write(w, r, err)
@@ -186,9 +190,12 @@ func (a *API) rawBatch(w http.ResponseWriter, r *http.Request, by caller.Caller,
 	if err != nil {
 		return nil, err
 	}
-	q, err := query.Parse(r, "event")
+	q, err := query.Parse(r, "event", "idempotencyKey")
 	if err != nil {
 		return nil, err
+	}
+	if q.Has("idempotencyKey") {
+		return nil, fanfare.Invalid("idempotencyKey is given in the query: send the header Idempotency-Key")
 	}
 	kind, err := fanfare.ParseEventType(q.Get("event"))
 	if err != nil {

@@ -39,6 +39,23 @@ func Parse(r *http.Request, known ...string) (url.Values, error) {
 // maxParameters is how many parameters a query string may have: each is looked at by itself. Streams have a hundred channels.
 const maxParameters = 1000
 
+// InBody refuses parameters that have the names of a body's members, or nearly: they would do nothing.
+func InBody(r *http.Request, members ...string) error {
+	if r.URL.RawQuery == "" {
+		return nil
+	}
+	q, err := Parse(r, members...)
+	if err != nil {
+		return err
+	}
+	for _, name := range members {
+		if q.Has(name) {
+			return fanfare.Invalid("%s is given in the query: it belongs into the body", name)
+		}
+	}
+	return nil
+}
+
 // ofAll are parameters that say who sends a request; every endpoint knows them.
 var ofAll = []string{"ticket", "access_token"}
 

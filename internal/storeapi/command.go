@@ -11,6 +11,7 @@ import (
 	"github.com/fanfare-hub/fanfare"
 	"github.com/fanfare-hub/fanfare/internal/caller"
 	"github.com/fanfare-hub/fanfare/internal/publish"
+	"github.com/fanfare-hub/fanfare/internal/query"
 )
 
 // eventType is the SSE type of everything on a store stream but heartbeats and gaps.
@@ -31,6 +32,9 @@ type commandData struct {
 	ObjectID string `json:"objectId"`
 	Event    string `json:"event"`
 }
+
+// commandMembers are those of a command's object.
+var commandMembers = []string{"objectId", "event", "eventType", "referenceType", "idempotencyKey"}
 
 // async counts publishes that were answered before they were stored.
 type async struct {
@@ -102,6 +106,9 @@ func (a *API) batch(w http.ResponseWriter, r *http.Request, by caller.Caller, ch
 	if err != nil {
 		return nil, "", err
 	}
+	if err := query.InBody(r, commandMembers...); err != nil {
+		return nil, "", err
+	}
 	key, err := publish.HeaderKey(r)
 	if err != nil {
 		return nil, "", err
@@ -148,7 +155,7 @@ func (a *API) batch(w http.ResponseWriter, r *http.Request, by caller.Caller, ch
 }
 
 func (a *API) readCommand(o publish.Object, store, username string, broadcast bool) (cmd command, parts []string, err error) {
-	if err := o.Only("objectId", "event", "eventType", "referenceType", "idempotencyKey"); err != nil {
+	if err := o.Only(commandMembers...); err != nil {
 		return cmd, nil, err
 	}
 	texts, bytes := map[string]string{}, 0
