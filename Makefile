@@ -45,16 +45,16 @@ vuln: ## known weaknesses of what is built in, by the database of the Go project
 	$(TOOL) indexdb -out "$$dir" -vulns "$$osv" && $(TOOL) govulncheck -db "file://$$dir" ./...
 
 unit: ## the tests of each package, with the race detector where a C compiler is there
-	$(GO) test -timeout 10m $(if $(shell command -v $${CC:-gcc} 2>/dev/null),-race) $$($(GO) list ./... | grep -v /e2e)
+	$(GO) test -timeout 30m $(if $(shell command -v $${CC:-gcc} 2>/dev/null),-race) $$($(GO) list ./... | grep -v /e2e)
 
 e2e: setup ## the real binary with real clients
-	$(GO) test -timeout 10m -parallel 4 -count=1 -v ./e2e | grep -v '^=== '; exit $${PIPESTATUS[0]}
+	$(GO) test -timeout 20m -parallel 4 -count=1 -v ./e2e | grep -v '^=== '; exit $${PIPESTATUS[0]}
 
 setup:
 	@./e2e/setup
 
 race: ## all tests with the race detector
-	$(GO) test -race -timeout 15m ./...
+	$(GO) test -race -timeout 30m ./...
 
 fuzz: ## each fuzzer for FUZZTIME
 	@for f in $(FUZZERS); do echo "fuzz $$f"; $(GO) test -run '^$$' -fuzz "^$${f#*:}$$" -fuzztime $(FUZZTIME) "$${f%:*}" || exit 1; done
