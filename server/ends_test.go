@@ -3,6 +3,7 @@ package server_test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -151,6 +152,43 @@ func TestTLSListener(t *testing.T) {
 			t.Errorf("%q is answered %q", sent, b)
 		}
 		_ = conn.Close()
+	}
+}
+
+// TestWithoutHTTP2: who switches HTTP/2 off, in the program or from outside, has clients not be offered it.
+func TestWithoutHTTP2(t *testing.T) {
+	k := kind{name: "HTTP2", tls: true, h2: true}
+	http1 := new(http.Protocols)
+	http1.SetHTTP1(true)
+	for name, web := range map[string]*http.Server{
+		"GODEBUG": {}, "Protocols": {Protocols: http1}, "TLSNextProto": {TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){}}, "": {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if name == "GODEBUG" {
+				t.Setenv("GODEBUG", "http2server=0")
+			}
+			f := start(t, server.Options{})
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			web.Handler = f.srv
+			config := k.serverTLS()
+			config.NextProtos = []string{"h2", "http/1.1", "acme-tls/1"}
+			go func() { _ = web.Serve(f.srv.Listener(web, l, config)) }()
+			defer web.Close()
+			transport := k.transport()
+			transport.Protocols.SetHTTP1(true)
+			defer transport.CloseIdleConnections()
+			resp, err := (&http.Client{Transport: transport}).Get("https://" + l.Addr().String() + "/livez")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			if got := resp.ProtoMajor; resp.StatusCode != 200 || (got == 2) != (name == "") {
+				t.Errorf("%s %s", resp.Proto, resp.Status)
+			}
+		})
 	}
 }
 

@@ -21,18 +21,10 @@ import (
 // Plain HTTP/1.1 does without, and so does HTTP/1.1 by ServeTLS. A stream over an HTTP/2 connection from elsewhere starts again where it
 // started, after whatever end.
 func (s *Server) Listener(web *http.Server, l net.Listener, config *tls.Config) net.Listener {
-	protocols := new(http.Protocols)
-	if web.Protocols != nil {
-		*protocols = *web.Protocols
-	} else {
-		protocols.SetHTTP1(true)
-		protocols.SetHTTP2(true)
-	}
+	protocols := protocolsOf(web)
 	if config != nil {
 		config = config.Clone()
-		if len(config.NextProtos) == 0 {
-			config.NextProtos = nextProtos(protocols)
-		}
+		config.NextProtos = nextProtos(config.NextProtos, protocols)
 		if slices.Contains(config.NextProtos, "h2") {
 			protocols.SetUnencryptedHTTP2(true) // as it seems to web
 		}
@@ -45,15 +37,48 @@ func (s *Server) Listener(web *http.Server, l net.Listener, config *tls.Config) 
 	})
 }
 
-// nextProtos is what is offered by ALPN.
-func nextProtos(p *http.Protocols) (names []string) {
-	if p.HTTP2() {
-		names = append(names, "h2")
+// protocolsOf is what web is to speak, by the rules of net/http.
+func protocolsOf(web *http.Server) *http.Protocols {
+	p := new(http.Protocols)
+	switch {
+	case web.Protocols != nil:
+		*p = *web.Protocols
+	default:
+		p.SetHTTP1(true)
+		p.SetHTTP2(web.TLSNextProto == nil) // without it that switches HTTP/2 off
 	}
-	if p.HTTP1() {
-		names = append(names, "http/1.1")
+	if p.HTTP2() && !speaksHTTP2() {
+		p.SetHTTP2(false)
 	}
-	return names
+	return p
+}
+
+// speaksHTTP2 tells whether net/http serves HTTP/2: with GODEBUG=http2server=0 it does not, and clients must not be offered it.
+func speaksHTTP2() bool {
+	probe := &http.Server{Protocols: new(http.Protocols)}
+	probe.Protocols.SetUnencryptedHTTP2(true)
+	_ = probe.Serve(noListener{}) // sets HTTP/2 up, and ends
+	return probe.TLSNextProto != nil
+}
+
+type noListener struct{}
+
+func (noListener) Accept() (net.Conn, error) { return nil, net.ErrClosed }
+func (noListener) Close() error              { return nil }
+func (noListener) Addr() net.Addr            { return &net.TCPAddr{} }
+
+// nextProtos is what is offered by ALPN: what config has, or else HTTP, as far as it is to be spoken.
+func nextProtos(names []string, p *http.Protocols) (offered []string) {
+	if len(names) == 0 {
+		names = []string{"h2", "http/1.1"}
+	}
+	for _, name := range names {
+		if name == "h2" && !p.HTTP2() || name == "http/1.1" && !p.HTTP1() {
+			continue
+		}
+		offered = append(offered, name)
+	}
+	return offered
 }
 
 // withPeer has requests know their connection.
