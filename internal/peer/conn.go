@@ -32,7 +32,7 @@ type Conn struct {
 	shaken  bool     // owned by the reader: the handshake is over
 	refused error    // owned by the reader: why it has failed
 	writes  uint64   // owned by the writer
-	touched []*Body  // owned by the writer: whose DATA is in the present write
+	touched []*Body  // owned by the writer: those watched whose DATA is in the present write
 	out     []byte   // owned by the writer
 	spoken  protocol // owned by the writer
 
@@ -158,7 +158,7 @@ func (c *Conn) writeFrames(p []byte) (int, error) {
 	return max(n-asked, 0), err
 }
 
-// ping is a frame that is answered at once (RFC 9113, section 6.7). It goes before the DATA of bodies that are followed. Else a peer's TCP
+// ping is a frame that is answered at once (RFC 9113, section 6.7). It goes before the DATA of bodies that are watched. Else a peer's TCP
 // may take its time to acknowledge (40 ms on Linux, which takes HTTP/2 for a conversation, 200 ms elsewhere), and a PC that obeys
 // REBOOT before that would be told to reboot again at each boot. net/http pays no attention to an answer that it did not ask for.
 const ping = "\x00\x00\x08\x06\x00\x00\x00\x00\x00fanfare\x00"
@@ -226,16 +226,30 @@ type Body struct {
 	conn *Conn
 
 	// Guarded by conn.mu.
-	first  []byte // what it begins with, until that has left
-	twin   bool   // another begins the same
-	closed bool   // nobody asks any more
-	known  bool   // it has been found among the frames
-	sent   int64  // bytes that have left
-	marks  Marks
+	first   []byte // what it begins with, until that has left
+	twin    bool   // another begins the same
+	known   bool   // it has been found among the frames
+	sent    int64  // bytes that have left
+	watched bool   // somebody asks what the peer has of it
+	marks   Marks  // when it is watched
+	closed  bool
+	since   int // writes that began after it was closed
 }
 
-// Body returns the body of a response of which nothing has been written.
-func (c *Conn) Body() *Body { return &Body{conn: c} }
+// Body returns the body of a response of which nothing has been written; nil where nothing can be known of it.
+func (c *Conn) Body() *Body {
+	if c.kernel == nil {
+		return nil
+	}
+	return &Body{conn: c}
+}
+
+// Watch is called once, before anything is written, by who will ask what the peer has acknowledged.
+func (b *Body) Watch() {
+	b.conn.mu.Lock()
+	defer b.conn.mu.Unlock()
+	b.watched = true
+}
 
 // Expect is called before the first bytes of the body are written that are no comment line: with these, as long as they are written in
 // one piece. Every response that might begin like another's has to be announced, also when nobody asks what the peer has of it.
@@ -245,7 +259,7 @@ func (b *Body) Expect(first []byte) {
 	b.conn.frames.expect(b, first)
 }
 
-// Acked returns how many bytes of the body the peer's TCP has acknowledged.
+// Acked returns how many bytes of a body that is watched the peer's TCP has acknowledged.
 func (b *Body) Acked() (n int64, known bool) {
 	b.conn.mu.Lock()
 	defer b.conn.mu.Unlock()
@@ -267,6 +281,5 @@ func (b *Body) Sent() int64 {
 func (b *Body) Close() {
 	b.conn.mu.Lock()
 	defer b.conn.mu.Unlock()
-	b.closed = true
 	b.conn.frames.drop(b)
 }

@@ -24,7 +24,7 @@ type frames struct {
 	fresh    map[uint32]beginning // responses of which it is not known whose they are
 	expected []*Body              // bodies that have not begun to leave
 	bodies   map[uint32]*Body     // bodies that have, and are followed
-	touched  []*Body              // those of the present write
+	touched  []*Body              // those that are watched, of the present write
 }
 
 // beginning is what has left of a response's body.
@@ -51,7 +51,7 @@ const (
 // between tells whether another frame may be put before what is about to be written.
 func (f *frames) between() bool { return f.have == 0 && !f.block }
 
-// scan reads what is about to be written, and appends the bodies that are in it to touched.
+// scan reads what is about to be written, and appends the bodies to touched that are in it and watched.
 func (f *frames) scan(p []byte, touched []*Body) []*Body {
 	f.touched = touched
 	for len(p) > 0 {
@@ -74,8 +74,20 @@ func (f *frames) scan(p []byte, touched []*Body) []*Body {
 			f.have = 0
 		}
 	}
+	f.expire()
 	touched, f.touched = f.touched, nil
 	return touched
+}
+
+// expire drops what was to begin bodies that are closed, once it can come no more: what net/http had taken of it by then is in the
+// first write that began afterwards, or has its end in the second.
+func (f *frames) expire() {
+	f.expected = slices.DeleteFunc(f.expected, func(b *Body) bool {
+		if b.closed {
+			b.since++
+		}
+		return b.since == 2
+	})
 }
 
 func (f *frames) begin() {
@@ -163,7 +175,7 @@ func (f *frames) found(b *Body, sent int64) {
 }
 
 func (f *frames) touch(b *Body) {
-	if !slices.Contains(f.touched, b) {
+	if b.watched && !slices.Contains(f.touched, b) {
 		f.touched = append(f.touched, b)
 	}
 }
@@ -182,8 +194,10 @@ func (f *frames) expect(b *Body, first []byte) {
 	f.expected = append(f.expected, b)
 }
 
-// drop stops following a body. What it begins with stays expected until it has left: else it might be taken for another's.
+// drop stops following a body. What it begins with stays expected until it has left, or can come no more: else it might be taken for
+// another's.
 func (f *frames) drop(b *Body) {
+	b.closed = true
 	for id, one := range f.bodies {
 		if one == b {
 			delete(f.bodies, id)

@@ -42,7 +42,7 @@ func TestFrames(t *testing.T) {
 	)
 	for range 200 {
 		var f frames
-		one, two, never := &Body{}, &Body{}, &Body{}
+		one, two, never := &Body{watched: true}, &Body{watched: true}, &Body{watched: true}
 		f.expect(one, []byte("retry: 2001\nid: A\n\n"))
 		f.expect(two, []byte("retry: 2002\nid: A\n\n"))
 		f.expect(never, []byte("retry: 2003\nid: A\n\n"))
@@ -63,7 +63,7 @@ func TestFrames(t *testing.T) {
 // TestTouched: a write says whose DATA is in it, each once.
 func TestTouched(t *testing.T) {
 	var f frames
-	one, two := &Body{}, &Body{}
+	one, two := &Body{watched: true}, &Body{watched: true}
 	f.expect(one, []byte("one"))
 	f.expect(two, []byte("two"))
 	if got := f.scan(join(head(1), head(3), data(1, "on"), data(3, "two")), nil); len(got) != 1 || got[0] != two {
@@ -72,8 +72,9 @@ func TestTouched(t *testing.T) {
 	if got := f.scan(join(data(1, "e"), data(1, "x"), data(3, "y"), data(1, "z")), nil); len(got) != 2 || got[0] != one || got[1] != two {
 		t.Errorf("%v", got)
 	}
-	if got := f.scan(frame(6, 0, 0, "12345678"), nil); len(got) != 0 {
-		t.Errorf("%v", got)
+	two.watched = false
+	if got := f.scan(join(frame(6, 0, 0, "12345678"), data(3, "z")), nil); len(got) != 0 || two.sent != 5 {
+		t.Errorf("nobody asks for it: %v, %d bytes are counted", got, two.sent)
 	}
 }
 
@@ -82,7 +83,7 @@ func TestTouched(t *testing.T) {
 func TestTwins(t *testing.T) {
 	for _, other := range []string{"retry: 1\n\n", "retry: 1\n\nevent: gap\n\n"} {
 		var f frames
-		one, two, three := &Body{}, &Body{}, &Body{}
+		one, two, three := &Body{watched: true}, &Body{watched: true}, &Body{watched: true}
 		f.expect(one, []byte("retry: 1\n\n"))
 		f.expect(two, []byte(other))
 		f.scan(join(head(1), data(1, "retry: 1\n\n")), nil)
@@ -90,10 +91,10 @@ func TestTwins(t *testing.T) {
 		f.drop(two)
 		f.expect(three, []byte("retry: 1\n\n"))
 		f.scan(join(head(3), data(3, other), head(5), data(5, "retry: 1\n\n")), nil)
-		if one.known || two.known || three.known {
+		if one.known || two.known || three.known || len(f.expected) != 0 {
 			t.Errorf("%q: %v %v %v", other, one.known, two.known, three.known)
 		}
-		four := &Body{}
+		four := &Body{watched: true}
 		f.expect(four, []byte("retry: 4\n\n"))
 		f.scan(join(head(7), data(7, "retry: 4\n\n")), nil)
 		if !four.known {
@@ -106,10 +107,21 @@ func TestTwins(t *testing.T) {
 func TestFramesAreBounded(t *testing.T) {
 	var f frames
 	for i := range 2 * expectedMost {
-		f.expect(&Body{}, []byte(strings.Repeat("x", i+1)+"\n"))
+		f.expect(&Body{watched: true}, []byte(strings.Repeat("x", i+1)+"\n"))
 	}
 	if len(f.expected) != expectedMost {
 		t.Errorf("%d bodies are expected", len(f.expected))
+	}
+	for _, b := range f.expected {
+		f.drop(b)
+	}
+	f.scan(head(3), nil)
+	if len(f.expected) != expectedMost {
+		t.Error("what is closed is forgotten while it may come")
+	}
+	f.scan(head(5), nil)
+	if len(f.expected) != 0 {
+		t.Errorf("%d bodies that are closed are expected", len(f.expected))
 	}
 	f.scan(head(1), nil)
 	for range 10_000 {

@@ -22,8 +22,8 @@ type plain struct {
 
 	closed atomic.Bool
 
-	conn      *peer.Conn // nil: nothing is known of the peer
-	body      *peer.Body // nil: likewise
+	conn      *peer.Conn // nil: the connection is not ours
+	body      *peer.Body // nil: nothing is known of the peer
 	announced bool       // owned by the writer: body knows what it begins with
 	blocked   uint64     // owned by guard: the connection's write that was under way when it was last asked
 	acked     int64      // owned by guard
@@ -39,6 +39,8 @@ func newPlain(w http.ResponseWriter, r *http.Request, stall time.Duration) *plai
 	if conn := peer.FromContext(r.Context()); conn != nil && r.ProtoMajor == 2 && !encoded(w.Header()) {
 		conn.Tune(stall)
 		p.conn, p.body = conn, conn.Body()
+	}
+	if p.body != nil {
 		p.guard.taken = p.progress
 	}
 	return p
@@ -53,6 +55,7 @@ func (p *plain) acker() acker {
 	if p.body == nil {
 		return nil
 	}
+	p.body.Watch()
 	return framedAcks{p.body}
 }
 
