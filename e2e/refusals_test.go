@@ -1,8 +1,10 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -62,6 +64,91 @@ func TestOlderClientIsNoFlood(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestOlderClientBehindProxies: while the hub is away the proxies' files in deploy/ have the same class wait for their own answers. When
+// the hub is back it hears again.
+func TestOlderClientBehindProxies(t *testing.T) {
+	t.Parallel()
+	interpreter, path := python(t)
+	for _, c := range []struct {
+		program, config string
+		args            func(string) []string
+	}{
+		{"nginx", nginxHTTP(read(t, "../deploy/nginx/fanfare.conf")), nginxArgs},
+		{"haproxy", read(t, "../deploy/haproxy/haproxy.cfg"), haproxyArgs},
+	} {
+		t.Run(c.program, func(t *testing.T) {
+			t.Parallel()
+			data := t.TempDir()
+			h := serve(t, "127.0.0.1:0", data, "--drain-window", "100ms")
+			front, ca := proxied(t, h, c.program, c.config, c.args)
+			h.stop()
+			if c.program == "haproxy" { // it needs two seconds to notice
+				eventually(t, "HAProxy knows", func() bool { return away(t, front, ca) })
+			}
+			pc := startWith(t, []string{path, "STORE_ASKS=1", "REQUESTS_CA_BUNDLE=" + ca}, interpreter, "store_pc.py", front, "42", "7", "1000")
+			pc.next(20 * time.Second)
+			for began, n := time.Now(), 1; n < 4; n++ {
+				if line := pc.next(20 * time.Second); line != `["asks", ""]` {
+					t.Fatal(line)
+				}
+				if least := time.Duration(n-1) * 900 * time.Millisecond; time.Since(began) < least { // nginx counts milliseconds of its own clock
+					t.Fatalf("%d more requests after %v", n, time.Since(began))
+				}
+			}
+			h = serve(t, h.addr, data)
+			eventually(t, "the client hears", func() bool { return strings.Contains(pc.next(20*time.Second), "CONNECTED") })
+			h.stop()
+		})
+	}
+}
+
+// away tells whether the proxy answers a PC itself, and not at once.
+func away(t *testing.T, front, ca string) bool {
+	began := time.Now()
+	out, _ := exec.Command("curl", "-s", "--cacert", ca, front+"/v1/stores/event-sources?storeId=1&pcId=1").CombinedOutput()
+	return time.Since(began) > time.Second && strings.Contains(string(out), "503")
+}
+
+// TestTwoTabsInABrowser: of two EventSources with one ticket, in Chromium, the older one is told to stay away, and is closed; the newer
+// one hears on.
+func TestTwoTabsInABrowser(t *testing.T) {
+	t.Parallel()
+	chromium := findChromium(t)
+	secret := newSecret(t)
+	h := serve(t, "127.0.0.1:0", t.TempDir(), "--jwt-key", "HS256="+secret)
+	ada := command(t, "token", "--key", "HS256="+secret, "--subject", "ada", "--subscribe", "a", "--publish", "a")
+	_, body := request(t, client, "POST", h.url("/v1/tickets"), ada, `{"channels":["a"]}`)
+	var made struct{ Ticket string }
+	if err := json.Unmarshal([]byte(body), &made); err != nil || made.Ticket == "" {
+		t.Fatal(body, err)
+	}
+	stream := "/v1/events?channel=a&ticket=" + made.Ticket
+	browser := start(t, "node", "eventsource.mjs", chromium, h.url("/livez"), stream, stream)
+	next := func() (line browserLine) {
+		if err := json.Unmarshal([]byte(browser.next(60*time.Second)), &line); err != nil {
+			t.Fatal(err)
+		}
+		return line
+	}
+	closed := next()
+	for closed.State != 2 { // CLOSED
+		closed = next()
+	}
+	if status, body := request(t, client, "POST", h.url("/v1/channels/a"), ada, "on we go"); status != 201 {
+		t.Fatal(body)
+	}
+	for {
+		line := next()
+		if line.Stream == closed.Stream || line.Kind == "error" {
+			t.Fatalf("after the other one was closed: %+v", line)
+		}
+		if line.Data == "on we go" {
+			break
+		}
+	}
+	h.stop()
 }
 
 var pythonBlock = regexp.MustCompile("(?ms)^```python\n(.*?)^```")
