@@ -39,6 +39,18 @@ type Keeper interface {
 
 	// EachKept calls f for what is kept under names with a prefix, in the order of the names, until f returns false.
 	EachKept(ctx context.Context, prefix string, f func(Kept) bool) error
+
+	// Ride has r asked for kept positions whenever a group is about to be written, until stop is called. They are stored with
+	// the group, so what r has to keep is never older than the events that are being stored.
+	Ride(r Rider) (stop func())
+}
+
+// Rider has positions to keep that can wait for a group that is written anyway.
+type Rider interface {
+	// Board returns at most so many positions to keep, and what is called once when they are stored, or with an error when that
+	// is not certain. It is called from one goroutine of the log at a time, which commits nothing meanwhile: it must be quick,
+	// and must not block. done is called as of an Append.
+	Board(most int) (keep []Kept, done func(error))
 }
 
 // Batch is what one Append stores, all or nothing. A batch without events stores only what it keeps.
@@ -114,14 +126,25 @@ const (
 	GapLost    GapReason = "lost"    // the position lies between two runs: the log has lost its tail
 	GapFuture  GapReason = "future"  // the position is newer than the log
 	GapUnknown GapReason = "unknown" // the text is not a position
+
+	// GapForgotten is not found by a log: a position was kept for somebody who sends none, and is kept no longer.
+	GapForgotten GapReason = "forgotten"
 )
 
 // Kept is a position kept under a name for somebody who sends none.
 type Kept struct {
 	Name     string // 1 to 512 bytes
 	Position Position
-	Time     time.Time // when it was true
-	Expires  time.Time // when it may be forgotten
+	Value    string    // what else its owner wants to know again
+	Time     time.Time // when it was true; zero in a Batch: when it is stored
+	Expires  time.Time // when it is forgotten; zero in a Batch: Lifetime says it
+
+	// Lifetime, in a Batch, has it forgotten so long after it was stored. What is forgotten is decided by the log's own clock,
+	// which does not follow a machine's clock that is wrong for a while.
+	Lifetime time.Duration
+	Forget   bool // in a Batch: what is kept under the name is forgotten now; the other fields do not count
+
+	Age time.Duration // set by a Keeper: how long ago it was stored, by the log's own clock
 }
 
 // Watcher hears of what becomes visible. Its methods are called from one goroutine of the log, one at a time, in order,
@@ -152,6 +175,9 @@ type Operable interface {
 	// Retention reports what each rule holds at present and what it would remove: with the rules given instead of the ones in
 	// force, or, with nil, the ones in force. It changes nothing, and takes time on a log with very many channels.
 	Retention(ctx context.Context, rules []Rule) ([]RuleReport, error)
+
+	// MaxAge returns for how long the rules in force keep an event of the channel, and 0 when they set no limit to its age.
+	MaxAge(c Channel) time.Duration
 
 	// Backup copies the log, as it is on disk at one moment, into a folder that does not exist yet, and returns the newest
 	// position in the copy. Publishing goes on meanwhile.

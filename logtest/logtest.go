@@ -50,6 +50,8 @@ func Run(t *testing.T, e Engine) {
 		{"Keys", Keep{}, testKeys},
 		{"KeysOfEvents", Keep{}, testKeysOfEvents},
 		{"Kept", Keep{}, testKept},
+		{"KeptFor", Keep{}, testKeptFor},
+		{"Ride", Keep{}, testRide},
 		{"RetainCount", Keep{Count: 5}, testRetainCount},
 		{"RetainAge", Keep{Age: 300 * time.Millisecond}, testRetainAge},
 		{"RetainBytes", Keep{Bytes: 35}, testRetainBytes},

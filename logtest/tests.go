@@ -312,43 +312,6 @@ func testKeysOfEvents(h *harness) {
 	})
 }
 
-func testKept(h *harness) {
-	now := time.Now().UTC().Truncate(time.Millisecond)
-	keep := fanfare.Kept{Name: "pc/1", Position: 7, Time: now, Expires: now.Add(time.Hour)}
-	event := fanfare.Event{Channel: Channel("a"), Data: "x"}
-	if _, err := Append(h.log, &fanfare.Batch{Events: []fanfare.Event{event}, Keep: []fanfare.Kept{{Name: "pc/1", Position: 3, Expires: now}}}); err != nil {
-		h.Fatal(err)
-	}
-	more := fanfare.Kept{Name: "pc/3", Position: 8, Time: now, Expires: now.Add(time.Hour)}
-	other := fanfare.Kept{Name: "seen/1", Time: now, Expires: now.Add(time.Hour)}
-	if _, err := Append(h.log, &fanfare.Batch{Keep: []fanfare.Kept{keep, more, other, {Name: "pc/2", Position: 1, Expires: now.Add(-time.Second)}, {Name: "old", Position: 1, Expires: now.Add(-time.Second)}}}); err != nil {
-		h.Fatal(err)
-	}
-	h.twice(func() {
-		got, ok, err := h.log.Kept("pc/1")
-		if err != nil || !ok {
-			h.Fatalf("kept: %v, %v", ok, err)
-		}
-		h.equal("kept", keep, got)
-		for most, want := range map[int][]fanfare.Kept{9: {keep, more}, 1: {keep}} {
-			var all []fanfare.Kept
-			err := h.log.EachKept(context.Background(), "pc/", func(k fanfare.Kept) bool {
-				all = append(all, k)
-				return len(all) < most
-			})
-			if err != nil {
-				h.Fatal(err)
-			}
-			h.equal("each kept", want, all)
-		}
-		for _, name := range []string{"old", "pc/2", "pc"} {
-			if k, ok, err := h.log.Kept(name); ok || err != nil {
-				h.Fatalf("%s: %+v, %v", name, k, err)
-			}
-		}
-	})
-}
-
 func testRetainCount(h *harness) {
 	var at []fanfare.Position
 	for i := range 12 {

@@ -34,7 +34,10 @@ func batchBytes(b *fanfare.Batch) int {
 	for i := range b.Events {
 		n += len(b.Events[i].Data) + len(b.Events[i].Channel.String()) + 96
 	}
-	return n + 64*len(b.Keep)
+	for i := range b.Keep {
+		n += 64 + len(b.Keep[i].Value)
+	}
+	return n
 }
 
 // group is what one fsync makes durable.
@@ -104,6 +107,7 @@ func (s *session) commitLoop() {
 			<-s.slots
 			continue
 		}
+		s.log.board(g)
 		if err := s.guard(func() error { return s.write(g) }); err != nil {
 			s.fail(fmt.Errorf("commit: %w", err)) // which answers the group
 			return
@@ -215,13 +219,29 @@ func (w *groupWriter) request(r *request) error {
 		}
 		r.setPositions(first, len(b.Events))
 	}
-	for _, k := range b.Keep {
-		w.value = appendKept(w.value[:0], w.onTime(k))
-		if err := w.b.Set(textKey(keyKept, k.Name), w.value, nil); err != nil {
+	for i := range b.Keep {
+		if err := w.keep(&b.Keep[i]); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// keep adds a kept position. Its age is counted from now, by the clock that ages go by.
+func (w *groupWriter) keep(k *fanfare.Kept) error {
+	w.key = append(append(w.key[:0], keyKept), k.Name...)
+	if k.Forget {
+		return w.b.Delete(w.key, nil)
+	}
+	stored := kept{Kept: *k, storedMs: w.oldMs}
+	if k.Time.IsZero() {
+		stored.Time = time.UnixMilli(w.ms)
+	}
+	if stored.Expires = w.onTime(k.Expires); k.Expires.IsZero() {
+		stored.Expires = time.UnixMilli(w.oldMs).Add(k.Lifetime)
+	}
+	w.value = stored.append(w.value[:0])
+	return w.b.Set(w.key, w.value, nil)
 }
 
 func (r *request) setPositions(first fanfare.Position, n int) {

@@ -40,7 +40,7 @@ func TestFormat(t *testing.T) {
 	for _, b := range []*fanfare.Batch{
 		{Events: []fanfare.Event{event("a", "", "one"), event("a", "kind", "two")}},
 		{Events: []fanfare.Event{event("a", "", ""), event("b/c", "", "ü\n")}, Key: fanfare.Key{Scope: "s", Text: "k", Fingerprint: [16]byte{7}, Note: "note"}},
-		{Keep: []fanfare.Kept{{Name: "pc/1/2", Position: 300, Time: now, Expires: now.Add(time.Hour)}}},
+		{Keep: []fanfare.Kept{{Name: "pc/1/2", Position: 300, Time: now, Expires: now.Add(time.Hour)}, {Name: "pc/1/3", Position: 301, Value: "value", Lifetime: time.Hour}}},
 	} {
 		done := make(chan error, 1)
 		l.Append(b, func(_ fanfare.Receipt, err error) { done <- err })

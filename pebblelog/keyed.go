@@ -154,13 +154,13 @@ func (w *groupWriter) remember(k fanfare.Key, first fanfare.Position, count int)
 	return w.b.Set(append(keyOf(keyUsedAt, uint64(w.at.log)), hash[:]...), nil, nil)
 }
 
-// onTime returns what is kept with an expiry that guarded time can be compared with. It comes from the wall clock; when that
-// is behind, what is kept would expire too early.
-func (w *groupWriter) onTime(k fanfare.Kept) fanfare.Kept {
+// onTime returns an expiry that guarded time can be compared with. It comes from the wall clock; when that is behind, what is kept
+// would expire too early.
+func (w *groupWriter) onTime(expires time.Time) time.Time {
 	if behind := time.Duration(w.at.guarded-w.at.wall) * time.Millisecond; behind > clockSlip {
-		k.Expires = k.Expires.Add(behind)
+		return expires.Add(behind)
 	}
-	return k
+	return expires
 }
 
 const (
@@ -234,7 +234,7 @@ func (s *session) sweepKept(w *groupWriter) error {
 			s.keptSweep = append([]byte(nil), it.Key()...)
 			break
 		}
-		k, err := readKept("", it.Value())
+		k, err := readKept("", it.Value(), time.Time{})
 		if err != nil {
 			return err
 		}

@@ -224,16 +224,30 @@ func readUsed(value []byte) (u used, err error) {
 	return u, f.err
 }
 
-func appendKept(dst []byte, k fanfare.Kept) []byte {
-	dst = binary.AppendUvarint(dst, uint64(k.Position))
-	dst = binary.AppendUvarint(dst, uint64(k.Time.UnixMilli()))
-	return binary.AppendUvarint(dst, uint64(k.Expires.UnixMilli()))
+// kept is a kept position as it is stored.
+type kept struct {
+	fanfare.Kept
+	storedMs int64 // when it was stored, by the clock that ages go by; 0: an earlier version stored it, and only Time is known
 }
 
-func readKept(name string, value []byte) (fanfare.Kept, error) {
+func (k kept) append(dst []byte) []byte {
+	dst = binary.AppendUvarint(dst, uint64(k.Position))
+	dst = binary.AppendUvarint(dst, uint64(k.Time.UnixMilli()))
+	dst = binary.AppendUvarint(dst, uint64(k.Expires.UnixMilli()))
+	return append(binary.AppendUvarint(dst, uint64(k.storedMs)), k.Value...)
+}
+
+// readKept reads a kept position, with its age at a time.
+func readKept(name string, value []byte, now time.Time) (fanfare.Kept, error) {
 	f := fields{b: value}
-	k := fanfare.Kept{Name: name, Position: fanfare.Position(f.number())}
+	k := kept{Kept: fanfare.Kept{Name: name, Position: fanfare.Position(f.number())}}
 	k.Time = time.UnixMilli(int64(f.number())).UTC()
 	k.Expires = time.UnixMilli(int64(f.number())).UTC()
-	return k, f.err
+	k.storedMs = int64(f.optional())
+	k.Value = string(f.b)
+	if k.storedMs == 0 {
+		k.storedMs = k.Time.UnixMilli()
+	}
+	k.Age = max(time.Duration(now.UnixMilli()-k.storedMs)*time.Millisecond, 0)
+	return k.Kept, f.err
 }

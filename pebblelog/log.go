@@ -111,6 +111,8 @@ type Log struct {
 	lowDisk    error    // set while there is less than MinFreeBytes
 	closing    bool
 
+	riders riders
+
 	background sync.WaitGroup // goroutines of the Log itself
 	closers    sync.WaitGroup // sessions being closed; one may hang
 	closeOnce  sync.Once
@@ -309,8 +311,9 @@ func (l *Log) Kept(name string) (k fanfare.Kept, ok bool, err error) {
 			return fmt.Errorf("read kept position: %w", err)
 		}
 		defer closer.Close()
-		k, err = readKept(name, value)
-		ok = err == nil && k.Expires.After(l.clock.now())
+		now := l.clock.now()
+		k, err = readKept(name, value, now)
+		ok = err == nil && k.Expires.After(now)
 		return err
 	})
 	return k, ok && err == nil, err
@@ -327,7 +330,7 @@ func (l *Log) EachKept(ctx context.Context, prefix string, f func(fanfare.Kept) 
 		defer it.Close()
 		now := l.clock.now()
 		for ok := it.First(); ok && bytes.HasPrefix(it.Key(), lower); ok = it.Next() {
-			k, err := readKept(string(it.Key()[1:]), it.Value())
+			k, err := readKept(string(it.Key()[1:]), it.Value(), now)
 			if err != nil {
 				return err
 			}

@@ -100,6 +100,14 @@ func (l *Log) retention() []fanfare.Rule {
 	return l.rules
 }
 
+// MaxAge implements fanfare.Operable.
+func (l *Log) MaxAge(c fanfare.Channel) time.Duration {
+	l.mu.Lock()
+	s := l.session
+	l.mu.Unlock()
+	return s.rules.Load().of(c).Age
+}
+
 // SetRetention replaces the rules while the log runs, and stores what that needs. Readers clip by the new rules at once. It
 // waits for the disk.
 func (l *Log) SetRetention(rules []fanfare.Rule) error {

@@ -31,6 +31,7 @@ type line struct {
 	Trimmed string `json:"trimmed,omitempty"` // of Channel: this event and all before it were removed
 
 	Kept     string     `json:"kept,omitempty"`
+	Value    []byte     `json:"value,omitempty"` // of a kept position
 	Position string     `json:"position,omitempty"`
 	Expires  *time.Time `json:"expires,omitempty"`
 
@@ -179,12 +180,12 @@ func (e *exporter) kept() error {
 		return nil // they belong to no channel
 	}
 	return e.each(keyKept, func(key, value []byte) error {
-		k, err := readKept(string(key[1:]), value)
+		k, err := readKept(string(key[1:]), value, time.Time{})
 		if err != nil {
 			e.skipped(fmt.Errorf("kept position %q: %w", key[1:], err))
 			return nil
 		}
-		return e.json.Encode(line{Kept: k.Name, Position: k.Position.String(), Time: &k.Time, Expires: &k.Expires})
+		return e.json.Encode(line{Kept: k.Name, Position: k.Position.String(), Value: []byte(k.Value), Time: &k.Time, Expires: &k.Expires})
 	})
 }
 
@@ -406,8 +407,8 @@ func (im *importer) kept(l line) error {
 	if l.Time == nil || l.Expires == nil {
 		return fanfare.Invalid("a kept position needs time and expires")
 	}
-	k := fanfare.Kept{Name: l.Kept, Position: pos, Time: *l.Time, Expires: *l.Expires}
-	return im.b.Set(textKey(keyKept, k.Name), appendKept(nil, k), nil)
+	k := kept{Kept: fanfare.Kept{Name: l.Kept, Position: pos, Value: string(l.Value), Time: *l.Time, Expires: *l.Expires}, storedMs: l.Time.UnixMilli()}
+	return im.b.Set(textKey(keyKept, k.Name), k.append(nil), nil)
 }
 
 func (im *importer) event(l line) error {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"syscall"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -314,7 +315,7 @@ func (v *verifier) checkClock() error {
 func (v *verifier) checkRest() error {
 	err := v.each(keyKept, func(key, value []byte) error {
 		v.Kept++
-		if _, err := readKept(string(key[1:]), value); err != nil {
+		if _, err := readKept(string(key[1:]), value, time.Time{}); err != nil {
 			v.fault("the kept position %q is damaged", key[1:])
 		}
 		return v.stopped()

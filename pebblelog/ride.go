@@ -1,0 +1,67 @@
+package pebblelog
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/fanfare-hub/fanfare"
+)
+
+// rideMost is how many positions ride with one group: their bytes and the time to gather them are a small part of an fsync's.
+const rideMost = 1000
+
+// riders are asked for what can ride with a group that is written anyway.
+type riders struct {
+	any atomic.Bool // there are some; a log without costs a commit no more than this
+
+	mu   sync.Mutex // guards the field below; held while they are asked
+	list []*rider
+}
+
+type rider struct{ fanfare.Rider }
+
+// Ride implements fanfare.Keeper. When stop has returned r is asked no more; what it has given may still be answered.
+func (l *Log) Ride(r fanfare.Rider) (stop func()) {
+	entry := &rider{r}
+	l.riders.mu.Lock()
+	defer l.riders.mu.Unlock()
+	l.riders.list = append(l.riders.list, entry)
+	l.riders.any.Store(true)
+	return func() {
+		l.riders.mu.Lock()
+		defer l.riders.mu.Unlock()
+		l.riders.list = slices.DeleteFunc(l.riders.list, func(other *rider) bool { return other == entry })
+		l.riders.any.Store(len(l.riders.list) > 0)
+	}
+}
+
+// board adds what rides with a group, as requests of its own: they are answered, or refused, with the others.
+func (l *Log) board(g *group) {
+	if !l.riders.any.Load() {
+		return
+	}
+	l.riders.mu.Lock()
+	defer l.riders.mu.Unlock()
+	room := rideMost
+	for _, one := range l.riders.list {
+		if room <= 0 {
+			return
+		}
+		keep, done := one.Board(room)
+		if len(keep) == 0 {
+			continue
+		}
+		room -= len(keep)
+		r := &request{batch: &fanfare.Batch{Keep: keep}, done: func(_ fanfare.Receipt, err error) { done(err) }}
+		l.mu.Lock()
+		late := g.answered // it has taken too long, or the log has failed
+		if !late {
+			g.requests = append(g.requests, r)
+		}
+		l.mu.Unlock()
+		if late {
+			done(fanfare.Unavailable("the log cannot store at present", nil))
+		}
+	}
+}
