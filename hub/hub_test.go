@@ -154,6 +154,9 @@ func TestStarts(t *testing.T) {
 		{hub.Start{From: hub.FromUnknown, Requested: "junk"}, 0, &hub.Gap{Requested: "junk", Oldest: at[0], Reason: fanfare.GapUnknown}, []string{"a 0", "a 2", "a 4"}},
 		{hub.Start{From: hub.FromUnknown, Requested: "junk", GapReplay: 5 * time.Millisecond}, 0, &hub.Gap{Requested: "junk", Oldest: at[5] + 1, Reason: fanfare.GapUnknown}, nil},
 		{hub.Start{From: hub.FromUnknown, Requested: "junk", GapReplay: time.Hour}, 0, &hub.Gap{Requested: "junk", Oldest: at[0], Reason: fanfare.GapUnknown}, []string{"a 0", "a 2", "a 4"}},
+		{hub.Start{From: hub.FromForgotten}, at[0] - 1, &hub.Gap{Oldest: at[0], Reason: fanfare.GapForgotten}, []string{"a 0", "a 2", "a 4"}},
+		{hub.Start{From: hub.FromForgotten, GapReplay: time.Hour}, at[0] - 1, &hub.Gap{Oldest: at[0], Reason: fanfare.GapForgotten}, []string{"a 0", "a 2", "a 4"}},
+		{hub.Start{From: hub.FromForgotten, GapReplay: 5 * time.Millisecond}, at[5], &hub.Gap{Oldest: at[5] + 1, Reason: fanfare.GapForgotten}, nil},
 	} {
 		s, opening, _ := subscribe(t, h, c.start, "a")
 		if diff := cmp.Diff(hub.Opening{Position: c.pos, Gap: c.gap}, opening); diff != "" {

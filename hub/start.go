@@ -12,12 +12,13 @@ type From int
 
 // The ways to start.
 const (
-	FromNewest  From = iota // hear what comes
-	FromAll                 // everything retained first
-	FromLast                // the last Start.Last events first
-	FromSince               // the events of Start.Since and later first
-	FromAfter               // resume after Start.After
-	FromUnknown             // resume after something that is not a position: everything retained, and a gap
+	FromNewest    From = iota // hear what comes
+	FromAll                   // everything retained first
+	FromLast                  // the last Start.Last events first
+	FromSince                 // the events of Start.Since and later first
+	FromAfter                 // resume after Start.After
+	FromUnknown               // resume after something that is not a position: everything retained, and a gap
+	FromForgotten             // resume after a position that nobody knows any more: as FromUnknown
 )
 
 // Start is where a subscriber asks to start.
@@ -36,6 +37,14 @@ type Start struct {
 type Opening struct {
 	Position fanfare.Position // to be told the client first, so that one that hears nothing else loses nothing
 	Gap      *Gap             // to be told next; nil for none
+}
+
+// Complete is the position up to which a subscriber who hears nothing has everything; 0 when nobody knows one.
+func (o Opening) Complete() fanfare.Position {
+	if o.Gap != nil && o.Gap.Reason == fanfare.GapForgotten {
+		return 0 // not Position: who has not heard of the gap must be told again (P4)
+	}
+	return o.Position
 }
 
 // Gap tells a subscriber that events may be missing (P4).
@@ -115,6 +124,8 @@ func (s *Subscriber) open(ctx context.Context, patterns []fanfare.Pattern, start
 		return Opening{Position: s.cursor.get()}, nil
 	case FromUnknown:
 		loc.Reason = fanfare.GapUnknown
+	case FromForgotten:
+		loc.Reason = fanfare.GapForgotten
 	default:
 		start.Requested = start.After.String()
 	}
@@ -134,6 +145,9 @@ func (s *Subscriber) open(ctx context.Context, patterns []fanfare.Pattern, start
 		}
 		loc.First = young.First
 		s.cursor.set(loc.First - 1)
+	}
+	if loc.Reason == fanfare.GapForgotten {
+		opening.Position = loc.First - 1 // there is no position that was asked for
 	}
 	opening.Gap = &Gap{Requested: start.Requested, Oldest: loc.First, Reason: loc.Reason}
 	return opening, nil
