@@ -48,6 +48,11 @@ func (d Device) Channels() [3]string {
 	return [3]string{"stores/" + d.Store + "/pcs/" + d.PC, "stores/" + d.Store, "stores"}
 }
 
+// covers tells whether pc is the device, or one of those that it stands for.
+func (d Device) covers(pc Device) bool {
+	return d != Device{} && (d.Store == "*" || d.Store == pc.Store) && (d.PC == "*" || d.PC == pc.PC)
+}
+
 // Principal is who sends a request, and what they may do. Nobody changes one after it was made; several requests share it.
 type Principal struct {
 	Subject   string    // who; "" is nobody in particular
@@ -58,7 +63,7 @@ type Principal struct {
 	Ends      time.Time // when streams end, where that is not Expires; see StreamsEnd
 	Unlimited bool      // everything is allowed: nobody has to say who they are, or another program has decided
 	Grants    Grants
-	Device    Device // whose stream it may open; see MayBe
+	Device    Device // the PC that it is; an id `*` stands for any: a token that a fleet shares. See Is and MayBe
 
 	// Ticket is the id of the ticket that the request brought: one stream at a time is served under it. "" is none.
 	Ticket string
@@ -107,10 +112,16 @@ func (p *Principal) MayAll(a Action, q Pattern) bool {
 	return false
 }
 
-// MayBe tells whether the principal may open a PC's stream, and mark it as alive: it is that PC, or may subscribe to all
-// of the PC's channels.
+// Is tells whether the principal acts as a PC: it has that PC's token, or no limits. What it hears counts as heard by the PC, and
+// it marks the PC as alive.
+func (p *Principal) Is(d Device) bool {
+	return p.Unlimited || p.Device.covers(d)
+}
+
+// MayBe tells whether the principal may open a PC's stream: it is that PC, or may subscribe to all of the PC's channels. Who may
+// only subscribe looks on: the PC misses nothing by it.
 func (p *Principal) MayBe(d Device) bool {
-	if p.Unlimited || (d == p.Device && d != Device{}) {
+	if p.Is(d) {
 		return true
 	}
 	if p.Device != (Device{}) {

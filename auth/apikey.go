@@ -36,6 +36,7 @@ type APIKey struct {
 	Presence  []string `json:"presence,omitempty"`
 	Ack       []string `json:"ack,omitempty"`
 	Admin     []string `json:"admin,omitempty"`
+	Device    string   `json:"device,omitempty"` // stores/S/pcs/P, in which S and P may be `*` for a fleet that shares the key
 }
 
 // CreateAPIKey makes a key: text is what its bearer sends, and can be had only here. k needs its Name and its grants.
@@ -96,6 +97,13 @@ func (k APIKey) ready() (r readyKey, err error) {
 			}
 			p.Grants[action] = append(p.Grants[action], pattern)
 		}
+	}
+	if k.Device != "" {
+		device, ok := parseDevice(k.Device)
+		if !ok {
+			return r, fanfare.Invalid("API key %q, device: want stores/S/pcs/P, where S and P may be *", k.Name)
+		}
+		p.Device = device
 	}
 	r.principal = p
 	return r, nil

@@ -283,7 +283,25 @@ func TestGrants(t *testing.T) {
 	if !p.MayBe(fanfare.Device{Store: "42", PC: "7"}) || p.MayBe(fanfare.Device{Store: "42", PC: "8"}) || p.May(fanfare.ActionSubscribe, channel("stores/42")) {
 		t.Errorf("%+v", p)
 	}
-	for _, text := range []string{"", "publish", "read=a", "publish=", "publish=a/**/b", "device=stores/1", "device=x/1/pcs/2", "subscribe={", "subscribe={}", "subscribe=a*"} {
+	// A token that a fleet shares is each of its PCs, and nothing else.
+	for device, want := range map[string][3]bool{"stores/*/pcs/*": {true, true, true}, "stores/42/pcs/*": {true, true, false}, "stores/*/pcs/7": {true, false, true}, "stores/42/pcs/**": {}, "stores/**": {}, "stores/4*/pcs/7": {}, "**": {}} {
+		p = verify(map[string]any{"fanfare": map[string]any{"device": device}})
+		for i, pc := range []fanfare.Device{{Store: "42", PC: "7"}, {Store: "42", PC: "8"}, {Store: "43", PC: "7"}} {
+			if p.Is(pc) != want[i] || p.MayBe(pc) != want[i] || p.May(fanfare.ActionSubscribe, channel(pc.Channels()[0])) {
+				t.Errorf("%s is %v: %v", device, pc, p.Is(pc))
+			}
+		}
+	}
+	// Who may subscribe to a PC's channels may look, and is not the PC; a PC is no other PC, whatever it may hear.
+	p = verify(map[string]any{"fanfare": map[string]any{"subscribe": []string{"stores", "stores/**"}}})
+	if pc := (fanfare.Device{Store: "42", PC: "7"}); !p.MayBe(pc) || p.Is(pc) {
+		t.Errorf("%+v", p)
+	}
+	p = verify(map[string]any{"fanfare": map[string]any{"subscribe": []string{"stores", "stores/**"}, "device": "stores/42/pcs/8"}})
+	if pc := (fanfare.Device{Store: "42", PC: "7"}); p.MayBe(pc) || p.Is(pc) {
+		t.Errorf("%+v", p)
+	}
+	for _, text := range []string{"", "publish", "read=a", "publish=", "publish=a/**/b", "device=stores/1", "device=x/1/pcs/2", "device=stores/**", "device=stores/a*/pcs/1", "subscribe={", "subscribe={}", "subscribe=a*"} {
 		if g, err := ParseGrant(text); err == nil {
 			t.Errorf("%q was taken as %+v", text, g)
 		}

@@ -8,7 +8,8 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// deviceAction stands beside the actions where grants are written down: it makes its bearer a store's PC.
+// deviceAction stands beside the actions where grants are written down: it makes its bearer a store's PC, or, with `*`, each PC of
+// a fleet that shares a token.
 const deviceAction = "device"
 
 // Grant is one line of grants: an action, or device, and where it is allowed. In Where, {claim} stands for a claim of the
@@ -32,7 +33,7 @@ func ParseGrant(text string) (Grant, error) {
 	}
 	if action == deviceAction {
 		if _, ok := parseDevice(probe); !ok {
-			return Grant{}, fanfare.Invalid("grant %q: a device is stores/S/pcs/P, such as device=stores/{storeId}/pcs/{pcId}", text)
+			return Grant{}, fanfare.Invalid("grant %q: a device is stores/S/pcs/P, such as device=stores/{storeId}/pcs/{pcId} or device=stores/*/pcs/*", text)
 		}
 		return g, nil
 	}
@@ -113,11 +114,16 @@ func (g Grant) addTo(p *fanfare.Principal, value func(name string) (string, bool
 	}
 }
 
-// parseDevice reads stores/S/pcs/P.
+// parseDevice reads stores/S/pcs/P, in which S and P may be `*`.
 func parseDevice(text string) (fanfare.Device, bool) {
 	parts := strings.Split(text, "/")
-	if len(parts) != 4 || parts[0] != "stores" || parts[2] != "pcs" || fanfare.CheckStoreID("", parts[1]) != nil || fanfare.CheckStoreID("", parts[3]) != nil {
+	if len(parts) != 4 || parts[0] != "stores" || parts[2] != "pcs" {
 		return fanfare.Device{}, false
+	}
+	for _, id := range []string{parts[1], parts[3]} {
+		if id != "*" && fanfare.CheckStoreID("", id) != nil {
+			return fanfare.Device{}, false
+		}
 	}
 	return fanfare.Device{Store: parts[1], PC: parts[3]}, true
 }

@@ -24,6 +24,7 @@ type keyCreateCmd struct {
 	Presence  []string `sep:"none" help:"One whose listeners it may see; repeatable." placeholder:"PATTERN"`
 	Ack       []string `sep:"none" help:"One whose events it may acknowledge; repeatable." placeholder:"PATTERN"`
 	Admin     []string `sep:"none" help:"One whose streams it may end; '**' is all of an operator's calls; repeatable." placeholder:"PATTERN"`
+	Device    string   `help:"The store PC that sends it, or, for a fleet that shares the key, 'stores/*/pcs/*'." placeholder:"stores/S/pcs/P"`
 	File      string   `help:"Add it to this file, the hub's --api-keys; without it the line for --api-key is printed too." placeholder:"FILE"`
 }
 
@@ -36,11 +37,11 @@ shown again.`
 }
 
 func (c *keyCreateCmd) Run(std *stdio) error {
-	if len(c.Publish)+len(c.Subscribe)+len(c.Presence)+len(c.Ack)+len(c.Admin) == 0 {
-		return &exitError{exitUsage, fmt.Errorf("a key without grants may do nothing: give --publish, --subscribe or --admin")}
+	if len(c.Publish)+len(c.Subscribe)+len(c.Presence)+len(c.Ack)+len(c.Admin) == 0 && c.Device == "" {
+		return &exitError{exitUsage, fmt.Errorf("a key without grants may do nothing: give --publish, --subscribe, --device or --admin")}
 	}
 	text, made, err := auth.CreateAPIKey(auth.APIKey{
-		Name: c.Name, Publish: c.Publish, Subscribe: c.Subscribe, Presence: c.Presence, Ack: c.Ack, Admin: c.Admin,
+		Name: c.Name, Publish: c.Publish, Subscribe: c.Subscribe, Presence: c.Presence, Ack: c.Ack, Admin: c.Admin, Device: c.Device,
 	})
 	if err != nil {
 		return &exitError{exitUsage, err}
@@ -97,6 +98,9 @@ func (c *keyListCmd) Run(std *stdio) error {
 			if len(grants.patterns) > 0 {
 				may = append(may, grants.name+" "+strings.Join(grants.patterns, " "))
 			}
+		}
+		if k.Device != "" {
+			may = append(may, "device "+k.Device)
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", k.ID, k.Name, k.Created.Format(time.DateOnly), strings.Join(may, ", "))
 	}

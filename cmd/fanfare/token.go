@@ -24,7 +24,7 @@ type tokenCmd struct {
 	Publish   []string `sep:"none" help:"A channel or pattern that it may publish to; repeatable." placeholder:"PATTERN"`
 	Subscribe []string `sep:"none" help:"One that it may listen to and read, such as 'users/{sub}/**'; repeatable." placeholder:"PATTERN"`
 	Admin     []string `sep:"none" help:"One whose streams it may end; '**' is all of an operator's calls; repeatable." placeholder:"PATTERN"`
-	Device    string   `help:"The store PC that it is for, such as stores/42/pcs/7." placeholder:"stores/S/pcs/P"`
+	Device    string   `help:"The store PC that it is for, such as stores/42/pcs/7, or, for a fleet that shares it, 'stores/*/pcs/*'." placeholder:"stores/S/pcs/P"`
 	Claim     string   `default:"fanfare" help:"The claim that holds the grants: the hub's --jwt-claim."`
 }
 
