@@ -70,7 +70,7 @@ type Options struct {
 	IngestIdle                time.Duration // end an NDJSON body that brings nothing for so long; default 10 min
 	TailBytes                 int           // memory for the newest frames; default 64 MiB
 
-	StoreResumeFor time.Duration // how long a PC's position is kept after its stream's end; default 24 h, negative: not at all
+	StoreResumeFor time.Duration // how long a PC's position is good after its stream's end; default: as long as the PC's events are retained, negative: not at all
 	StoreGapReplay time.Duration // after a gap replay to a PC only events younger than this; default 1 h
 
 	AllowedHosts    []string // hosts that a request may name besides loopback
@@ -123,7 +123,6 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.BodyTimeout, time.Minute)
 	setDefault(&o.IngestIdle, 10*time.Minute)
 	setDefault(&o.StallLimit, 30*time.Second)
-	setDefault(&o.StoreResumeFor, 24*time.Hour)
 	setDefault(&o.StoreGapReplay, time.Hour)
 	return o
 }
@@ -214,16 +213,17 @@ func New(o Options) (*Server, error) {
 	})
 	s.stores = storeapi.New(storeapi.Options{
 		Log: o.Log, Keeper: o.Log, Publisher: publisher, Streams: s.streams, Problems: s.problems, Logger: o.Logger,
-		Lifetime: o.StoreLifetime, ResumeFor: o.StoreResumeFor, GapReplay: o.StoreGapReplay,
+		Lifetime: o.StoreLifetime, ResumeFor: o.StoreResumeFor, MaxAge: maxAge(o.Log), GapReplay: o.StoreGapReplay,
 	})
 	s.metrics = publish.PacedHandler(promstats.Handler(promstats.Sources{
 		Hub: s.hub.Stats, Streams: s.streams.Stats, Publish: publisher.Latency.Counts, Refused: s.problems.Counts, Reasons: s.problems.Reasons,
 		Revocations: s.revocations.Len, JWKSFailures: s.jwksFailures,
 		InflightBytes: s.inflight.Held, InflightMost: o.MaxInflightBytes, Cut: s.native.Cut.Counts,
-		AsyncFailed: s.stores.AsyncFailed, Ready: func() bool { return s.ready() == nil }, Log: o.Log, Version: o.Version,
+		AsyncFailed: s.stores.AsyncFailed, Stores: s.storeCounts, Ready: func() bool { return s.ready() == nil }, Log: o.Log, Version: o.Version,
 	}), o.StallLimit)
 	s.stats = stats.New(stats.Options{
-		Log: o.Log, Keeper: o.Log, Hub: s.hub, Streams: s.streams, Publish: &publisher.Latency, Ready: s.ready, Version: o.Version,
+		Log: o.Log, Hub: s.hub, Streams: s.streams, Publish: &publisher.Latency, Ready: s.ready, Version: o.Version,
+		Known: s.knownPCs, Present: s.presentPCs, Readers: s.storeReaders,
 	})
 	if o.DetachPublishers {
 		s.senders = http1.New(http1.Options{Takes: isPublish, Budget: s.inflight, Logger: o.Logger})

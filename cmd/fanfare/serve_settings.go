@@ -44,8 +44,8 @@ type settings struct {
 	DetachStreams        bool      `default:"true" negatable:"" help:"Serve streams over plain HTTP/1.1 without a goroutine each (Linux)."`
 	IngestIdle           span      `default:"10m" help:"End an NDJSON body that brings nothing for so long."`
 
-	StoreResumeFor span `default:"24h" help:"How long the hub keeps a PC's position after its stream has ended."`
-	StoreGapReplay span `default:"1h" help:"After a gap a PC gets only events younger than this."`
+	StoreResumeFor *span `help:"How long the hub keeps a PC's position after its stream has ended; 0: not at all. Default: as long as the PC's events are retained." placeholder:"DURATION"`
+	StoreGapReplay span  `default:"1h" help:"After a gap a PC gets only events younger than this."`
 
 	AllowedHost        []string `help:"A host name that requests may name besides loopback; repeatable." placeholder:"HOST"`
 	CorsOrigin         []string `help:"An origin whose pages may use the hub, or *; repeatable." placeholder:"ORIGIN"`
@@ -112,8 +112,8 @@ func (c *settings) serverOptions(log *pebblelog.Log, logger *slog.Logger) server
 		Log: log, Logger: logger, Heartbeat: time.Duration(c.Heartbeat),
 		MaxEventBytes: int(c.MaxEventBytes), MaxRequestBytes: int(c.MaxRequestBytes),
 		MaxStreams: c.MaxStreams, MaxStreamsPerAddress: int(c.MaxStreamsPerAddress), IngestIdle: time.Duration(c.IngestIdle),
-		StoreResumeFor: orNever(time.Duration(c.StoreResumeFor)), StoreGapReplay: max(time.Duration(c.StoreGapReplay), 1),
-		AllowedHosts: c.AllowedHost, CORSOrigins: c.CorsOrigin, BareContentType: !c.ContentTypeCharset, AccessLog: int(c.AccessLog),
+		StoreGapReplay: max(time.Duration(c.StoreGapReplay), 1),
+		AllowedHosts:   c.AllowedHost, CORSOrigins: c.CorsOrigin, BareContentType: !c.ContentTypeCharset, AccessLog: int(c.AccessLog),
 		TailBytes: int(c.TailBytes), AttachedStreams: !c.DetachStreams, DetachPublishers: c.DetachPublishers && c.MaxConnectionsPerAddress == 0,
 	}
 	c.apply(&o)
@@ -124,6 +124,9 @@ func (c *settings) serverOptions(log *pebblelog.Log, logger *slog.Logger) server
 	if c.StreamLifetime != nil {
 		o.StoreLifetime = orNever(time.Duration(*c.StreamLifetime))
 		o.NativeLifetime = o.StoreLifetime
+	}
+	if c.StoreResumeFor != nil {
+		o.StoreResumeFor = orNever(time.Duration(*c.StoreResumeFor))
 	}
 	if o.MaxStreams == 0 {
 		o.MaxStreams = roomForStreams()

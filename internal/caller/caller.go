@@ -94,7 +94,7 @@ func (c Caller) MaySubscribe(patterns ...fanfare.Pattern) error {
 	return nil
 }
 
-// MayBe returns nil, or why the caller may not open the stream of a store's PC or mark it as alive.
+// MayBe returns nil, or why the caller may not open the stream of a store's PC.
 func (c Caller) MayBe(d fanfare.Device) error {
 	if c.Who.MayBe(d) {
 		return nil

@@ -28,12 +28,21 @@ type Sources struct {
 
 	InflightBytes func() int
 	InflightMost  int
+	Stores        func() Stores
 
 	Revocations  func() int
 	JWKSFailures func() uint64
 	Ready        func() bool
 	Log          fanfare.Log
 	Version      string
+}
+
+// Stores are counts of the store API.
+type Stores struct {
+	SharedReaders  map[string]uint64 // by whether the readers are the same or different
+	DroppedReaders uint64
+	Forgotten      uint64
+	Looks          map[string]uint64 // by why
 }
 
 // Handler returns the handler of /metrics, with a registry of its own.
@@ -55,6 +64,7 @@ type figures struct {
 	status  fanfare.Status
 	oldest  float64 // seconds
 	refused map[fanfare.Code]uint64
+	stores  Stores
 	s       Sources
 }
 
@@ -158,6 +168,12 @@ func metrics() []metric {
 		gauge("revocations", "Tokens and subjects that are revoked.", func(f *figures) float64 { return float64(f.s.Revocations()) }),
 		counter("jwks_failures_total", "Fetches of the JWKS that failed.", func(f *figures) uint64 { return f.s.JWKSFailures() }),
 		counter("async_publishes_failed_total", "Commands that were answered 202 and could not be stored.", func(f *figures) uint64 { return f.s.AsyncFailed() }),
+		define("store_shared_total", "counter", "readers", "Times a PC's stream was found to be read twice at once: by the same reader (one token and address), or by different ones.",
+			func(f *figures) []sample { return labelled(f.stores.SharedReaders) }),
+		counter("store_readers_dropped_total", "Positions given up because a PC had more readers than it may have.", func(f *figures) uint64 { return f.stores.DroppedReaders }),
+		counter("store_forgotten_total", "Streams of PCs that were away longer than their position is kept, and began with a gap.", func(f *figures) uint64 { return f.stores.Forgotten }),
+		define("store_looks_total", "counter", "why", "Streams of PCs that moved no position: they asked to look, or their caller is not the PC.",
+			func(f *figures) []sample { return labelled(f.stores.Looks) }),
 		gauge("filters", "Channels and patterns that somebody listens to.", func(f *figures) float64 { return float64(f.hub.Filters) }),
 		counter("tail_hits_total", "Turns of streams that were served from memory.", func(f *figures) uint64 { return f.hub.TailHits }),
 		counter("tail_misses_total", "Turns of streams that read the log.", func(f *figures) uint64 { return f.hub.TailMisses }),
@@ -212,7 +228,7 @@ func (c collector) Describe(out chan<- *prometheus.Desc) {
 }
 
 func (c collector) gather() *figures {
-	f := &figures{s: c.s, hub: c.s.Hub(), streams: c.s.Streams(), refused: c.s.Refused(), status: c.s.Log.Status()}
+	f := &figures{s: c.s, hub: c.s.Hub(), streams: c.s.Streams(), refused: c.s.Refused(), stores: c.s.Stores(), status: c.s.Log.Status()}
 	if engine, ok := c.s.Log.(fanfare.Operable); ok {
 		f.hasLog, f.log = true, engine.Stats()
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)

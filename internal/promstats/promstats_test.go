@@ -77,7 +77,9 @@ func scrape(t *testing.T) string {
 		Reasons:     func() map[fanfare.Reason]uint64 { return map[fanfare.Reason]uint64{fanfare.ReasonNoRight: 6} },
 		Revocations: func() int { return 2 }, JWKSFailures: func() uint64 { return 1 },
 		InflightBytes: func() int { return 8 }, InflightMost: 9, Cut: func() map[string]uint64 { return map[string]uint64{"stalled": 10} },
-		AsyncFailed: func() uint64 { return 0 }, Ready: func() bool { return true }, Log: l, Version: "v1",
+		AsyncFailed: func() uint64 { return 0 }, Stores: func() promstats.Stores {
+			return promstats.Stores{SharedReaders: map[string]uint64{"same": 8}, Looks: map[string]uint64{"asked": 9}}
+		}, Ready: func() bool { return true }, Log: l, Version: "v1",
 	}).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	return w.Body.String()
 }
@@ -90,7 +92,7 @@ func TestScrape(t *testing.T) {
 		`fanfare_publish_seconds_bucket{le="0.0025"} 0`, `fanfare_publish_seconds_bucket{le="0.005"} 1`, `fanfare_publish_seconds_bucket{le="10"} 1`,
 		`fanfare_publish_seconds_bucket{le="+Inf"} 2`, `fanfare_publish_seconds_sum 60.003`, `fanfare_publish_seconds_count 2`,
 		`fanfare_events_published_total 1`, `fanfare_log_fsync_seconds_count`, `fanfare_slowest_stream_lag_positions 3`, `fanfare_build_info{version="v1"} 1`,
-		`fanfare_inflight_bytes 8`, `fanfare_inflight_max_bytes 9`, `fanfare_answers_cut_total{reason="stalled"} 10`, `go_goroutines`, `process_open_fds`, `fanfare_ready 1`, `fanfare_log_up 1`,
+		`fanfare_inflight_bytes 8`, `fanfare_inflight_max_bytes 9`, `fanfare_answers_cut_total{reason="stalled"} 10`, `fanfare_store_shared_total{readers="same"} 8`, `fanfare_store_looks_total{why="asked"} 9`, `go_goroutines`, `process_open_fds`, `fanfare_ready 1`, `fanfare_log_up 1`,
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %s", want)

@@ -2,7 +2,6 @@ package stats
 
 import (
 	"context"
-	"strings"
 	"sync"
 	"time"
 
@@ -14,12 +13,15 @@ import (
 // Options set up Stats. All are required.
 type Options struct {
 	Log     fanfare.Log
-	Keeper  fanfare.Keeper
 	Hub     *hub.Hub
 	Streams *stream.Streams
 	Publish *fanfare.Histogram
 	Ready   func() error
 	Version string
+
+	Known   func(ctx context.Context, most int) []KnownPC // from the log
+	Present func() []KnownPC                              // those whose streams are open
+	Readers func() Readers
 }
 
 // The history's shape: fifteen minutes, a point every five seconds.
@@ -54,6 +56,7 @@ type Snapshot struct {
 	History  []Point   `json:"history"`
 	Open     []Open    `json:"open"`   // streams, those furthest behind first
 	Stores   []Store   `json:"stores"` // PCs that are connected or were lately, at most storesMost PCs
+	Readers  Readers   `json:"readers"`
 }
 
 // Streams are counts of streams.
@@ -114,8 +117,31 @@ type Store struct {
 // PC is one PC of a store.
 type PC struct {
 	PC       string    `json:"pc"`
-	Open     bool      `json:"open"`     // a stream is open
-	LastSeen time.Time `json:"lastSeen"` // now when a stream is open, else when its last stream stood or its health mark came
+	Open     bool      `json:"open"`              // a stream is open
+	LastSeen time.Time `json:"lastSeen"`          // now when a stream is open, else when its last stream stood or its health mark came
+	Readers  []Reader  `json:"readers,omitempty"` // for whom a position is kept
+	Shared   bool      `json:"shared,omitempty"`  // lately two machines or programs have read it at once
+}
+
+// Reader is who reads a PC's stream.
+type Reader struct {
+	Address string `json:"address"`
+	Streams int    `json:"streams"` // open
+}
+
+// KnownPC is a PC and its store.
+type KnownPC struct {
+	Store string
+	PC    PC
+}
+
+// Readers are counts of what happens where a PC has several readers, or one that was away for long.
+type Readers struct {
+	Shared    uint64            `json:"shared"`    // found to be read twice at once by one reader
+	Several   uint64            `json:"several"`   // by several
+	Dropped   uint64            `json:"dropped"`   // positions given up because a PC had too many readers
+	Forgotten uint64            `json:"forgotten"` // streams that began with the gap of that name
+	Looks     map[string]uint64 `json:"looks"`     // streams that moved no position, by why
 }
 
 const (
@@ -149,9 +175,9 @@ type counts struct {
 
 // slow is what takes time to find out, and is not asked more often than every step.
 type slow struct {
-	at     time.Time
-	log    *Log
-	stores map[string]map[string]time.Time // by store and PC: last seen
+	at  time.Time
+	log *Log
+	pcs []KnownPC
 }
 
 // New returns Stats that keep a history from now on.
@@ -241,7 +267,8 @@ func (s *Stats) Snapshot(ctx context.Context, most int) Snapshot {
 	}
 	slow := s.slowly(ctx)
 	snap.Log = slow.log
-	snap.Stores = storesOf(slow.stores, s.o.Streams.Channels("store"), snap.Time)
+	snap.Stores = storesOf(slow.pcs, s.o.Present(), snap.Time)
+	snap.Readers = s.o.Readers()
 	s.mu.Lock()
 	snap.History = append([]Point{}, s.history...)
 	s.mu.Unlock()
@@ -263,7 +290,7 @@ func (s *Stats) slowly(ctx context.Context) slow {
 	if time.Since(found.at) < step {
 		return found
 	}
-	found = slow{at: time.Now(), log: s.log(ctx), stores: s.stores(ctx)}
+	found = slow{at: time.Now(), log: s.log(ctx), pcs: s.o.Known(ctx, 10*storesMost)}
 	s.mu.Lock()
 	s.slow = found
 	s.mu.Unlock()
@@ -319,31 +346,4 @@ func Rules(reports []fanfare.RuleReport) []Rule {
 		rules = append(rules, rule)
 	}
 	return rules
-}
-
-// stores finds the PCs that have a kept position or a health mark: names like pc/STORE/PC and seen/STORE/PC.
-func (s *Stats) stores(ctx context.Context) map[string]map[string]time.Time {
-	stores := map[string]map[string]time.Time{}
-	n := 0
-	for _, prefix := range []string{"pc/", "seen/"} {
-		_ = s.o.Keeper.EachKept(ctx, prefix, func(k fanfare.Kept) bool {
-			store, pc, ok := strings.Cut(strings.TrimPrefix(k.Name, prefix), "/")
-			if !ok {
-				return true
-			}
-			note(stores, store, pc, k.Time)
-			n++
-			return n < 10*storesMost
-		})
-	}
-	return stores
-}
-
-func note(stores map[string]map[string]time.Time, store, pc string, t time.Time) {
-	if stores[store] == nil {
-		stores[store] = map[string]time.Time{}
-	}
-	if t.After(stores[store][pc]) {
-		stores[store][pc] = t
-	}
 }

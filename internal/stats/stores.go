@@ -7,27 +7,17 @@ import (
 	"time"
 )
 
-// storesOf joins the PCs that are known with those whose streams are open, whose first channel is stores/STORE/pcs/PC.
-func storesOf(known map[string]map[string]time.Time, open [][]string, now time.Time) []Store {
+// storesOf joins the PCs that are known with those whose streams are open.
+func storesOf(known, open []KnownPC, now time.Time) []Store {
 	stores := map[string]map[string]PC{}
-	put := func(store string, pc PC) {
-		if stores[store] == nil {
-			stores[store] = map[string]PC{}
+	for _, one := range append(known[:len(known):len(known)], open...) {
+		if one.PC.Open {
+			one.PC.LastSeen = now
 		}
-		stores[store][pc.PC] = pc
-	}
-	for store, pcs := range known {
-		for pc, seen := range pcs {
-			put(store, PC{PC: pc, LastSeen: seen})
+		if stores[one.Store] == nil {
+			stores[one.Store] = map[string]PC{}
 		}
-	}
-	for _, channels := range open {
-		if len(channels) == 0 {
-			continue
-		}
-		if parts := strings.Split(channels[0], "/"); len(parts) == 4 && parts[0] == "stores" && parts[2] == "pcs" {
-			put(parts[1], PC{PC: parts[3], Open: true, LastSeen: now})
-		}
+		stores[one.Store][one.PC.PC] = one.PC
 	}
 	list := make([]Store, 0, len(stores))
 	total := 0

@@ -24,22 +24,23 @@ type Options struct {
 	Streams   *stream.Streams
 	Problems  *problem.Writer
 	Logger    *slog.Logger
-	Lifetime  time.Duration // of streams; 0: for ever
-	ResumeFor time.Duration // how long after its end a stream's position is kept
-	GapReplay time.Duration // after a gap replay only events younger than this; 0: all
+	Lifetime  time.Duration                       // of streams; 0: for ever
+	ResumeFor time.Duration                       // how long after its end a stream's position is kept; 0: as long as the PC's events, below 0: not at all
+	MaxAge    func(fanfare.Channel) time.Duration // for how long events of a channel are retained; 0: for any time
+	GapReplay time.Duration                       // after a gap replay only events younger than this; 0: all
 }
 
 // API serves the store API. Make it with New, end it with Close. Its methods may be called from any goroutine.
 type API struct {
 	o     Options
-	kept  *keptPositions
+	kept  *positions
 	tsids tsids
 	async async
 }
 
 // New returns an API.
 func New(o Options) *API {
-	return &API{o: o, kept: newKeptPositions(o)}
+	return &API{o: o, kept: newPositions(o)}
 }
 
 // Close stores the positions that are not stored yet. All streams must have ended.
@@ -65,64 +66,86 @@ func queryID(q url.Values, parameter string) (string, error) {
 
 // Stream is GET /v1/stores/event-sources.
 func (a *API) Stream(w http.ResponseWriter, r *http.Request, by caller.Caller) {
-	req, store, pc, err := a.streamRequest(r)
+	req, d, look, err := a.streamRequest(r)
 	req.Adapter, req.Caller, req.Pause = "store", by, true
 	if err == nil {
-		err = by.MayBe(fanfare.Device{Store: store, PC: pc})
+		err = by.MayBe(d)
 	}
 	if err != nil {
 		a.o.Streams.Refuse(w, r, req, err)
 		return
 	}
-	if r.Method != http.MethodHead {
-		if err := a.resume(&req, store, pc); err != nil {
-			a.o.Streams.Refuse(w, r, req, err)
-			return
-		}
+	if r.Method == http.MethodHead {
+		a.o.Streams.Serve(w, r, req)
+		return
 	}
+	why := ""
+	switch {
+	case look:
+		why = LookAsked
+	case !by.Who.Is(d):
+		why = LookNoRight
+		a.kept.says.looks(by, d)
+	}
+	v, err := a.kept.visit(req.Patterns[0].String(), readerOf(by))
+	if err != nil {
+		a.o.Streams.Refuse(w, r, req, err)
+		return
+	}
+	defer v.leave()
+	a.begin(&req, v, why)
 	a.o.Streams.Serve(w, r, req)
 }
 
-// resume has a stream that brings no position start where the PC's last one stood, and follows how far it comes.
-func (a *API) resume(req *stream.Request, store, pc string) (err error) {
-	if req.Start.From == hub.FromNewest {
-		if req.Start, err = a.kept.start(store, pc); err != nil {
-			return err
+// begin has a stream that brings no position start where its reader stood, and follows how far it comes. One that only looks, for
+// whatever reason, starts where the PC's would, and is not followed.
+func (a *API) begin(req *stream.Request, v *visit, look string) {
+	given := req.Start.From != hub.FromNewest
+	switch {
+	case look != "":
+		a.kept.looked(look)
+		if !given {
+			req.Start = v.peek(look)
 		}
+	case given:
+		v.given, req.Watch = true, v
+	default:
+		req.Start, req.Watch = v.start(), v
 	}
 	req.Start.GapReplay = a.o.GapReplay
-	req.Watch = a.kept.watcher(store, pc)
-	return nil
 }
 
 // streamNames are the parameters of a store stream.
-var streamNames = query.StreamNames("storeId", "pcId")
+var streamNames = query.StreamNames("storeId", "pcId", "look")
 
-func (a *API) streamRequest(r *http.Request) (req stream.Request, store, pc string, err error) {
+func (a *API) streamRequest(r *http.Request) (req stream.Request, d fanfare.Device, look bool, err error) {
 	q, err := query.Parse(r, streamNames...)
 	if err != nil {
-		return req, store, pc, err
+		return req, d, look, err
 	}
-	if store, err = queryID(q, "storeId"); err != nil {
-		return req, store, pc, err
+	if d.Store, err = queryID(q, "storeId"); err != nil {
+		return req, d, look, err
 	}
-	if pc, err = queryID(q, "pcId"); err != nil {
-		return req, store, pc, err
+	if d.PC, err = queryID(q, "pcId"); err != nil {
+		return req, d, look, err
+	}
+	if look, _, err = query.Bool(q, "look"); err != nil {
+		return req, d, look, err
 	}
 	if req.Heartbeat, err = query.Heartbeat(q); err != nil {
-		return req, store, pc, err
+		return req, d, look, err
 	}
 	events, given, err := query.Bool(q, "heartbeatEvent")
 	if err != nil {
-		return req, store, pc, err
+		return req, d, look, err
 	}
 	if events || !given {
 		req.Idle, req.Farewell = stream.IdleEvent, stream.FarewellRetry
 	}
-	for _, name := range (fanfare.Device{Store: store, PC: pc}).Channels() {
+	for _, name := range d.Channels() {
 		p, err := fanfare.ParsePattern(name)
 		if err != nil {
-			return req, store, pc, err
+			return req, d, look, err
 		}
 		req.Patterns = append(req.Patterns, p)
 	}
@@ -130,7 +153,7 @@ func (a *API) streamRequest(r *http.Request) (req stream.Request, store, pc stri
 	req.First = connected
 	req.Lifetime = a.o.Lifetime
 	req.Start = query.Start(r, q)
-	return req, store, pc, nil
+	return req, d, look, nil
 }
 
 // connected appends the first event of a store stream.
@@ -138,35 +161,43 @@ func connected(dst []byte, id string) []byte {
 	return sse.AppendEvent(dst, id, eventType, "CONNECTED")
 }
 
-// Health is GET /v1/health; with storeId and pcId it marks that PC as alive.
+// Health is GET /v1/health; with storeId and pcId it marks that PC as alive, when the caller is that PC.
 func (a *API) Health(w http.ResponseWriter, r *http.Request, by caller.Caller) {
-	q, err := query.Parse(r, "storeId", "pcId")
+	body, err := a.health(r, by)
+	if err == nil {
+		err = a.o.Log.Status().Err
+	}
 	if err != nil {
 		a.o.Problems.Write(w, r, err)
 		return
 	}
-	var seen []byte
-	if q.Has("storeId") || q.Has("pcId") {
-		store, err := queryID(q, "storeId")
-		if err == nil {
-			var pc string
-			if pc, err = queryID(q, "pcId"); err == nil {
-				err = by.MayBe(fanfare.Device{Store: store, PC: pc})
-			}
-			if err == nil {
-				seen = append(seen, `,"lastSeen":"`...)
-				seen = a.kept.seen(store, pc).AppendFormat(seen, "2006-01-02T15:04:05.000Z07:00")
-				seen = append(seen, '"')
-			}
-		}
-		if err != nil {
-			a.o.Problems.Write(w, r, err)
-			return
-		}
+	publish.WriteJSON(w, r, http.StatusOK, body)
+}
+
+func (a *API) health(r *http.Request, by caller.Caller) (body []byte, err error) {
+	q, err := query.Parse(r, "storeId", "pcId")
+	if err != nil {
+		return nil, err
 	}
-	if err := a.o.Log.Status().Err; err != nil {
-		a.o.Problems.Write(w, r, err)
-		return
+	body = append(body, `{"status":"ok"`...)
+	if !q.Has("storeId") && !q.Has("pcId") {
+		return append(body, '}'), nil
 	}
-	publish.WriteJSON(w, r, http.StatusOK, append(append([]byte(`{"status":"ok"`), seen...), '}'))
+	var d fanfare.Device
+	if d.Store, err = queryID(q, "storeId"); err != nil {
+		return nil, err
+	}
+	if d.PC, err = queryID(q, "pcId"); err != nil {
+		return nil, err
+	}
+	if err = by.MayBe(d); err != nil {
+		return nil, err
+	}
+	if !by.Who.Is(d) {
+		a.kept.says.looks(by, d)
+		return append(body, '}'), nil
+	}
+	body = append(body, `,"lastSeen":"`...)
+	body = a.kept.markSeen(d).AppendFormat(body, "2006-01-02T15:04:05.000Z07:00")
+	return append(body, '"', '}'), nil
 }

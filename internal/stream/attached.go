@@ -100,7 +100,7 @@ func (a *attached) serve(header http.Header, opening hub.Opening, first func([]b
 		}
 	}()
 	if st.watch != nil {
-		st.live = newLive(opening.Position, a.wire.acker())
+		st.live = newLive(opening.Complete(), a.wire.acker())
 		st.watch.Opened(st.live)
 		defer st.watch.Changed() // when the end has been told to live
 	}

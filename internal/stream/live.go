@@ -18,7 +18,7 @@ type Live struct {
 	marks []mark // not yet known to be acknowledged, oldest first
 	bytes int64  // that have been written, or are certain to be, or are being
 	acked int64  // of these, the ones that the peer is known to have acknowledged
-	ended time.Time
+	ended bool
 	done  chan struct{} // closed when the stream has ended; made for who waits
 }
 
@@ -100,7 +100,7 @@ func (l *Live) boundLocked() {
 
 // askLocked asks how many bytes the peer has acknowledged.
 func (l *Live) askLocked() (acked int64, known bool) {
-	if l.acker == nil || !l.ended.IsZero() {
+	if l.acker == nil || l.ended {
 		return l.acked, l.acker != nil
 	}
 	acked, known = l.acker.acked()
@@ -139,7 +139,7 @@ func (l *Live) settled() bool {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.acker == nil || !l.ended.IsZero() || l.settleLocked()
+	return l.acker == nil || l.ended || l.settleLocked()
 }
 
 // Moment is a point in what is written to a stream; see AckedSince.
@@ -166,23 +166,37 @@ func (l *Live) AckedSince(m Moment) bool {
 	return l.acked > int64(m)
 }
 
-// Position returns the position up to which the peer is known to have everything, and when the stream ended, zero when
-// it is open.
-func (l *Live) Position() (fanfare.Position, time.Time) {
+// Position returns the position up to which the peer is known to have everything, and whether the stream has ended.
+func (l *Live) Position() (pos fanfare.Position, ended bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.ended.IsZero() {
+	if !l.ended {
 		l.settleLocked()
 	}
 	return l.base, l.ended
 }
 
+// Known is Position for a stream that may go on: all says that the peer is known to have all that was written.
+func (l *Live) Known() (pos fanfare.Position, all bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all = l.acker == nil || l.ended || l.settleLocked()
+	return l.base, all
+}
+
+// Last is what Position last found, and whether the stream has ended. It asks nobody.
+func (l *Live) Last() (pos fanfare.Position, ended bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.base, l.ended
+}
+
 // Settle is Position, but gives a peer that is there a moment to acknowledge what is under way: TCP may delay that by
 // some 40 ms. It blocks for at most a quarter of a second, or until the stream has ended.
-func (l *Live) Settle() (fanfare.Position, time.Time) {
+func (l *Live) Settle() (pos fanfare.Position, ended bool) {
 	for range 25 {
 		l.mu.Lock()
-		settled := !l.ended.IsZero() || l.settleLocked()
+		settled := l.ended || l.settleLocked()
 		if l.done == nil {
 			l.done = make(chan struct{})
 		}
@@ -220,7 +234,7 @@ func (l *Live) end(pos fanfare.Position, clean bool) {
 		l.base = pos
 	}
 	l.marks = nil
-	l.ended = time.Now()
+	l.ended = true
 	if l.done == nil {
 		l.done = make(chan struct{})
 	}

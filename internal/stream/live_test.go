@@ -136,7 +136,7 @@ func TestPeerHasAFrameBeforeItsWriteReturns(t *testing.T) {
 		}
 	}
 	st.live.end(st.sub.Position(), true)
-	if got, ended := st.live.Position(); got != receipt.Positions[0] || ended.IsZero() {
+	if got, ended := st.live.Position(); got != receipt.Positions[0] || !ended {
 		t.Errorf("after a clean end: %v, %v", got, ended)
 	}
 }

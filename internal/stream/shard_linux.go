@@ -79,7 +79,7 @@ func (s *shards) detach(streams *Streams, st *Stream, conn net.Conn, buffered in
 	peer.TuneFD(fd, streams.o.StallLimit)
 	st.fd, st.rest, st.took = fd, begin, int32(min(buffered, floodLimit+1))
 	if st.watch != nil {
-		st.live = newLive(opening.Position, acksOf(fd))
+		st.live = newLive(opening.Complete(), acksOf(fd))
 		st.live.sending(st, len(begin), nil, opening.Position)
 		st.watch.Opened(st.live)
 	}

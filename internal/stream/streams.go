@@ -454,18 +454,6 @@ func (s *Streams) List(most int) []Open {
 	return list
 }
 
-// Channels returns the channels of each stream of an adapter that is open.
-func (s *Streams) Channels(adapter string) (list [][]string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for st := range s.open {
-		if st.adapter == adapter {
-			list = append(list, st.channels())
-		}
-	}
-	return list
-}
-
 func (s *Streams) setHeader(h http.Header) {
 	contentType := sse.MediaType + "; charset=utf-8"
 	if s.o.BareType {

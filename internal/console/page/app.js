@@ -202,7 +202,8 @@ function retention(log, now) {
 function stores(list, now) {
   $('stores-note').textContent = list.length ? '' : 'No store PC has been seen yet.';
   $('stores-list').replaceChildren(...list.map((store) => el('li', {}, el('b', {}, `Store ${store.store}`), el('ul', {}, ...store.pcs.map((pc) => el('li', {},
-    el('span', {}, `PC ${pc.pc}`),
+    el('span', pc.readers ? { title: pc.readers.map((r) => `${r.address}: ${r.streams} streams`).join(', ') } : {}, `PC ${pc.pc}`,
+      ...(pc.shared ? [' ', el('b', {}, 'read twice')] : [])),
     pc.open ? el('span', { className: 'on' }, '● connected') : el('span', { className: 'off' }, `○ ${age(now - new Date(pc.lastSeen))} ago`)))))));
 }
 

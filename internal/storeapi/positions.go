@@ -1,0 +1,368 @@
+package storeapi
+
+import (
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/hub"
+	"github.com/fanfare-hub/fanfare/internal/stream"
+)
+
+// positions keeps the cursors of the PCs' readers: those of a PC that has streams open in memory, all in the log. See reader.go.
+type positions struct {
+	o       Options
+	began   time.Time // its clock
+	stop    chan struct{}
+	stopped sync.WaitGroup
+	unride  func()
+
+	mu      sync.Mutex     // guards the fields below, and all that hangs on them
+	pcs     map[string]*pc // by channel
+	queue   []due          // to be stored, in turn
+	late    []*pc          // stored before their peers had acknowledged all
+	doubles []*pc          // with streams of which it is not known yet whether their peers are still there
+	seen    map[string]time.Time
+	counts  Readers
+	news    []severalReaders  // to be logged
+	shared  map[string]shared // by channel
+
+	says says
+}
+
+// shared is when a PC was found to be read twice at once, and when that was logged; on positions' clock.
+type shared struct{ found, warned int64 }
+
+// due is a PC whose cursors are to be stored, or the name of a health mark.
+type due struct {
+	pc   *pc
+	seen string
+}
+
+const (
+	flushEvery   = 500 * time.Millisecond // a cursor is in the log at the latest a second after it moved
+	refreshMost  = time.Hour              // an idle stream's cursor is stored again so often
+	refreshCheck = 10 * time.Second
+	flushMost    = 1000 // PCs in one group
+	seenFor      = 30 * 24 * time.Hour
+
+	// unlimited is how long cursors are kept where rules set no limit to the age of a PC's events. They are small, but PCs do not
+	// tell when they are gone for good.
+	unlimited = 365 * 24 * time.Hour
+	// rememberFor is how much longer the log knows that there was a cursor, so that the PC hears of what it may have missed.
+	rememberFor = 365 * 24 * time.Hour
+)
+
+func newPositions(o Options) *positions {
+	k := &positions{o: o, began: time.Now(), stop: make(chan struct{}), pcs: map[string]*pc{}, seen: map[string]time.Time{}, shared: map[string]shared{}}
+	k.says.logger = o.Logger
+	k.unride = o.Keeper.Ride(k)
+	k.stopped.Go(k.loop)
+	return k
+}
+
+// now is the time on positions' clock, in milliseconds since some moment before the process. Nobody sets it.
+func (k *positions) now() int64 { return time.Since(k.began).Milliseconds() + 1 }
+
+const keptPrefix = "pc/"
+
+func keptName(d fanfare.Device) string { return keptPrefix + d.Store + "/" + d.PC }
+
+// device is read from the PC's channel: stores/S/pcs/P.
+func (p *pc) device() (d fanfare.Device) {
+	_, rest, _ := strings.Cut(p.channel, "/")
+	d.Store, rest, _ = strings.Cut(rest, "/")
+	_, d.PC, _ = strings.Cut(rest, "/")
+	return d
+}
+
+// keeps tells whether cursors are kept at all.
+func (k *positions) keeps() bool { return k.o.ResumeFor >= 0 }
+
+// resumeFor is how long after its last stream a cursor of the PC is good.
+func (k *positions) resumeFor(d fanfare.Device) time.Duration {
+	if k.o.ResumeFor != 0 {
+		return max(k.o.ResumeFor, 0)
+	}
+	longest := time.Duration(0)
+	for _, name := range d.Channels() {
+		c, err := fanfare.ParseChannel(name)
+		if err != nil {
+			continue
+		}
+		age := k.o.MaxAge(c)
+		if age == 0 {
+			age = unlimited
+		}
+		longest = max(longest, age)
+	}
+	return longest
+}
+
+// visit begins a request for the stream of the PC that has a channel. It may read the log; where that fails there is an error: to
+// start at the newest would lose what the PC has missed. leave must follow.
+func (k *positions) visit(channel string, id readerID) (*visit, error) {
+	k.mu.Lock()
+	p := k.pcs[channel]
+	if p == nil {
+		p = &pc{k: k, channel: channel}
+		if !k.keeps() {
+			p.set(loaded)
+		}
+		k.pcs[channel] = p
+	}
+	p.visits++
+	read := !p.is(loaded)
+	k.mu.Unlock()
+	v := &visit{pc: p, reader: &reader{id: id}}
+	if !read {
+		return v, nil
+	}
+	if err := k.load(p); err != nil {
+		v.leave()
+		return nil, err
+	}
+	return v, nil
+}
+
+// load reads a PC's cursors from the log. Nothing has been stored for it since it came into memory.
+func (k *positions) load(p *pc) error {
+	kept, ok, err := k.o.Keeper.Kept(keptName(p.device()))
+	if err != nil {
+		return err
+	}
+	var list []cursor
+	if ok {
+		if list, err = readCursors(kept); err != nil { // it is another version's: whose cursor it is is not known
+			list = []cursor{{position: kept.Position, age: kept.Age}}
+			k.o.Logger.Warn("the readers of a PC cannot be told apart", named(p.device(), slog.Any("err", err))...)
+		}
+	}
+	now := k.now()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if p.is(loaded) { // somebody else was faster
+		return nil
+	}
+	p.set(loaded)
+	for _, c := range list {
+		p.add(&reader{id: c.id, left: c.position}, now-c.age.Milliseconds())
+	}
+	return nil
+}
+
+// leave ends the request; the stream, if one has opened, is followed on.
+func (v *visit) leave() {
+	k := v.pc.k
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	v.pc.visits--
+	k.dropLocked(v.pc)
+}
+
+func (k *positions) dropLocked(p *pc) {
+	if p.idle() && k.pcs[p.channel] == p {
+		delete(k.pcs, p.channel)
+	}
+}
+
+// start is where the visit's stream starts when it brings no position. It may block for a moment, to learn what the peer of an
+// earlier stream has.
+func (v *visit) start() hub.Start {
+	k := v.pc.k
+	if !k.keeps() {
+		return hub.Start{}
+	}
+	good := v.good()
+	k.mu.Lock()
+	k.reviveLocked(v.pc)
+	var pos fanfare.Position
+	var forgotten bool
+	var lives []*stream.Live
+	if r := v.pc.find(v.reader.id); r != nil {
+		pos, lives, forgotten = r.standing(good)
+		v.took = pos != 0
+	}
+	if pos == 0 && len(lives) == 0 && !forgotten {
+		pos, lives, forgotten = v.pc.standing(good, true)
+	}
+	k.mu.Unlock()
+	return k.startAt(v.pc, pos, lives, forgotten)
+}
+
+// peek is where the PC's stream would start, for somebody who only looks. A cursor that nobody is known to own, because an earlier
+// version kept it, is not for who looks only because their token is of that version's time: each of their streams would start there, and
+// a PC obey the same REBOOT again and again.
+func (v *visit) peek(why string) hub.Start {
+	k := v.pc.k
+	if !k.keeps() {
+		return hub.Start{}
+	}
+	good := v.good()
+	k.mu.Lock()
+	k.reviveLocked(v.pc)
+	pos, lives, forgotten := v.pc.standing(good, why == LookAsked)
+	k.mu.Unlock()
+	return k.startAt(v.pc, pos, lives, forgotten)
+}
+
+// good is since when a reader must have been there for its cursor to be good.
+func (v *visit) good() int64 {
+	k := v.pc.k
+	return k.now() - k.resumeFor(v.pc.device()).Milliseconds()
+}
+
+// startAt makes a start of a position, or of the lowest one that the peers of streams have.
+func (k *positions) startAt(p *pc, pos fanfare.Position, lives []*stream.Live, forgotten bool) hub.Start {
+	for i, live := range lives {
+		at := fanfare.Position(0)
+		if i == 0 {
+			at, _ = live.Settle()
+		} else {
+			at, _ = live.Position() // it has had the same moment
+		}
+		pos = lower(pos, at)
+	}
+	switch {
+	case forgotten, pos == 0 && len(lives) > 0: // the open streams have not heard of their gap yet
+		k.mu.Lock()
+		k.counts.Forgotten++
+		k.mu.Unlock()
+		k.says.forgotten(p.device())
+		return hub.Start{From: hub.FromForgotten}
+	case pos == 0:
+		return hub.Start{}
+	}
+	return hub.Start{From: hub.FromAfter, After: pos}
+}
+
+// standing is where a reader stands: at a position, or where its streams that are open do, or nowhere any more.
+func (r *reader) standing(good int64) (pos fanfare.Position, lives []*stream.Live, forgotten bool) {
+	if r.left != 0 {
+		if r.used <= good {
+			return 0, nil, true
+		}
+		return r.left, nil, false
+	}
+	r.active(func(v *visit) { lives = append(lives, v.live) })
+	return 0, lives, false
+}
+
+// standing is where the reader stands that was there last; nobodys says that a cursor without an owner counts.
+func (p *pc) standing(good int64, nobodys bool) (pos fanfare.Position, lives []*stream.Live, forgotten bool) {
+	var last *reader
+	for r := p.readers; r != nil; r = r.next {
+		r.active(func(v *visit) { lives = append(lives, v.live) })
+		if r.left == 0 || (!nobodys && r.id == readerID{}) {
+			continue
+		}
+		if last == nil || r.used > last.used || (r.used == last.used && r.left < last.left) {
+			last = r
+		}
+	}
+	if len(lives) > 0 || last == nil {
+		return 0, lives, false
+	}
+	return last.standing(good)
+}
+
+// Opened implements stream.Watcher.
+func (v *visit) Opened(live *stream.Live) {
+	v.live = live
+	from, _ := live.Last()
+	k := v.pc.k
+	k.mu.Lock()
+	k.reviveLocked(v.pc)
+	dropped := v.pc.begin(v, from, k.now())
+	k.counts.Dropped += uint64(len(dropped))
+	for r := v.pc.readers; r != nil; r = r.next {
+		for o := r.open; o != nil; o = o.next {
+			if !v.pc.is(twice) && (o.superseded || o.rival) {
+				v.pc.set(twice)
+				k.doubles = append(k.doubles, v.pc)
+			}
+		}
+	}
+	k.queueLocked(v.pc, force)
+	k.mu.Unlock()
+	for _, r := range dropped {
+		k.says.dropped(v.pc.device(), r.id)
+	}
+}
+
+// Changed implements stream.Watcher. A stream that leaves nothing says nothing any more.
+func (v *visit) Changed() {
+	at, ended := v.live.Last()
+	k := v.pc.k
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	switch {
+	case v.reader == nil:
+	case ended:
+		k.reviveLocked(v.pc)
+		v.pc.end(v, at, k.now())
+		k.queueLocked(v.pc, force)
+	case !v.superseded:
+		k.queueLocked(v.pc, force)
+	}
+	if ended {
+		k.dropLocked(v.pc)
+	}
+}
+
+// reviveLocked finds the PC's streams whose peers have turned out to be still there though a newer stream had opened.
+func (k *positions) reviveLocked(p *pc) {
+	for r := p.readers; r != nil; r = r.next {
+		for v := r.open; v != nil; v = v.next {
+			if (!v.superseded && !v.rival) || !v.live.AckedSince(v.since) {
+				continue
+			}
+			now := k.now()
+			if v.superseded {
+				k.counts.Shared++
+				k.queueLocked(p, force)
+			} else {
+				k.counts.Several++
+			}
+			s := k.shared[p.channel]
+			if s.found = now; (s.warned == 0 || now-s.warned > warnAgain.Milliseconds()) && len(k.news) < newsMost {
+				s.warned = now
+				k.news = append(k.news, p.several(v.superseded))
+			}
+			k.shared[p.channel] = s
+			v.superseded, v.rival = false, false
+		}
+	}
+}
+
+// queueLocked has a PC's cursors stored; also is force, or nothing.
+func (k *positions) queueLocked(p *pc, also state) {
+	if !k.keeps() {
+		return
+	}
+	p.set(also)
+	if !p.is(queued) {
+		p.set(queued)
+		k.queue = append(k.queue, due{pc: p})
+	}
+}
+
+// markSeen marks a PC as alive, and returns when.
+func (k *positions) markSeen(d fanfare.Device) time.Time {
+	name, now := seenPrefix+d.Store+"/"+d.PC, time.Now().UTC()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.seenLocked(name, now)
+	return now
+}
+
+const seenPrefix = "seen/"
+
+func (k *positions) seenLocked(name string, at time.Time) {
+	if _, queued := k.seen[name]; !queued {
+		k.queue = append(k.queue, due{seen: name})
+	}
+	k.seen[name] = at
+}

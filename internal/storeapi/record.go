@@ -1,0 +1,124 @@
+package storeapi
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"net/netip"
+	"time"
+
+	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/internal/caller"
+)
+
+// readerID tells the readers of a PC apart: who they say they are, and where they are. The zero readerID is a reader of whom
+// neither is known. There is one for each PC in memory, so it is small.
+type readerID struct {
+	subject uint64 // of the SHA-256 of the credential's subject; 0: it names nobody
+	network uint64 // see networkOf
+}
+
+func readerOf(by caller.Caller) (id readerID) {
+	if name := subjectOf(by); name != "" {
+		sum := sha256.Sum256([]byte(name))
+		id.subject = max(binary.BigEndian.Uint64(sum[:8]), 1)
+	}
+	id.network = networkOf(by.Network)
+	return id
+}
+
+// subjectOf is the credential's subject, with who vouches for it; "" when it names nobody. A token's id does not count: who renews a
+// token is the same reader.
+func subjectOf(by caller.Caller) string {
+	if by.Who.Subject == "" {
+		return ""
+	}
+	return by.Name()
+}
+
+// What networkOf adds to an IPv4 address, and what ::/64 is. No IPv6 network has these numbers (RFC 4291, section 2.4).
+const (
+	networkIPv4 = 1 << 32
+	networkZero = 2 << 32
+)
+
+// networkOf is an IPv4 address, or the first half of an IPv6 one, as a number: limits go by the same (forwarded.Network). 0 is none.
+func networkOf(a netip.Addr) uint64 {
+	switch {
+	case !a.IsValid():
+		return 0
+	case a.Is4():
+		b := a.As4()
+		return networkIPv4 | uint64(binary.BigEndian.Uint32(b[:]))
+	}
+	b := a.As16()
+	return cmp.Or(binary.BigEndian.Uint64(b[:8]), networkZero)
+}
+
+// text is the address, or the network, for people.
+func (id readerID) text() string {
+	var b [16]byte
+	switch {
+	case id.network == 0:
+		return "unknown"
+	case id.network>>32 == networkIPv4>>32:
+		binary.BigEndian.PutUint32(b[:], uint32(id.network))
+		return netip.AddrFrom4([4]byte(b[:4])).String()
+	case id.network != networkZero:
+		binary.BigEndian.PutUint64(b[:], id.network)
+	}
+	return netip.PrefixFrom(netip.AddrFrom16(b), 64).String()
+}
+
+// cursor is where a reader stands, as it is stored. A cursor that is older than positions are kept says only that there was one.
+type cursor struct {
+	id       readerID
+	position fanfare.Position
+	age      time.Duration // since the reader was there, when it was stored
+}
+
+// recordVersion begins the value that is kept with a PC's position; docs/format/pebblelog.md describes it.
+const recordVersion = 1
+
+// appendCursors makes the value of a PC's cursors.
+func appendCursors(dst []byte, list []cursor) []byte {
+	dst = append(dst, recordVersion)
+	for _, c := range list {
+		for _, n := range []uint64{c.id.subject, c.id.network, uint64(c.position), uint64(max(c.age.Milliseconds(), 0))} {
+			dst = binary.AppendUvarint(dst, n)
+		}
+	}
+	return dst
+}
+
+var errRecord = errors.New("the cursors kept for a PC are damaged")
+
+// readCursors reads what is kept for a PC. Of one that an earlier version kept it is not known whose cursor it is.
+func readCursors(k fanfare.Kept) (list []cursor, err error) {
+	if k.Value == "" {
+		return []cursor{{position: k.Position, age: k.Age}}, nil
+	}
+	b := []byte(k.Value)
+	if b[0] != recordVersion {
+		return nil, errRecord
+	}
+	for b = b[1:]; len(b) > 0; {
+		var numbers [4]uint64
+		for i := range numbers {
+			n, size := binary.Uvarint(b)
+			if size <= 0 {
+				return nil, errRecord
+			}
+			numbers[i], b = n, b[size:]
+		}
+		list = append(list, cursor{
+			id: readerID{numbers[0], numbers[1]}, position: fanfare.Position(numbers[2]),
+			age: k.Age + time.Duration(min(numbers[3], maxAgeMs))*time.Millisecond,
+		})
+	}
+	return list, nil
+}
+
+// maxAgeMs bounds an age that is read: a hundred years.
+const maxAgeMs = 100 * 365 * 24 * 3600 * 1000

@@ -1,0 +1,136 @@
+package storeapi
+
+import (
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/internal/caller"
+)
+
+// Readers are counts of what happens where a PC has several readers, or one that was away for long.
+type Readers struct {
+	Shared    uint64            // times a stream turned out to be read on though a newer one of the same reader had opened
+	Several   uint64            // the same, the newer one being another reader's
+	Dropped   uint64            // cursors that were given up because a PC had too many
+	Forgotten uint64            // streams that began with the gap `forgotten`
+	Looks     map[string]uint64 // streams that moved nothing, by why
+}
+
+// Why a stream only looks.
+const (
+	LookAsked   = "asked"    // look=true
+	LookNoRight = "no_right" // its caller is not the PC
+)
+
+// warnAgain is how often a PC's readers are warned of.
+const warnAgain = time.Hour
+
+// saysMost is how many warnings of a kind are logged in a minute.
+const saysMost = 20
+
+// subjectsMost bounds who is remembered to have been warned of.
+const subjectsMost = 10_000
+
+// says writes warnings down, not more than a log can take. Its methods may be called from any goroutine.
+type says struct {
+	logger *slog.Logger
+
+	mu       sync.Mutex // guards the fields below
+	subjects map[string]struct{}
+	kinds    map[string]*said
+}
+
+// said counts the warnings of one kind.
+type said struct {
+	minute       time.Time
+	said, unsaid int
+}
+
+func (s *says) warn(kind, message string, more ...any) {
+	s.mu.Lock()
+	if s.kinds == nil {
+		s.kinds = map[string]*said{}
+	}
+	k := s.kinds[kind]
+	if k == nil {
+		k = &said{}
+		s.kinds[kind] = k
+	}
+	if now := time.Now(); now.Sub(k.minute) > time.Minute {
+		k.minute, k.said = now, 0
+	}
+	k.said++
+	if k.said > saysMost {
+		k.unsaid++
+		s.mu.Unlock()
+		return
+	}
+	if k.unsaid > 0 {
+		more = append(more, slog.Int("unsaid", k.unsaid))
+		k.unsaid = 0
+	}
+	s.mu.Unlock()
+	s.logger.Warn(message, more...)
+}
+
+func named(d fanfare.Device, more ...any) []any {
+	return append([]any{slog.String("storeId", d.Store), slog.String("pcId", d.PC)}, more...)
+}
+
+// severalReaders is a warning of a PC that is read twice at once.
+type severalReaders struct {
+	device    fanfare.Device
+	same      bool // by one reader
+	addresses []string
+}
+
+// newsMost bounds the warnings that wait for the next look.
+const newsMost = 100
+
+func (p *pc) several(same bool) severalReaders {
+	n := severalReaders{device: p.device(), same: same}
+	for r := p.readers; r != nil; r = r.next {
+		if r.open != nil {
+			n.addresses = append(n.addresses, r.id.text())
+		}
+	}
+	return n
+}
+
+func (s *says) several(n severalReaders) {
+	message := "a PC's stream is read from several addresses, or with several tokens: look=true is for who only looks; give each machine a pcId of its own"
+	if n.same {
+		message = "two machines, or two programs, share one storeId and pcId, one token and one address: each may miss commands or get them twice; give each a pcId of its own"
+	}
+	s.warn("several", message, named(n.device, slog.Any("addresses", n.addresses))...)
+}
+
+func (s *says) dropped(d fanfare.Device, id readerID) {
+	s.warn("dropped", "a PC has too many readers: the position of the one that was not there for longest is given up",
+		named(d, slog.String("address", id.text()), slog.Int("most", readersMost))...)
+}
+
+func (s *says) forgotten(d fanfare.Device) {
+	s.warn("forgotten", "a PC was away for longer than its position is kept: it is told of a gap (--store-resume-for)", named(d)...)
+}
+
+// looks warns of a subject once.
+func (s *says) looks(by caller.Caller, d fanfare.Device) {
+	s.mu.Lock()
+	if s.subjects == nil {
+		s.subjects = map[string]struct{}{}
+	}
+	subject := subjectOf(by)
+	_, known := s.subjects[subject]
+	full := len(s.subjects) >= subjectsMost
+	if !known && !full {
+		s.subjects[subject] = struct{}{}
+	}
+	s.mu.Unlock()
+	if !known && !full {
+		s.warn("looks", "who may listen to a PC's channels but is not the PC only looks: no position is kept for it and no health mark is taken; a PC's token needs `device`",
+			slog.String("subject", by.Who.Subject), slog.String("remote", by.Remote), slog.String("storeId", d.Store), slog.String("pcId", d.PC))
+	}
+}
