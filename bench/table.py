@@ -1,4 +1,4 @@
-"""Makes the table of bench/compare: medians of the runs, and ratios to nchan and the bare server."""
+"""Makes the table of bench/compare: medians of the runs, and ratios to nchan and the bare server, or to an earlier revision."""
 import json
 import platform
 import statistics
@@ -49,7 +49,9 @@ def columns(case):
     return [*names[2:8], *(names[9:] if case.startswith("steady") else [])]
 
 
-print(f"# Fanfare beside nchan and a bare server\n\n`bench/compare`, medians of {sys.argv[2]} runs by turns, on {platform.machine()}, "
+before = sys.argv[3] if len(sys.argv) > 3 else ""
+beside = f"before, {before}" if before else "beside nchan and a bare server"
+print(f"# Fanfare {beside}\n\n`bench/compare`, medians of {sys.argv[2]} runs by turns, on {platform.machine()}, "
       "Linux " + platform.release().split("-")[0] + ".\nEach server on one processor, the generator on another; Fanfare durable (`sync`), nchan in memory only. "
       "Read them as ratios.\n")
 for case, servers in rows.items():
@@ -62,7 +64,7 @@ for case, servers in rows.items():
     if "own channels x" in case and shared:
         nchan = statistics.median(figures(r)["deliveries/s"] for r in shared)
         print(f"| fanfare : nchan, one shared channel, no restart | {medians['fanfare']['deliveries/s'] / nchan:.2f} × | |")
-    for other in ("nchan", "bare"):
+    for other in ("nchan", "bare", "before"):
         if other in medians and "fanfare" in medians:
             ratios = [medians["fanfare"][n] / medians[other][n] if medians[other][n] else float("nan") for n in names]
             print(f"| fanfare : {other} | " + " | ".join("–" if r != r else f"{r:.2f} ×" for r in ratios) + " |")
