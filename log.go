@@ -18,10 +18,16 @@ type Log interface {
 	Append(b *Batch, done func(Receipt, error))
 
 	// Read returns the next events of a query, in log order. It never goes beyond the durable position. It may touch the disk.
+	// It does a bounded amount of work: a page may be empty and end before Query.Through.
 	Read(ctx context.Context, q Query) (Page, error)
 
-	// Locate finds where a subscriber starts and what it has missed. It may touch the disk.
-	Locate(ctx context.Context, p Place) (Location, error)
+	// Missed tells whether events after a position may be missing (P4). It may touch the disk. It does a bounded amount of
+	// work: where that was not enough the answer has a Token, with which it is to be asked again.
+	Missed(ctx context.Context, a Absence) (Loss, error)
+
+	// Last goes back over the newest events of patterns, to find where a replay of them starts. It may touch the disk. It
+	// does a bounded amount of work: where that was not enough the answer has a From, from which it is to be asked again.
+	Last(ctx context.Context, r Recent) (Past, error)
 
 	// Watch makes w hear of every group of events that becomes visible from now on, until stop is called. When Watch has
 	// returned, w has been told nothing at or below the returned position.
@@ -82,9 +88,12 @@ type Query struct {
 	Patterns []Pattern
 	After    Position  // events above it only
 	Through  Position  // up to here at most; zero is the durable position
-	Since    time.Time // events of this time or later only, when set
-	Limit    int       // most events to return; zero is 256
-	Bytes    int       // stop after this many bytes of data (one event always fits); zero is 256 KiB
+	Since    time.Time // events with this time or a later one only, when set
+	// Age leaves out events that were stored longer ago than this, when set. The log knows that better than their times do: a
+	// clock that was wrong for a while makes no event younger or older.
+	Age   time.Duration
+	Limit int // most events to return; zero is 256
+	Bytes int // stop after this many bytes of data (one event always fits); zero is 256 KiB
 }
 
 // Page is an answer to a Query.
@@ -92,29 +101,37 @@ type Page struct {
 	Events  []Event
 	Through Position // the answer is complete up to here; ask again with After: Through
 	// Trimmed is the highest trim mark of the query's exact channels, or of the pattern's channels that were met: when it is above
-	// Query.After, events between the two are gone.
+	// Query.After, events between the two are gone. A mark that is not above Query.After may be left out.
 	Trimmed Position
 }
 
-// Place is where a subscriber would like to start.
-type Place struct {
+// Absence asks what a subscriber has missed that resumes.
+type Absence struct {
 	Patterns []Pattern
-	After    Position  // start after this position
-	Last     int       // when above zero, and After is zero: start before the last so many events
-	Since    time.Time // skip events whose time is before this
-	// Age skips events that were stored longer ago than this. The log knows that better than their times do: a clock that was
-	// wrong for a while makes no event younger or older.
-	Age time.Duration
+	After    Position // it has everything up to here
+	Token    string   // of the answer before, when that was not the last
 }
 
-// Location is where a subscriber can start.
-type Location struct {
+// Loss says whether a subscriber that resumes may have missed events.
+type Loss struct {
 	Durable Position  // the newest position when this was looked up
-	First   Position  // the first event that will be seen, or Durable+1
-	Reason  GapReason // why events after Place.After may be missing, empty when none is
-	Trimmed Position  // the highest trim mark of the patterns' channels
-	// Disordered says that events after First may have a time before Place.Since, because the clock has gone back.
-	Disordered bool
+	Reason  GapReason // why events after Absence.After may be missing; empty when none is
+	Trimmed Position  // no trim mark of the patterns' channels is above this
+	Token   string    // not empty: there is more to look at, and Reason says nothing yet
+}
+
+// Recent asks for the newest events of patterns.
+type Recent struct {
+	Patterns []Pattern
+	Count    int      // how many of them
+	Through  Position // up to here; zero is the durable position
+}
+
+// Past says where the newest events of patterns stand.
+type Past struct {
+	First Position // the oldest of those that were found; zero when none was
+	Count int      // how many were found, at most Recent.Count
+	From  Position // every event above it was looked at; when it is not zero, ask again with Through: From for those that are left
 }
 
 // GapReason says why a subscriber may have missed events (P4).

@@ -136,7 +136,7 @@ func listen(b *testing.B, channels, subscribersEach int) *listened {
 		c := logtest.Channel(fmt.Sprint("listened/", i))
 		l.channels = append(l.channels, c)
 		for range subscribersEach {
-			s, _, err := l.hub.Subscribe(context.Background(), []fanfare.Pattern{fanfare.ExactPattern(c)}, hub.Start{}, nobody{})
+			s, err := l.hub.Subscribe([]fanfare.Pattern{fanfare.ExactPattern(c)}, hub.Start{}, nobody{})
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -226,7 +226,7 @@ func BenchmarkResume(b *testing.B) {
 	before := l.Stats().EventsRead
 	n := 0
 	for b.Loop() {
-		s, _, err := h.Subscribe(context.Background(), logtest.Patterns("c42"), hub.Start{From: hub.FromAfter, After: after}, nobody{})
+		s, err := h.Subscribe(logtest.Patterns("c42"), hub.Start{From: hub.FromAfter, After: after}, nobody{})
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -22,7 +22,7 @@ func ExampleHub() {
 	defer h.Close()
 
 	woken := make(waker, 1)
-	s, _, err := h.Subscribe(context.Background(), logtest.Patterns("greetings"), hub.Start{}, woken)
+	s, err := h.Subscribe(logtest.Patterns("greetings"), hub.Start{}, woken)
 	if err != nil {
 		panic(err)
 	}

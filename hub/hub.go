@@ -37,7 +37,7 @@ type Options struct {
 	Encode         func(fanfare.Event) Frame // required; called from many goroutines; sets Body and Chunk
 	MaxSubscribers int                       // more are refused with CodeOverloaded; 0: no limit
 	TailBytes      int                       // memory for frames of all filters; what was needed least recently goes first; default 64 MiB
-	MaxReplays     int                       // who catches up waits while so many read the log; default 16
+	MaxReplays     int                       // turns to read the log at once: who catches up waits for one; default 16
 }
 
 // Hub fans out. Make it with New, end it with Close. Its methods may be called from any goroutine.

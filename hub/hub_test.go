@@ -73,14 +73,37 @@ func publish(t testing.TB, l fanfare.Log, channel, data string) fanfare.Position
 	return r.Positions[0]
 }
 
-func subscribe(t testing.TB, h *hub.Hub, start hub.Start, patterns ...string) (*hub.Subscriber, hub.Opening, waker) {
+// opening is what the first turn of a subscriber tells.
+type opening struct {
+	Position fanfare.Position
+	Gap      *hub.Gap
+}
+
+// subscribe takes turns until there is one that tells where the subscriber begins; it is thrown away.
+func subscribe(t testing.TB, h *hub.Hub, start hub.Start, patterns ...string) (*hub.Subscriber, opening, waker) {
 	t.Helper()
 	w := make(waker, 1)
-	s, opening, err := h.Subscribe(context.Background(), logtest.Patterns(patterns...), start, w)
+	s, err := h.Subscribe(logtest.Patterns(patterns...), start, w)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s, opening, w
+	at, known := s.Begins()
+	if s.Opened() {
+		return s, opening{Position: at}, w
+	}
+	for range 1_000_000 {
+		var turn hub.Turn
+		take(t, s, &turn)
+		if turn.Opens {
+			if known && turn.Begins != at {
+				t.Fatalf("it began at %v, then at %v", at, turn.Begins)
+			}
+			return s, opening{turn.Begins, turn.Gap}, w
+		}
+		s.Advance(turn.Through, turn.More)
+	}
+	t.Fatal("the search for a start has no end")
+	return nil, opening{}, nil
 }
 
 // take fills a turn, from the log where it must.
@@ -98,12 +121,11 @@ func drain(t testing.TB, s *hub.Subscriber) (bodies []string, gaps []*hub.Gap) {
 	t.Helper()
 	var turn hub.Turn
 	for {
-		before := s.Position()
 		take(t, s, &turn)
-		if turn.Gap != nil {
+		if turn.Gap != nil && !turn.Opens { // subscribe has told of that one
 			gaps = append(gaps, turn.Gap)
 		}
-		last := before
+		last := turn.After
 		for _, f := range turn.Frames {
 			if f.Position <= last {
 				t.Fatalf("frame %v after %v", f.Position, last)
@@ -126,9 +148,9 @@ func TestStarts(t *testing.T) {
 	h := newHub(t, hub.Options{Log: l})
 	empty := l.Status().Durable
 	for _, start := range []hub.Start{{}, {From: hub.FromAll}, {From: hub.FromLast, Last: 3}, {From: hub.FromAfter, After: empty}} {
-		s, opening, _ := subscribe(t, h, start, "a")
-		if opening.Position != empty || opening.Gap != nil {
-			t.Errorf("%+v on an empty log: %+v", start, opening)
+		s, begun, _ := subscribe(t, h, start, "a")
+		if begun.Position != empty || begun.Gap != nil {
+			t.Errorf("%+v on an empty log: %+v", start, begun)
 		}
 		s.Close()
 	}
@@ -158,8 +180,8 @@ func TestStarts(t *testing.T) {
 		{hub.Start{From: hub.FromForgotten, GapReplay: time.Hour}, at[0] - 1, &hub.Gap{Oldest: at[0], Reason: fanfare.GapForgotten}, []string{"a 0", "a 2", "a 4"}},
 		{hub.Start{From: hub.FromForgotten, GapReplay: 5 * time.Millisecond}, at[5], &hub.Gap{Oldest: at[5] + 1, Reason: fanfare.GapForgotten}, nil},
 	} {
-		s, opening, _ := subscribe(t, h, c.start, "a")
-		if diff := cmp.Diff(hub.Opening{Position: c.pos, Gap: c.gap}, opening); diff != "" {
+		s, begun, _ := subscribe(t, h, c.start, "a")
+		if diff := cmp.Diff(opening{Position: c.pos, Gap: c.gap}, begun); diff != "" {
 			t.Errorf("%+v (-want +got):\n%s", c.start, diff)
 		}
 		got, gaps := drain(t, s)
@@ -265,7 +287,10 @@ func TestJoinInTheMiddleOfACommit(t *testing.T) {
 	var got []string
 	h = hub.New(hub.Options{Log: l, Encode: func(e fanfare.Event) hub.Frame {
 		if e.Channel.String() == "heard" && joined == nil {
-			joined, _, _ = subscribe(t, h, hub.Start{From: hub.FromAfter, After: before}, "new", "heard")
+			var err error
+			if joined, err = h.Subscribe(logtest.Patterns("new", "heard"), hub.Start{From: hub.FromAfter, After: before}, make(waker, 1)); err != nil {
+				t.Error(err)
+			}
 			got, _ = drain(t, joined)
 		}
 		return encode(e)
@@ -293,7 +318,7 @@ func TestWokenOnce(t *testing.T) {
 	l := newLog(t)
 	h := newHub(t, hub.Options{Log: l})
 	var wakes counter
-	s, _, err := h.Subscribe(context.Background(), logtest.Patterns("a", "a/*"), hub.Start{}, &wakes)
+	s, err := h.Subscribe(logtest.Patterns("a", "a/*"), hub.Start{}, &wakes)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -326,7 +351,7 @@ func TestCommitAfterARead(t *testing.T) {
 	l := newLog(t)
 	h := newHub(t, hub.Options{Log: l, TailBytes: 1})
 	var wakes counter
-	s, _, err := h.Subscribe(context.Background(), logtest.Patterns("a"), hub.Start{}, &wakes)
+	s, err := h.Subscribe(logtest.Patterns("a"), hub.Start{}, &wakes)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -410,7 +435,7 @@ func TestSharedReads(t *testing.T) {
 			if i%2 == 1 { // in the middle of what the others read
 				start, want = after+200, want[100:]
 			}
-			s, _, err := h.Subscribe(context.Background(), logtest.Patterns("a"), hub.Start{From: hub.FromAfter, After: start}, make(waker, 1))
+			s, err := h.Subscribe(logtest.Patterns("a"), hub.Start{From: hub.FromAfter, After: start}, make(waker, 1))
 			if err != nil {
 				t.Error(err)
 				return
@@ -468,20 +493,20 @@ func TestGapWithSeveralChannels(t *testing.T) {
 	for i := range 10 {
 		at = append(at, publish(t, l, []string{"a", "b"}[i%2], fmt.Sprint(i)))
 	}
-	s, opening, _ := subscribe(t, h, hub.Start{From: hub.FromAfter, After: at[2]}, "a", "b")
+	s, begun, _ := subscribe(t, h, hub.Start{From: hub.FromAfter, After: at[2]}, "a", "b")
 	defer s.Close()
-	want := hub.Opening{Position: at[2], Gap: &hub.Gap{Requested: at[2].String(), Oldest: at[3], Reason: fanfare.GapTrimmed}}
-	if diff := cmp.Diff(want, opening); diff != "" {
+	want := opening{Position: at[2], Gap: &hub.Gap{Requested: at[2].String(), Oldest: at[3], Reason: fanfare.GapTrimmed}}
+	if diff := cmp.Diff(want, begun); diff != "" {
 		t.Error(diff)
 	}
 	got, gaps := drain(t, s)
 	if diff := cmp.Diff([]string{"b 3", "b 5", "a 6", "b 7", "a 8", "b 9"}, got); diff != "" || gaps != nil {
 		t.Errorf("gaps %v: %s", gaps, diff)
 	}
-	only, opening, _ := subscribe(t, h, hub.Start{From: hub.FromAfter, After: at[2]}, "b")
+	only, begun, _ := subscribe(t, h, hub.Start{From: hub.FromAfter, After: at[2]}, "b")
 	defer only.Close()
-	if opening.Gap != nil {
-		t.Errorf("another channel's trim mark: %+v", opening.Gap)
+	if begun.Gap != nil {
+		t.Errorf("another channel's trim mark: %+v", begun.Gap)
 	}
 }
 
@@ -490,7 +515,7 @@ func TestNoAllocationForEachSubscriber(t *testing.T) {
 	allocs := func(subscribers int) float64 {
 		h := newHub(t, hub.Options{Log: newLog(t), TailBytes: 4 << 10}) // a full tail neither grows nor shrinks
 		for range subscribers {
-			s, _, err := h.Subscribe(context.Background(), logtest.Patterns("a"), hub.Start{}, make(waker, 1))
+			s, err := h.Subscribe(logtest.Patterns("a"), hub.Start{}, make(waker, 1))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -574,7 +599,7 @@ func TestRoomAndDrain(t *testing.T) {
 		s, _, _ := subscribe(t, h, hub.Start{}, "a")
 		subs = append(subs, s)
 	}
-	if _, _, err := h.Subscribe(context.Background(), logtest.Patterns("a"), hub.Start{}, make(waker, 1)); fanfare.CodeOf(err) != fanfare.CodeOverloaded {
+	if _, err := h.Subscribe(logtest.Patterns("a"), hub.Start{}, make(waker, 1)); fanfare.CodeOf(err) != fanfare.CodeOverloaded {
 		t.Fatalf("no room: %v", err)
 	}
 	subs[0].Close()
@@ -588,7 +613,7 @@ func TestRoomAndDrain(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 	}
-	if _, _, err := h.Subscribe(context.Background(), logtest.Patterns("a"), hub.Start{}, make(waker, 1)); fanfare.CodeOf(err) != fanfare.CodeUnavailable {
+	if _, err := h.Subscribe(logtest.Patterns("a"), hub.Start{}, make(waker, 1)); fanfare.CodeOf(err) != fanfare.CodeUnavailable {
 		t.Fatalf("while draining: %v", err)
 	}
 	subs[0].Close()

@@ -6,18 +6,23 @@ import (
 	"sync"
 )
 
-// turnstile lets only so many read the log at once. Who has to wait waits among those of the same owner; the owners take turns,
-// so that a herd of one owner's streams holds up that owner alone.
+// turnstile lets only so many read the log at once. Those who wait queue per owner, and the owners take turns, so that a herd of
+// one owner's streams holds up that owner alone.
+//
+// An owner takes another turn only while it has fewer than are free. So one that is alone has half of them at most, two have a third
+// each, and there is always a free one for the next owner, until there are as many owners as turns. A turn is short, because
+// whoever has much to read reads a piece, gives the turn back and queues again.
 type turnstile struct {
-	mu      sync.Mutex // guards the fields below
-	free    int
-	waiting map[string]*owner
-	ring    []*owner // those with somebody waiting; the first is next
-	waits   uint64
+	mu     sync.Mutex // guards the fields below
+	free   int
+	owners map[string]*owner // those with a turn, or somebody waiting
+	ring   []*owner          // those with somebody waiting; the first that may take a turn is next
+	waits  uint64
 }
 
 type owner struct {
 	name  string
+	held  int // turns
 	queue []waiter
 }
 
@@ -28,7 +33,7 @@ type waiter struct {
 }
 
 func newTurnstile(most int) *turnstile {
-	return &turnstile{free: most, waiting: map[string]*owner{}}
+	return &turnstile{free: most, owners: map[string]*owner{}}
 }
 
 // enter waits for a turn; leave must follow it unless there is an error, which is ctx's.
@@ -43,7 +48,7 @@ func (t *turnstile) enter(ctx context.Context, name string) error {
 	case <-ctx.Done():
 	}
 	if !t.remove(name, w) {
-		t.leave() // the turn had come already
+		t.leave(name) // the turn had come already
 	}
 	return ctx.Err()
 }
@@ -62,18 +67,20 @@ func (t *turnstile) cancel(name string, s *Subscriber) bool { return t.remove(na
 func (t *turnstile) take(name string, w waiter) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.free > 0 {
+	o := t.owners[name]
+	if o == nil {
+		o = &owner{name: name}
+		t.owners[name] = o
+	}
+	if len(o.queue) == 0 && o.held < t.free {
 		t.free--
+		o.held++
 		return true
 	}
 	t.waits++
-	o := t.waiting[name]
-	if o == nil {
-		o = &owner{name: name}
-		t.waiting[name] = o
+	if o.queue = append(o.queue, w); len(o.queue) == 1 {
 		t.ring = append(t.ring, o)
 	}
-	o.queue = append(o.queue, w)
 	return false
 }
 
@@ -81,7 +88,7 @@ func (t *turnstile) take(name string, w waiter) bool {
 func (t *turnstile) remove(name string, w waiter) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	o := t.waiting[name]
+	o := t.owners[name]
 	if o == nil {
 		return false
 	}
@@ -89,31 +96,48 @@ func (t *turnstile) remove(name string, w waiter) bool {
 	if i < 0 {
 		return false
 	}
-	o.queue = slices.Delete(o.queue, i, i+1)
-	if len(o.queue) == 0 {
-		delete(t.waiting, name)
+	if o.queue = slices.Delete(o.queue, i, i+1); len(o.queue) == 0 {
 		i := slices.Index(t.ring, o)
 		t.ring = slices.Delete(t.ring, i, i+1)
 	}
+	t.forgetLocked(o)
 	return true
 }
 
-// leave gives the turn to the next owner's first, if anybody waits.
-func (t *turnstile) leave() {
+func (t *turnstile) forgetLocked(o *owner) {
+	if o.held == 0 && len(o.queue) == 0 {
+		delete(t.owners, o.name)
+	}
+}
+
+// leave gives a turn back, and lets those have one who may.
+func (t *turnstile) leave(name string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.ring) == 0 {
-		t.free++
-		return
+	t.free++
+	o := t.owners[name]
+	o.held--
+	t.forgetLocked(o)
+	for t.free > 0 {
+		i := slices.IndexFunc(t.ring, func(o *owner) bool { return o.held < t.free })
+		if i < 0 {
+			return
+		}
+		t.giveLocked(i)
 	}
-	o := t.ring[0]
+}
+
+// giveLocked gives a turn to the first who waits of an owner in the ring, which goes to its back.
+func (t *turnstile) giveLocked(i int) {
+	o := t.ring[i]
 	next := o.queue[0]
 	o.queue[0] = waiter{}
 	o.queue = o.queue[1:]
-	if t.ring = t.ring[1:]; len(o.queue) > 0 {
+	t.free--
+	o.held++
+	t.ring = slices.Delete(t.ring, i, i+1)
+	if len(o.queue) > 0 {
 		t.ring = append(t.ring, o)
-	} else {
-		delete(t.waiting, o.name)
 	}
 	if next.turn != nil {
 		close(next.turn)
@@ -138,6 +162,6 @@ func (h *Hub) Replay(ctx context.Context, owner string, read func() error) error
 	if err := h.replays.enter(ctx, owner); err != nil {
 		return err
 	}
-	defer h.replays.leave()
+	defer h.replays.leave(owner)
 	return read()
 }

@@ -28,7 +28,7 @@ func TestTurnstile(t *testing.T) {
 				order = append(order, name)
 				mu.Unlock()
 				time.Sleep(time.Second)
-				q.leave()
+				q.leave(name)
 			})
 			synctest.Wait() // in this order
 		}
@@ -46,12 +46,12 @@ func TestTurnstile(t *testing.T) {
 		}
 		cancel()
 		synctest.Wait()
-		q.leave()
+		q.leave("first")
 		all.Wait()
 		if want := []string{"herd", "a", "b", "herd", "a", "herd", "herd"}; !slices.Equal(order, want) {
 			t.Errorf("%v, want %v", order, want)
 		}
-		if q.free != 1 || len(q.waiting) != 0 || len(q.ring) != 0 {
+		if q.free != 1 || len(q.owners) != 0 || len(q.ring) != 0 {
 			t.Errorf("%+v", q)
 		}
 	})
@@ -67,7 +67,8 @@ func TestTurnstileUnderLoad(t *testing.T) {
 		all.Go(func() {
 			for n := range 50 {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Duration((i+n)%7)*20*time.Microsecond)
-				if q.enter(ctx, string(rune('a'+i%5))) == nil {
+				name := string(rune('a' + i%5))
+				if q.enter(ctx, name) == nil {
 					mu.Lock()
 					if inside++; inside > 3 {
 						t.Error("too many are inside")
@@ -77,14 +78,69 @@ func TestTurnstileUnderLoad(t *testing.T) {
 					mu.Lock()
 					inside--
 					mu.Unlock()
-					q.leave()
+					q.leave(name)
 				}
 				cancel()
 			}
 		})
 	}
 	all.Wait()
-	if q.free != 3 || len(q.waiting) != 0 {
+	if q.free != 3 || len(q.owners) != 0 {
 		t.Errorf("%d are free of 3", q.free)
+	}
+}
+
+// TestNoOwnerHoldsAllTurns: an owner that is alone gets half of the turns, those who come after it find one free, and every turn that
+// is given back goes to the owner that has the fewest.
+func TestNoOwnerHoldsAllTurns(t *testing.T) {
+	q := newTurnstile(16)
+	has := map[string]int{}
+	wants := func(name string, n int) {
+		for range n {
+			w := waiter{turn: make(chan struct{})}
+			if q.take(name, w) {
+				has[name]++
+			} else {
+				go func() { <-w.turn }()
+			}
+		}
+	}
+	check := func(when string, want map[string]int) {
+		t.Helper()
+		for name, n := range want {
+			if o := q.owners[name]; o == nil || o.held != n {
+				t.Errorf("%s: %s has %+v, want %d", when, name, o, n)
+			}
+		}
+	}
+	wants("herd", 100)
+	check("alone", map[string]int{"herd": 8})
+	wants("second", 100)
+	check("a second", map[string]int{"herd": 8, "second": 4})
+	wants("third", 1)
+	check("a third", map[string]int{"third": 1})
+	for range 8 { // the herd's eight end
+		q.leave("herd")
+	}
+	if h, s := q.owners["herd"].held, q.owners["second"].held; h+s+1+q.free != 16 || h < 4 || s < 4 || q.free < 4 {
+		t.Errorf("then the herd has %d, the second %d, and %d are free", h, s, q.free)
+	}
+	for len(q.owners) > 0 {
+		for name, o := range q.owners {
+			if o.held > 0 {
+				q.leave(name)
+				break
+			}
+		}
+		sum := q.free
+		for _, o := range q.owners {
+			sum += o.held
+		}
+		if sum != 16 {
+			t.Fatalf("%d turns of 16", sum)
+		}
+	}
+	if q.free != 16 || len(q.ring) != 0 {
+		t.Errorf("%d are free of 16, %d wait", q.free, len(q.ring))
 	}
 }

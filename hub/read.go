@@ -16,7 +16,7 @@ func (s *Subscriber) Read(ctx context.Context, t *Turn) error {
 	if err := s.hub.replays.enter(ctx, s.owner); err != nil {
 		return err
 	}
-	defer s.hub.replays.leave() // also when an engine panics, which ends the stream alone
+	defer s.hub.replays.leave(s.owner) // also when an engine panics, which ends the stream alone
 	err := s.read(ctx, t)
 	t.More = true // it was not woken meanwhile
 	return err
@@ -41,11 +41,16 @@ func (e *PanicError) Error() string { return fmt.Sprintf("the log panicked: %v",
 // ReadLater is Read without waiting: it returns at once, and r is told. Only one may be under way.
 func (s *Subscriber) ReadLater(r Reader) {
 	s.reader = r
+	s.reading, s.stopReading = context.WithCancel(context.Background())
 	s.hub.replays.queue(s.owner, s)
 }
 
-// CancelRead takes back a ReadLater that has not had its turn yet; false when r has been told, or will be at once.
-func (s *Subscriber) CancelRead() bool { return s.hub.replays.cancel(s.owner, s) }
+// CancelRead takes back a ReadLater that has not had its turn yet. When it has, that read is cancelled, CancelRead returns false,
+// and r is told soon, or has been.
+func (s *Subscriber) CancelRead() bool {
+	s.stopReading()
+	return s.hub.replays.cancel(s.owner, s)
+}
 
 // readNow is a ReadLater's turn.
 func (s *Subscriber) readNow() {
@@ -54,9 +59,11 @@ func (s *Subscriber) readNow() {
 		clear(t.Frames)
 		t.release = nil
 		s.hub.turns.Put(t)
-		s.hub.replays.leave()
+		s.hub.replays.leave(s.owner)
 	}
-	s.reader.HaveRead(t, s.readSafely(t))
+	err := s.readSafely(t)
+	s.stopReading()
+	s.reader.HaveRead(t, err)
 }
 
 func (s *Subscriber) readSafely(t *Turn) (err error) {
@@ -65,7 +72,7 @@ func (s *Subscriber) readSafely(t *Turn) (err error) {
 			err = &PanicError{p, debug.Stack()}
 		}
 	}()
-	err = s.read(context.Background(), t)
+	err = s.read(s.reading, t)
 	t.More = true
 	return err
 }
@@ -74,8 +81,19 @@ func (s *Subscriber) readSafely(t *Turn) (err error) {
 const manyFilters = 8
 
 func (s *Subscriber) read(ctx context.Context, t *Turn) error {
+	searched := s.opening != nil
+	if found, err := s.search(ctx); !found {
+		s.begin(t)
+		t.Through = s.cursor.get()
+		return err
+	}
 	durable, joining := s.begin(t)
 	if s.cursor.get() >= durable {
+		return nil
+	}
+	dated := s.cursor.get() < s.sinceThrough // memory knows no times
+	if searched && !joining && !dated && s.fromMemory(t, durable) {
+		s.hub.stats.tailHits.Add(1)
 		return nil
 	}
 	wild := 0
@@ -84,7 +102,7 @@ func (s *Subscriber) read(ctx context.Context, t *Turn) error {
 			wild++ // each would read the whole log
 		}
 	}
-	if joining || s.cursor.get() < s.sinceThrough || wild > 1 || len(s.refs) > manyFilters {
+	if joining || dated || wild > 1 || len(s.refs) > manyFilters {
 		return s.readAlone(ctx, t, durable)
 	}
 	return s.readShared(ctx, t, durable)
@@ -126,6 +144,12 @@ func (s *Subscriber) tell(t *Turn, trimmed, through fanfare.Position) {
 	oldest := through + 1
 	if len(t.Frames) > 0 {
 		oldest = t.Frames[0].Position
+	}
+	if t.Gap != nil { // the one that the subscriber begins with
+		gap := *t.Gap
+		gap.Oldest = oldest
+		t.Gap = &gap
+		return
 	}
 	t.Gap = &Gap{Requested: s.cursor.get().String(), Oldest: oldest, Reason: fanfare.GapTrimmed}
 }

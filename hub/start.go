@@ -1,7 +1,7 @@
 package hub
 
 import (
-	"context"
+	"slices"
 	"time"
 
 	"github.com/fanfare-hub/fanfare"
@@ -33,20 +33,6 @@ type Start struct {
 	GapReplay time.Duration    // after a gap replay only events younger than this; 0: all
 }
 
-// Opening is where a subscriber really starts.
-type Opening struct {
-	Position fanfare.Position // to be told the client first, so that one that hears nothing else loses nothing
-	Gap      *Gap             // to be told next; nil for none
-}
-
-// Complete is the position up to which a subscriber who hears nothing has everything; 0 when nobody knows one.
-func (o Opening) Complete() fanfare.Position {
-	if o.Gap != nil && o.Gap.Reason == fanfare.GapForgotten {
-		return 0 // not Position: who has not heard of the gap must be told again (P4)
-	}
-	return o.Position
-}
-
 // Gap tells a subscriber that events may be missing (P4).
 type Gap struct {
 	Requested string           // the position asked for
@@ -54,23 +40,20 @@ type Gap struct {
 	Reason    fanfare.GapReason
 }
 
-// Subscribe adds a subscriber, whose waker is told from now on. It may read the log. Errors: CodeOverloaded when there is
-// no room, CodeUnavailable while draining or when the log cannot be read.
-func (h *Hub) Subscribe(ctx context.Context, patterns []fanfare.Pattern, start Start, w Waker) (*Subscriber, Opening, error) {
+// Subscribe adds a subscriber, whose waker is told from now on. It does not block, and does not read the log: where that is
+// needed to find the start, the subscriber's first turns do it. Errors: CodeOverloaded when there is no room, CodeUnavailable
+// while draining.
+func (h *Hub) Subscribe(patterns []fanfare.Pattern, start Start, w Waker) (*Subscriber, error) {
 	if err := h.admit(); err != nil {
-		return nil, Opening{}, err
+		return nil, err
 	}
 	s := &Subscriber{hub: h, waker: w, owner: start.Owner}
-	opening, err := s.open(ctx, patterns, start)
+	s.start(patterns, start)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if err != nil {
-		h.releaseLocked()
-		return nil, Opening{}, err
-	}
 	s.refs = make([]ref, 0, len(patterns))
 	for i, p := range patterns {
-		if !known(patterns[:i], p) {
+		if !slices.Contains(patterns[:i], p) {
 			s.refs = append(s.refs, h.joinLocked(p, s))
 		}
 	}
@@ -78,77 +61,39 @@ func (h *Hub) Subscribe(ctx context.Context, patterns []fanfare.Pattern, start S
 	s.index = len(h.subs)
 	h.subs = append(h.subs, s)
 	s.ending.Store(h.draining) // Drain may have looked before this one was there
-	return s, opening, nil
+	return s, nil
 }
 
-func known(patterns []fanfare.Pattern, p fanfare.Pattern) bool {
-	for _, other := range patterns {
-		if other == p {
-			return true
-		}
-	}
-	return false
-}
-
-// open sets the cursor. A new stream that asks for no replay does not touch the log, so that it can start while the log
-// has failed.
-func (s *Subscriber) open(ctx context.Context, patterns []fanfare.Pattern, start Start) (Opening, error) {
+// start sets the cursor, and says what has to be found out.
+func (s *Subscriber) start(patterns []fanfare.Pattern, start Start) {
 	if start.From == FromNewest {
 		s.cursor.set(s.hub.log.Status().Durable)
-		return Opening{Position: s.cursor.get()}, nil
+		s.opened.Store(true)
+		return
 	}
-	if err := s.hub.replays.enter(ctx, s.owner); err != nil {
-		return Opening{}, err
-	}
-	defer s.hub.replays.leave()
-	place := fanfare.Place{Patterns: patterns}
+	s.opening = &opening{patterns: patterns, start: start, left: start.Last, since: start.Since, age: start.Age}
 	switch start.From {
-	case FromLast:
-		place.Last = start.Last
-	case FromSince:
-		place.Since, place.Age = start.Since, start.Age
 	case FromAfter:
-		place.After = start.After
-	}
-	loc, err := s.hub.log.Locate(ctx, place)
-	if err != nil {
-		return Opening{}, err
-	}
-	s.told = loc.Trimmed
-	s.cursor.set(loc.First - 1)
-	switch start.From {
-	case FromAll, FromLast, FromSince:
-		if loc.Disordered {
-			s.since, s.sinceThrough = start.Since.UnixNano(), loc.Durable
-		}
-		return Opening{Position: s.cursor.get()}, nil
+		s.opening.known = true
+		s.asked = start.After
+		s.cursor.set(start.After)
 	case FromUnknown:
-		loc.Reason = fanfare.GapUnknown
-	case FromForgotten:
-		loc.Reason = fanfare.GapForgotten
-	default:
-		start.Requested = start.After.String()
+		s.opening.known = true
 	}
-	opening := Opening{Position: place.After}
-	if loc.Reason == "" {
-		s.cursor.set(place.After) // not First-1: a position is complete up to where the client says
-		return opening, nil
-	}
-	if start.GapReplay > 0 {
-		place.Age = start.GapReplay // by the log's clock: the times of events are no measure of their age
-		if loc.Reason == fanfare.GapFuture {
-			place.After = 0
-		}
-		young, err := s.hub.log.Locate(ctx, place)
-		if err != nil {
-			return Opening{}, err
-		}
-		loc.First = young.First
-		s.cursor.set(loc.First - 1)
-	}
-	if loc.Reason == fanfare.GapForgotten {
-		opening.Position = loc.First - 1 // there is no position that was asked for
-	}
-	opening.Gap = &Gap{Requested: start.Requested, Oldest: loc.First, Reason: loc.Reason}
-	return opening, nil
 }
+
+// Begins is the position that a client is to be told first, so that one that hears nothing else loses nothing; false while it has
+// to be looked for: then the first turn that has something to send says it.
+func (s *Subscriber) Begins() (fanfare.Position, bool) {
+	switch {
+	case s.pending != nil:
+		return s.pending.position, true
+	case s.opening != nil && !s.opening.known:
+		return 0, false
+	}
+	return s.cursor.get(), true
+}
+
+// Opened tells whether the subscriber has found its start, and said so in a turn that was sent. Before that, its position says
+// nothing that a client may be told. It may be called from any goroutine.
+func (s *Subscriber) Opened() bool { return s.opened.Load() }

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"context"
 	"slices"
 	"sync/atomic"
 
@@ -21,22 +22,28 @@ const (
 // a time, the stream's.
 type Subscriber struct {
 	// Fixed after Subscribe.
-	hub          *Hub
-	since        int64            // events with a time before this, in nanoseconds since 1970, are not replayed
-	sinceThrough fanfare.Position // what comes after is no replay, whatever the clock said when it was stored
-	waker        Waker
-	owner        string           // who waits together when many catch up
-	joined       fanfare.Position // the log was durable up to here when the filters were joined
+	hub    *Hub
+	waker  Waker
+	owner  string           // who waits together when many catch up
+	asked  fanfare.Position // the position asked for; 0: none
+	joined fanfare.Position // the log was durable up to here when the filters were joined
 
 	refs  []ref // guarded by Hub.mu
 	index int   // in Hub.subs; guarded by Hub.mu
 
-	// Owned by the stream.
-	told    fanfare.Position // the trim mark up to which the stream knows that events are gone
-	telling fanfare.Position // the one that the last turn tells of, if it is sent
-	reader  Reader           // waits for ReadLater's answer
+	// Owned by the stream, and by its read of the log while one is under way.
+	opening      *opening         // nil when the start is found
+	pending      *beginning       // found, and not yet told; nil afterwards
+	since        int64            // events with a time before this, in nanoseconds since 1970, are not replayed
+	sinceThrough fanfare.Position // what comes after is no replay, whatever the clock said when it was stored
+	told         fanfare.Position // the trim mark up to which the stream knows that events are gone
+	telling      fanfare.Position // the one that the last turn tells of, if it is sent
+	reader       Reader           // waits for ReadLater's answer
+	reading      context.Context  // of ReadLater
+	stopReading  context.CancelFunc
 
 	cursor cursor // moved by the stream
+	opened atomic.Bool
 	awake  atomic.Bool
 	ending atomic.Bool
 }
@@ -54,6 +61,9 @@ type ref struct {
 
 // Turn is what a subscriber has to send next. It is reused from turn to turn.
 type Turn struct {
+	Opens   bool             // the subscriber has found its start, which is told before anything else
+	Begins  fanfare.Position // with Opens: see Subscriber.Begins
+	After   fanfare.Position // what follows this is in the turn
 	Gap     *Gap             // to be told before the frames; nil for none
 	Frames  []Frame          // by position
 	Through fanfare.Position // the frames are complete up to here
@@ -67,6 +77,12 @@ func (t *Turn) Release() {
 	if t.release != nil {
 		t.release()
 	}
+}
+
+// Swap exchanges what two turns hold, but not which of them has to be released.
+func (t *Turn) Swap(other *Turn) {
+	*t, *other = *other, *t
+	t.release, other.release = other.release, t.release
 }
 
 // wake wakes the stream unless it is awake already. It may be called from any goroutine.
@@ -87,14 +103,20 @@ func (s *Subscriber) Patterns() []fanfare.Pattern {
 	return list
 }
 
-// Position is up to where the stream is complete: it has been given everything up to here.
-func (s *Subscriber) Position() fanfare.Position { return s.cursor.get() }
+// Position is up to where the stream is complete: it has been given everything up to here. Before its start has been told, that is
+// the position that it asked for, since a gap may be to be told first (P4); 0 when it asked for none.
+func (s *Subscriber) Position() fanfare.Position {
+	if !s.opened.Load() {
+		return s.asked
+	}
+	return s.cursor.get()
+}
 
 // Lag is how many positions lie between the subscriber's and the newest, when there is something for it that it has not
 // been given yet; 0 otherwise. It may be called from any goroutine.
 func (s *Subscriber) Lag() uint64 {
 	durable, at := s.hub.Durable(), s.cursor.get()
-	if !s.awake.Load() || at >= durable {
+	if !s.opened.Load() || !s.awake.Load() || at >= durable {
 		return 0
 	}
 	return uint64(durable - at)
@@ -108,6 +130,10 @@ func (s *Subscriber) Ending() bool { return s.ending.Load() }
 // Read or ReadLater. It does not block, and does not allocate once t has room. When all or a part of t has been sent, Advance
 // moves the cursor.
 func (s *Subscriber) Next(t *Turn) bool {
+	if s.opening != nil {
+		s.awake.Store(true) // the read looks at all that has come, and another turn follows it
+		return false
+	}
 	s.awake.Store(false) // before durable is read: a commit after this wakes again
 	durable, joining := s.begin(t)
 	if s.cursor.get() >= durable {
@@ -127,7 +153,10 @@ func (s *Subscriber) begin(t *Turn) (durable fanfare.Position, joining bool) {
 	durable = s.hub.Durable()
 	joining = s.joined > durable
 	durable = max(durable, s.joined)
-	t.Gap, t.Frames, t.More, t.Through = nil, t.Frames[:0], false, max(durable, s.cursor.get())
+	*t = Turn{Frames: t.Frames[:0], After: s.cursor.get(), Through: max(durable, s.cursor.get()), release: t.release}
+	if s.pending != nil {
+		t.Opens, t.Begins, t.Gap = true, s.pending.position, s.pending.gap
+	}
 	s.telling = 0
 	return durable, joining
 }
@@ -137,6 +166,10 @@ func (s *Subscriber) begin(t *Turn) (durable fanfare.Position, joining bool) {
 func (s *Subscriber) Advance(through fanfare.Position, more bool) {
 	s.cursor.set(through)
 	s.told = max(s.told, s.telling) // not before: a turn may be thrown away, and its gap must be told by the next (P4)
+	if s.pending != nil {
+		s.pending = nil
+		s.opened.Store(true)
+	}
 	if more {
 		s.awake.Store(true)
 	}

@@ -2,6 +2,7 @@ package logtest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"testing"
@@ -44,9 +45,10 @@ func Run(t *testing.T, e Engine) {
 		{"PagesAndLimits", Keep{}, testPages},
 		{"Patterns", Keep{}, testPatterns},
 		{"Runs", Keep{}, testRuns},
-		{"Locate", Keep{}, testLocate},
-		{"LocateSince", Keep{}, testLocateSince},
-		{"LocateAge", Keep{}, testLocateAge},
+		{"First", Keep{}, testFirst},
+		{"Last", Keep{}, testLast},
+		{"Since", Keep{}, testSince},
+		{"Age", Keep{}, testAge},
 		{"Keys", Keep{}, testKeys},
 		{"KeysOfEvents", Keep{}, testKeysOfEvents},
 		{"Kept", Keep{}, testKept},
@@ -184,13 +186,71 @@ func (h *harness) equal(what string, want, got any) {
 	}
 }
 
-func (h *harness) locate(p fanfare.Place) fanfare.Location {
-	h.Helper()
-	loc, err := h.log.Locate(context.Background(), p)
-	if err != nil {
-		h.Fatalf("locate: %v", err)
+// Missed asks what was missed after a position until the answer is complete.
+func Missed(l fanfare.Log, after fanfare.Position, patterns ...string) (fanfare.Loss, error) {
+	a := fanfare.Absence{Patterns: Patterns(patterns...), After: after}
+	for range 1_000_000 {
+		loss, err := l.Missed(context.Background(), a)
+		if err != nil || loss.Token == "" {
+			return loss, err
+		}
+		a.Token = loss.Token
 	}
-	return loc
+	return fanfare.Loss{}, errors.New("the search for what was missed has no end")
+}
+
+// Last asks for the newest events until all were found, or there are no more. It returns the position of the oldest of them; zero
+// when there is none.
+func Last(l fanfare.Log, count int, patterns ...string) (first fanfare.Position, err error) {
+	r := fanfare.Recent{Patterns: Patterns(patterns...), Count: count}
+	for range 1_000_000 {
+		past, err := l.Last(context.Background(), r)
+		if err != nil {
+			return 0, err
+		}
+		if past.Count > 0 {
+			first = past.First
+		}
+		if r.Count -= past.Count; r.Count == 0 || past.From == 0 {
+			return first, nil
+		}
+		if r.Through > 0 && past.From > r.Through {
+			return 0, fmt.Errorf("asked up to %v, all above %v was looked at", r.Through, past.From)
+		}
+		r.Through = past.From
+	}
+	return 0, errors.New("the search for the newest events has no end")
+}
+
+func (h *harness) missed(after fanfare.Position, patterns ...string) fanfare.Loss {
+	h.Helper()
+	loss, err := Missed(h.log, after, patterns...)
+	if err != nil {
+		h.Fatalf("missed: %v", err)
+	}
+	return loss
+}
+
+func (h *harness) last(count int, patterns ...string) fanfare.Position {
+	h.Helper()
+	first, err := Last(h.log, count, patterns...)
+	if err != nil {
+		h.Fatalf("last: %v", err)
+	}
+	return first
+}
+
+// first is the position of the first event that a query finds, or the one after the newest.
+func (h *harness) first(q fanfare.Query) fanfare.Position {
+	h.Helper()
+	events, _, err := ReadAll(h.log, q)
+	if err != nil {
+		h.Fatalf("read: %v", err)
+	}
+	if len(events) == 0 {
+		return h.log.Status().Durable + 1
+	}
+	return events[0].Position
 }
 
 func (h *harness) wantCode(want fanfare.Code, err error) {

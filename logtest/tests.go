@@ -109,8 +109,7 @@ func testPatterns(h *harness) {
 			"s/*/p":   {"s/1/p"},
 		} {
 			h.equal(pattern, want, h.data(fanfare.Query{Patterns: Patterns(pattern)}))
-			loc := h.locate(fanfare.Place{Patterns: Patterns(pattern), Last: 1})
-			h.equal("last of "+pattern, want[len(want)-1:], h.data(fanfare.Query{Patterns: Patterns(pattern), After: loc.First - 1}))
+			h.equal("last of "+pattern, want[len(want)-1:], h.data(fanfare.Query{Patterns: Patterns(pattern), After: h.last(1, pattern) - 1}))
 		}
 	})
 }
@@ -120,8 +119,8 @@ func testRuns(h *harness) {
 	if start == 0 {
 		h.Fatal("the first run begins at 0: a number could be given twice")
 	}
-	if loc := h.locate(fanfare.Place{Patterns: Patterns("a"), After: start}); loc.Reason != "" || loc.First != start+1 {
-		h.Fatalf("the position before a run's first is a valid place to start: %+v", loc)
+	if loss := h.missed(start, "a"); loss.Reason != "" || loss.Durable != start {
+		h.Fatalf("the position before a run's first is a valid place to start: %+v", loss)
 	}
 	first := h.publish("a", "1", "2")
 	h.reopen()
@@ -152,15 +151,19 @@ func testRuns(h *harness) {
 		{"newer than the log", h.log.Status().Durable + 1, fanfare.GapFuture, first[0]},
 	} {
 		for _, pattern := range []string{"a", "*"} {
-			loc := h.locate(fanfare.Place{Patterns: Patterns(pattern), After: c.after})
-			if loc.Reason != c.want || loc.First != c.first {
-				h.Errorf("%s (%s): reason %q first %v, want %q %v", c.name, pattern, loc.Reason, loc.First, c.want, c.first)
+			loss := h.missed(c.after, pattern)
+			from := c.after
+			if c.want == fanfare.GapFuture {
+				from = 0
+			}
+			if first := h.first(fanfare.Query{Patterns: Patterns(pattern), After: from}); loss.Reason != c.want || first != c.first {
+				h.Errorf("%s (%s): reason %q first %v, want %q %v", c.name, pattern, loss.Reason, first, c.want, c.first)
 			}
 		}
 	}
 }
 
-func testLocate(h *harness) {
+func testFirst(h *harness) {
 	var at []fanfare.Position
 	for i := range 10 {
 		at = append(at, h.publish([]string{"a", "b"}[i%2], fmt.Sprint(i))...)
@@ -169,45 +172,73 @@ func testLocate(h *harness) {
 	h.twice(func() {
 		newest := h.log.Status().Durable
 		for _, c := range []struct {
-			place fanfare.Place
-			want  fanfare.Position
+			patterns []fanfare.Pattern
+			after    fanfare.Position
+			want     fanfare.Position
 		}{
-			{fanfare.Place{Patterns: Patterns("a"), After: at[0]}, at[2]},
-			{fanfare.Place{Patterns: Patterns("a", "b"), After: at[0]}, at[1]},
-			{fanfare.Place{Patterns: Patterns("b")}, at[1]},
-			{fanfare.Place{Patterns: Patterns("b"), After: at[9]}, newest + 1},
-			{fanfare.Place{Patterns: Patterns("none")}, newest + 1},
-			{fanfare.Place{Patterns: Patterns("a"), Last: 2}, at[6]},
-			{fanfare.Place{Patterns: Patterns("a", "b"), Last: 3}, at[7]},
-			{fanfare.Place{Patterns: Patterns("a", "b", "a"), Last: 100}, at[0]},
-			{fanfare.Place{Patterns: Patterns("none"), Last: 100}, newest + 1},
-			{fanfare.Place{Patterns: Patterns("*"), Last: 2}, at[9]},
-			{fanfare.Place{Patterns: Patterns("*/none"), Last: 2}, newest + 1},
+			{Patterns("a"), at[0], at[2]},
+			{Patterns("a", "b"), at[0], at[1]},
+			{Patterns("b"), 0, at[1]},
+			{Patterns("*/none", "b"), 0, at[1]},
+			{Patterns("b"), at[9], newest + 1},
+			{Patterns("none"), 0, newest + 1},
 		} {
-			if loc := h.locate(c.place); loc.First != c.want || loc.Durable != newest {
-				h.Errorf("%+v: %+v, want first %v", c.place, loc, c.want)
+			if first := h.first(fanfare.Query{Patterns: c.patterns, After: c.after}); first != c.want {
+				h.Errorf("%v after %v: %v, want %v", c.patterns, c.after, first, c.want)
 			}
 		}
 	})
 }
 
-func testLocateAge(h *harness) {
+func testLast(h *harness) {
+	var at []fanfare.Position
+	for i := range 10 {
+		at = append(at, h.publish([]string{"a", "b"}[i%2], fmt.Sprint(i))...)
+	}
+	h.publish("c", "x")
+	h.twice(func() {
+		for _, c := range []struct {
+			count    int
+			patterns []string
+			want     fanfare.Position
+		}{
+			{2, []string{"a"}, at[6]},
+			{3, []string{"a", "b"}, at[7]},
+			{100, []string{"a", "b", "a"}, at[0]},
+			{100, []string{"none"}, 0},
+			{2, []string{"*"}, at[9]},
+			{5, []string{"*/none", "b"}, at[1]},
+			{2, []string{"*/none"}, 0},
+		} {
+			if first := h.last(c.count, c.patterns...); first != c.want {
+				h.Errorf("last %d of %v: %v, want %v", c.count, c.patterns, first, c.want)
+			}
+		}
+		past, err := h.log.Last(context.Background(), fanfare.Recent{Patterns: Patterns("a", "b"), Count: 2, Through: at[4]})
+		if err != nil || past.First != at[3] || past.Count != 2 {
+			h.Errorf("up to a position: %+v, %v", past, err)
+		}
+	})
+}
+
+func testAge(h *harness) {
 	old := h.publish("a", "old")
 	time.Sleep(300 * time.Millisecond) // real time has to pass, by the log's own clock
 	young := h.publish("a", "young")
+	time.Sleep(20 * time.Millisecond)
 	h.twice(func() {
 		for _, pattern := range []string{"a", "*"} {
 			for age, want := range map[time.Duration]fanfare.Position{250 * time.Millisecond: young[0], time.Hour: old[0], 1: young[0] + 1} {
-				loc := h.locate(fanfare.Place{Patterns: Patterns(pattern), After: old[0] - 1, Age: age})
-				if loc.First < want || (age > time.Second && loc.First > want) { // slow machines make things older
-					h.Errorf("%s, younger than %v: first %v, want %v", pattern, age, loc.First, want)
+				first := h.first(fanfare.Query{Patterns: Patterns(pattern), After: old[0] - 1, Age: age})
+				if first < want || (age > time.Second && first > want) { // slow machines make things older
+					h.Errorf("%s, younger than %v: first %v, want %v", pattern, age, first, want)
 				}
 			}
 		}
 	})
 }
 
-func testLocateSince(h *harness) {
+func testSince(h *harness) {
 	old := h.publish("a", "old")
 	time.Sleep(30 * time.Millisecond) // real time has to pass: the log stamps events with its own clock
 	since := time.Now()
@@ -215,9 +246,9 @@ func testLocateSince(h *harness) {
 	young := h.publish("a", "young")
 	h.twice(func() {
 		for _, pattern := range []string{"a", "*"} {
-			loc := h.locate(fanfare.Place{Patterns: Patterns(pattern), After: old[0] - 1, Since: since})
-			if loc.First != young[0] {
-				h.Errorf("%s: first %v, want %v", pattern, loc.First, young[0])
+			q := fanfare.Query{Patterns: Patterns(pattern), After: old[0] - 1, Since: since}
+			if first := h.first(q); first != young[0] {
+				h.Errorf("%s: first %v, want %v", pattern, first, young[0])
 			}
 			h.equal(pattern, []string{"young"}, h.data(fanfare.Query{Patterns: Patterns(pattern), Since: since}))
 		}
@@ -331,20 +362,19 @@ func testRetainCount(h *harness) {
 				if i != 0 && i != 5 && want == "" && i < 6 {
 					continue
 				}
-				loc := h.locate(fanfare.Place{Patterns: Patterns(pattern), After: at[i]})
-				if loc.Reason != want {
-					h.Errorf("%s after %d: reason %q, want %q", pattern, i, loc.Reason, want)
+				if loss := h.missed(at[i], pattern); loss.Reason != want {
+					h.Errorf("%s after %d: reason %q, want %q", pattern, i, loss.Reason, want)
 				}
 			}
-			if loc := h.locate(fanfare.Place{Patterns: Patterns(pattern), After: at[0]}); loc.First != at[7] {
-				h.Errorf("%s: first retained %v, want %v", pattern, loc.First, at[7])
+			if first := h.first(fanfare.Query{Patterns: Patterns(pattern), After: at[0]}); first != at[7] {
+				h.Errorf("%s: first retained %v, want %v", pattern, first, at[7])
 			}
 		}
-		if loc := h.locate(fanfare.Place{Patterns: Patterns("b"), After: at[0]}); loc.Reason != "" || loc.First != b[0] {
-			h.Errorf("another channel's trim mark is no gap: %+v", loc)
+		if loss := h.missed(at[0], "b"); loss.Reason != "" || h.first(fanfare.Query{Patterns: Patterns("b"), After: at[0]}) != b[0] {
+			h.Errorf("another channel's trim mark is no gap: %+v", loss)
 		}
-		if loc := h.locate(fanfare.Place{Patterns: Patterns("a"), Last: 100}); loc.First != at[7] {
-			h.Errorf("last 100: first %v, want %v", loc.First, at[7])
+		if first := h.last(100, "a"); first != at[7] {
+			h.Errorf("last 100: first %v, want %v", first, at[7])
 		}
 	})
 	h.publish("a", "12")
@@ -361,12 +391,11 @@ func testRetainAge(h *harness) {
 		time.Sleep(20 * time.Millisecond) // real time has to pass
 	}
 	h.twice(func() {
-		loc := h.locate(fanfare.Place{Patterns: Patterns("a"), After: old[0]})
-		if loc.Reason != fanfare.GapTrimmed || loc.First != loc.Durable+1 {
-			h.Fatalf("an emptied channel: %+v", loc)
+		if loss := h.missed(old[0], "a"); loss.Reason != fanfare.GapTrimmed {
+			h.Fatalf("an emptied channel: %+v", loss)
 		}
-		if loc := h.locate(fanfare.Place{Patterns: Patterns("a"), After: old[1]}); loc.Reason != "" {
-			h.Fatalf("at the trim mark: %+v", loc)
+		if loss := h.missed(old[1], "a"); loss.Reason != "" {
+			h.Fatalf("at the trim mark: %+v", loss)
 		}
 	})
 	h.publish("a", "3")
@@ -477,14 +506,14 @@ func testRetainBytes(h *harness) {
 	b := h.publish("b", "a text that is longer than thirty-five bytes by itself")
 	h.twice(func() {
 		h.equal("clipped at once", []string{"0000000009", "0000000010", "0000000011"}, h.data(fanfare.Query{Patterns: Patterns("a")}))
-		if loc := h.locate(fanfare.Place{Patterns: Patterns("a"), After: at[7]}); loc.Reason != fanfare.GapTrimmed || loc.First != at[9] {
-			h.Errorf("below the mark: %+v", loc)
+		if loss := h.missed(at[7], "a"); loss.Reason != fanfare.GapTrimmed || h.first(fanfare.Query{Patterns: Patterns("a"), After: at[7]}) != at[9] {
+			h.Errorf("below the mark: %+v", loss)
 		}
-		if loc := h.locate(fanfare.Place{Patterns: Patterns("a"), After: at[8]}); loc.Reason != "" {
-			h.Errorf("at the mark: %+v", loc)
+		if loss := h.missed(at[8], "a"); loss.Reason != "" {
+			h.Errorf("at the mark: %+v", loss)
 		}
-		if loc := h.locate(fanfare.Place{Patterns: Patterns("b"), After: b[0] - 1}); loc.Reason != "" || loc.First != b[0] {
-			h.Errorf("the newest event stays, however long: %+v", loc)
+		if loss := h.missed(b[0]-1, "b"); loss.Reason != "" || h.first(fanfare.Query{Patterns: Patterns("b"), After: b[0] - 1}) != b[0] {
+			h.Errorf("the newest event stays, however long: %+v", loss)
 		}
 	})
 	h.publish("a", "a text of twenty-seven bytes")

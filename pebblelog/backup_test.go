@@ -2,7 +2,6 @@ package pebblelog_test
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -102,9 +101,9 @@ func TestBackupAndRestore(t *testing.T) {
 		after fanfare.Position
 		want  fanfare.GapReason
 	}{{before[20], ""}, {before[49], ""}, {after[9], fanfare.GapLost}} {
-		loc, err := l.Locate(t.Context(), fanfare.Place{Patterns: logtest.Patterns("a"), After: c.after})
-		if err != nil || loc.Reason != c.want {
-			t.Errorf("after %v: %q, %v; want %q", c.after, loc.Reason, err, c.want)
+		loss, err := logtest.Missed(l, c.after, "a")
+		if err != nil || loss.Reason != c.want {
+			t.Errorf("after %v: %q, %v; want %q", c.after, loss.Reason, err, c.want)
 		}
 	}
 	if p := publishN(t, l, "a", 60, 61)[0]; p <= after[9] {
@@ -179,8 +178,8 @@ func TestExportAndImport(t *testing.T) {
 		t.Errorf("kept %+v, %v, %v", got, ok, err)
 	}
 	for i, reason := range map[int]fanfare.GapReason{2: fanfare.GapTrimmed, 9: ""} {
-		if loc, err := l.Locate(t.Context(), fanfare.Place{Patterns: logtest.Patterns("few/1"), After: few[i]}); err != nil || loc.Reason != reason {
-			t.Errorf("after few %d: %+v, %v", i, loc, err)
+		if loss, err := logtest.Missed(l, few[i], "few/1"); err != nil || loss.Reason != reason {
+			t.Errorf("after few %d: %+v, %v", i, loss, err)
 		}
 	}
 	events, _, err := logtest.ReadAll(l, fanfare.Query{Patterns: logtest.Patterns("**"), Since: at.Add(-time.Minute)})
@@ -314,8 +313,8 @@ func checkDamaged(t *testing.T, dir string) {
 	events, _, err := logtest.ReadAll(l, fanfare.Query{Patterns: logtest.Patterns("**")})
 	lost := false
 	if len(events) > 0 { // a tail that is lost is told to those who saw it
-		loc, err := l.Locate(context.Background(), fanfare.Place{Patterns: logtest.Patterns("c0"), After: events[0].Position + 3999})
-		lost = err == nil && loc.Reason == fanfare.GapLost
+		loss, err := logtest.Missed(l, events[0].Position+3999, "c0")
+		lost = err == nil && loss.Reason == fanfare.GapLost
 	}
 	switch {
 	case err == nil && len(events) == 4000:

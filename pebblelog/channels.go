@@ -24,6 +24,8 @@ type channelState struct {
 	num       atomic.Uint64 // 0: nothing is stored of the channel
 	nextSeq   uint64        // owned by the committer
 	nextBytes uint64        // sum of the data before the next event; owned by the committer
+	limits    *ruleSet      // that limit is of; owned by the committer
+	limit     *liveRule     // owned by the committer
 	lastSeq   atomic.Uint64 // of the newest durable event; 0 when there is none
 	lastBytes atomic.Uint64 // sum of the data up to it
 	inFlight  atomic.Int64  // uses by the committer that have not become visible yet; while above 0 the state stays in the cache
@@ -35,6 +37,13 @@ type channelState struct {
 	stored fanfare.Position
 	oldest entry // the first event after mark, when known
 	known  bool
+}
+
+// events is how many events there are of the channel, or were when its trim mark was last looked at.
+func (st *channelState) events() uint64 {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.lastSeq.Load() - min(st.mark.seq, st.lastSeq.Load())
 }
 
 type channelCache struct {
@@ -213,6 +222,18 @@ func (s *session) loadMark(num uint64) (entry, error) {
 	}
 	defer closer.Close()
 	return readMark(value)
+}
+
+// markOf returns a channel's trim mark; of one of which nothing is stored, the floor below which its events may be missing.
+func (s *session) markOf(c fanfare.Channel) (fanfare.Position, error) {
+	st, err := s.channel(c)
+	if err != nil {
+		return 0, err
+	}
+	if st == nil {
+		return s.floorOf(c), nil
+	}
+	return s.trimMark(st)
 }
 
 // nameOf returns the channel of a number.

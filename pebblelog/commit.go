@@ -168,6 +168,7 @@ func (s *session) write(g *group) error {
 	}
 	g.batch, g.applied = b, time.Now()
 	err := s.db.ApplyNoSyncWait(b, pebble.Sync)
+	s.newest.Store(s.nextNum)
 	for _, st := range w.folded {
 		s.channels.drop(st)
 	}
@@ -271,6 +272,7 @@ func (w *groupWriter) event(e *fanfare.Event) error {
 	w.next++
 	st.nextSeq++
 	st.nextBytes += uint64(len(e.Data))
+	w.outgrown(st, pos)
 	w.key = appendKey(w.key[:0], keyEvent, uint64(pos))
 	w.value = appendEvent(w.value[:0], num, seq, w.ms, e)
 	if err := w.b.Set(w.key, w.value, nil); err != nil {

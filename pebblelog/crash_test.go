@@ -1,7 +1,6 @@
 package pebblelog_test
 
 import (
-	"context"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -94,9 +93,9 @@ func TestCrashUnderLoad(t *testing.T) {
 				wg.Wait()
 				acked = before
 				next := open(t, pebblelog.Options{Dir: "/data", FS: fs})
-				loc, err := next.Locate(context.Background(), fanfare.Place{Patterns: logtest.Patterns("c0"), After: seen})
-				if err != nil || loc.Reason != "" {
-					t.Fatalf("resume at %v, which was seen before the crash: %+v, %v", seen, loc, err)
+				loss, err := logtest.Missed(next, seen, "c0")
+				if err != nil || loss.Reason != "" {
+					t.Fatalf("resume at %v, which was seen before the crash: %+v, %v", seen, loss, err)
 				}
 				if err := next.Close(); err != nil {
 					t.Fatal(err)
@@ -160,9 +159,12 @@ func TestLostTail(t *testing.T) {
 		after fanfare.Position
 		want  fanfare.GapReason
 	}{{first, ""}, {lost[0] - 1, ""}, {lost[0], fanfare.GapLost}, {lost[2], fanfare.GapLost}, {next - 1, ""}} {
-		loc, err := l.Locate(context.Background(), fanfare.Place{Patterns: logtest.Patterns("a"), After: c.after})
-		if err != nil || loc.Reason != c.want || loc.First != next {
-			t.Errorf("after %v: %+v, %v; want reason %q, first %v", c.after, loc, err, c.want, next)
+		loss, err := logtest.Missed(l, c.after, "a")
+		if err != nil || loss.Reason != c.want {
+			t.Errorf("after %v: %+v, %v; want reason %q", c.after, loss, err, c.want)
+		}
+		if events, _, err := logtest.ReadAll(l, fanfare.Query{Patterns: logtest.Patterns("a"), After: c.after}); err != nil || events[0].Position != next {
+			t.Errorf("after %v: %v, %v; want %v first", c.after, events, err, next)
 		}
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"container/heap"
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -32,7 +31,6 @@ func (c stopContext) Err() error {
 const (
 	defaultReadLimit = 256
 	defaultReadBytes = 256 << 10
-	scanMost         = 16 << 10 // events that one Read looks at, however few match
 )
 
 // Read implements fanfare.Log.
@@ -48,6 +46,9 @@ func (l *Log) Read(ctx context.Context, q fanfare.Query) (page fanfare.Page, err
 	}
 	err = l.read(ctx, func(s *session) error {
 		through := q.Through
+		if q.After, err = s.skipAge(q.Age, q.After, through); err != nil {
+			return err
+		}
 		if q.After, q.Through, err = s.skipTo(q.Since, q.After, through); err != nil {
 			return err
 		}
@@ -55,8 +56,12 @@ func (l *Log) Read(ctx context.Context, q fanfare.Query) (page fanfare.Page, err
 			page.Through = through
 			return nil
 		}
-		if exact, ok := exactChannels(q.Patterns); ok {
-			page, err = s.readExact(ctx, q, exact)
+		channels, few, err := s.byIndex(ctx, q.Patterns, q.After, q.Through)
+		if err != nil {
+			return err
+		}
+		if few {
+			page, err = s.readMerged(ctx, q, channels)
 		} else {
 			page, err = s.scan(ctx, q)
 		}
@@ -66,6 +71,20 @@ func (l *Log) Read(ctx context.Context, q fanfare.Query) (page fanfare.Page, err
 		return fanfare.Page{}, err
 	}
 	return page, nil
+}
+
+// skipAge returns the position before the first that was stored at most so long ago.
+func (s *session) skipAge(age time.Duration, after, through fanfare.Position) (fanfare.Position, error) {
+	if age <= 0 {
+		return after, nil
+	}
+	m := s.log.clock.look()
+	cut := m.cutAtOnce(age.Milliseconds())
+	if age < time.Millisecond {
+		cut = m.log + 1 // nothing is that young
+	}
+	first, err := s.firstStoredAt(m, cut, through)
+	return max(after, first-1), err
 }
 
 // exactChannels returns the channels, each once, when all patterns are exact.
@@ -85,6 +104,33 @@ func exactChannels(patterns []fanfare.Pattern) ([]fanfare.Channel, bool) {
 		}
 	}
 	return channels, true
+}
+
+// byIndex returns the channels whose indexes are to be merged to read what patterns want; false when the events are to be scanned.
+func (s *session) byIndex(
+	ctx context.Context, patterns []fanfare.Pattern, after, through fanfare.Position,
+) (channels []fanfare.Channel, few bool, err error) {
+	if channels, few = exactChannels(patterns); few {
+		return channels, true, nil
+	}
+	after = max(after, s.begins())
+	if uint64(through) <= uint64(after)+s.pieces.short {
+		return nil, false, nil
+	}
+	if channels, few, err = s.membersOf(ctx, patterns); err != nil || !few {
+		return nil, false, err
+	}
+	var wanted uint64
+	for _, c := range channels {
+		st, err := s.channel(c)
+		if err != nil {
+			return nil, false, err
+		}
+		if st != nil {
+			wanted += st.events()
+		}
+	}
+	return channels, wanted*s.pieces.denser < s.given(s.begins(), through), nil
 }
 
 // indexCursor walks one channel's index entries.
@@ -118,10 +164,11 @@ func (c *indexCursor) step(first bool) (bool, error) {
 
 // merge walks the index entries of several channels in the order of their positions, or backwards.
 type merge struct {
+	log     *Log
 	cursors []*indexCursor // a heap
 	back    bool
-	trimmed fanfare.Position
-	read    uint64
+	trimmed fanfare.Position // the highest trim mark of the channels
+	read    uint64           // entries, so far
 }
 
 func (m *merge) Len() int { return len(m.cursors) }
@@ -138,7 +185,7 @@ func (m *merge) Pop() any {
 
 // newMerge opens a cursor for each channel, clipped at its trim mark. The caller closes the merge.
 func (s *session) newMerge(channels []fanfare.Channel, after, through fanfare.Position, back bool) (*merge, error) {
-	m := &merge{back: back}
+	m := &merge{log: s.log, back: back}
 	for _, c := range channels {
 		if err := s.addCursor(m, c, after, through); err != nil {
 			m.close()
@@ -199,16 +246,17 @@ func (m *merge) close() {
 		_ = c.it.Close()
 	}
 	m.cursors = nil
+	m.log.stats.indexRead.Add(m.read)
 }
 
-// readExact reads only the events of the channels: their index entries say where.
-func (s *session) readExact(ctx context.Context, q fanfare.Query, channels []fanfare.Channel) (page fanfare.Page, err error) {
+// readMerged reads only the events of the channels: their index entries say where.
+func (s *session) readMerged(ctx context.Context, q fanfare.Query, channels []fanfare.Channel) (page fanfare.Page, err error) {
 	m, err := s.newMerge(channels, q.After, q.Through, false)
 	if err != nil {
 		return page, err
 	}
-	defer func() { m.close(); s.log.stats.indexRead.Add(m.read) }()
-	page.Trimmed = m.trimmed
+	defer m.close()
+	page.Trimmed = max(m.trimmed, s.floors(q.Patterns))
 	if m.Len() == 0 {
 		page.Through = q.Through
 		return page, nil
@@ -218,7 +266,7 @@ func (s *session) readExact(ctx context.Context, q fanfare.Query, channels []fan
 		return page, err
 	}
 	defer events.Close()
-	sinceMs, bytes := sinceOf(q.Since), 0
+	sinceMs, bytes, older := sinceOf(q.Since), 0, 0
 	key := make([]byte, 0, 9)
 	for ; m.Len() > 0; err = m.next() {
 		if err != nil || ctx.Err() != nil {
@@ -228,6 +276,9 @@ func (s *session) readExact(ctx context.Context, q fanfare.Query, channels []fan
 		pos := top.e.pos
 		if top.e.ms < sinceMs {
 			page.Through = pos
+			if older++; older == s.pieces.events {
+				return page, nil
+			}
 			continue
 		}
 		if len(page.Events) >= q.Limit || bytes >= q.Bytes {
@@ -262,109 +313,4 @@ func sinceOf(t time.Time) int64 {
 		return -1 << 62
 	}
 	return t.UnixMilli()
-}
-
-// met is a channel that a scan has come across.
-type met struct {
-	name  fanfare.Channel
-	match bool
-	mark  fanfare.Position
-}
-
-// scanner tells of each channel number whether the patterns want it.
-type scanner struct {
-	s        *session
-	patterns []fanfare.Pattern
-	channels map[uint64]*met
-	trimmed  fanfare.Position
-}
-
-func newScanner(s *session, patterns []fanfare.Pattern) *scanner {
-	sc := &scanner{s: s, patterns: patterns, channels: map[uint64]*met{}}
-	for _, p := range patterns {
-		s.rules.Load().overlapping(p, func(r *liveRule) { sc.trimmed = max(sc.trimmed, fanfare.Position(r.floor.Load())) })
-	}
-	return sc
-}
-
-func (sc *scanner) meet(num uint64) (*met, error) {
-	if m := sc.channels[num]; m != nil {
-		return m, nil
-	}
-	name, err := sc.s.nameOf(num)
-	if isNotFound(err) {
-		// The channel has been forgotten since the scan began: all of it is trimmed.
-		m := &met{mark: 1<<64 - 1}
-		sc.channels[num] = m
-		return m, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	m := &met{name: name}
-	for _, p := range sc.patterns {
-		m.match = m.match || p.Match(name)
-	}
-	if m.match {
-		st, err := sc.s.channel(name)
-		if err != nil {
-			return nil, err
-		}
-		if st != nil {
-			if m.mark, err = sc.s.trimMark(st); err != nil {
-				return nil, err
-			}
-		}
-		sc.trimmed = max(sc.trimmed, m.mark)
-	}
-	sc.channels[num] = m
-	return m, nil
-}
-
-// scan reads by position and skips what the patterns do not want.
-func (s *session) scan(ctx context.Context, q fanfare.Query) (page fanfare.Page, err error) {
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: keyOf(keyEvent, uint64(q.After)+1), UpperBound: keyOf(keyEvent, uint64(q.Through)+1)})
-	if err != nil {
-		return page, err
-	}
-	defer it.Close()
-	sc := newScanner(s, q.Patterns)
-	sinceMs, bytes, looked := sinceOf(q.Since), 0, 0
-	defer func() { s.log.stats.eventsRead.Add(uint64(looked)) }()
-	for ok := it.First(); ok; ok = it.Next() {
-		pos := fanfare.Position(lastNumber(it.Key()))
-		if looked++; looked > scanMost || (looked%1024 == 0 && ctx.Err() != nil) {
-			page.Trimmed = sc.trimmed
-			return page, ctx.Err()
-		}
-		num, err := eventChannel(it.Value())
-		if err != nil {
-			return page, fmt.Errorf("event %v: %w", pos, err)
-		}
-		m, err := sc.meet(num)
-		if err != nil {
-			return page, err
-		}
-		if m.match && pos > m.mark {
-			if len(page.Events) >= q.Limit || bytes >= q.Bytes {
-				page.Trimmed = sc.trimmed
-				return page, nil
-			}
-			e, err := readEvent(pos, m.name, it.Value())
-			if err != nil {
-				return page, err
-			}
-			if e.Time.UnixMilli() >= sinceMs {
-				page.Events = append(page.Events, e)
-				bytes += len(e.Data)
-			}
-		}
-		page.Through = pos
-	}
-	page.Trimmed = sc.trimmed
-	if err := it.Error(); err != nil {
-		return page, err
-	}
-	page.Through = q.Through
-	return page, nil
 }

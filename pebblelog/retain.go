@@ -112,7 +112,9 @@ func (s *session) trimMark(st *channelState) (fanfare.Position, error) {
 		return 0, err
 	}
 	st.mark, st.oldest, st.known = mark, oldest, found
-	raise(&st.rule.high, mark.pos)
+	if raise(&st.rule.high, mark.pos); s.rules.Load() != st.set {
+		s.raiseHigh(st.name, mark.pos)
+	}
 	return mark.pos, nil
 }
 
@@ -194,11 +196,15 @@ func (s *session) sweep() (looked int, err error) {
 		return 0, err
 	}
 	s.log.clock.prune(fanfare.Position(s.sweptFloor.Load()))
-	w := sweeper{session: s, bounds: s.bounds()}
+	w, set := sweeper{session: s, bounds: s.bounds()}, s.rules.Load()
 	if err := w.channels(); err != nil {
 		return w.looked, err
 	}
-	return w.looked, w.fold()
+	if err := w.fold(); err != nil {
+		return w.looked, err
+	}
+	set.swept.Store(true)
+	return w.looked, nil
 }
 
 // deletePrefix deletes all events up to a position. Their index entries follow, channel by channel: what the index names and
@@ -406,7 +412,7 @@ func (w *sweeper) fold() error {
 	if len(empties) == 0 {
 		return nil
 	}
-	return w.log.inCommit(func(g *groupWriter) error {
+	err := w.log.inCommit(func(g *groupWriter) error {
 		for _, st := range empties {
 			if err := g.fold(st); err != nil {
 				return err
@@ -414,6 +420,8 @@ func (w *sweeper) fold() error {
 		}
 		return nil
 	})
+	w.session.members.forget()
+	return err
 }
 
 // fold forgets a channel that is empty: its trim mark becomes the floor of its rule. Only the committer can do this: nobody

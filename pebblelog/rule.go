@@ -12,7 +12,7 @@ import (
 type liveRule struct {
 	fanfare.Rule
 	floor atomic.Uint64 // the highest trim mark of the rule's channels that are empty and forgotten; stored under keyFloor
-	high  atomic.Uint64 // no trim mark of the rule's channels that was moved in this session, or stored, is above this
+	high  atomic.Uint64 // no trim mark of the rule's channels is above this, but for what their age moves; see markBound
 }
 
 func raise(v *atomic.Uint64, p fanfare.Position) {
@@ -29,6 +29,60 @@ type ruleSet struct {
 	rules  []*liveRule
 	all    time.Duration // events older than this are gone whatever their channel; 0: no such age
 	forget *liveRule     // of channels that no rule matches: they are kept for ever
+
+	covered  bool        // a rule matches every channel
+	limited  bool        // a rule has a limit of count or of bytes
+	surveyed atomic.Bool // the rules' high is what it says
+	swept    atomic.Bool // since they came into force all channels were swept
+}
+
+// each calls f for all rules.
+func (set *ruleSet) each(f func(*liveRule)) {
+	f(set.forget)
+	for _, r := range set.rules {
+		f(r)
+	}
+}
+
+// lowestHigh is the lowest bound of a rule that has channels.
+func (set *ruleSet) lowestHigh() fanfare.Position {
+	lowest := ^uint64(0)
+	set.each(func(r *liveRule) {
+		if r != set.forget || !set.covered {
+			lowest = min(lowest, r.high.Load())
+		}
+	})
+	return fanfare.Position(lowest)
+}
+
+// takeOver raises the bounds to those of the rules before. It is called when these are in force: whoever moves a mark by a
+// former rule meanwhile either sees these, or has raised the former bound before it is read here.
+func (set *ruleSet) takeOver(before *ruleSet) {
+	var highest uint64
+	byPattern := map[fanfare.Pattern]uint64{}
+	before.each(func(r *liveRule) {
+		byPattern[r.Pattern] = r.high.Load()
+		highest = max(highest, r.high.Load())
+	})
+	set.each(func(r *liveRule) {
+		high := highest // a channel may fall under another rule now
+		if set.samePatterns(before) {
+			high = byPattern[r.Pattern]
+		}
+		raise(&r.high, fanfare.Position(high))
+	})
+}
+
+func (set *ruleSet) samePatterns(other *ruleSet) bool {
+	patterns := map[fanfare.Pattern]int{}
+	set.each(func(r *liveRule) { patterns[r.Pattern]++ })
+	other.each(func(r *liveRule) { patterns[r.Pattern]-- })
+	for _, n := range patterns {
+		if n != 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // newRuleSet takes over what is known below earlier rules. A channel may now fall under another rule than the one it was
@@ -45,7 +99,6 @@ func newRuleSet(rules []fanfare.Rule, floors map[string]fanfare.Position) *ruleS
 		same = same && known
 	}
 	ages := len(rules) > 0
-	covered := false
 	for _, r := range append(rules[:len(rules):len(rules)], fanfare.Rule{}) {
 		live := &liveRule{Rule: r}
 		floor := highest
@@ -60,10 +113,11 @@ func newRuleSet(rules []fanfare.Rule, floors map[string]fanfare.Position) *ruleS
 		}
 		set.rules = append(set.rules, live)
 		ages = ages && r.Age > 0
-		covered = covered || r.Pattern.String() == "**"
+		set.covered = set.covered || r.Pattern.String() == "**"
+		set.limited = set.limited || r.Count > 0 || r.Bytes > 0
 		set.all = max(set.all, r.Age)
 	}
-	if !ages || !covered {
+	if !ages || !set.covered {
 		set.all = 0
 	}
 	return set

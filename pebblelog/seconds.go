@@ -145,16 +145,6 @@ func (s *session) skipTo(t time.Time, after, through fanfare.Position) (from, to
 	return after, through, nil
 }
 
-// disordered tells whether an event after a position may be stamped with an earlier time than one before it.
-func (m moment) disordered(after fanfare.Position) bool {
-	for i := m.phaseOf(after+1) + 1; i < len(m.phases); i++ {
-		if m.phases[i].low < m.phases[i-1].high-clockJump.Milliseconds() {
-			return true
-		}
-	}
-	return false
-}
-
 // firstStoredAt returns the position of the first event that was stored at a log time or later; one above durable when there
 // is none.
 func (s *session) firstStoredAt(m moment, at int64, durable fanfare.Position) (fanfare.Position, error) {

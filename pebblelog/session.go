@@ -27,6 +27,8 @@ type session struct {
 	first fanfare.Position // of this session's run
 	runs  []run            // of earlier sessions, oldest first
 
+	pieces pieces
+
 	dead    chan struct{} // closed when the session fails
 	slots   chan struct{} // one for each group in flight
 	written chan *group   // from the committer to the publisher
@@ -56,6 +58,9 @@ type session struct {
 	complained, unsaid atomic.Int64 // the second of Pebble's last complaint that was logged, and how many were not
 
 	channels channelCache
+	members  memberSets
+	newest   atomic.Uint64 // channels below this number are in the store, with their names; moved by the committer
+	ruled    chan struct{} // one token: other rules have come into force
 
 	open   sync.RWMutex // readers hold it; close takes it
 	closed bool         // guarded by open
@@ -64,8 +69,8 @@ type session struct {
 // openSession opens the store and begins a new run, which is on disk before anybody can hear of it.
 func (l *Log) openSession() (*session, error) {
 	s := &session{
-		log: l, fs: newSessionFS(l.opts.FS, l.opts.FS.PathJoin(l.opts.Dir, "log"), l.opts.Durability == DurabilityAsync),
-		dead: make(chan struct{}), slots: make(chan struct{}, 2), written: make(chan *group, 2),
+		log: l, pieces: defaultPieces, fs: newSessionFS(l.opts.FS, l.opts.FS.PathJoin(l.opts.Dir, "log"), l.opts.Durability == DurabilityAsync),
+		dead: make(chan struct{}), slots: make(chan struct{}, 2), written: make(chan *group, 2), ruled: make(chan struct{}, 1),
 	}
 	s.channels.init()
 	s.fs.failed = func(err error) { s.fail(fmt.Errorf("write the log: %w", err)) }
@@ -192,6 +197,7 @@ func (s *session) beginRun() error {
 	if err := s.db.Apply(b, pebble.Sync); err != nil {
 		return fmt.Errorf("begin run: %w", err)
 	}
+	s.newest.Store(s.nextNum)
 	return s.fs.syncDirty() // also with DurabilityAsync: a position that was handed out must not be given again
 }
 
@@ -337,7 +343,16 @@ func (s *session) putRules(b *pebble.Batch, rules []fanfare.Rule, floors map[str
 			return err
 		}
 	}
-	s.rules.Store(set)
+	before := s.rules.Swap(set)
+	if before == nil {
+		set.surveyed.Store(s.nextNum == 1) // no channel was ever numbered
+		return nil
+	}
+	set.takeOver(before)
+	select {
+	case s.ruled <- struct{}{}:
+	default: // the survey has not come to the rules before, and takes these
+	}
 	return nil
 }
 
@@ -345,6 +360,7 @@ func (s *session) putRules(b *pebble.Batch, rules []fanfare.Rule, floors map[str
 func (s *session) start() {
 	s.loops.Go(s.commitLoop)
 	s.loops.Go(s.publishLoop)
+	s.loops.Go(s.surveyLoop)
 	if s.fs.lazyWAL {
 		s.loops.Go(s.syncLoop)
 	}

@@ -112,16 +112,23 @@ func readAfter(text string) (from historyStart, err error) {
 // historyGap tells of events after a position that are gone. A position below a log's first run is no gap here: reading from
 // the beginning is what history is for.
 func (a *API) historyGap(r *http.Request, patterns []fanfare.Pattern, after fanfare.Position) ([]byte, error) {
-	loc, err := a.o.Log.Locate(r.Context(), fanfare.Place{Patterns: patterns, After: after})
-	if err != nil || loc.Reason == "" || (loc.Reason == fanfare.GapTrimmed && after >= loc.Trimmed) {
+	loss, err := a.o.Log.Missed(r.Context(), fanfare.Absence{Patterns: patterns, After: after})
+	if err != nil || loss.Reason == "" || (loss.Reason == fanfare.GapTrimmed && after >= loss.Trimmed) {
 		return nil, err
 	}
-	oldest := loc.First
-	if loc.Reason == fanfare.GapFuture {
-		oldest = loc.Durable + 1 // nothing is read after such a position
+	oldest := loss.Durable + 1
+	for q := (fanfare.Query{Patterns: patterns, After: after, Through: loss.Durable, Limit: 1, Bytes: 1}); q.After < q.Through; {
+		page, err := a.o.Log.Read(r.Context(), q)
+		if err != nil {
+			return nil, err
+		}
+		if q.After = page.Through; len(page.Events) > 0 {
+			oldest = page.Events[0].Position
+			break
+		}
 	}
 	gap := append([]byte(`,"gap":{"requested":"`), after.String()...)
 	gap = append(append(gap, `","oldest":"`...), oldest.String()...)
-	gap = append(append(gap, `","reason":"`...), loc.Reason...)
+	gap = append(append(gap, `","reason":"`...), loss.Reason...)
 	return append(gap, `"}`...), nil
 }

@@ -72,23 +72,17 @@ func (p *page) send() (err error) {
 // read reads some events, when it is the owner's turn.
 func (p *page) read() (events []fanfare.Event, err error) {
 	q := fanfare.Query{
-		Patterns: p.ask.patterns, After: p.after, Through: p.through, Since: p.ask.from.since,
+		Patterns: p.ask.patterns, After: p.after, Through: p.through, Since: p.ask.from.since, Age: p.ask.from.ago,
 		Limit: min(p.ask.limit+1-p.count, stepEvents), Bytes: stepBytes,
 	}
 	var got fanfare.Page
 	if err = p.api.o.Replay(p.r.Context(), p.owner, func() (err error) {
-		if p.ask.from.ago > 0 {
-			loc, err := p.api.o.Log.Locate(p.r.Context(), fanfare.Place{Patterns: p.ask.patterns, Age: p.ask.from.ago})
-			if err != nil {
-				return err
-			}
-			q.After, p.ask.from.ago = loc.First-1, 0
-		}
 		got, err = p.api.o.Log.Read(p.r.Context(), q)
 		return err
 	}); err != nil {
 		return nil, err
 	}
+	p.ask.from.ago = 0 // what follows is younger
 	p.after = got.Through
 	p.done = got.Through >= p.through
 	if got.Trimmed > q.After {

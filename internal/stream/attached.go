@@ -1,7 +1,6 @@
 package stream
 
 import (
-	"context"
 	"errors"
 	"net/http"
 	"sync"
@@ -14,7 +13,6 @@ import (
 // wire is where a stream with a goroutine of its own writes. That goroutine calls it, and receives from its channels.
 type wire interface {
 	begin(header http.Header, first []byte) (int, error) // the head and the beginning of the body
-	chunked() bool                                       // whether the body is to be written in chunks
 	write(prefix []byte, frames []hub.Frame) error       // blocks while the peer takes nothing, up to the stall limit
 	end() error                                          // the body has been written
 	abort()                                              // has a write that waits fail; any goroutine may call it before close
@@ -45,6 +43,7 @@ type attached struct {
 	st    *Stream
 	wire  wire
 	wakes chan struct{} // one token
+	reads chan fetched  // has room for the one read that may be under way
 	work  work
 
 	mu   sync.Mutex // guards the field below
@@ -52,6 +51,13 @@ type attached struct {
 
 	half bool // owned by serve: the peer had closed its sending half before the stream's end
 }
+
+func newAttached(st *Stream, w wire) *attached {
+	return &attached{st: st, wire: w, wakes: make(chan struct{}, 1), reads: make(chan fetched, 1)}
+}
+
+// HaveRead implements hub.Reader.
+func (a *attached) HaveRead(t *hub.Turn, err error) { a.reads <- fetched{t, err} }
 
 func (a *attached) wake(*Stream) {
 	select {
@@ -74,10 +80,9 @@ func (a *attached) stop(st *Stream) {
 	})
 }
 
-// serve runs the stream to its end.
-func (a *attached) serve(header http.Header, opening hub.Opening, first func([]byte, string) []byte) (reason EndReason) {
+// serve runs the stream to its end. first is what the body begins with.
+func (a *attached) serve(header http.Header, first []byte) (reason EndReason) {
 	st := a.st
-	st.chunked = a.wire.chunked()
 	a.open = true
 	var run runner = a
 	st.runner.Store(&run)
@@ -100,19 +105,18 @@ func (a *attached) serve(header http.Header, opening hub.Opening, first func([]b
 		}
 	}()
 	if st.watch != nil {
-		st.live = newLive(opening.Complete(), a.wire.acker())
+		st.live = newLive(st.sub.Position(), a.wire.acker())
 		st.watch.Opened(st.live)
 		defer st.watch.Changed() // when the end has been told to live
 	}
+	defer a.stopReading()
 	clean := false
 	defer func() { a.finish(clean) }() // before the wire closes, which it asks how far the peer has come
-	a.work.prefix = a.work.prefix[:0]
-	st.first(&a.work, opening, first)
-	n, err := a.wire.begin(header, a.work.prefix)
+	n, err := a.wire.begin(header, first)
 	if err != nil {
 		return endReason(err)
 	}
-	st.live.sending(st, n, nil, opening.Position)
+	st.live.sending(st, n, nil, st.sub.Position())
 	st.wrote = st.streams.at(time.Now())
 	if err := a.loop(); err != nil {
 		return endReason(err)
@@ -165,20 +169,19 @@ func (a *attached) answered() bool {
 	return false
 }
 
-// readAgain is how long a stream waits before it asks a log again that could not be read.
-const readAgain = time.Second
-
 // loop takes turns until the stream has ended. An error is the wire's; without one the body has been written to its end.
 func (a *attached) loop() error {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	half := a.wire.halfClosed()
 	probes := 0
+	var read *fetched
 	for {
-		unread, v, err := a.turn()
+		v, err := a.turn(read)
 		if err != nil || v == over {
 			return err
 		}
+		read = nil
 		if v == again {
 			select {
 			case <-a.wire.gone():
@@ -188,7 +191,7 @@ func (a *attached) loop() error {
 			continue
 		}
 		wait := time.Duration(a.st.due() - a.st.streams.at(time.Now()))
-		if unread {
+		if a.st.unread > 0 {
 			wait = min(wait, readAgain)
 		}
 		if probes > 0 {
@@ -197,6 +200,8 @@ func (a *attached) loop() error {
 		timer.Reset(max(wait, 0))
 		select {
 		case <-a.wakes:
+		case f := <-a.reads:
+			read = &f
 		case <-timer.C:
 			if probes > 0 {
 				// A peer that closed for good has answered the first probe with a reset by now.
@@ -215,32 +220,60 @@ func (a *attached) loop() error {
 	}
 }
 
-// turn sends what there is. unread says that the log could not be read; the stream goes on and asks again.
-func (a *attached) turn() (unread bool, v verdict, err error) {
-	st, w := a.st, &a.work
-	now := st.streams.at(time.Now())
-	v = st.gather(w, &w.turn, false, now)
-	if v == reads {
-		if err := st.sub.Read(context.Background(), &w.turn); err != nil {
-			if now-st.wrote >= st.heartbeat {
-				return true, waits, a.comment()
-			}
-			return true, waits, nil
+// turn sends what there is; read is what has just come from the log, or nil.
+func (a *attached) turn(read *fetched) (verdict, error) {
+	st, w, now := a.st, &a.work, a.st.streams.at(time.Now())
+	t := &w.turn
+	if read != nil {
+		t.Swap(read.turn)
+		read.turn.Release() // before the write, which may wait
+		st.reading, st.unread = false, 0
+		if p, ok := errors.AsType[*hub.PanicError](read.err); ok {
+			st.streams.panicked(p.Value, p.Stack)
+			panic(http.ErrAbortHandler)
 		}
-		v = st.gather(w, &w.turn, true, st.streams.at(time.Now()))
+		if read.err != nil {
+			st.readFailed(read.err, now)
+			read = nil
+		}
+	}
+	if st.awaitsRead(read != nil, now) {
+		return waits, a.commentWhenDue(now)
+	}
+	v := st.gather(w, t, read != nil, now)
+	if v == reads {
+		st.reading = true
+		st.sub.ReadLater(a)
+		return waits, a.commentWhenDue(now)
 	}
 	if v == over {
 		st.live.settled()
 	}
-	st.live.sending(st, len(w.prefix), w.turn.Frames, w.turn.Through)
-	if len(w.prefix) > 0 || len(w.turn.Frames) > 0 {
-		if err := a.wire.write(w.prefix, w.turn.Frames); err != nil {
-			return false, v, err
+	st.live.sending(st, len(w.prefix), t.Frames, t.Through)
+	if len(w.prefix) > 0 || len(t.Frames) > 0 {
+		if err := a.wire.write(w.prefix, t.Frames); err != nil {
+			return v, err
 		}
 	}
-	st.sent(w, &w.turn, len(w.turn.Frames), time.Now())
-	clear(w.turn.Frames)
-	return false, v, nil
+	st.sent(w, t, len(t.Frames), time.Now())
+	clear(t.Frames)
+	return v, nil
+}
+
+// stopReading has the read end that is under way, and waits for it.
+func (a *attached) stopReading() {
+	if a.st.reading && !a.st.sub.CancelRead() {
+		f := <-a.reads
+		f.turn.Release()
+	}
+	a.st.reading = false
+}
+
+func (a *attached) commentWhenDue(now int64) error {
+	if !a.st.wantsSign(now) {
+		return nil
+	}
+	return a.comment()
 }
 
 // comment writes a sign of life that says nothing.

@@ -59,6 +59,9 @@ func (st *Stream) gather(w *work, t *hub.Turn, fetched bool, now int64) verdict 
 		nothing(t, st.sub.Position()) // it goes with what it has been sent
 	}
 	st.withhold(t)
+	if t.Opens {
+		st.opens(w, t.Begins)
+	}
 	if t.Gap != nil {
 		w.say(st, st.appendGap(w.text[:0], t.Gap))
 	}
@@ -74,7 +77,7 @@ func (st *Stream) gather(w *work, t *hub.Turn, fetched bool, now int64) verdict 
 	case len(w.prefix) > 0:
 	case reason != "":
 		return st.goodbye(w, t, reason)
-	case now-st.wrote >= st.heartbeat, st.byTicket.wantsSign():
+	case st.wantsSign(now):
 		st.signOfLife(w, t.Through)
 	}
 	st.leaving = reason != ""
@@ -86,7 +89,7 @@ func (st *Stream) gather(w *work, t *hub.Turn, fetched bool, now int64) verdict 
 
 func nothing(t *hub.Turn, at fanfare.Position) {
 	clear(t.Frames)
-	t.Gap, t.Frames, t.Through, t.More = nil, t.Frames[:0], at, false
+	t.Opens, t.Gap, t.Frames, t.After, t.Through, t.More = false, nil, t.Frames[:0], at, at, false
 }
 
 // sent counts what was gathered and is certain to go out: all of it, or the first so many frames. A peer may have a frame, and be
@@ -97,7 +100,7 @@ func (st *Stream) sent(w *work, t *hub.Turn, frames int, now time.Time) {
 	}
 	at, more := t.Through, t.More
 	if frames < len(t.Frames) {
-		at, more = st.sub.Position(), true
+		at, more = t.After, true
 		if frames > 0 {
 			at = t.Frames[frames-1].Position
 		}
@@ -113,21 +116,31 @@ func (st *Stream) sent(w *work, t *hub.Turn, frames int, now time.Time) {
 	}
 }
 
-// first makes the first pieces of the body: the event that carries the start position, and the gap if there is one.
-func (st *Stream) first(w *work, opening hub.Opening, first func(dst []byte, id string) []byte) {
-	st.lastID = opening.Position
+// begin makes the first bytes of the body, which go out with the head: the event that carries the start position, or a comment
+// where there is none, or where the position has to be looked for.
+func (st *Stream) begin() []byte {
+	w := work{}
+	st.retry = st.first == nil
+	if at, known := st.sub.Begins(); known {
+		st.opens(&w, at)
+	}
+	if len(w.prefix) == 0 {
+		w.say(st, []byte(sse.Comment))
+	}
+	return w.prefix
+}
+
+// opens tells the start position, unless that was done at once.
+func (st *Stream) opens(w *work, at fanfare.Position) {
+	st.lastID = at
 	if st.byTicket != nil {
-		st.byTicket.first = opening.Position
+		st.byTicket.first = at
 	}
-	if first == nil {
-		st.retry = true
-		w.say(st, append(w.text[:0], sse.Comment...))
-	} else {
-		w.say(st, first(sse.AppendRetry(w.text[:0], retryTime()), opening.Position.String()))
+	if st.first == nil {
+		return
 	}
-	if opening.Gap != nil {
-		w.say(st, st.appendGap(w.text[:0], opening.Gap))
-	}
+	w.say(st, st.first(sse.AppendRetry(w.text[:0], retryTime()), at.String()))
+	st.first = nil
 }
 
 func (st *Stream) appendGap(b []byte, g *hub.Gap) []byte {
@@ -214,9 +227,15 @@ func (st *Stream) count(frames []hub.Frame, now time.Time) {
 	}
 }
 
+// wantsSign tells whether a stream that has nothing to send owes its client a sign of life, or somebody waits to see whether its peer
+// is there.
+func (st *Stream) wantsSign(now int64) bool {
+	return now-st.wrote >= st.heartbeat || st.byTicket.wantsSign()
+}
+
 // signOfLife is for an idle stream, which is complete up to at.
 func (st *Stream) signOfLife(w *work, at fanfare.Position) {
-	if st.idle == IdleComment {
+	if st.idle == IdleComment || !st.sub.Opened() {
 		w.say(st, append(w.text[:0], sse.Comment...))
 		return
 	}
@@ -234,9 +253,9 @@ func (st *Stream) signOfLife(w *work, at fanfare.Position) {
 func (st *Stream) goodbye(w *work, t *hub.Turn, reason EndReason) verdict {
 	b := w.text[:0]
 	switch {
-	case reason == EndDrain:
+	case reason == EndDrain, reason == EndFailed:
 		b = st.comeBack(b, t.Through)
-	case st.farewell == FarewellPosition && t.Through > st.lastID:
+	case st.farewell == FarewellPosition && st.sub.Opened() && t.Through > st.lastID:
 		b = AppendHeartbeat(b, t.Through.String())
 	}
 	return st.last(w, b, reason)
@@ -256,9 +275,13 @@ func (st *Stream) cutShort(w *work, reason EndReason) verdict {
 
 // comeBack appends when to come back, in a heartbeat event with the position up to which the stream is complete: some clients take a
 // `retry:` that stands alone for an event without data. A client that wants no heartbeat events has heard a `retry:` with its first
-// event.
+// event. One whose start has not been found has no position to be told, and comes back as it came.
 func (st *Stream) comeBack(b []byte, at fanfare.Position) []byte {
-	if st.farewell == FarewellNone {
+	known := true
+	if !st.sub.Opened() {
+		at, known = st.sub.Begins()
+	}
+	if st.farewell == FarewellNone || !known {
 		return b
 	}
 	return AppendHeartbeat(sse.AppendRetry(b, st.streams.comeBack()), at.String())

@@ -47,7 +47,6 @@ func newPlain(w http.ResponseWriter, r *http.Request, stall time.Duration) *plai
 }
 
 func (p *plain) gone() <-chan struct{}       { return p.done }
-func (p *plain) chunked() bool               { return false } // net/http does that
 func (p *plain) halfClosed() <-chan struct{} { return nil }
 func (p *plain) end() error                  { return nil } // net/http ends the body when the handler returns
 

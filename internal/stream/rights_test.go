@@ -38,14 +38,14 @@ func replaying(t *testing.T, req Request) (*attached, *told, []fanfare.Position)
 // TestReplayedEventsAreLookedAtOnceMore (P8): what is read from the log and may not be heard does not reach the wire, and is counted.
 func TestReplayedEventsAreLookedAtOnceMore(t *testing.T) {
 	a, p, _ := replaying(t, Request{May: func(c fanfare.Channel) bool { return c.String() == "a" }})
-	if _, _, err := a.turn(); err != nil {
+	if err := a.next(); err != nil {
 		t.Fatal(err)
 	}
 	if p.sent != 100 || a.st.streams.Stats().Withheld != 1 {
 		t.Errorf("%d bytes were sent, %d events withheld", p.sent, a.st.streams.Stats().Withheld)
 	}
 	a, p, _ = replaying(t, Request{})
-	if _, _, err := a.turn(); err != nil || p.sent != 200 {
+	if err := a.next(); err != nil || p.sent != 200 {
 		t.Errorf("%d bytes were sent: %v", p.sent, err)
 	}
 }
@@ -82,7 +82,7 @@ func TestRightsEndWhileAWriteWaits(t *testing.T) {
 	a, p, _ := replaying(t, Request{Caller: caller.Caller{Who: &fanfare.Principal{Subject: "ada", Unlimited: true, Expires: time.Now().Add(50 * time.Millisecond)}}})
 	p.stuck = make(chan struct{})
 	ended := make(chan EndReason)
-	go func() { ended <- a.serve(nil, hub.Opening{}, nil) }()
+	go func() { ended <- a.serve(nil, nil) }()
 	select {
 	case reason := <-ended:
 		if reason != EndExpired {

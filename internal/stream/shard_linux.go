@@ -16,21 +16,19 @@ import (
 
 // detached is what a stream has that is served by a shard. All fields but the first are owned by the shard's worker.
 type detached struct {
-	queued  atomic.Bool             // it is in the inbox, or in one of the worker's queues
-	read    atomic.Pointer[fetched] // a turn that has been read from the log and not been sent
-	next    *Stream                 // in the inbox
-	fd      int                     // the socket; open while state is below closed
-	rest    []byte                  // has to be written first: the head, or what is left of a frame
-	slot    uint32                  // in shard.slots, when it has one
-	took    int32                   // bytes that the client has sent after its request
-	queue   int32                   // bytes that the kernel held when it was last asked, while blocked
-	state   state
-	over    EndReason // the body ends with rest, or has ended
-	half    bool      // the peer has closed its sending half
-	reading bool      // a turn is being read from the log
-	since   int64     // when a blocked peer was last seen to take something
-	soon    int64     // in shard.soon since it has something to do then; 0: not
-	unread  int64     // the log could not be read: it is not asked again before
+	queued atomic.Bool             // it is in the inbox, or in one of the worker's queues
+	read   atomic.Pointer[fetched] // a turn that has been read from the log and not been sent
+	next   *Stream                 // in the inbox
+	fd     int                     // the socket; open while state is below closed
+	rest   []byte                  // has to be written first: the head, or what is left of a frame
+	slot   uint32                  // in shard.slots, when it has one
+	took   int32                   // bytes that the client has sent after its request
+	queue  int32                   // bytes that the kernel held when it was last asked, while blocked
+	state  state
+	over   EndReason // the body ends with rest, or has ended
+	half   bool      // the peer has closed its sending half
+	since  int64     // when a blocked peer was last seen to take something
+	soon   int64     // in shard.soon since it has something to do then; 0: not
 }
 
 // state is how a detached stream's connection is.
@@ -45,11 +43,6 @@ const (
 	orphan // closed, but a read of the log is still under way
 )
 
-type fetched struct {
-	turn *hub.Turn
-	err  error
-}
-
 // shards serve the detached streams.
 type shards struct {
 	next atomic.Uint32 // of list
@@ -61,7 +54,7 @@ type shards struct {
 
 // detach hands a stream's connection to a shard, which then ends it; false where that cannot be done. buffered is how many bytes the
 // client has sent after its request. Opened is called before it returns true.
-func (s *shards) detach(streams *Streams, st *Stream, conn net.Conn, buffered int, begin []byte, opening hub.Opening) bool {
+func (s *shards) detach(streams *Streams, st *Stream, conn net.Conn, buffered int, begin []byte) bool {
 	if !poll.IsSocket(conn) {
 		return false
 	}
@@ -79,8 +72,8 @@ func (s *shards) detach(streams *Streams, st *Stream, conn net.Conn, buffered in
 	peer.TuneFD(fd, streams.o.StallLimit)
 	st.fd, st.rest, st.took = fd, begin, int32(min(buffered, floodLimit+1))
 	if st.watch != nil {
-		st.live = newLive(opening.Complete(), acksOf(fd))
-		st.live.sending(st, len(begin), nil, opening.Position)
+		st.live = newLive(st.sub.Position(), acksOf(fd))
+		st.live.sending(st, len(begin), nil, st.sub.Position())
 		st.watch.Opened(st.live)
 	}
 	st.runner.Store(&sh.self)
@@ -396,7 +389,7 @@ func (sh *shard) guard(st *Stream, f func()) {
 }
 
 func (sh *shard) failed(st *Stream, p any, stack []byte) {
-	sh.streams.o.Logger.Error("a stream panicked", slog.Any("panic", p), slog.String("stack", string(stack)))
+	sh.streams.panicked(p, stack)
 	if st.state < closed {
 		sh.finish(st, EndFailed)
 	}

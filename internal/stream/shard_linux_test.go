@@ -95,7 +95,7 @@ func TestNoAllocationForADelivery(t *testing.T) {
 	defer h.Close()
 	s := New(Options{Hub: h, Heartbeat: time.Hour})
 	st := s.newStream(&Request{})
-	if st.sub, _, err = h.Subscribe(context.Background(), logtest.Patterns("a"), hub.Start{}, st); err != nil {
+	if st.sub, err = h.Subscribe(logtest.Patterns("a"), hub.Start{}, st); err != nil {
 		t.Fatal(err)
 	}
 	defer st.sub.Close()

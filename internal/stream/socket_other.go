@@ -4,8 +4,6 @@ package stream
 
 import (
 	"net"
-
-	"github.com/fanfare-hub/fanfare/hub"
 )
 
 // Streams are not detached here.
@@ -14,5 +12,5 @@ type (
 	shards   struct{}
 )
 
-func (*shards) detach(*Streams, *Stream, net.Conn, int, []byte, hub.Opening) bool { return false }
-func (*shards) close()                                                            {}
+func (*shards) detach(*Streams, *Stream, net.Conn, int, []byte) bool { return false }
+func (*shards) close()                                               {}

@@ -33,9 +33,13 @@ type Stream struct {
 	events, bytes atomic.Uint64             // handed to the kernel, the last one perhaps in part
 
 	// Owned by the goroutine that runs it.
-	chunked bool // frames and texts go out as chunks of HTTP/1.1
-	retry   bool // `retry:` has not been sent yet
-	leaving bool // the last turn has been taken
+	chunked bool                               // frames and texts go out as chunks of HTTP/1.1
+	first   func(dst []byte, id string) []byte // appends the first event, which has not been told yet; nil: none
+	retry   bool                               // `retry:` has not been sent yet
+	leaving bool                               // the last turn has been taken
+	failed  bool                               // its start could not be found
+	reading bool                               // a turn is being read from the log
+	unread  int64                              // the log could not be read: it is not asked again before
 	wrote   int64
 	lastID  fanfare.Position
 	live    *Live // nil when nobody watches
@@ -77,6 +81,8 @@ func (st *Stream) mustEnd(now int64) EndReason {
 	switch cut := st.cut.Load(); {
 	case cut != nil:
 		return *cut
+	case st.failed:
+		return EndFailed
 	case st.sub.Ending():
 		return EndDrain
 	case st.ends > 0 && now >= st.ends:

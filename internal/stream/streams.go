@@ -234,8 +234,7 @@ func (s *Streams) Serve(w http.ResponseWriter, r *http.Request, req Request) {
 	}
 	req.Start.Owner = req.Caller.Owner()
 	st := s.newStream(&req)
-	// Not the request's context: net/http ends it when the peer closes its sending half, and it may listen still.
-	sub, opening, err := s.o.Hub.Subscribe(context.WithoutCancel(r.Context()), req.Patterns, req.Start, st)
+	sub, err := s.o.Hub.Subscribe(req.Patterns, req.Start, st)
 	if err != nil {
 		s.release(req.Caller, req.Patterns)
 		s.Refuse(w, r, req, err)
@@ -262,11 +261,11 @@ func (s *Streams) Serve(w http.ResponseWriter, r *http.Request, req Request) {
 		s.o.Audit.Record(audit.StreamOpened, req.Caller, slog.Uint64("stream", st.id), slog.String("adapter", req.Adapter),
 			slog.Any("channels", st.channels()), slog.Bool("resumed", req.Start.From == hub.FromAfter))
 	}
-	runs = s.begin(w, r, st, &req, opening)
+	runs = s.begin(w, r, st, &req)
 }
 
 // begin has the stream run: in a shard, which ends it, or here, to its end. It returns true when others see to its end.
-func (s *Streams) begin(w http.ResponseWriter, r *http.Request, st *Stream, req *Request, opening hub.Opening) (detached bool) {
+func (s *Streams) begin(w http.ResponseWriter, r *http.Request, st *Stream, req *Request) (detached bool) {
 	if lifetime := req.Lifetime; lifetime > 0 {
 		st.ends = s.at(time.Now()) + int64(lifetime-time.Duration(rand.Float64()*0.1*float64(lifetime)))
 	}
@@ -276,22 +275,16 @@ func (s *Streams) begin(w http.ResponseWriter, r *http.Request, st *Stream, req 
 		s.end(st, EndFailed)
 		return false
 	}
-	var wire wire
+	st.chunked = conn != nil && r.ProtoAtLeast(1, 1) // elsewhere net/http does that
+	first := st.begin()
 	if conn == nil {
-		wire = newPlain(w, r, s.o.StallLimit)
-	} else {
-		st.chunked = r.ProtoAtLeast(1, 1)
-		if !s.o.Attached {
-			work := work{}
-			st.first(&work, opening, req.First)
-			if s.shards.detach(s, st, conn, buffered, append(appendHead(nil, w.Header(), st.chunked), work.prefix...), opening) {
-				return true
-			}
-		}
-		wire = newTaken(conn, buffered, st.chunked, s.o.StallLimit)
+		s.end(st, newAttached(st, newPlain(w, r, s.o.StallLimit)).serve(w.Header(), first))
+		return false
 	}
-	a := &attached{st: st, wire: wire, wakes: make(chan struct{}, 1)}
-	s.end(st, a.serve(w.Header(), opening, req.First))
+	if !s.o.Attached && s.shards.detach(s, st, conn, buffered, append(appendHead(nil, w.Header(), st.chunked), first...)) {
+		return true
+	}
+	s.end(st, newAttached(st, newTaken(conn, buffered, st.chunked, s.o.StallLimit)).serve(w.Header(), first))
 	return false
 }
 
@@ -343,7 +336,7 @@ func (s *Streams) confirm(ctx context.Context, who *fanfare.Principal) error {
 func (s *Streams) newStream(req *Request) *Stream {
 	st := &Stream{
 		streams: s, adapter: req.Adapter, caller: req.Caller, owned: req.Owned, may: req.May, watch: req.Watch, heartbeat: int64(s.o.Heartbeat),
-		idle: req.Idle, envelope: req.Envelope, farewell: req.Farewell,
+		idle: req.Idle, envelope: req.Envelope, farewell: req.Farewell, first: req.First,
 	}
 	if req.Heartbeat > 0 {
 		st.heartbeat = int64(req.Heartbeat)

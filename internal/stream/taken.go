@@ -105,7 +105,6 @@ type taken struct {
 
 func (t *taken) gone() <-chan struct{}       { return t.left }
 func (t *taken) halfClosed() <-chan struct{} { return t.half }
-func (t *taken) chunked() bool               { return t.chunks }
 func (t *taken) acker() acker                { return t.acks }
 
 // read throws away what the peer sends, and notices when it goes.

@@ -23,8 +23,9 @@ func (sh *shard) turn(st *Stream) {
 			return
 		}
 		if f.err != nil {
-			st.unread = sh.now() + int64(readAgain)
-			sh.soonAt(st, st.unread)
+			if st.readFailed(f.err, sh.now()); st.unread > 0 {
+				sh.soonAt(st, st.unread)
+			}
 			turn = nil
 		}
 	}
@@ -45,12 +46,8 @@ func (sh *shard) turn(st *Stream) {
 // gather has the stream gather its next pieces, and sends them.
 func (sh *shard) gather(st *Stream, read *hub.Turn) {
 	now := sh.now()
-	reason := st.mustEnd(now)
-	if st.reading && reason != "" && st.sub.CancelRead() {
-		st.reading = false // who must end does not wait for its turn to read
-	}
-	if st.reading || (read == nil && st.unread > now && reason == "") {
-		if now-st.wrote >= st.heartbeat {
+	if st.awaitsRead(read != nil, now) {
+		if st.wantsSign(now) {
 			sh.comment(st) // it says nothing of a position: what has been read may be on its way
 		}
 		sh.hurry(st)
@@ -62,7 +59,7 @@ func (sh *shard) gather(st *Stream, read *hub.Turn) {
 	}
 	v := st.gather(w, t, read != nil, now)
 	if v == reads {
-		if now-st.wrote >= st.heartbeat {
+		if st.wantsSign(now) {
 			sh.comment(st)
 		}
 		if st.state >= closed {

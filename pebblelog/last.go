@@ -1,0 +1,71 @@
+package pebblelog
+
+import (
+	"context"
+
+	"github.com/fanfare-hub/fanfare"
+)
+
+// Last implements fanfare.Log.
+func (l *Log) Last(ctx context.Context, r fanfare.Recent) (past fanfare.Past, err error) {
+	durable := fanfare.Position(l.durable.Load())
+	if r.Through == 0 || r.Through > durable {
+		r.Through = durable
+	}
+	err = l.read(ctx, func(s *session) error {
+		channels, few, err := s.byIndex(ctx, r.Patterns, 0, r.Through)
+		if err != nil {
+			return err
+		}
+		if few {
+			past, err = s.lastMerged(ctx, channels, r)
+		} else {
+			past, err = s.lastScanned(ctx, r)
+		}
+		return err
+	})
+	return past, err
+}
+
+// lastMerged goes back over the indexes of the channels.
+func (s *session) lastMerged(ctx context.Context, channels []fanfare.Channel, r fanfare.Recent) (past fanfare.Past, err error) {
+	m, err := s.newMerge(channels, 0, r.Through, true)
+	if err != nil {
+		return past, err
+	}
+	defer m.close()
+	for ; past.Count < r.Count && m.Len() > 0; err = m.next() {
+		if err != nil {
+			return past, err
+		}
+		if past.Count == s.pieces.events {
+			past.From = m.cursors[0].e.pos
+			break
+		}
+		past.First = m.cursors[0].e.pos
+		past.Count++
+		if past.Count%256 == 0 && ctx.Err() != nil {
+			return past, ctx.Err()
+		}
+	}
+	return past, err
+}
+
+// lastScanned goes back by position.
+func (s *session) lastScanned(ctx context.Context, r fanfare.Recent) (past fanfare.Past, err error) {
+	bound, err := s.markBound(r.Patterns)
+	if err != nil {
+		return past, err
+	}
+	sc := newScanner(s, r.Patterns, bound)
+	defer sc.close()
+	past.From, err = sc.backward(ctx, s.begins(), r.Through, func(pos fanfare.Position, _ *met, _ []byte) (bool, error) {
+		past.First = pos
+		past.Count++
+		return past.Count < r.Count, nil
+	})
+	if past.Count == r.Count || past.From <= s.begins() {
+		past.From = 0
+	}
+	return past, err
+}

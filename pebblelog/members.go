@@ -1,0 +1,274 @@
+package pebblelog
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/fanfare-hub/fanfare"
+)
+
+// A pattern that few channels match is read as those channels are: by their indexes, without a look at any other event. So the
+// log keeps, of each pattern that was asked for lately, the names of its members, the channels that it matches.
+//
+// They are found by a walk over the names, which leaps over those that cannot match (leap). A walk is done in pieces, so that
+// nobody who reads waits for one over a million names; whoever asks meanwhile reads by position. Channels that were numbered
+// since the walk began are found by their numbers, which count up: they cost one look each, and a reader that is told of no
+// new number looks at nothing.
+//
+// It is complete up to the durable position: a channel's names are in the store before newest moves, and newest moves before
+// the channel's first event is durable. A channel that was forgotten stays in the list until the next sweep that forgets some;
+// nothing is found of it.
+
+// patternsMost is of how many patterns the members are kept.
+const patternsMost = 256
+
+// members are the channels of a pattern as far as they are known. A value is never changed: who walks on makes another.
+type members struct {
+	list []fanfare.Channel
+	many bool   // there are more than pieces.few: the list is of no use
+	next []byte // keys of names from here on have not been looked at; nil: all have
+	born uint64 // channels with this number, and with higher ones, have not been looked at by their numbers
+}
+
+// memberSet holds the newest members of one pattern. Two who walk at once both find the same; the last one's work counts.
+type memberSet struct{ v atomic.Pointer[members] }
+
+// memberSets is a bounded cache of them. Its methods may be called from any goroutine.
+type memberSets struct {
+	mu        sync.Mutex // guards the field below
+	byPattern map[fanfare.Pattern]*memberSet
+}
+
+func (c *memberSets) of(p fanfare.Pattern) *memberSet {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	set := c.byPattern[p]
+	if set != nil {
+		return set
+	}
+	if c.byPattern == nil {
+		c.byPattern = map[fanfare.Pattern]*memberSet{}
+	}
+	for other := range c.byPattern {
+		if len(c.byPattern) < patternsMost {
+			break
+		}
+		delete(c.byPattern, other) // any one: whoever still asks for it has it found again
+	}
+	set = &memberSet{}
+	c.byPattern[p] = set
+	return set
+}
+
+// forget drops what is complete, since channels were forgotten: those that were too many may be few by now.
+func (c *memberSets) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for p, set := range c.byPattern {
+		if m := set.v.Load(); m != nil && m.next == nil {
+			delete(c.byPattern, p)
+		}
+	}
+}
+
+// membersOf returns all channels that the patterns match, each once; false when they are too many, or not known yet.
+func (s *session) membersOf(ctx context.Context, patterns []fanfare.Pattern) (channels []fanfare.Channel, few bool, err error) {
+	w := walk{session: s, ctx: ctx, steps: s.pieces.names}
+	if len(patterns) == 1 {
+		return w.find(patterns[0])
+	}
+	seen := map[fanfare.Channel]bool{}
+	few = true
+	for _, p := range patterns {
+		list, known, err := w.find(p)
+		if err != nil {
+			return nil, false, err
+		}
+		few = few && known // the other patterns are walked on all the same: the next call finds them known
+		for _, c := range list {
+			if few && !seen[c] {
+				seen[c] = true
+				channels = append(channels, c)
+			}
+		}
+		few = few && len(channels) <= s.pieces.few
+	}
+	return channels, few, nil
+}
+
+// walk is one piece of walks over names, with the work that is left to it.
+type walk struct {
+	*session
+	ctx   context.Context
+	steps int
+}
+
+// find returns the members of a pattern; false when they are too many, or when the piece has ended before all were found.
+func (w *walk) find(p fanfare.Pattern) ([]fanfare.Channel, bool, error) {
+	if c, ok := p.Channel(); ok {
+		return []fanfare.Channel{c}, true, nil
+	}
+	set := w.members.of(p)
+	newest := w.newest.Load()
+	m := set.v.Load()
+	if m == nil {
+		m = &members{next: textKey(keyChannel, p.LiteralPrefix()), born: newest}
+	}
+	if !m.many && (m.next != nil || m.born < newest) {
+		grown := &members{list: m.list[:len(m.list):len(m.list)], next: m.next, born: m.born}
+		if err := errors.Join(w.names(p, grown), w.numbers(p, grown, newest)); err != nil {
+			return nil, false, err
+		}
+		m = grown
+		set.v.Store(m)
+	}
+	return m.list, !m.many && m.next == nil && m.born >= newest, nil
+}
+
+// names walks over the names from m.next on.
+func (w *walk) names(p fanfare.Pattern, m *members) (err error) {
+	if m.next == nil {
+		return nil
+	}
+	m.next, err = w.eachName(w.ctx, p, m.next, &w.steps, func(c fanfare.Channel) bool {
+		m.add(c, w.pieces.few)
+		return !m.many
+	})
+	if m.many {
+		m.next = nil
+	}
+	return err
+}
+
+// numbers looks at the channels that were numbered since the walk began.
+func (w *walk) numbers(p fanfare.Pattern, m *members, newest uint64) error {
+	if m.many || m.born >= newest || w.steps <= 0 {
+		return nil
+	}
+	it, err := w.db.NewIter(&pebble.IterOptions{LowerBound: keyOf(keyName, m.born), UpperBound: keyOf(keyName, newest)})
+	if err != nil {
+		return err
+	}
+	defer it.Close()
+	for ok := it.First(); ok; ok = it.Next() {
+		if w.steps <= 0 {
+			m.born = lastNumber(it.Key())
+			return nil
+		}
+		if w.steps--; w.steps%256 == 0 && w.ctx.Err() != nil {
+			return w.ctx.Err()
+		}
+		c, err := fanfare.ParseChannel(string(it.Value()))
+		if err != nil {
+			return errCorrupt
+		}
+		if p.Match(c) {
+			m.add(c, w.pieces.few)
+		}
+	}
+	m.born = newest
+	return it.Error()
+}
+
+// add takes a channel into the list. It may be there already: it was forgotten, and has come again.
+func (m *members) add(c fanfare.Channel, few int) {
+	if m.many || slices.Contains(m.list, c) {
+		return
+	}
+	if m.list = append(m.list, c); len(m.list) > few {
+		m.list, m.many = nil, true
+	}
+}
+
+// eachName calls f for the channels that a pattern matches, in the order of their names, from a key on, until f returns false
+// or the steps are used up: one for each name that is looked at. It returns the key to go on from; nil: there are no more.
+func (s *session) eachName(
+	ctx context.Context, p fanfare.Pattern, from []byte, steps *int, f func(fanfare.Channel) bool,
+) (next []byte, err error) {
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: namesEnd(p)})
+	if err != nil {
+		return nil, err
+	}
+	defer it.Close()
+	for ok := it.First(); ok; {
+		if *steps <= 0 {
+			return bytes.Clone(it.Key()), nil
+		}
+		if *steps--; *steps%256 == 0 && ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		name := string(it.Key()[1:])
+		c, err := fanfare.ParseChannel(name)
+		if err != nil {
+			return nil, errCorrupt
+		}
+		if p.Match(c) && !f(c) {
+			return bytes.Clone(it.Key()), nil
+		}
+		to := leap(p.String(), name)
+		if ok = it.Next() && to != ""; ok && string(it.Key()[1:]) < to {
+			*steps--
+			ok = it.SeekGE(textKey(keyChannel, to))
+		}
+	}
+	return nil, it.Error()
+}
+
+// namesEnd is the key that follows those of all names that begin as the pattern does.
+func namesEnd(p fanfare.Pattern) []byte {
+	end := textKey(keyChannel, p.LiteralPrefix())
+	for i := len(end) - 1; i > 0; i-- {
+		if end[i]++; end[i] != 0 {
+			return end[:i+1]
+		}
+	}
+	return []byte{keyChannel + 1}
+}
+
+// leap returns a text above name, such that no name between the two matches the pattern; "" when none above name does. Names
+// are compared by their bytes, so those that begin with the same segments stand together.
+func leap(pattern, name string) string {
+	if pattern[0] == '*' && name[0] == '$' {
+		return "%" // '$' + 1: a leading wildcard matches no reserved channel
+	}
+	for at := 0; ; {
+		want, patternRest, deeper := strings.Cut(pattern, "/")
+		have, _, longer := strings.Cut(name[at:], "/")
+		switch {
+		case want == "**":
+			return name + "\x00"
+		case want == "*" && !deeper && longer:
+			return pastPrefix(name[:at+len(have)+1])
+		case want == "*" && (!deeper || !longer):
+			return name + "\x00" // not name + "/": names with a byte below '/' stand before those
+		case want != "*":
+			target := name[:at] + want
+			if deeper {
+				target += "/"
+			}
+			if name < target {
+				return target
+			}
+			if want != have || !deeper || !longer {
+				return pastPrefix(name[:at])
+			}
+		}
+		at += len(have) + 1
+		pattern = patternRest
+	}
+}
+
+// pastPrefix is the first text above all that begin with a prefix, which is empty or ends with '/'.
+func pastPrefix(prefix string) string {
+	if prefix == "" {
+		return ""
+	}
+	return prefix[:len(prefix)-1] + "0" // '/' + 1
+}

@@ -1,0 +1,198 @@
+package pebblelog
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/fanfare-hub/fanfare"
+)
+
+// pieces says how much one call does, however much there is to do: whoever has asked asks again, from where it ended.
+type pieces struct {
+	events int // that a scan looks at, or index entries that a merge does
+	bytes  int // of their values
+	names  int // of channels that a walk looks at
+	marks  int // trim marks that a search reads
+
+	few    int    // as many channels are read by their indexes, more by position
+	short  uint64 // as many events are scanned, whatever the patterns
+	denser uint64 // where one event in so many is of the patterns, a scan is faster than a merge
+}
+
+var defaultPieces = pieces{events: 4 << 10, bytes: 4 << 20, names: 4 << 10, marks: 512, few: 128, short: 512, denser: 4}
+
+// scanner goes over events by position and skips what the patterns do not want. It does one piece of work, and is closed then.
+type scanner struct {
+	s        *session
+	patterns []fanfare.Pattern
+	bound    fanfare.Position // trim marks matter to events up to here, and above it are not read
+	enough   fanfare.Position // when set, it stops once trimmed is above it
+	channels map[uint64]*met
+	names    *pebble.Iterator // nil before the first channel is met
+	trimmed  fanfare.Position // the highest trim mark that was read
+}
+
+// met is a channel that a scanner has come across.
+type met struct {
+	name   fanfare.Channel
+	match  bool
+	marked bool // mark has been read
+	mark   fanfare.Position
+}
+
+func newScanner(s *session, patterns []fanfare.Pattern, bound fanfare.Position) *scanner {
+	return &scanner{s: s, patterns: patterns, bound: bound, channels: map[uint64]*met{}}
+}
+
+func (sc *scanner) close() {
+	if sc.names != nil {
+		_ = sc.names.Close()
+	}
+}
+
+// meet returns what is known of the channel of an event.
+func (sc *scanner) meet(num uint64, pos fanfare.Position) (*met, error) {
+	m := sc.channels[num]
+	if m == nil {
+		m = &met{}
+		if err := sc.look(num, m); err != nil {
+			return nil, err
+		}
+		sc.channels[num] = m
+	}
+	if m.match && !m.marked && pos <= sc.bound {
+		st, err := sc.s.channel(m.name)
+		if err != nil {
+			return nil, err
+		}
+		if st != nil {
+			if m.mark, err = sc.s.trimMark(st); err != nil {
+				return nil, err
+			}
+		}
+		m.marked = true
+		sc.trimmed = max(sc.trimmed, m.mark)
+	}
+	return m, nil
+}
+
+// look finds a channel's name. Numbers that stand together are met together, so the next name is mostly near.
+func (sc *scanner) look(num uint64, m *met) (err error) {
+	if sc.names == nil {
+		sc.names, err = sc.s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyName}, UpperBound: []byte{keyName + 1}})
+		if err != nil {
+			return err
+		}
+	}
+	if !sc.names.SeekGE(keyOf(keyName, num)) || lastNumber(sc.names.Key()) != num {
+		// The channel has been forgotten since the scan began: all of it is trimmed.
+		m.match, m.marked, m.mark = false, true, 1<<64-1
+		return sc.names.Error()
+	}
+	if m.name, err = fanfare.ParseChannel(string(sc.names.Value())); err != nil {
+		return fmt.Errorf("name of channel %d: %w", num, errCorrupt)
+	}
+	for _, p := range sc.patterns {
+		m.match = m.match || p.Match(m.name)
+	}
+	return nil
+}
+
+// wanted is told of an event that the patterns want and that no trim mark hides. The value is valid until it returns. It returns
+// false to end the scan: then the event counts as not looked at.
+type wanted func(pos fanfare.Position, m *met, value []byte) (more bool, err error)
+
+// forward scans the events above after and up to through. It returns up to where all were looked at.
+func (sc *scanner) forward(ctx context.Context, after, through fanfare.Position, f wanted) (fanfare.Position, error) {
+	it, err := sc.events(after, through)
+	if err != nil {
+		return after, err
+	}
+	defer it.Close()
+	end, err := sc.scan(ctx, it, it.First(), it.Next, f)
+	if end > 0 || err != nil {
+		return max(end, 1) - 1, err
+	}
+	return through, nil
+}
+
+// backward scans the events up to through and above after, the newest first. It returns above where all were looked at.
+func (sc *scanner) backward(ctx context.Context, after, through fanfare.Position, f wanted) (fanfare.Position, error) {
+	it, err := sc.events(after, through)
+	if err != nil {
+		return through, err
+	}
+	defer it.Close()
+	end, err := sc.scan(ctx, it, it.Last(), it.Prev, f)
+	if end > 0 || err != nil {
+		return end, err
+	}
+	return after, nil
+}
+
+func (sc *scanner) events(after, through fanfare.Position) (*pebble.Iterator, error) {
+	return sc.s.db.NewIter(&pebble.IterOptions{LowerBound: keyOf(keyEvent, uint64(after)+1), UpperBound: keyOf(keyEvent, uint64(through)+1)})
+}
+
+// scan returns the first event that it has not looked at; 0 when there is none.
+func (sc *scanner) scan(ctx context.Context, it *pebble.Iterator, ok bool, step func() bool, f wanted) (fanfare.Position, error) {
+	looked, bytes := 0, 0
+	defer func() { sc.s.log.stats.eventsRead.Add(uint64(looked)) }()
+	for ; ok; ok = step() {
+		pos := fanfare.Position(lastNumber(it.Key()))
+		if looked == sc.s.pieces.events || bytes >= sc.s.pieces.bytes || (looked%256 == 0 && ctx.Err() != nil) {
+			return pos, ctx.Err()
+		}
+		looked++
+		bytes += len(it.Value())
+		num, err := eventChannel(it.Value())
+		if err != nil {
+			return pos, fmt.Errorf("event %v: %w", pos, err)
+		}
+		m, err := sc.meet(num, pos)
+		if err != nil {
+			return pos, err
+		}
+		if sc.enough > 0 && sc.trimmed > sc.enough {
+			return pos, nil
+		}
+		if m.match && pos > m.mark {
+			if more, err := f(pos, m, it.Value()); !more || err != nil {
+				return pos, err
+			}
+		}
+	}
+	return 0, it.Error()
+}
+
+// scan reads what a query wants by position.
+func (s *session) scan(ctx context.Context, q fanfare.Query) (page fanfare.Page, err error) {
+	bound, err := s.markBound(q.Patterns)
+	if err != nil {
+		return page, err
+	}
+	if bound > q.After {
+		bound = q.Through // whoever lags is told of the marks of all that it meets
+	}
+	sc := newScanner(s, q.Patterns, bound)
+	defer sc.close()
+	if sc.trimmed, err = s.certainMarks(q.Patterns); err != nil {
+		return page, err
+	}
+	sinceMs, bytes := sinceOf(q.Since), 0
+	page.Through, err = sc.forward(ctx, q.After, q.Through, func(pos fanfare.Position, m *met, value []byte) (bool, error) {
+		if len(page.Events) >= q.Limit || bytes >= q.Bytes {
+			return false, nil
+		}
+		e, err := readEvent(pos, m.name, value)
+		if err == nil && e.Time.UnixMilli() >= sinceMs {
+			page.Events = append(page.Events, e)
+			bytes += len(e.Data)
+		}
+		return true, err
+	})
+	page.Trimmed = sc.trimmed
+	return page, err
+}
