@@ -204,12 +204,6 @@ func (t *Tickets) forgetLocked() {
 
 // keep stores something under a name, or several such, and waits for it.
 func keep(ctx context.Context, log fanfare.Log, kept ...fanfare.Kept) error {
-	done := make(chan error, 1)
-	log.Append(&fanfare.Batch{Keep: kept}, func(_ fanfare.Receipt, err error) { done <- err })
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	_, err := fanfare.Append(ctx, log, &fanfare.Batch{Keep: kept})
+	return err
 }

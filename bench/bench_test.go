@@ -14,9 +14,9 @@ import (
 
 	"github.com/fanfare-hub/fanfare"
 	"github.com/fanfare-hub/fanfare/hub"
+	"github.com/fanfare-hub/fanfare/internal/wire"
 	"github.com/fanfare-hub/fanfare/logtest"
 	"github.com/fanfare-hub/fanfare/pebblelog"
-	"github.com/fanfare-hub/fanfare/server"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -130,7 +130,7 @@ type listened struct {
 func listen(b *testing.B, channels, subscribersEach int) *listened {
 	b.Helper()
 	l := &listened{log: openLog(b, pebblelog.Options{Durability: pebblelog.DurabilityMemory})}
-	l.hub = hub.New(hub.Options{Log: l.log, Encode: server.Encode})
+	l.hub = hub.New(hub.Options{Log: l.log, Encode: wire.Encode})
 	b.Cleanup(l.hub.Close)
 	for i := range channels {
 		c := logtest.Channel(fmt.Sprint("listened/", i))
@@ -211,7 +211,7 @@ func BenchmarkFanOut(b *testing.B) {
 // BenchmarkResume resumes 200 missed events of one exact channel among 100; read counts the events that the log touched.
 func BenchmarkResume(b *testing.B) {
 	l := openLog(b, pebblelog.Options{Durability: pebblelog.DurabilityMemory})
-	h := hub.New(hub.Options{Log: l, Encode: server.Encode})
+	h := hub.New(hub.Options{Log: l, Encode: wire.Encode})
 	defer h.Close()
 	after := h.Durable()
 	for range 200 {

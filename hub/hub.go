@@ -15,6 +15,7 @@ type Frame struct {
 	TimeMs   int64  // the event's time, in milliseconds since 1970
 	Body     []byte // the event as the protocol writes it
 	Chunk    []byte // Body as one chunk of HTTP/1.1; the same array
+	Folded   bool   // Body does not tell LF, CR and CRLF of the data apart
 	Trace    *Trace // set when the publish was traced and the event is live
 	Heard    int64  // when the hub heard of the event, in nanoseconds since 1970; 0 when it was read from the log
 }
@@ -34,7 +35,7 @@ type Trace struct {
 // Options set up a Hub.
 type Options struct {
 	Log            fanfare.Log               // required
-	Encode         func(fanfare.Event) Frame // required; called from many goroutines; sets Body and Chunk
+	Encode         func(fanfare.Event) Frame // required; called from many goroutines; sets Body, Chunk and Folded
 	MaxSubscribers int                       // more are refused with CodeOverloaded; 0: no limit
 	TailBytes      int                       // memory for frames of all filters; what was needed least recently goes first; default 64 MiB
 	MaxReplays     int                       // turns to read the log at once: who catches up waits for one; default 16

@@ -76,7 +76,7 @@ func publish(t testing.TB, l fanfare.Log, channel, data string) fanfare.Position
 // opening is what the first turn of a subscriber tells.
 type opening struct {
 	Position fanfare.Position
-	Gap      *hub.Gap
+	Gap      *fanfare.Gap
 }
 
 // subscribe takes turns until there is one that tells where the subscriber begins; it is thrown away.
@@ -117,7 +117,7 @@ func take(t testing.TB, s *hub.Subscriber, turn *hub.Turn) {
 }
 
 // drain takes turns until there is nothing more.
-func drain(t testing.TB, s *hub.Subscriber) (bodies []string, gaps []*hub.Gap) {
+func drain(t testing.TB, s *hub.Subscriber) (bodies []string, gaps []*fanfare.Gap) {
 	t.Helper()
 	var turn hub.Turn
 	for {
@@ -162,7 +162,7 @@ func TestStarts(t *testing.T) {
 	for _, c := range []struct {
 		start hub.Start
 		pos   fanfare.Position
-		gap   *hub.Gap
+		gap   *fanfare.Gap
 		want  []string
 	}{
 		{hub.Start{}, at[5], nil, nil},
@@ -171,14 +171,14 @@ func TestStarts(t *testing.T) {
 		{hub.Start{From: hub.FromLast, Last: 99}, at[0] - 1, nil, []string{"a 0", "a 2", "a 4"}},
 		{hub.Start{From: hub.FromAfter, After: at[1]}, at[1], nil, []string{"a 2", "a 4"}},
 		{hub.Start{From: hub.FromAfter, After: at[5]}, at[5], nil, nil},
-		{hub.Start{From: hub.FromAfter, After: at[5] + 7}, at[5] + 7, &hub.Gap{Requested: (at[5] + 7).String(), Oldest: at[0], Reason: fanfare.GapFuture}, []string{"a 0", "a 2", "a 4"}},
-		{hub.Start{From: hub.FromAfter, After: 1}, 1, &hub.Gap{Requested: fanfare.Position(1).String(), Oldest: at[0], Reason: fanfare.GapTrimmed}, []string{"a 0", "a 2", "a 4"}},
-		{hub.Start{From: hub.FromUnknown, Requested: "junk"}, 0, &hub.Gap{Requested: "junk", Oldest: at[0], Reason: fanfare.GapUnknown}, []string{"a 0", "a 2", "a 4"}},
-		{hub.Start{From: hub.FromUnknown, Requested: "junk", GapReplay: 5 * time.Millisecond}, 0, &hub.Gap{Requested: "junk", Oldest: at[5] + 1, Reason: fanfare.GapUnknown}, nil},
-		{hub.Start{From: hub.FromUnknown, Requested: "junk", GapReplay: time.Hour}, 0, &hub.Gap{Requested: "junk", Oldest: at[0], Reason: fanfare.GapUnknown}, []string{"a 0", "a 2", "a 4"}},
-		{hub.Start{From: hub.FromForgotten}, at[0] - 1, &hub.Gap{Oldest: at[0], Reason: fanfare.GapForgotten}, []string{"a 0", "a 2", "a 4"}},
-		{hub.Start{From: hub.FromForgotten, GapReplay: time.Hour}, at[0] - 1, &hub.Gap{Oldest: at[0], Reason: fanfare.GapForgotten}, []string{"a 0", "a 2", "a 4"}},
-		{hub.Start{From: hub.FromForgotten, GapReplay: 5 * time.Millisecond}, at[5], &hub.Gap{Oldest: at[5] + 1, Reason: fanfare.GapForgotten}, nil},
+		{hub.Start{From: hub.FromAfter, After: at[5] + 7}, at[5] + 7, &fanfare.Gap{Requested: (at[5] + 7).String(), Oldest: at[0], Reason: fanfare.GapFuture}, []string{"a 0", "a 2", "a 4"}},
+		{hub.Start{From: hub.FromAfter, After: 1}, 1, &fanfare.Gap{Requested: fanfare.Position(1).String(), Oldest: at[0], Reason: fanfare.GapTrimmed}, []string{"a 0", "a 2", "a 4"}},
+		{hub.Start{From: hub.FromUnknown, Requested: "junk"}, 0, &fanfare.Gap{Requested: "junk", Oldest: at[0], Reason: fanfare.GapUnknown}, []string{"a 0", "a 2", "a 4"}},
+		{hub.Start{From: hub.FromUnknown, Requested: "junk", GapReplay: 5 * time.Millisecond}, 0, &fanfare.Gap{Requested: "junk", Oldest: at[5] + 1, Reason: fanfare.GapUnknown}, nil},
+		{hub.Start{From: hub.FromUnknown, Requested: "junk", GapReplay: time.Hour}, 0, &fanfare.Gap{Requested: "junk", Oldest: at[0], Reason: fanfare.GapUnknown}, []string{"a 0", "a 2", "a 4"}},
+		{hub.Start{From: hub.FromForgotten}, at[0] - 1, &fanfare.Gap{Oldest: at[0], Reason: fanfare.GapForgotten}, []string{"a 0", "a 2", "a 4"}},
+		{hub.Start{From: hub.FromForgotten, GapReplay: time.Hour}, at[0] - 1, &fanfare.Gap{Oldest: at[0], Reason: fanfare.GapForgotten}, []string{"a 0", "a 2", "a 4"}},
+		{hub.Start{From: hub.FromForgotten, GapReplay: 5 * time.Millisecond}, at[5], &fanfare.Gap{Oldest: at[5] + 1, Reason: fanfare.GapForgotten}, nil},
 	} {
 		s, begun, _ := subscribe(t, h, c.start, "a")
 		if diff := cmp.Diff(opening{Position: c.pos, Gap: c.gap}, begun); diff != "" {
@@ -406,7 +406,7 @@ func TestGapOfATurnThatIsThrownAway(t *testing.T) {
 		t.Fatal("there is no gap")
 	}
 	got, gaps := drain(t, s)
-	if diff := cmp.Diff([]*hub.Gap{thrown.Gap}, gaps); diff != "" || len(got) != 3 {
+	if diff := cmp.Diff([]*fanfare.Gap{thrown.Gap}, gaps); diff != "" || len(got) != 3 {
 		t.Errorf("then came %v, gaps (-want +got):\n%s", got, diff)
 	}
 }
@@ -475,7 +475,7 @@ func TestLaggardIsTold(t *testing.T) {
 	if diff := cmp.Diff([]string{"a 7", "a 8", "a 9"}, got); diff != "" {
 		t.Error(diff)
 	}
-	want := []*hub.Gap{{Requested: before.String(), Oldest: at - 2, Reason: fanfare.GapTrimmed}}
+	want := []*fanfare.Gap{{Requested: before.String(), Oldest: at - 2, Reason: fanfare.GapTrimmed}}
 	if diff := cmp.Diff(want, gaps); diff != "" {
 		t.Error(diff)
 	}
@@ -495,7 +495,7 @@ func TestGapWithSeveralChannels(t *testing.T) {
 	}
 	s, begun, _ := subscribe(t, h, hub.Start{From: hub.FromAfter, After: at[2]}, "a", "b")
 	defer s.Close()
-	want := opening{Position: at[2], Gap: &hub.Gap{Requested: at[2].String(), Oldest: at[3], Reason: fanfare.GapTrimmed}}
+	want := opening{Position: at[2], Gap: &fanfare.Gap{Requested: at[2].String(), Oldest: at[3], Reason: fanfare.GapTrimmed}}
 	if diff := cmp.Diff(want, begun); diff != "" {
 		t.Error(diff)
 	}

@@ -32,7 +32,7 @@ type opening struct {
 	first   fanfare.Position // with stepLast: the oldest that was found
 	since   time.Time        // with stepFirst: events with an earlier time are passed over
 	age     time.Duration    // with stepFirst: those that were stored longer ago are
-	gap     *Gap             // to be told
+	gap     *fanfare.Gap     // to be told
 }
 
 // search does the next piece of the search, or several short ones; true when the start is found.
@@ -97,7 +97,7 @@ func (s *Subscriber) resume(reason fanfare.GapReason, requested string) {
 		s.found(o.start.After)
 		return
 	}
-	o.gap = &Gap{Requested: requested, Reason: reason}
+	o.gap = &fanfare.Gap{Requested: requested, Reason: reason}
 	o.step, o.at = stepFirst, o.start.After
 	if reason == fanfare.GapFuture {
 		o.at = 0
@@ -163,5 +163,5 @@ func (s *Subscriber) found(at fanfare.Position) {
 // beginning is what the first turn tells of: the position that the client is told first, and a gap, or nil.
 type beginning struct {
 	position fanfare.Position
-	gap      *Gap
+	gap      *fanfare.Gap
 }

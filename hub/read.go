@@ -151,7 +151,7 @@ func (s *Subscriber) tell(t *Turn, trimmed, through fanfare.Position) {
 		t.Gap = &gap
 		return
 	}
-	t.Gap = &Gap{Requested: s.cursor.get().String(), Oldest: oldest, Reason: fanfare.GapTrimmed}
+	t.Gap = &fanfare.Gap{Requested: s.cursor.get().String(), Oldest: oldest, Reason: fanfare.GapTrimmed}
 }
 
 // readShared reads what each filter lacks, and keeps it in memory for others who resume the same filter.

@@ -33,13 +33,6 @@ type Start struct {
 	GapReplay time.Duration    // after a gap replay only events younger than this; 0: all
 }
 
-// Gap tells a subscriber that events may be missing (P4).
-type Gap struct {
-	Requested string           // the position asked for
-	Oldest    fanfare.Position // the first event that follows, or the position that the next event will get
-	Reason    fanfare.GapReason
-}
-
 // Subscribe adds a subscriber, whose waker is told from now on. It does not block, and does not read the log: where that is
 // needed to find the start, the subscriber's first turns do it. Errors: CodeOverloaded when there is no room, CodeUnavailable
 // while draining.

@@ -64,7 +64,7 @@ type Turn struct {
 	Opens   bool             // the subscriber has found its start, which is told before anything else
 	Begins  fanfare.Position // with Opens: see Subscriber.Begins
 	After   fanfare.Position // what follows this is in the turn
-	Gap     *Gap             // to be told before the frames; nil for none
+	Gap     *fanfare.Gap     // to be told before the frames; nil for none
 	Frames  []Frame          // by position
 	Through fanfare.Position // the frames are complete up to here
 	More    bool             // another turn has something to do at once

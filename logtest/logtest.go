@@ -94,17 +94,9 @@ func (h *harness) twice(check func()) {
 	check()
 }
 
-type answer struct {
-	receipt fanfare.Receipt
-	err     error
-}
-
 // Append appends and waits for the answer.
 func Append(l fanfare.Log, b *fanfare.Batch) (fanfare.Receipt, error) {
-	done := make(chan answer, 1)
-	l.Append(b, func(r fanfare.Receipt, err error) { done <- answer{r, err} })
-	a := <-done
-	return a.receipt, a.err
+	return fanfare.Append(context.Background(), l, b)
 }
 
 func (h *harness) publish(channel string, data ...string) []fanfare.Position {

@@ -680,6 +680,9 @@ func TestAuditAndSecrets(t *testing.T) {
 	note(f.call("GET", "/v1/stats", "", bearer(root)))
 	note(f.call("POST", "/v1/admin/disconnect", `{"subject":"ada"}`, bearer(root)))
 	c.rest()
+	for deadline := time.Now().Add(20 * time.Second); strings.Count(log.String(), `"msg":"stream.ended"`) < 2 && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond) // the end is written down when the client has it
+	}
 	for _, want := range []string{
 		`"msg":"stream.opened"`, `"msg":"stream.ended"`, `"msg":"stream.refused"`, `"msg":"publish.stored"`, `"msg":"request.refused"`, `"msg":"ticket.made"`, `"msg":"admin.disconnect"`,
 		`"subject":"ada"`, `"tokenId":"jti-of-ada"`, `"reason":"no_right"`, `"reason":"bad_token"`, `"reason":"max_streams_per_subject"`, `"reason":"disconnected"`, `"channel":"a"`,

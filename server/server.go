@@ -28,7 +28,7 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/stats"
 	"github.com/fanfare-hub/fanfare/internal/storeapi"
 	"github.com/fanfare-hub/fanfare/internal/stream"
-	"github.com/fanfare-hub/fanfare/sse"
+	"github.com/fanfare-hub/fanfare/internal/wire"
 )
 
 // Log is what a server needs of an engine.
@@ -137,21 +137,22 @@ func setDefault[T comparable](v *T, value T) {
 // Server is an http.Handler that serves a hub. Its methods may be called from any goroutine.
 type Server struct {
 	// Fixed after New.
-	o        Options
-	hub      *hub.Hub
-	streams  *stream.Streams
-	problems *problem.Writer
-	native   *httpapi.API
-	stores   *storeapi.API
-	metrics  http.Handler
-	stats    *stats.Stats
-	figures  *stats.Handler
-	admin    *adminapi.API
-	guard    *guard
-	senders  *http1.Conns // nil: net/http serves them
-	pages    []console.Pages
-	inflight *limit.Budget
-	bodies   *publish.Bodies
+	o         Options
+	hub       *hub.Hub
+	streams   *stream.Streams
+	problems  *problem.Writer
+	native    *httpapi.API
+	publisher *publish.Publisher
+	stores    *storeapi.API
+	metrics   http.Handler
+	stats     *stats.Stats
+	figures   *stats.Handler
+	admin     *adminapi.API
+	guard     *guard
+	senders   *http1.Conns // nil: net/http serves them
+	pages     []console.Pages
+	inflight  *limit.Budget
+	bodies    *publish.Bodies
 
 	origin      *forwarded.Resolver
 	tickets     *auth.Tickets
@@ -185,7 +186,7 @@ func New(o Options) (*Server, error) {
 	if err := s.secure(o); err != nil {
 		return nil, err
 	}
-	s.hub = hub.New(hub.Options{Log: o.Log, Encode: Encode, MaxSubscribers: o.MaxStreams, TailBytes: o.TailBytes, MaxReplays: o.MaxReplays})
+	s.hub = hub.New(hub.Options{Log: o.Log, Encode: wire.Encode, MaxSubscribers: o.MaxStreams, TailBytes: o.TailBytes, MaxReplays: o.MaxReplays})
 	s.streams = stream.New(stream.Options{
 		Hub: s.hub, Problems: s.problems, Logger: o.Logger, Heartbeat: o.Heartbeat,
 		MaxPerAddress: o.MaxStreamsPerAddress, MaxPerSubject: o.MaxStreamsPerSubject, MaxPerChannel: o.MaxStreamsPerChannel, NewPerSecond: o.MaxNewStreams,
@@ -203,26 +204,26 @@ func New(o Options) (*Server, error) {
 			}
 		})
 	}
-	publisher := &publish.Publisher{
+	s.publisher = &publish.Publisher{
 		Log: o.Log, Bodies: s.bodies, MaxEventBytes: o.MaxEventBytes, MaxRequestBytes: o.MaxRequestBytes, Logger: o.Logger, Tracer: o.Tracer, Audit: s.trail,
 		Rates: &limit.Rates{Events: o.PublishRate, Bytes: o.PublishBytesRate, Burst: o.PublishBurst},
 	}
 	s.native = httpapi.New(httpapi.Options{
-		Log: o.Log, Publisher: publisher, Streams: s.streams, Problems: s.problems, Logger: o.Logger,
+		Log: o.Log, Publisher: s.publisher, Streams: s.streams, Problems: s.problems, Logger: o.Logger,
 		Lifetime: o.NativeLifetime, StallLimit: o.StallLimit, IngestIdle: o.IngestIdle, Stopping: s.stopping, Replay: s.hub.Replay, StillMay: s.stillMay,
 	})
 	s.stores = storeapi.New(storeapi.Options{
-		Log: o.Log, Keeper: o.Log, Publisher: publisher, Streams: s.streams, Problems: s.problems, Logger: o.Logger,
+		Log: o.Log, Keeper: o.Log, Publisher: s.publisher, Streams: s.streams, Problems: s.problems, Logger: o.Logger,
 		Lifetime: o.StoreLifetime, ResumeFor: o.StoreResumeFor, MaxAge: maxAge(o.Log), GapReplay: o.StoreGapReplay,
 	})
 	s.metrics = publish.PacedHandler(promstats.Handler(promstats.Sources{
-		Hub: s.hub.Stats, Streams: s.streams.Stats, Publish: publisher.Latency.Counts, Refused: s.problems.Counts, Reasons: s.problems.Reasons,
+		Hub: s.hub.Stats, Streams: s.streams.Stats, Publish: s.publisher.Latency.Counts, Refused: s.problems.Counts, Reasons: s.problems.Reasons,
 		Revocations: s.revocations.Len, JWKSFailures: s.jwksFailures,
 		InflightBytes: s.inflight.Held, InflightMost: o.MaxInflightBytes, Cut: s.native.Cut.Counts,
 		AsyncFailed: s.stores.AsyncFailed, Stores: s.storeCounts, Ready: func() bool { return s.ready() == nil }, Log: o.Log, Version: o.Version,
 	}), o.StallLimit)
 	s.stats = stats.New(stats.Options{
-		Log: o.Log, Hub: s.hub, Streams: s.streams, Publish: &publisher.Latency, Ready: s.ready, Version: o.Version,
+		Log: o.Log, Hub: s.hub, Streams: s.streams, Publish: &s.publisher.Latency, Ready: s.ready, Version: o.Version,
 		Known: s.knownPCs, Present: s.presentPCs, Readers: s.storeReaders,
 	})
 	if o.DetachPublishers {
@@ -242,27 +243,6 @@ func step(t Tracer) func(traceparent, name string, began, ended time.Time) {
 		return nil
 	}
 	return t.Step
-}
-
-// Encode makes the frame of an event: the SSE block, and the same as an HTTP/1.1 chunk, in one array.
-func Encode(e fanfare.Event) hub.Frame {
-	const room = 10 // for a chunk's length in hexadecimal, and CRLF
-	kind := ""
-	if !e.Type.IsDefault() {
-		kind = e.Type.String()
-	}
-	var id [fanfare.PositionTextBytes]byte
-	buf := make([]byte, room, room+len(e.Data)+len(kind)+64)
-	buf = sse.AppendEvent(buf, string(e.Position.Append(id[:0])), kind, e.Data)
-	size := len(buf) - room
-	begin := room - 2
-	buf[begin], buf[begin+1] = '\r', '\n'
-	for n := size; n > 0; n >>= 4 {
-		begin--
-		buf[begin] = "0123456789abcdef"[n&15]
-	}
-	buf = append(buf, '\r', '\n')
-	return hub.Frame{Body: buf[room : room+size : room+size], Chunk: buf[begin:]}
 }
 
 // Drain begins the shutdown (P7): new streams are refused, the running ones end, spread over the window, and it returns when

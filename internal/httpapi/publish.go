@@ -13,9 +13,6 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/stream"
 )
 
-// MaxArray is how many events one JSON array may have.
-const MaxArray = 1000
-
 // Publish is POST /v1/events: one event, an array, or NDJSON.
 func (a *API) Publish(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 	if err := by.MayPublishAnything(); err != nil { // before the body is read
@@ -53,7 +50,7 @@ func (a *API) readBatch(w http.ResponseWriter, r *http.Request, by caller.Caller
 		return nil, false, err
 	}
 	defer body.Free()
-	objects, array, err := publish.ParseObjects(body.Bytes, MaxArray)
+	objects, array, err := publish.ParseObjects(body.Bytes, publish.MaxEvents)
 	if err != nil {
 		return nil, array, err
 	}

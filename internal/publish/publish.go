@@ -3,6 +3,7 @@
 package publish
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"io"
@@ -107,18 +108,26 @@ func (p *Publisher) StoredLines(by caller.Caller, c fanfare.Channel, events int,
 	}
 }
 
-type answer struct {
-	receipt fanfare.Receipt
-	err     error
-}
-
 // Publish appends b and waits for the answer. It does not end when the client goes: once a body has come, storing it does
 // not depend on who listens to the answer. The log answers within its limit for slow commits.
 func (p *Publisher) Publish(b *fanfare.Batch, traceparent string) (fanfare.Receipt, error) {
-	done := make(chan answer, 1)
-	p.Append(b, traceparent, func(r fanfare.Receipt, err error) { done <- answer{r, err} })
-	a := <-done
-	return a.receipt, a.err
+	return p.PublishUntil(context.Background(), b, traceparent)
+}
+
+// PublishUntil is Publish that ends with ctx. Then b may still turn out to be stored.
+func (p *Publisher) PublishUntil(ctx context.Context, b *fanfare.Batch, traceparent string) (fanfare.Receipt, error) {
+	return fanfare.Append(ctx, appender{p, traceparent}, b)
+}
+
+// appender is the log for one publish.
+type appender struct {
+	p           *Publisher
+	traceparent string
+}
+
+// Append implements fanfare.Appender.
+func (a appender) Append(b *fanfare.Batch, done func(fanfare.Receipt, error)) {
+	a.p.Append(b, a.traceparent, done)
 }
 
 // Append is the log's Append, timed and traced.

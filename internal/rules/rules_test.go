@@ -71,6 +71,7 @@ var layers = map[string]layer{
 	"pebblelog":        {may: []string{""}, others: []string{"github.com/cockroachdb/pebble/v2"}, noHTTP: true, because: "an engine has never heard of a subscriber"},
 	"internal/problem": {may: []string{""}, because: "adapters share it"},
 	"internal/publish": {may: []string{"", "internal/audit", "internal/caller", "internal/limit", "internal/spell"}, because: "adapters share it"},
+	"internal/wire":    {may: []string{"", "hub", "sse"}, noHTTP: true, because: "how an event stands on a stream is in one place"},
 	"internal/query":   {may: []string{"", "hub", "internal/spell"}, because: "adapters share it"},
 	"internal/stream": {
 		may:    []string{"", "hub", "sse", "internal/audit", "internal/caller", "internal/forwarded", "internal/peer", "internal/poll", "internal/problem"},
@@ -97,7 +98,7 @@ var layers = map[string]layer{
 	"examples":           {because: "pages, embedded; their publishers are programs of their own"},
 	"internal/console":   {because: "pages use the public API"},
 	"server": {
-		may:     append([]string{"internal/adminapi", "internal/console", "internal/stats", "examples", "internal/httpapi", "internal/storeapi", "internal/promstats", "internal/forwarded", "internal/http1", "internal/limit", "internal/peer", "auth"}, adapters...),
+		may:     append([]string{"internal/adminapi", "internal/console", "internal/stats", "examples", "internal/httpapi", "internal/storeapi", "internal/promstats", "internal/forwarded", "internal/http1", "internal/limit", "internal/peer", "internal/wire", "auth"}, adapters...),
 		because: "the front door knows adapters and no engine",
 	},
 }

@@ -1,6 +1,7 @@
 package storeapi
 
 import (
+	"context"
 	"hash/maphash"
 	"math"
 	"time"
@@ -239,9 +240,7 @@ func (k *positions) flush() {
 	groups := (len(k.queue) + flushMost - 1) / flushMost
 	k.mu.Unlock()
 	for range groups {
-		done := make(chan error, 1)
-		k.o.Log.Append(&fanfare.Batch{}, func(_ fanfare.Receipt, err error) { done <- err })
-		if <-done != nil {
+		if _, err := fanfare.Append(context.Background(), k.o.Log, &fanfare.Batch{}); err != nil {
 			return // it is queued again, or still
 		}
 	}

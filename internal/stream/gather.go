@@ -143,7 +143,7 @@ func (st *Stream) opens(w *work, at fanfare.Position) {
 	st.first = nil
 }
 
-func (st *Stream) appendGap(b []byte, g *hub.Gap) []byte {
+func (st *Stream) appendGap(b []byte, g *fanfare.Gap) []byte {
 	if st.retry {
 		st.retry = false
 		b = sse.AppendRetry(b, retryTime())

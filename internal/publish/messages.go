@@ -1,0 +1,65 @@
+package publish
+
+import (
+	"unicode/utf8"
+
+	"github.com/fanfare-hub/fanfare"
+)
+
+// MaxEvents is how many events one batch may have that somebody outside brings.
+const MaxEvents = 1000
+
+// Messages makes a batch of what the program itself publishes, with every check that events from outside undergo. An error names the
+// message, when there are several.
+func (p *Publisher) Messages(principal string, messages []fanfare.Message) (*fanfare.Batch, error) {
+	if len(messages) == 0 || len(messages) > MaxEvents {
+		return nil, fanfare.Invalid("there are %d messages: a batch has 1 to %d", len(messages), MaxEvents)
+	}
+	b := &fanfare.Batch{Events: make([]fanfare.Event, len(messages))}
+	bytes := 0
+	for i := range messages {
+		key, err := p.message(principal, &messages[i], &b.Events[i])
+		if err != nil {
+			return nil, nameMessage(err, i, len(messages))
+		}
+		if key.Text != "" {
+			if b.Keys == nil {
+				b.Keys = make([]fanfare.Key, len(messages))
+			}
+			b.Keys[i] = key
+		}
+		bytes += len(messages[i].Data)
+	}
+	if bytes > p.MaxRequestBytes {
+		return nil, fanfare.Errorf(fanfare.CodeTooLarge, "the messages have %d bytes of data together, the limit is %d (--max-request-bytes)", bytes, p.MaxRequestBytes)
+	}
+	return b, nil
+}
+
+func (p *Publisher) message(principal string, m *fanfare.Message, e *fanfare.Event) (key fanfare.Key, err error) {
+	if e.Channel, err = Channel(m.Channel); err != nil {
+		return key, err
+	}
+	if e.Type, err = fanfare.ParseEventType(m.Type); err != nil {
+		return key, err
+	}
+	if e.Data = m.Data; !utf8.ValidString(m.Data) {
+		return key, fanfare.Invalid("data is not valid UTF-8")
+	}
+	if err = p.CheckData(e.Channel, m.Data); err != nil || m.Key == "" {
+		return key, err
+	}
+	if err = CheckKey("key", m.Key); err != nil {
+		return key, err
+	}
+	return Key(principal, e.Channel, m.Key, e.Channel.String(), e.Type.String(), e.Data), nil
+}
+
+func nameMessage(err error, i, of int) error {
+	if e, ok := err.(*fanfare.Error); ok && of > 1 {
+		named := *e
+		named.Detail = fanfare.Invalid("message %d of %d: %s", i, of, e.Detail).Detail
+		return &named
+	}
+	return err
+}

@@ -1,0 +1,71 @@
+package fanfare
+
+import (
+	"context"
+	"time"
+)
+
+// Message is what a Go program publishes: an event to be.
+type Message struct {
+	Channel string // its name; see ParseChannel
+	Type    string // the event's type; empty is `message`; see ParseEventType
+	Data    string // UTF-8 text
+
+	// Key is an idempotency key: 1 to 128 characters of printable ASCII; empty is none. A second message to the channel under the
+	// same key is not stored, and gets the first one's position. Keys are remembered for ten minutes, across restarts.
+	Key string
+}
+
+// Subscription is what a Go program listens to, and where it starts. At most one of All, Last, Since and After is set; with none of
+// them it starts at the newest event.
+type Subscription struct {
+	Patterns []string // channels, or patterns with wildcards; at least one; see ParsePattern
+
+	All   bool      // first, everything that is retained
+	Last  int       // first, the newest so many events
+	Since time.Time // first, the events of this time and later
+	After Position  // first, what was stored after this position; a gap tells of what is missing there
+}
+
+// Delivery is an event, or a gap.
+type Delivery struct {
+	Event Event // the zero Event with a gap
+	Gap   *Gap  // events may be missing before the next one; nil with an event
+}
+
+// Position is where to carry on: a Subscription whose After it is gets what follows this delivery.
+func (d Delivery) Position() Position {
+	if d.Gap != nil {
+		return d.Gap.Oldest - 1
+	}
+	return d.Event.Position
+}
+
+// Gap tells a subscriber that events may be missing (P4).
+type Gap struct {
+	Requested string   // the position that was asked for, as a text; with GapUnknown any text
+	Oldest    Position // the first event that follows, or the position that the next event will get
+	Reason    GapReason
+}
+
+// Appender is what Append needs of a Log.
+type Appender interface {
+	Append(b *Batch, done func(Receipt, error))
+}
+
+// Append stores b and waits for the answer, or until ctx is done: then b may still turn out to be stored. It is Log.Append for those
+// who have a goroutine to wait with; errors and ownership are as there.
+func Append(ctx context.Context, l Appender, b *Batch) (Receipt, error) {
+	type answer struct {
+		receipt Receipt
+		err     error
+	}
+	answered := make(chan answer, 1)
+	l.Append(b, func(r Receipt, err error) { answered <- answer{r, err} })
+	select {
+	case a := <-answered:
+		return a.receipt, a.err
+	case <-ctx.Done():
+		return Receipt{}, ctx.Err()
+	}
+}

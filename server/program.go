@@ -1,0 +1,226 @@
+package server
+
+import (
+	"context"
+	"iter"
+	"math"
+	"time"
+
+	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/hub"
+	"github.com/fanfare-hub/fanfare/internal/caller"
+	"github.com/fanfare-hub/fanfare/internal/wire"
+)
+
+// program is the principal that the program is which the server is part of. It has every right and no rate.
+const program = "\x00program"
+
+// Publish stores messages, all or none, with consecutive positions, and waits until they are durable and visible, as a publish over
+// HTTP does. It undergoes the same checks, except rights and rates. Any number of goroutines may publish at once; many together are
+// faster than one, because they share each write to the disk.
+//
+// Errors are *fanfare.Error: CodeInvalid and CodeTooLarge say which message and which limit; CodeForbidden is a reserved channel;
+// CodeConflict is a key that was used for something else; CodeOverloaded and CodeUnavailable may be tried again. When ctx ends first
+// the error is its own. After that, and after CodeUnavailable, the messages may still turn out to be stored: with keys, another
+// try stores nothing twice.
+func (s *Server) Publish(ctx context.Context, messages ...fanfare.Message) (fanfare.Receipt, error) {
+	if err := ctx.Err(); err != nil {
+		return fanfare.Receipt{}, err
+	}
+	b, err := s.publisher.Messages(program, messages)
+	if err != nil {
+		return fanfare.Receipt{}, err
+	}
+	receipt, err := s.publisher.PublishUntil(ctx, b, "")
+	if err == nil {
+		s.publisher.Stored(caller.Caller{}, b, receipt)
+	}
+	return receipt, err
+}
+
+// Subscribe returns the events of a subscription as they come, in log order, each once (P2, P3), and gaps (P4). The loop ends when
+// its body leaves it, or with one error: ctx's; CodeInvalid when the subscription cannot be; CodeOverloaded when Options.MaxStreams
+// are open, of which it is one; CodeUnavailable when the log cannot be read to find the start, or when the hub drains or closes.
+//
+// A slow body holds up nobody: the loop lags in the log, as streams do, and holds at most 256 KiB of events, or one. Who wants
+// to carry on after a restart stores Delivery.Position when a delivery has been dealt with, and starts there with Subscription.After.
+// While the log cannot be read for a time the loop waits. Each call of the iterator is a subscription of its own.
+func (s *Server) Subscribe(ctx context.Context, sub fanfare.Subscription) iter.Seq2[fanfare.Delivery, error] {
+	return func(yield func(fanfare.Delivery, error) bool) {
+		s.deliver(ctx, sub, math.MaxUint64, yield)
+	}
+}
+
+// History is Subscribe for what is stored already: the loop ends after the newest event of when it began. A subscription that
+// does not say where to start begins with everything that is retained.
+func (s *Server) History(ctx context.Context, sub fanfare.Subscription) iter.Seq2[fanfare.Delivery, error] {
+	sub.All = sub.All || (sub.Last == 0 && sub.Since.IsZero() && sub.After == 0)
+	return func(yield func(fanfare.Delivery, error) bool) {
+		s.deliver(ctx, sub, s.o.Log.Status().Durable, yield)
+	}
+}
+
+// listener is a subscriber that a loop of the program drives.
+type listener struct {
+	server *Server
+	sub    *hub.Subscriber
+	woken  chan struct{}
+	turn   hub.Turn
+}
+
+// Wake implements hub.Waker.
+func (l *listener) Wake() {
+	select {
+	case l.woken <- struct{}{}:
+	default:
+	}
+}
+
+// deliver is the loop, up to an event that History ends with.
+func (s *Server) deliver(ctx context.Context, sub fanfare.Subscription, through fanfare.Position, yield func(fanfare.Delivery, error) bool) {
+	l := &listener{server: s, woken: make(chan struct{}, 1)}
+	patterns, start, err := startOf(sub)
+	if err == nil {
+		l.sub, err = s.hub.Subscribe(patterns, start, l)
+	}
+	if err != nil {
+		yield(fanfare.Delivery{}, err)
+		return
+	}
+	defer l.sub.Close()
+	for {
+		if err := l.next(ctx); err != nil {
+			yield(fanfare.Delivery{}, err)
+			return
+		}
+		if !l.hand(ctx, through, yield) {
+			return
+		}
+		l.sub.Advance(l.turn.Through, l.turn.More)
+		if l.sub.Opened() && l.turn.Through >= through {
+			return
+		}
+	}
+}
+
+// next fills the turn with what follows the one before, as soon as there is something.
+func (l *listener) next(ctx context.Context) error {
+	for {
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case l.sub.Ending():
+			return errShutdown
+		}
+		if !l.sub.Next(&l.turn) {
+			if err := l.read(ctx); err != nil {
+				return err
+			}
+		}
+		if l.turn.Opens || l.turn.Gap != nil || len(l.turn.Frames) > 0 || l.turn.More {
+			return nil
+		}
+		l.sub.Advance(l.turn.Through, false)
+		if err := l.wait(ctx, nil); err != nil {
+			return err
+		}
+	}
+}
+
+// read has the turn filled from the log, which it waits for once the start has been found.
+func (l *listener) read(ctx context.Context) error {
+	for {
+		err := l.sub.Read(ctx, &l.turn)
+		if err == nil || ctx.Err() != nil || !l.sub.Opened() {
+			return err
+		}
+		again := time.NewTimer(readAgain)
+		err = l.wait(ctx, again.C)
+		again.Stop()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// readAgain is how long a loop waits before it asks a log again that could not be read.
+const readAgain = time.Second
+
+var errShutdown = fanfare.Unavailable("the hub is shutting down", nil)
+
+// wait returns when the subscriber was woken, or with timer.
+func (l *listener) wait(ctx context.Context, timer <-chan time.Time) error {
+	select {
+	case <-l.woken:
+		return nil
+	case <-timer:
+		return nil
+	case <-l.server.stopping:
+		return errShutdown
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// hand gives the turn to the loop's body; false when the body leaves the loop, or History is at its end.
+func (l *listener) hand(ctx context.Context, through fanfare.Position, yield func(fanfare.Delivery, error) bool) bool {
+	defer clear(l.turn.Frames)
+	if l.turn.Gap != nil && !yield(fanfare.Delivery{Gap: l.turn.Gap}, nil) {
+		return false
+	}
+	for i := range l.turn.Frames {
+		f := &l.turn.Frames[i]
+		if f.Position > through || !yield(fanfare.Delivery{Event: l.server.event(ctx, f)}, nil) {
+			return false
+		}
+	}
+	return true
+}
+
+// event is a frame's event with its data as it was published. Few have line ends that a frame does not tell apart.
+func (s *Server) event(ctx context.Context, f *hub.Frame) fanfare.Event {
+	if f.Folded {
+		page, err := s.o.Log.Read(ctx, fanfare.Query{Patterns: []fanfare.Pattern{fanfare.ExactPattern(f.Channel)}, After: f.Position - 1, Through: f.Position})
+		if err == nil && len(page.Events) == 1 {
+			return page.Events[0]
+		}
+	}
+	return wire.Decode(f)
+}
+
+// startOf reads a subscription.
+func startOf(sub fanfare.Subscription) (patterns []fanfare.Pattern, start hub.Start, err error) {
+	if len(sub.Patterns) == 0 {
+		return nil, start, fanfare.Invalid("a subscription needs a pattern")
+	}
+	for _, text := range sub.Patterns {
+		p, err := fanfare.ParsePattern(text)
+		if err != nil {
+			return nil, start, err
+		}
+		patterns = append(patterns, p)
+	}
+	ways := 0
+	for _, way := range []struct {
+		given bool
+		start hub.Start
+	}{
+		{sub.All, hub.Start{From: hub.FromAll}},
+		{sub.Last != 0, hub.Start{From: hub.FromLast, Last: sub.Last}},
+		{!sub.Since.IsZero(), hub.Start{From: hub.FromSince, Since: sub.Since}},
+		{sub.After != 0, hub.Start{From: hub.FromAfter, After: sub.After}},
+	} {
+		if way.given {
+			start = way.start
+			ways++
+		}
+	}
+	switch {
+	case ways > 1:
+		return nil, start, fanfare.Invalid("a subscription has one start: All, Last, Since or After")
+	case sub.Last < 0:
+		return nil, start, fanfare.Invalid("Last is %d, want a number of events", sub.Last)
+	}
+	start.Owner = program
+	return patterns, start, nil
+}
