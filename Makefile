@@ -45,7 +45,7 @@ vuln: ## known weaknesses of what is built in, by the database of the Go project
 	$(TOOL) indexdb -out "$$dir" -vulns "$$osv" && $(TOOL) govulncheck -db "file://$$dir" ./...
 
 unit: ## the tests of each package, with the race detector where a C compiler is there
-	$(GO) test -timeout 30m $(if $(shell command -v $${CC:-gcc} 2>/dev/null),-race) $$($(GO) list ./... | grep -v /e2e)
+	$(GO) test -timeout 30m -parallel 4 $(if $(shell command -v $${CC:-gcc} 2>/dev/null),-race) $$($(GO) list ./... | grep -v /e2e)
 
 e2e: setup ## the real binary with real clients
 	$(GO) test -timeout 20m -parallel 4 -count=1 -v ./e2e | grep -v '^=== '; exit $${PIPESTATUS[0]}

@@ -342,7 +342,7 @@ func TestChurn(t *testing.T) {
 		t.Skip("streams are detached on Linux only")
 	}
 	sockets := openSockets(t)
-	if eachKind(t, TestChurn) {
+	if eachKindAlone(t, TestChurn) {
 		for deadline := time.Now().Add(20 * time.Second); openSockets(t) > sockets; time.Sleep(50 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("%d sockets were open, now %d", sockets, openSockets(t))

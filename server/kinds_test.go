@@ -47,8 +47,18 @@ var kinds = []kind{
 // running has the kinds of tests that run, by the tests' names.
 var running sync.Map
 
-// eachKind runs a test once over each kind, all at once, unless it does that already, and is true when that is over.
+// eachKind runs a test once over each kind, all at once and beside other tests, unless it does that already, and is true when that is
+// over. A test that measures the process calls eachKindAlone.
 func eachKind(t *testing.T, test func(*testing.T)) bool {
+	t.Helper()
+	if _, known := kindOf(t); known {
+		return false
+	}
+	t.Parallel()
+	return eachKindAlone(t, test)
+}
+
+func eachKindAlone(t *testing.T, test func(*testing.T)) bool {
 	t.Helper()
 	if _, known := kindOf(t); known {
 		return false

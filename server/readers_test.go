@@ -133,7 +133,7 @@ func TestSomebodyLooksAtAConnectedPC(t *testing.T) {
 	if eachKind(t, TestSomebodyLooksAtAConnectedPC) {
 		return
 	}
-	f, _ := fleet(t, server.Options{StoreLifetime: 500 * time.Millisecond})
+	f, _ := fleet(t, server.Options{StoreLifetime: 3 * time.Second})
 	pc := f.at("10.0.0.1")
 	ids := f.sends("a", "b")
 	pc.hears("the PC", "a", "b")

@@ -194,7 +194,7 @@ func TestKeptPositionAfterCleanEnds(t *testing.T) {
 	if eachKind(t, TestKeptPositionAfterCleanEnds) {
 		return
 	}
-	f := start(t, server.Options{StoreLifetime: 100 * time.Millisecond})
+	f := start(t, server.Options{StoreLifetime: 700 * time.Millisecond})
 	f.send("1", "2", "before it was ever seen")
 	n := 0
 	next := func() string { n++; return fmt.Sprint(n) }
@@ -228,7 +228,7 @@ func TestKeptPositionOfAnIdleStream(t *testing.T) {
 	if eachKind(t, TestKeptPositionOfAnIdleStream) {
 		return
 	}
-	f := start(t, server.Options{StoreLifetime: 200 * time.Millisecond}, "**=count:1")
+	f := start(t, server.Options{StoreLifetime: 3 * time.Second}, "**=count:1")
 	c := f.pc("1", "2")
 	for range 20 {
 		f.publish("elsewhere", "x")
@@ -326,7 +326,7 @@ func TestKeptPositionEndsAndGaps(t *testing.T) {
 	if eachKind(t, TestKeptPositionEndsAndGaps) {
 		return
 	}
-	f := start(t, server.Options{StoreLifetime: 100 * time.Millisecond, StoreResumeFor: time.Hour}, "**=count:2")
+	f := start(t, server.Options{StoreLifetime: 2 * time.Second, StoreResumeFor: time.Hour}, "**=count:2")
 	c := f.pc("1", "2")
 	first, _ := f.send("1", "2", "a")
 	c.rest()
@@ -347,7 +347,7 @@ func TestKeptPositionEndsAndGaps(t *testing.T) {
 	}
 	c.close()
 
-	g2 := start(t, server.Options{StoreResumeFor: -1, StoreLifetime: 50 * time.Millisecond})
+	g2 := start(t, server.Options{StoreResumeFor: -1, StoreLifetime: 2 * time.Second})
 	g2.pc("1", "2").rest()
 	g2.send("1", "2", "not kept")
 	c = g2.pc("1", "2")
