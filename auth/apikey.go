@@ -9,12 +9,16 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/internal/spell"
 )
 
 // keyPrefix begins every API key, so that people and scanners see what it is.
@@ -58,15 +62,69 @@ func hashKey(text string) string {
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
-// ParseAPIKey reads the line that `fanfare key create` prints for the settings.
+// keyMembers are the members of an API key's line, spelt exactly so.
+var keyMembers = []string{"id", "name", "hash", "created", "publish", "subscribe", "presence", "ack", "admin", "device"}
+
+// ParseAPIKey reads the line that `fanfare key create` prints for the settings: one JSON object, each member known and given once. Its
+// errors show names of members, and no value.
 func ParseAPIKey(line string) (k APIKey, err error) {
-	d := json.NewDecoder(strings.NewReader(line))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&k); err != nil {
-		return k, fanfare.Invalid("an API key must be the JSON object that `fanfare key create` prints")
+	if err := checkMembers(line, keyMembers); err != nil {
+		return k, err
+	}
+	if json.Unmarshal([]byte(line), &k) != nil {
+		return k, errNotAKey
 	}
 	_, err = k.ready()
 	return k, err
+}
+
+var errNotAKey = fanfare.Invalid("an API key must be the JSON object that `fanfare key create` prints")
+
+// checkMembers refuses what encoding/json would take for a key: names in another case, the last of two members, half an object
+// before something else. Any of them may be a right that its writer believes to be there, or to be gone.
+func checkMembers(line string, known []string) error {
+	d := json.NewDecoder(strings.NewReader(line))
+	if t, err := d.Token(); err != nil || t != json.Delim('{') || !utf8.ValidString(line) {
+		return errNotAKey
+	}
+	seen := map[string]bool{}
+	for d.More() {
+		t, err := d.Token()
+		name, isText := t.(string)
+		if err != nil || !isText {
+			return errNotAKey
+		}
+		if err := unknownMember(name, known); err != nil {
+			return fanfare.Invalid("API key: %s", detail(err))
+		}
+		if seen[name] {
+			return fanfare.Invalid("API key: member %q is given twice", name)
+		}
+		seen[name] = true
+		var value json.RawMessage
+		if d.Decode(&value) != nil {
+			return errNotAKey
+		}
+	}
+	if _, err := d.Token(); err != nil { // the object's end
+		return errNotAKey
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return fanfare.Invalid("an API key is one JSON object a line: something follows the object")
+	}
+	return nil
+}
+
+// unknownMember returns an error that names a member when it is none of those known.
+func unknownMember(name string, known []string) error {
+	if slices.Contains(known, name) {
+		return nil
+	}
+	shown := name[:min(len(name), 64)]
+	if near := spell.Nearest(name, known...); near != "" {
+		return fanfare.Invalid("member %q is not known: did you mean %q?", shown, near)
+	}
+	return fanfare.Invalid("member %q is not known: the members are %s", shown, strings.Join(known, ", "))
 }
 
 // readyKey is an API key that can be compared.

@@ -175,6 +175,9 @@ func (a *Authenticator) Verify(ctx context.Context, token string) (*fanfare.Prin
 	return p, nil
 }
 
+// Anonymous returns what everybody may do, also those who bring no token.
+func (a *Authenticator) Anonymous() fanfare.Grants { return a.o.Anonymous }
+
 // Leeway is by how much the clocks of issuers and hub may differ.
 func (a *Authenticator) Leeway() time.Duration { return a.o.Leeway }
 

@@ -7,6 +7,8 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"math/big"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -85,5 +87,71 @@ func TestWhichKeyVerified(t *testing.T) {
 	}
 	if e, ok := fewer.StillMay(two).(*fanfare.Error); !ok || e.Reason != fanfare.ReasonRevokedToken {
 		t.Errorf("the key is gone: %v", e)
+	}
+}
+
+// TestMisspeltGrants: a right that is misspelt gives nothing, so its token is refused with what was probably meant.
+func TestMisspeltGrants(t *testing.T) {
+	a := start(t, Options{Keys: []Key{{Algorithm: "HS256", Text: secret}}})
+	for member, says := range map[string]string{
+		"subscribes": `did you mean "subscribe"`, "Subscribe": `did you mean "subscribe"`, "Device": `did you mean "device"`,
+		"read": "the members are publish, subscribe, presence, ack, admin, device",
+	} {
+		token := sign("HS256", []byte(secret), nil, map[string]any{"fanfare": map[string]any{"publish": []string{"a"}, member: []string{"b"}}})
+		_, err := a.Verify(t.Context(), token)
+		wantRefused(t, member, token, err, fanfare.ReasonBadToken)
+		if !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v, want %s", member, err, says)
+		}
+	}
+	// Claims of the token's own are the issuer's (RFC 7519, section 4.3).
+	good := sign("HS256", []byte(secret), nil, map[string]any{"subscribes": []string{"b"}, "Fanfare": 1, "fanfare": map[string]any{
+		"publish": []string{"a"}, "subscribe": nil, "presence": []string{}, "ack": nil, "admin": nil, "device": nil}})
+	if p, err := a.Verify(t.Context(), good); err != nil || !p.May(fanfare.ActionPublish, channel("a")) {
+		t.Errorf("%+v %v", p, err)
+	}
+}
+
+// TestMisspeltAPIKeys: a line of a key file is one object of members that are known, each once and spelt as they are.
+func TestMisspeltAPIKeys(t *testing.T) {
+	_, made := mustKey(t, APIKey{Name: "pos", Publish: []string{"a"}})
+	line := string(must(json.Marshal(made)))
+	with := func(more string) string { return strings.TrimSuffix(line, "}") + "," + more + "}" }
+	for text, says := range map[string]string{
+		with(`"Admin":["**"]`):        `did you mean "admin"`,
+		with(`"admins":["**"]`):       `did you mean "admin"`,
+		with(`"root":true`):           "the members are id, name, hash",
+		with(`"publish":["b"]`):       `"publish" is given twice`,
+		with(`"pub\u006cish":["b"]`):  `"publish" is given twice`,
+		line + ` {"admin":["**"]}`:    "something follows",
+		line + "x":                    "something follows",
+		line + line:                   "something follows",
+		line[:len(line)-1]:            "JSON object",
+		"[" + line + "]":              "JSON object",
+		with("\"ack\":[\"a\xff\"]"):   "JSON object",
+		with(`"ack":"a"`):             "JSON object",
+		with(`"ack":["a"`):            "JSON object",
+		strings.ToUpper(line):         `did you mean`,
+		"null":                        "JSON object",
+		" \t" + line + " \t\r":        "",
+		with(`"ack":null,"admin":[]`): "",
+	} {
+		_, err := ParseAPIKey(text)
+		if says == "" && err != nil {
+			t.Errorf("%s: %v", text, err)
+		}
+		if says != "" && (err == nil || !strings.Contains(err.Error(), says)) {
+			t.Errorf("%s: %v, want %s", text, err, says)
+		}
+		if err != nil && strings.Contains(err.Error(), made.Hash[7:]) {
+			t.Errorf("the error shows the hash: %v", err)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "keys.json")
+	if err := os.WriteFile(file, []byte(line+"\n\n"+with(`"Admin":["**"]`)+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadAPIKeys(file); err == nil || !strings.Contains(err.Error(), file+", line 3: ") {
+		t.Errorf("%v", err)
 	}
 }

@@ -2,6 +2,7 @@ package auth
 
 import (
 	"encoding/json"
+	"maps"
 	"slices"
 	"strings"
 
@@ -154,7 +155,11 @@ func claimValue(claims map[string]any, name string) (string, bool) {
 	return "", false
 }
 
-// claimGrants reads the grants that a token brings: {"publish":[…],…,"device":"stores/S/pcs/P"}. Only {sub} is filled in.
+// grantMembers are the members of the grants that a token brings.
+var grantMembers = []string{"publish", "subscribe", "presence", "ack", "admin", deviceAction}
+
+// claimGrants reads the grants that a token brings: {"publish":[…],…,"device":"stores/S/pcs/P"}. Only {sub} is filled in. A member of
+// another name is refused: its issuer believes that it gives a right, or takes one away.
 func claimGrants(claim any, p *fanfare.Principal, value func(string) (string, bool)) error {
 	o, ok := claim.(map[string]any)
 	if !ok {
@@ -165,6 +170,11 @@ func claimGrants(claim any, p *fanfare.Principal, value func(string) (string, bo
 			return "", false
 		}
 		return value(name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(o)) {
+		if err := unknownMember(name, grantMembers); err != nil {
+			return fanfare.Errorf(fanfare.CodeUnauthenticated, "the token's grants: %s", detail(err))
+		}
 	}
 	for _, action := range fanfare.Actions {
 		list, there := o[string(action)]

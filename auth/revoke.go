@@ -26,6 +26,8 @@ type Revocations struct {
 
 	size atomic.Int64 // of entries: nothing is looked up while it is 0
 
+	order sync.Mutex // held from an entry's change until the log has queued it: the log ends up with what the memory has
+
 	mu       sync.RWMutex          // guards the fields below
 	entries  map[string]revocation // by name
 	sessions int                   // of these
@@ -95,18 +97,37 @@ func (r *Revocations) add(ctx context.Context, names []string, until time.Time) 
 	if len(names) == 0 {
 		return nil
 	}
-	kept, err := r.note(names, until)
-	if err != nil || r.log == nil {
+	stored, err := r.queue(names, until)
+	if err != nil || stored == nil {
 		return err
 	}
-	return keep(ctx, r.log, kept...)
+	select {
+	case err := <-stored:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// queue adds entries, all or none, and has the log store them, in the order in which they were added: of two revocations of one
+// name at the same time the longer one must win on disk too. stored says how that ended; nil: there is no log.
+func (r *Revocations) queue(names []string, until time.Time) (stored <-chan error, err error) {
+	r.order.Lock()
+	defer r.order.Unlock()
+	kept, err := r.note(names, until)
+	if err != nil || r.log == nil {
+		return nil, err
+	}
+	done := make(chan error, 1)
+	r.log.Append(&fanfare.Batch{Keep: kept}, func(_ fanfare.Receipt, err error) { done <- err })
+	return done, nil
 }
 
 // note adds entries, all or none, and returns what to store of them.
 func (r *Revocations) note(names []string, until time.Time) (kept []fanfare.Kept, err error) {
-	now := r.now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	now := r.now()
 	added := 0
 	for _, name := range names {
 		if _, known := r.entries[name]; !known {
@@ -120,15 +141,19 @@ func (r *Revocations) note(names []string, until time.Time) (kept []fanfare.Kept
 	if r.roomLocked(sessions) < added {
 		return nil, &fanfare.Error{
 			Code: fanfare.CodeOverloaded, Reason: fanfare.ReasonMaxRevocations, RetryAfter: time.Hour,
-			Detail: fmt.Sprintf("there is no room for %d more revocations, there may be %d (--max-revocations): nothing was revoked or ended", added, r.most),
+			Detail: fmt.Sprintf("there is no room for %d more revocations, there may be %d (--max-revocations)", added, r.most),
 		}
 	}
 	for _, name := range names {
 		e := revocation{now, until}
-		if was, known := r.entries[name]; known && was.until.After(until) {
+		was, known := r.entries[name]
+		if known && was.until.After(until) {
 			e.until = was.until
 		}
-		if _, known := r.entries[name]; !known && sessions {
+		if known && was.at.After(now) { // the clock was set back
+			e.at = was.at
+		}
+		if !known && sessions {
 			r.sessions++
 		}
 		r.entries[name] = e

@@ -3,7 +3,11 @@ package auth
 import (
 	"context"
 	"encoding/base64"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -201,6 +205,66 @@ func TestRevokingIsAllOrNothing(t *testing.T) {
 	for _, r := range []*Revocations{r, again} {
 		if r.Check(&fanfare.Principal{TokenID: "t1"}) == nil {
 			t.Error("a shorter revocation lifted a longer one")
+		}
+	}
+}
+
+// hesitant is a log whose callers are held up for a moment before they are served, as they may be by the scheduler.
+type hesitant struct{ Log }
+
+func (h hesitant) Append(b *fanfare.Batch, done func(fanfare.Receipt, error)) {
+	for range rand.IntN(20) {
+		runtime.Gosched()
+	}
+	h.Log.Append(b, done)
+}
+
+// TestRevokedAtOnce: of two revocations of one token at the same time the longer one is in force, also after a restart.
+func TestRevokedAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	log := openLog(t, dir)
+	r := must(NewRevocations(t.Context(), hesitant{log}, RevocationOptions{}))
+	clock := time.Now()
+	r.now = func() time.Time { return clock }
+	var running sync.WaitGroup
+	for i := range 100 {
+		for _, lasts := range []time.Duration{time.Minute, time.Hour} {
+			running.Go(func() {
+				if err := r.Revoke(t.Context(), []string{fmt.Sprint("t", i)}, nil, clock.Add(lasts)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+	running.Wait()
+	if err := log.Close(); err != nil {
+		t.Fatal(err)
+	}
+	log = openLog(t, dir)
+	defer log.Close()
+	again := must(NewRevocations(t.Context(), log, RevocationOptions{}))
+	later := clock.Add(2 * time.Minute)
+	again.now = func() time.Time { return later }
+	for i := range 100 {
+		if again.Check(&fanfare.Principal{TokenID: fmt.Sprint("t", i)}) == nil {
+			t.Errorf("token %d: the shorter revocation is the one that was stored", i)
+		}
+	}
+}
+
+// TestRevocationKeepsItsMoment: a clock that is set back, or one that two calls have read in the other order, frees no token.
+func TestRevocationKeepsItsMoment(t *testing.T) {
+	r := must(NewRevocations(t.Context(), nil, RevocationOptions{}))
+	clock := time.Now()
+	r.now = func() time.Time { return clock }
+	ada := &fanfare.Principal{Subject: "ada", TokenID: "t", IssuedAt: clock}
+	for _, at := range []time.Duration{0, -time.Hour} {
+		clock = ada.IssuedAt.Add(at)
+		if err := r.Revoke(t.Context(), nil, []string{"ada"}, clock.Add(3*time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+		if r.Check(ada) == nil {
+			t.Errorf("with the clock at %v the token is good again", at)
 		}
 	}
 }

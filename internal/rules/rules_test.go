@@ -78,7 +78,7 @@ var layers = map[string]layer{
 		others: []string{"golang.org/x/sys", "golang.org/x/time"}, because: "adapters share it",
 	},
 	"auth": {
-		may: []string{""}, others: []string{"github.com/golang-jwt/jwt/v5", "github.com/MicahParks/jwkset"},
+		may: []string{"", "internal/spell"}, others: []string{"github.com/golang-jwt/jwt/v5", "github.com/MicahParks/jwkset"},
 		because: "it turns tokens into principals, and has never heard of what they are used for",
 	},
 	"internal/spell":     {noHTTP: true, because: "bodies, queries and settings share it"},
