@@ -10,6 +10,7 @@ import (
 // they are. Whoever reaches the listener may read them.
 func (s *Server) Admin() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header()["X-Content-Type-Options"] = nosniff
 		answers := map[string]http.HandlerFunc{"/metrics": s.metrics.ServeHTTP, "/livez": s.livez, "/readyz": s.readyz}
 		answer, ok := answers[r.URL.Path]
 		if !ok {

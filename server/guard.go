@@ -2,11 +2,10 @@ package server
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -19,7 +18,7 @@ import (
 // guard protects a hub without authentication from the pages that the people on its machine look at: it answers only to
 // the hosts it knows (DNS rebinding), and lets only known origins change anything.
 type guard struct {
-	hosts   []string // lower case, without port
+	hosts   []string // as requestHost spells them
 	origins []string // as browsers spell them
 	any     bool     // "*" is among the origins
 	asks    bool     // requests say who they are
@@ -63,62 +62,6 @@ func newGuard(hosts, origins []string, logger *slog.Logger) (*guard, error) {
 	return g, nil
 }
 
-// hostName reads the name of a host, with or without a port, as requests name it.
-func hostName(text string) (string, error) {
-	name := hostname(text)
-	if strings.Contains(text, "://") {
-		if u, err := url.Parse(text); err == nil && u.Host != "" {
-			return "", fmt.Errorf("want the host alone: %s", u.Hostname())
-		}
-	}
-	if strings.Contains(name, "*") {
-		return "", errors.New("a host is named whole: there are no wildcards, list each name")
-	}
-	if ip := net.ParseIP(name); ip != nil {
-		return name, nil
-	}
-	for _, c := range name {
-		switch {
-		case c > 127:
-			return "", errors.New("want the name as requests have it, in ASCII: xn--…")
-		case (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '.' && c != '_':
-			return "", errors.New("want the name of a host, such as push.example.com")
-		}
-	}
-	if strings.Trim(name, ".") == "" {
-		return "", errors.New("want the name of a host, such as push.example.com")
-	}
-	return name, nil
-}
-
-// originOf reads an origin and spells it as browsers do (RFC 6454, section 6.2): in lower case, without a default port.
-func originOf(text string) (string, error) {
-	u, err := url.Parse(strings.TrimSuffix(text, "/"))
-	if err != nil || u.Scheme == "" || u.Host == "" || u.User != nil || u.Path != "" || u.RawQuery != "" || u.Fragment != "" {
-		return "", errors.New("want scheme://host[:port], such as https://app.example.com, or *")
-	}
-	name, err := hostName(u.Host)
-	if err != nil {
-		return "", err
-	}
-	if strings.Contains(name, ":") {
-		name = "[" + name + "]"
-	}
-	if port := u.Port(); port != "" && (u.Scheme != "http" || port != "80") && (u.Scheme != "https" || port != "443") {
-		name += ":" + port
-	}
-	return u.Scheme + "://" + name, nil
-}
-
-// hostname is a host in lower case and without its port and brackets.
-func hostname(hostport string) string {
-	host := hostport
-	if h, _, err := net.SplitHostPort(hostport); err == nil {
-		host = h
-	}
-	return strings.ToLower(strings.Trim(host, "[]"))
-}
-
 // local tells whether a host is loopback or an allowed one.
 func (g *guard) local(hostport string) bool {
 	if last := g.lastLocal.Load(); last != nil && *last == hostport {
@@ -133,12 +76,12 @@ func (g *guard) local(hostport string) bool {
 }
 
 func (g *guard) lookLocal(hostport string) bool {
-	host := hostname(hostport)
+	host := requestHost(hostport)
 	if host == "localhost" || slices.Contains(g.hosts, host) {
 		return true
 	}
-	ip := net.ParseIP(host)
-	return ip != nil && ip.IsLoopback()
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.Unmap().IsLoopback()
 }
 
 // check refuses what must not come in, and sets the CORS headers for an origin that may use the hub.
@@ -186,6 +129,10 @@ func clip(s string) string { return s[:min(len(s), 128)] }
 // listed tells whether an origin is in the list, or that of a page on a host of ours, on any port.
 func (g *guard) listed(origin string) bool {
 	if slices.Contains(g.origins, strings.ToLower(origin)) {
+		return true
+	}
+	// A browser spells the same host with a dot at its end, where the page's address has one, and some addresses in another way.
+	if name, err := originOf(origin); err == nil && slices.Contains(g.origins, name) {
 		return true
 	}
 	if g.asks {

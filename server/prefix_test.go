@@ -75,8 +75,26 @@ func TestNosniff(t *testing.T) {
 			t.Errorf("%s: %v", path, a.header)
 		}
 	}
-	if a := f.call("POST", "/v1/channels/a", "x"); a.header.Get("X-Content-Type-Options") != "nosniff" {
-		t.Errorf("%v", a.header)
+	ndjson := "Content-Type: application/x-ndjson"
+	for _, c := range []struct{ method, path, body, header string }{
+		{"POST", "/v1/channels/a", "x", ""}, {"POST", "/v1/channels/a", "over a connection that was taken over", ""}, {"POST", "/v1/events", `{"channel":"a","data":"x"}` + "\n", ndjson},
+		{"DELETE", "/v1/events", "", ""}, {"OPTIONS", "/v1/events", "", ""}, {"GET", "/v1/events", "", ""}, {"GET", "/v1/stores/event-sources?storeId=1", "", ""},
+		{"GET", "/livez", "", "Host: evil.example"}, {"POST", "/v1/channels/a", "x", "Origin: https://evil.example"}, {"POST", "/v1/channels/a", "x", "Content-Encoding: gzip"},
+	} {
+		var header []string
+		if c.header != "" {
+			header = []string{c.header}
+		}
+		if a := f.call(c.method, c.path, c.body, header...); a.header.Get("X-Content-Type-Options") != "nosniff" {
+			t.Errorf("%s %s: %d %v", c.method, c.path, a.status, a.header)
+		}
+	}
+	for _, path := range []string{"/metrics", "/livez", "/readyz", "/nothing"} {
+		w := httptest.NewRecorder()
+		f.srv.Admin().ServeHTTP(w, httptest.NewRequest("GET", path, nil))
+		if w.Header().Get("X-Content-Type-Options") != "nosniff" {
+			t.Errorf("operators' %s: %v", path, w.Header())
+		}
 	}
 }
 

@@ -20,6 +20,7 @@ type endpoint struct {
 	del  handler
 
 	open     bool // nobody is asked who they are
+	delOpen  bool // del asks that itself
 	operator bool // takes `admin` on `**`
 
 	streams string // the adapter whose streams get serves; "" is none
@@ -63,6 +64,7 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request, e endpoint) {
 	case e.post != nil && r.Method == http.MethodPost:
 		s.serve(w, r, e, e.post)
 	case e.del != nil && r.Method == http.MethodDelete:
+		e.open = e.open || e.delOpen
 		s.serve(w, r, e, e.del)
 	case r.Method == http.MethodOptions:
 		w.Header().Set("Allow", e.allow())
@@ -172,7 +174,7 @@ func (s *Server) find(r *http.Request) (endpoint, bool) {
 	case "/v1/tickets":
 		return endpoint{post: s.makeTicket}, true
 	case "/v1/session":
-		return endpoint{post: s.beginSession, del: s.endSession}, true
+		return endpoint{post: s.beginSession, del: s.endSession, delOpen: true}, true
 	case "/livez":
 		return endpoint{get: plain(s.livez), open: true}, true
 	case "/readyz":

@@ -242,7 +242,7 @@ func (s *Server) ticket(w http.ResponseWriter, r *http.Request, by caller.Caller
 		return nil, err
 	}
 	defer body.Free()
-	o, err := publish.ParseObject(body.Bytes)
+	o, err := publish.ParseObjectOf(body.Bytes, "the body", `{"channels":["greetings"]}`)
 	if err != nil {
 		return nil, err
 	}
@@ -296,12 +296,25 @@ func (s *Server) beginSession(w http.ResponseWriter, r *http.Request, by caller.
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// endSession is DELETE /v1/session: the cookie goes, and the streams end that were opened with it, or with a ticket that it
-// made. The token in it is good until it expires, or is revoked.
+// endSession is DELETE /v1/session: the cookie goes, and the streams end that were opened with it, or with a ticket that it made.
+// The token in the cookie is good until it expires, or is revoked. A cookie whose token has expired or was revoked goes too, or its
+// browser would keep it for ever.
 func (s *Server) endSession(w http.ResponseWriter, r *http.Request, by caller.Caller) {
+	by, err := s.caller(r, by)
+	_, source, _ := auth.Token(r, s.o.QueryToken)
+	stale := source == auth.FromCookie && fanfare.CodeOf(err) == fanfare.CodeUnauthenticated
+	if err != nil && !stale {
+		s.problems.Write(w, r, err)
+		return
+	}
 	http.SetCookie(w, &http.Cookie{Name: auth.Cookie, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteStrictMode, MaxAge: -1})
 	if c, err := r.Cookie(auth.Cookie); err == nil && c.Value != "" {
-		if err := s.endStreamsOf(context.WithoutCancel(r.Context()), sessionOf(c.Value)); err != nil {
+		session := sessionOf(c.Value)
+		if !stale { // else its tickets are refused already, and the list of sessions is not for everybody to fill
+			err = s.revocations.EndSession(context.WithoutCancel(r.Context()), session)
+		}
+		s.endStreamsOf(session) // tickets are refused first: whoever is cut comes back
+		if err != nil {
 			s.problems.Write(w, r, err) // the cookie goes all the same
 			return
 		}
@@ -310,13 +323,11 @@ func (s *Server) endSession(w http.ResponseWriter, r *http.Request, by caller.Ca
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// endStreamsOf ends the streams of a login by cookie. Its tickets are refused first: whoever is cut comes back.
-func (s *Server) endStreamsOf(ctx context.Context, session string) error {
-	err := s.revocations.EndSession(ctx, session)
+// endStreamsOf ends the streams of a login by cookie.
+func (s *Server) endStreamsOf(session string) {
 	for h := range s.streams.Each() {
 		if h.Caller.Who.Session == session {
 			h.End(stream.EndRevoked)
 		}
 	}
-	return err
 }

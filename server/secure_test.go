@@ -250,7 +250,7 @@ func TestDisconnectAndRevoke(t *testing.T) {
 		}
 	}
 	ada, adaToken := open("ada", "a")
-	bob, bobToken := open("bob", "b/1")
+	bob, _ := open("bob", "b/1")
 	eve, eveToken := open("eve", "b/**&channel=a")
 	end("disconnect", `{"subject":"nobody"}`, root, 0)
 	end("disconnect", `{"subject":"ada","channel":"b/1"}`, root, 0)
@@ -260,7 +260,9 @@ func TestDisconnectAndRevoke(t *testing.T) {
 	if bob.retry == 0 {
 		t.Error("a disconnected stream does not say when to come back")
 	}
-	bob, _ = open("bob", "b/1")
+	bobToken := bearer(token("bob", time.Hour, "subscribe", "b/**")) // and nothing beyond what an administrator of b/** is for
+	bob = f.stream("/v1/events?channel=b/1", bobToken)
+	bob.any()
 	end("disconnect", `{"channel":"b/2"}`, root, 1) // eve's pattern hears it
 	eve.ends(t, "eve")
 	end("disconnect", `{"subject":"ada"}`, root, 1)
@@ -273,7 +275,7 @@ func TestDisconnectAndRevoke(t *testing.T) {
 	f.call("GET", "/v1/history?channel=a", "", adaToken).wantProblem(t, 401, "unauthenticated", "revoked")
 	end("revoke", `{"subject":"bob"}`, some, 1) // of bob's token, which an administrator of b/** reaches through its stream
 	bob.ends(t, "bob, revoked")
-	f.call("GET", "/v1/history?channel=a", "", bobToken).wantProblem(t, 401, "unauthenticated", "revoked")
+	f.call("GET", "/v1/history?channel=b/1", "", bobToken).wantProblem(t, 401, "unauthenticated", "revoked")
 	end("revoke", `{"subject":"eve"}`, some, 0)
 	if a := f.call("GET", "/v1/history?channel=a", "", eveToken); a.status != 200 {
 		t.Errorf("eve was revoked by an administrator who does not reach her: %+v", a)

@@ -235,6 +235,9 @@ func New(o Options) (*Server, error) {
 	s.admin = &adminapi.API{
 		Log: o.Log, Problems: s.problems, Logger: o.Logger, Level: o.LogLevel, Bodies: s.bodies, Streams: s.streams, Revocations: s.revocations, Audit: s.trail,
 	}
+	if o.Auth != nil {
+		s.admin.Everybody = o.Auth.Anonymous()
+	}
 	return s, nil
 }
 

@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http/httptest"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/fanfare-hub/fanfare"
 	"github.com/fanfare-hub/fanfare/auth"
+	"github.com/fanfare-hub/fanfare/internal/adminapi"
 	"github.com/fanfare-hub/fanfare/server"
 )
 
@@ -60,6 +62,119 @@ func TestRevokedTokenEndsAllItsStreams(t *testing.T) {
 	other.ends(t, "the stream of b")
 }
 
+// TestAdministratorRevokesWhatIsTheirs (P8): who administers some channels refuses tokens that allow nothing beyond these; of other
+// tokens they end the streams of theirs, the answer says so, and the token's other streams go on.
+func TestAdministratorRevokesWhatIsTheirs(t *testing.T) {
+	if eachKind(t, TestAdministratorRevokesWhatIsTheirs) {
+		return
+	}
+	f := secured(t, server.Options{}, auth.Options{Anonymous: mustGrants(t, "subscribe=public/**")})
+	some := bearer(token("some", time.Hour, "admin", "b/**", "admin", "stores/42/**"))
+	for i, c := range []struct {
+		grants  []string
+		revoked bool
+	}{
+		{[]string{"subscribe", "b/**"}, true},
+		{[]string{"subscribe", "b/1", "publish", "b/*/x", "admin", "b/1/**"}, true},
+		{[]string{"subscribe", "b/**", "subscribe", "public/**"}, true}, // as everybody
+		{[]string{"subscribe", "b/**", "device", "stores/42/pcs/7"}, true},
+		{[]string{"subscribe", "b/**", "subscribe", "a"}, false},
+		{[]string{"subscribe", "b/**", "publish", "a"}, false},
+		{[]string{"subscribe", "b/**", "publish", "public/x"}, false}, // everybody hears it, and does not publish to it
+		{[]string{"subscribe", "**"}, false},
+		{[]string{"subscribe", "b/**", "presence", "$presence/**"}, false},
+		{[]string{"subscribe", "b/**", "device", "stores/43/pcs/7"}, false},
+		{[]string{"subscribe", "b/**", "device", "stores/*/pcs/7"}, false},
+	} {
+		name := fmt.Sprint("user", i)
+		who := bearer(token(name, time.Hour, c.grants...))
+		stream := f.stream("/v1/events?channel=b/1", who)
+		stream.any()
+		elsewhere := f.stream("/v1/events?channel=public/x", who)
+		elsewhere.any()
+		a := f.call("POST", "/v1/admin/revoke", `{"channel":"b/**"}`, some)
+		stream.ends(t, name)
+		status := f.call("GET", "/v1/history?channel=b/1", "", who).status
+		if c.revoked {
+			elsewhere.ends(t, name+" elsewhere")
+			if a.body != `{"streams":2,"revoked":1}` || status != 401 {
+				t.Errorf("%v: %s, then %d", c.grants, a.body, status)
+			}
+			continue
+		}
+		if a.body != `{"streams":1,"notRevoked":1}` || status != 200 {
+			t.Errorf("%v: %s, then %d", c.grants, a.body, status)
+		}
+		elsewhere.quiet()
+		if a := f.call("POST", "/v1/admin/disconnect", `{"subject":"`+name+`"}`, bearer(token("root", time.Hour, "admin", "**"))); a.json("streams") != "1" {
+			t.Errorf("%v: the stream elsewhere has ended: %s", c.grants, a.body)
+		}
+	}
+	// What the token behind a ticket allows is not known.
+	ada := bearer(token("ada", time.Hour, "subscribe", "b/**"))
+	byTicket := f.stream(f.call("POST", "/v1/tickets", `{"channels":["b/1"]}`, ada).json("url"))
+	byTicket.any()
+	if a := f.call("POST", "/v1/admin/revoke", `{"subject":"ada"}`, some); a.body != `{"streams":1,"notRevoked":1}` {
+		t.Errorf("by ticket: %s", a.body)
+	}
+	byTicket.ends(t, "the ticket's stream")
+}
+
+// meanwhile does something before the first revocation is done.
+type meanwhile struct {
+	adminapi.Revocations
+	once func()
+}
+
+func (m *meanwhile) Revoke(ctx context.Context, tokens, subjects []string, until time.Time) error {
+	err := m.Revocations.Revoke(ctx, tokens, subjects, until)
+	if m.once != nil {
+		m.once()
+		m.once = nil
+	}
+	return err
+}
+
+// TestRevokeMeetsAFullListLater: a stream that opens while others are revoked, and for which there is no room any more, has the answer
+// say what was done before.
+func TestRevokeMeetsAFullListLater(t *testing.T) {
+	oneKind(t, "the streams' kind does not matter to what the call answers")
+	f := secured(t, server.Options{MaxRevocations: 1}, auth.Options{})
+	root := bearer(token("root", time.Hour, "admin", "**"))
+	one := f.stream("/v1/events?channel=a", bearer(token("ada", time.Hour, "subscribe", "a")))
+	one.any()
+	f.srv.WrapRevocations(func(r adminapi.Revocations) adminapi.Revocations {
+		return &meanwhile{r, func() { f.stream("/v1/events?channel=a", bearer(token("bob", time.Hour, "subscribe", "a"))).any() }}
+	})
+	a := f.call("POST", "/v1/admin/revoke", `{"channel":"a"}`, root)
+	a.wantProblem(t, 503, "overloaded", "--max-revocations")
+	if detail := a.json("detail"); strings.Contains(detail, "nothing") || !strings.Contains(detail, "(revoked before: 1, streams ended: 2)") {
+		t.Errorf("%s", detail)
+	}
+	one.ends(t, "ada")
+}
+
+// TestRevocationThatCannotBeStored: streams end all the same, and the answer says that they have.
+func TestRevocationThatCannotBeStored(t *testing.T) {
+	oneKind(t, "the streams' kind does not matter to what the call answers")
+	f := secured(t, server.Options{}, auth.Options{})
+	root := bearer(token("root", time.Hour, "admin", "**"))
+	one := f.stream("/v1/events?channel=a", bearer(token("ada", time.Hour, "subscribe", "a")))
+	one.any()
+	f.srv.WrapRevocations(func(r adminapi.Revocations) adminapi.Revocations { return unstored{r} })
+	a := f.call("POST", "/v1/admin/revoke", `{"channel":"a"}`, root)
+	a.wantProblem(t, 503, "unavailable", "the disk is full (streams ended: 1, revoked until the hub starts again: 1)")
+	one.ends(t, "ada")
+}
+
+// unstored revokes, and says what a log says that cannot store.
+type unstored struct{ adminapi.Revocations }
+
+func (u unstored) Revoke(ctx context.Context, tokens, subjects []string, until time.Time) error {
+	_ = u.Revocations.Revoke(ctx, tokens, subjects, until)
+	return fanfare.Unavailable("the disk is full", nil)
+}
+
 // TestRevocationIsShown: the page's figures name what a stream's token is revoked by.
 func TestRevocationIsShown(t *testing.T) {
 	if eachKind(t, TestRevocationIsShown) {
@@ -92,6 +207,13 @@ func TestMisspeltMembers(t *testing.T) {
 		{"/v1/admin/disconnect", `{"channel":"**","subjct":"eve"}`, `did you mean "subject"`},
 		{"/v1/admin/disconnect", `{"channel":"**","for":"1h"}`, "is not known"},
 		{"/v1/admin/revoke", `{"channel":"**","token":"eve"}`, "is not known"},
+		{"/v1/admin/disconnect", `[]`, `the body must be a JSON object, such as {"subject":"ada"}`},
+		{"/v1/admin/revoke", `"eve"`, `the body must be a JSON object, such as {"subject":"ada"}`},
+		{"/v1/admin/backup", `[]`, `the body must be a JSON object, such as {"dir":`},
+		{"/v1/admin/log-level", `7`, `the body must be a JSON object, such as {"level":"debug"}`},
+		{"/v1/tickets", `["a"]`, `the body must be a JSON object, such as {"channels":`},
+		{"/v1/stores/1/pcs/2/events", `[]`, "the body must be a JSON object"},
+		{"/v1/events", `[1]`, "an event must be a JSON object"},
 	} {
 		f.call("POST", c.path, c.body).wantProblem(t, 400, "invalid", c.detail)
 	}
@@ -169,6 +291,32 @@ func TestSessionEndsItsStreams(t *testing.T) {
 	f.stream(again).any() // so is a new login with it
 }
 
+// TestSigningOutWithAStaleCookie: a cookie whose token is good for nothing any more is taken away like any other, by a page of this host.
+// A wrong header, and a page of another host, stay what they are.
+func TestSigningOutWithAStaleCookie(t *testing.T) {
+	f := secured(t, server.Options{MaxRevocations: 2}, auth.Options{Leeway: time.Millisecond})
+	own, root := "Origin: "+f.url(""), bearer(token("root", time.Hour, "admin", "**"))
+	f.call("POST", "/v1/admin/revoke", `{"tokenId":"jti-of-eve"}`, root)
+	for name, value := range map[string]string{
+		"expired": token("ada", -time.Hour, "subscribe", "a"), "revoked": token("eve", time.Hour, "subscribe", "a"),
+		"of a key that is gone": signed(strings.Repeat("gone ", 10), "bob", "subscribe", "a"), "nonsense": "nonsense", "too long": strings.Repeat("x", 20<<10),
+	} {
+		cookie := "Cookie: __Host-fanfare=" + value
+		f.call("GET", "/v1/history?channel=a", "", cookie, own).wantProblem(t, 401, "unauthenticated", "")
+		a := f.call("DELETE", "/v1/session", "", cookie, own)
+		if set := a.header.Get("Set-Cookie"); a.status != 204 || !strings.HasPrefix(set, "__Host-fanfare=;") || !strings.Contains(set, "Max-Age=0") {
+			t.Errorf("%s: %d %s %q", name, a.status, a.body, set)
+		}
+		for _, origin := range []string{"Origin: https://evil.example", "X-None: x"} {
+			if a := f.call("DELETE", "/v1/session", "", cookie, origin); a.status != 403 || a.header.Get("Set-Cookie") != "" {
+				t.Errorf("%s, %s: %d %v", name, origin, a.status, a.header)
+			}
+		}
+	}
+	f.metric(t, "fanfare_revocations 1", root) // what is signed out of unknown cookies takes no room
+	f.call("DELETE", "/v1/session", "", bearer("nonsense"), own).wantProblem(t, 401, "unauthenticated", "not valid")
+}
+
 // TestRemovedKey (P8): a key that is taken away takes with it the tokens that it verified, their streams, and tickets.
 func TestRemovedKey(t *testing.T) {
 	if eachKind(t, TestRemovedKey) {
@@ -238,6 +386,27 @@ func TestHostsAndOriginsThatNeverMatch(t *testing.T) {
 		{"*.example.com", "", "wildcards"},
 		{"push example", "", "name of a host"},
 		{"pušh.example.com", "", "xn--"},
+		{".example.com", "", "name of a host"},
+		{"push..example.com", "", "name of a host"},
+		{"push.example.com..", "", "name of a host"},
+		{strings.Repeat("a", 64) + ".example.com", "", "name of a host"},
+		{strings.Repeat("a23456789.", 26) + "com", "", "name of a host"},
+		{"push.example.com:65536", "", `port "65536"`},
+		{"push.example.com:0", "", `port "0"`},
+		{"push.example.com:", "", `port ""`},
+		{"push.example.com:https", "", `port "https"`},
+		{"[::1]:99999", "", `port "99999"`},
+		{"fe80::1%eth0", "", "without its zone"},
+		{"1:2", "", "four numbers"},
+		{"1:2:3", "", "name of a host"},
+		{"127.1", "", "four numbers"},
+		{"010.0.0.7", "", "four numbers"},
+		{"0x7f000001", "", "four numbers"},
+		{"", "http://[fe80::1%25eth0]", "without its zone"},
+		{"", "https://a.example.com:70000", `port "70000"`},
+		{"", "https://a.example.com:", `port ""`},
+		{"", "https://.example.com", "name of a host"},
+		{"", "http://127.1:3000", "four numbers"},
 		{"", "https://*.example.com", "wildcards"},
 		{"", "https://a.example.com/app", "scheme://host"},
 		{"", "app.example.com", "scheme://host"},
@@ -261,6 +430,32 @@ func TestHostsAndOriginsThatNeverMatch(t *testing.T) {
 	for _, origin := range []string{"https://app.example.com", "http://b.example.com"} {
 		if a := f.call("GET", "/v1/history?channel=a", "", "Origin: "+origin); a.header.Get("Access-Control-Allow-Origin") != origin {
 			t.Errorf("%s: %v", origin, a.header)
+		}
+	}
+}
+
+// TestSpellingsOfHosts: a host and an origin are the same however a setting and a request spell them.
+func TestSpellingsOfHosts(t *testing.T) {
+	f := start(t, server.Options{
+		AllowedHosts: []string{"Push.Example.com.", "two.example.com:8443", "2001:DB8:0:0:0:0:0:7", "[2001:db8::8]:444", "::ffff:10.0.0.9", "10.0.0.7"},
+		CORSOrigins:  []string{"https://app.example.com.", "https://b.example.com:00443", "http://c.example.com:03000", "http://[2001:DB8:0:0:0:0:0:9]:3000", "http://[::ffff:10.0.0.11]"},
+	})
+	for host, status := range map[string]int{
+		"push.example.com": 200, "push.example.com.": 200, "PUSH.example.com.:8082": 200, "push.example.com..": 403, "two.example.com": 200,
+		"[2001:db8::7]": 200, "[2001:0db8:0::7]:80": 200, "[2001:db8::8]": 200, "[::ffff:a00:9]:80": 200, "10.0.0.7": 200, "10.0.0.8": 403,
+		"localhost.": 200, "LOCALHOST.:8082": 200, "127.0.0.1.": 200, "127.9.9.9": 200, "[0:0:0:0:0:0:0:1]": 200, "[::ffff:127.0.0.1]": 200, "localhost.evil.example": 403, ".": 403,
+	} {
+		if a := f.call("GET", "/v1/history?channel=a", "", "Host: "+host); a.status != status {
+			t.Errorf("%s: %d %s, want %d", host, a.status, a.body, status)
+		}
+	}
+	for origin, may := range map[string]bool{
+		"https://app.example.com": true, "https://app.example.com.": true, "https://b.example.com": true, "http://c.example.com:3000": true, "http://c.example.com": false,
+		"http://[2001:db8::9]:3000": true, "http://[2001:db8::9]": false, "http://[::ffff:a00:b]": true, "http://app.example.com": false, "https://app.example.com..": false,
+	} {
+		a := f.call("POST", "/v1/channels/a", "x", "Origin: "+origin)
+		if got := a.header.Get("Access-Control-Allow-Origin"); (a.status == 201) != may || (got == origin) != may {
+			t.Errorf("%s: %d, allowed %q, want %v", origin, a.status, got, may)
 		}
 	}
 }

@@ -23,6 +23,7 @@ func adminHandler(s *server.Server) http.Handler {
 			admin.ServeHTTP(w, r)
 			return
 		}
+		w.Header().Set("X-Content-Type-Options", "nosniff")
 		if !isLoopback(r.RemoteAddr) || !isLoopback(r.Host) {
 			http.Error(w, "profiles are for this machine only", http.StatusForbidden)
 			return
@@ -36,7 +37,7 @@ func isLoopback(hostport string) bool {
 	if h, _, err := net.SplitHostPort(hostport); err == nil {
 		host = h
 	}
-	host = strings.Trim(host, "[]")
+	host = strings.TrimSuffix(strings.Trim(host, "[]"), ".")
 	ip := net.ParseIP(host)
 	return strings.EqualFold(host, "localhost") || (ip != nil && ip.IsLoopback())
 }

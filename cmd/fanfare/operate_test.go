@@ -208,6 +208,9 @@ func TestAdminAddr(t *testing.T) {
 		}
 		_, _ = io.Copy(io.Discard, resp.Body)
 		_ = resp.Body.Close()
+		if resp.Header.Get("X-Content-Type-Options") != "nosniff" {
+			t.Errorf("%s for %q: %v", url, host, resp.Header)
+		}
 		return resp.StatusCode
 	}
 	for _, c := range []struct {
@@ -216,7 +219,8 @@ func TestAdminAddr(t *testing.T) {
 	}{
 		{admin + "/metrics", "prometheus.example.com", 200}, {admin + "/readyz", "", 200}, {admin + "/livez", "", 200},
 		{admin + "/debug/pprof/", "", 200}, {admin + "/debug/pprof/heap", "localhost", 200}, {admin + "/debug/pprof/heap", "rebound.example.com", 403},
-		{admin + "/v1/events?channel=a", "", 404}, {admin + "/", "", 404}, {url + "/debug/pprof/", "", 404},
+		{admin + "/v1/events?channel=a", "", 404}, {admin + "/", "", 404},
+		{admin + "/debug/pprof/nothing", "", 404}, {admin + "/debug/pprof", "", 200}, {admin + "/debug/pprof/cmdline", "localhost.", 200}, {url + "/debug/pprof/", "", 404},
 	} {
 		if got := get(c.url, c.host); got != c.want {
 			t.Errorf("%s for %q: %d, want %d", c.url, c.host, got, c.want)

@@ -29,7 +29,8 @@ type API struct {
 
 	Streams     *stream.Streams
 	Revocations Revocations
-	Audit       *audit.Trail // may be nil
+	Everybody   fanfare.Grants // what those may do who bring no token
+	Audit       *audit.Trail   // may be nil
 }
 
 // takesLong lifts the server's limits on time: the answer may come after minutes.
@@ -110,7 +111,7 @@ func (a *API) backup(w http.ResponseWriter, r *http.Request, by caller.Caller) (
 	if err != nil {
 		return made, err
 	}
-	o, err := a.body(w, r, by, "dir")
+	o, err := a.body(w, r, by, `{"dir":"/var/backups/fanfare/monday"}`, "dir")
 	if err != nil {
 		return made, err
 	}
@@ -129,9 +130,9 @@ func (a *API) backup(w http.ResponseWriter, r *http.Request, by caller.Caller) (
 	return made, nil
 }
 
-// body reads a JSON object that has no members but those named, each once. An operator's call with a misspelt member would do
-// something else than was meant.
-func (a *API) body(w http.ResponseWriter, r *http.Request, by caller.Caller, names ...string) (publish.Object, error) {
+// body reads a JSON object that has no members but those named, each once; errors show the example. An operator's call with a
+// misspelt member would do something else than was meant.
+func (a *API) body(w http.ResponseWriter, r *http.Request, by caller.Caller, example string, names ...string) (publish.Object, error) {
 	if err := query.InBody(r, names...); err != nil {
 		return nil, err
 	}
@@ -140,7 +141,7 @@ func (a *API) body(w http.ResponseWriter, r *http.Request, by caller.Caller, nam
 		return nil, err
 	}
 	defer body.Free() // what the object keeps of it is small
-	o, err := publish.ParseObject(body.Bytes)
+	o, err := publish.ParseObjectOf(body.Bytes, "the body", example)
 	if err != nil {
 		return nil, err
 	}
@@ -163,7 +164,7 @@ func (a *API) LogLevel(w http.ResponseWriter, r *http.Request) {
 // SetLogLevel is POST /v1/admin/log-level {"level":"debug"}: until the next start or reload.
 func (a *API) SetLogLevel(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 	var wanted string
-	o, err := a.body(w, r, by, "level")
+	o, err := a.body(w, r, by, `{"level":"debug"}`, "level")
 	if err == nil {
 		wanted, _, err = o.Name("level")
 	}

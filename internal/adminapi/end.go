@@ -3,8 +3,10 @@ package adminapi
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/fanfare-hub/fanfare"
@@ -40,7 +42,7 @@ const revokedFor = 366 * 24 * time.Hour
 
 // readSelection reads a body. Members beyond the selection's own are more.
 func (a *API) readSelection(w http.ResponseWriter, r *http.Request, by caller.Caller, more ...string) (s selection, err error) {
-	o, err := a.body(w, r, by, append([]string{"subject", "tokenId", "channel", "stream"}, more...)...)
+	o, err := a.body(w, r, by, `{"subject":"ada"}`, append([]string{"subject", "tokenId", "channel", "stream"}, more...)...)
 	if err != nil {
 		return s, err
 	}
@@ -120,8 +122,9 @@ func mayEnd(by caller.Caller) error {
 }
 
 type ended struct {
-	Streams int `json:"streams"`           // that end now
-	Tokens  int `json:"revoked,omitempty"` // tokens and subjects that are refused from now on
+	Streams    int `json:"streams"`              // that end now
+	Revoked    int `json:"revoked,omitempty"`    // tokens and subjects that are refused from now on
+	NotRevoked int `json:"notRevoked,omitempty"` // tokens that reach beyond what the caller administers: their streams may come back
 }
 
 // Disconnect is POST /v1/admin/disconnect {"subject" | "tokenId" | "channel" | "stream": …}: their streams end within a second,
@@ -145,12 +148,12 @@ func (a *API) Disconnect(w http.ResponseWriter, r *http.Request, by caller.Calle
 
 func (a *API) record(kind audit.Kind, by caller.Caller, s selection, done ended) {
 	a.Audit.RecordAlways(kind, by, slog.String("ofSubject", s.subject), slog.String("ofTokenId", s.tokenID), slog.String("ofChannel", s.channel),
-		slog.Uint64("ofStream", s.stream), slog.Int("streams", done.Streams), slog.Int("revoked", done.Tokens))
+		slog.Uint64("ofStream", s.stream), slog.Int("streams", done.Streams), slog.Int("revoked", done.Revoked), slog.Int("notRevoked", done.NotRevoked))
 }
 
 // Revoke is POST /v1/admin/revoke: as Disconnect, and the tokens that the streams were opened with are refused from now on, with
-// all other streams that were opened with them. For an operator the subject or tokenId that is named is refused too, whether it
-// has a stream or not.
+// all other streams that were opened with them. An administrator of some channels revokes only tokens that allow nothing beyond
+// these. For an operator the subject or tokenId that is named is refused too, whether it has a stream or not.
 func (a *API) Revoke(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 	var done ended
 	err := mayEnd(by)
@@ -166,56 +169,133 @@ func (a *API) Revoke(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 
 // revoke first refuses, then ends: a client that is cut and comes back is refused. Where there is no room to remember all of it,
 // nothing is done. What cannot be stored, since the disk is full, say, is an error, and the streams end all the same.
-func (a *API) revoke(ctx context.Context, by caller.Caller, s selection) (done ended, err error) {
-	var tokens, subjects []string
-	if by.Operator() == nil && s.given == 1 {
-		switch {
-		case s.tokenID != "":
-			tokens = []string{s.tokenID}
-		case s.subject != "":
-			subjects = []string{s.subject}
-		}
-	}
-	refused := map[string]bool{}
-	for _, id := range tokens {
-		refused[id] = true
-	}
+func (a *API) revoke(ctx context.Context, by caller.Caller, s selection) (ended, error) {
+	v := revoking{api: a, by: by, selection: s, refused: map[string]bool{}, spared: map[string]bool{}}
+	tokens, subjects := v.named()
+	var failed error
 	// A stream that opens during a round has a token that is not refused yet, or none; the next round finds it. Who opens streams
 	// faster than this is cut by the last round, and comes back once.
-	for range 3 {
-		for h := range a.Streams.Each() {
-			if id := h.Caller.Who.TokenID; id != "" && !refused[id] && s.fits(h, by) {
-				refused[id] = true
-				tokens = append(tokens, id)
+	for round := range 3 {
+		if tokens = append(tokens, v.found()...); len(tokens)+len(subjects) > 0 {
+			err := a.Revocations.Revoke(ctx, tokens, subjects, s.until)
+			if public, ok := errors.AsType[*fanfare.Error](err); ok && public.Reason == fanfare.ReasonMaxRevocations {
+				return v.done, noRoom(public, v.done)
 			}
-		}
-		if len(tokens)+len(subjects) > 0 {
-			e := a.Revocations.Revoke(ctx, tokens, subjects, s.until)
-			if public, ok := errors.AsType[*fanfare.Error](e); ok && public.Reason == fanfare.ReasonMaxRevocations {
-				return done, e
+			if err != nil {
+				failed = err
 			}
-			if e != nil {
-				err = e
-			}
-			done.Tokens += len(tokens) + len(subjects)
+			v.done.Revoked += len(tokens) + len(subjects)
 			tokens, subjects = nil, nil
 		}
-		n := a.endRefused(by, s)
-		if done.Streams += n; n == 0 {
+		n := v.end(round == 0)
+		if v.done.Streams += n; n == 0 {
 			break
 		}
 	}
-	return done, err
+	for id := range v.spared {
+		if !v.refused[id] { // by another of its streams
+			v.done.NotRevoked++
+		}
+	}
+	return v.done, notStored(failed, v.done)
 }
 
-// endRefused ends the streams that are meant, and all that may not go on since something of theirs was revoked.
-func (a *API) endRefused(by caller.Caller, s selection) (n int) {
-	for h := range a.Streams.Each() {
-		if s.fits(h, by) || a.Revocations.Check(h.Caller.Who) != nil {
-			if h.End(stream.EndRevoked) {
-				n++
-			}
+// revoking is one call of Revoke under way.
+type revoking struct {
+	api       *API
+	by        caller.Caller
+	selection selection
+	refused   map[string]bool // ids of tokens
+	spared    map[string]bool // ids of tokens that by may not revoke
+	done      ended
+}
+
+// named is what an operator refuses by its name, without a stream.
+func (v *revoking) named() (tokens, subjects []string) {
+	if !v.by.Who.Operator() || v.selection.given != 1 {
+		return nil, nil
+	}
+	if id := v.selection.tokenID; id != "" {
+		v.refused[id] = true
+		tokens = []string{id}
+	}
+	if v.selection.subject != "" {
+		subjects = []string{v.selection.subject}
+	}
+	return tokens, subjects
+}
+
+// found are the tokens behind the streams that are meant, each once.
+func (v *revoking) found() (tokens []string) {
+	for h := range v.api.Streams.Each() {
+		who := h.Caller.Who
+		switch id := who.TokenID; {
+		case id == "" || v.refused[id] || !v.selection.fits(h, v.by):
+		case v.api.mayRevoke(v.by, who):
+			v.refused[id] = true
+			tokens = append(tokens, id)
+		default:
+			v.spared[id] = true
+		}
+	}
+	return tokens
+}
+
+// end ends the streams that may not go on since something of theirs was revoked, and, the first time, all that are meant.
+func (v *revoking) end(first bool) (n int) {
+	for h := range v.api.Streams.Each() {
+		meant := first && v.selection.fits(h, v.by)
+		if (meant || v.api.Revocations.Check(h.Caller.Who) != nil) && h.End(stream.EndRevoked) {
+			n++
 		}
 	}
 	return n
+}
+
+// mayRevoke tells whether by may have a token refused: all that it allows, beyond what everybody may do, is on channels that by
+// administers. A store PC's token is its own channel's, since every PC hears `stores` too. What the token behind a ticket allows is
+// not known.
+func (a *API) mayRevoke(by caller.Caller, who *fanfare.Principal) bool {
+	switch {
+	case by.Who.Operator():
+		return true
+	case who.Unlimited || who.Ticket != "":
+		return false
+	}
+	if who.Device != (fanfare.Device{}) {
+		pc, err := fanfare.ParsePattern(who.Device.Channels()[0])
+		if err != nil || !by.Who.MayAll(fanfare.ActionAdmin, pc) {
+			return false
+		}
+	}
+	for action, patterns := range who.Grants {
+		for _, p := range patterns {
+			if !by.Who.MayAll(fanfare.ActionAdmin, p) && !slices.Contains(a.Everybody[action], p) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// noRoom says what had been done when the list of revocations was full: nothing, or what came before a stream that opened meanwhile.
+func noRoom(full *fanfare.Error, done ended) error {
+	said := *full
+	said.Detail += ": nothing was revoked or ended"
+	if done != (ended{}) {
+		said.Detail = fmt.Sprintf("%s (revoked before: %d, streams ended: %d)", full.Detail, done.Revoked, done.Streams)
+	}
+	return &said
+}
+
+// notStored says what was done although it could not be stored.
+func notStored(err error, done ended) error {
+	public, ok := errors.AsType[*fanfare.Error](err)
+	if !ok {
+		return err
+	}
+	said := *public
+	said.Detail = fmt.Sprintf("%s (streams ended: %d, revoked until the hub starts again: %d): send the call again, so that the hub stores it",
+		public.Detail, done.Streams, done.Revoked)
+	return &said
 }

@@ -149,7 +149,7 @@ func sendContinue(w http.ResponseWriter) {
 // take takes one line to be stored; false when the request is over. A line with an idempotency key, or with rates to be held
 // against, goes to the log alone, since it may get an answer of its own.
 func (in *ingest) take(n int, line []byte) bool {
-	o, err := publish.ParseObject(line)
+	o, err := publish.ParseObjectOf(line, "the line", "")
 	var b *fanfare.Batch
 	if err == nil {
 		if err = in.api.o.StillMay(in.by.Who); err == nil { // a body may last longer than a token

@@ -23,11 +23,17 @@ type member struct {
 }
 
 // ParseObject reads one JSON object and nothing else.
-func ParseObject(body []byte) (Object, error) {
-	if err := valid(body); err != nil {
+func ParseObject(body []byte) (Object, error) { return ParseObjectOf(body, "the body", "") }
+
+// ParseObjectOf is ParseObject of a text that errors call what, and of which they show an example where there is one.
+func ParseObjectOf(text []byte, what, example string) (Object, error) {
+	if err := valid(text, what); err != nil {
 		return nil, err
 	}
-	o, _, err := readObject(space(body))
+	if example != "" {
+		example = ", such as " + example
+	}
+	o, _, err := readObject(space(text), what, example)
 	return o, err
 }
 
@@ -40,7 +46,7 @@ func ParseObjects(body []byte, most int) (objects []Object, array bool, err erro
 	if manyElements(body, most) {
 		return nil, true, tooMany(most)
 	}
-	if err := valid(body); err != nil {
+	if err := valid(body, "the body"); err != nil {
 		return nil, true, err
 	}
 	for rest := space(space(body)[1:]); rest[0] != ']'; {
@@ -48,7 +54,7 @@ func ParseObjects(body []byte, most int) (objects []Object, array bool, err erro
 			return nil, true, tooMany(most)
 		}
 		var o Object
-		if o, rest, err = readObject(rest); err != nil {
+		if o, rest, err = readObject(rest, "an event", ""); err != nil {
 			return nil, true, err
 		}
 		objects = append(objects, o)
@@ -97,26 +103,26 @@ func manyElements(b []byte, most int) bool {
 	return false
 }
 
-// valid makes sure that the body is one JSON text in UTF-8, which is what the functions below rely on.
-func valid(body []byte) error {
-	if !utf8.Valid(body) {
-		return fanfare.Invalid("the body is not valid UTF-8")
+// valid makes sure that what errors call so is one JSON text in UTF-8, which is what the functions below rely on.
+func valid(text []byte, what string) error {
+	if !utf8.Valid(text) {
+		return fanfare.Invalid("%s is not valid UTF-8", what)
 	}
-	if len(bytes.TrimSpace(body)) == 0 {
-		return fanfare.Invalid("the body is empty: it must be a JSON object")
+	if len(bytes.TrimSpace(text)) == 0 {
+		return fanfare.Invalid("%s is empty: it must be a JSON object", what)
 	}
-	if !json.Valid(body) {
+	if !json.Valid(text) {
 		var v json.RawMessage
-		return notJSON(json.Unmarshal(body, &v))
+		return notJSON(what, json.Unmarshal(text, &v))
 	}
 	return nil
 }
 
-func notJSON(err error) error {
+func notJSON(what string, err error) error {
 	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
-		return fanfare.Invalid("the body is not valid JSON: %s at byte %d", syntax.Error(), syntax.Offset)
+		return fanfare.Invalid("%s is not valid JSON: %s at byte %d", what, syntax.Error(), syntax.Offset)
 	}
-	return &fanfare.Error{Code: fanfare.CodeInvalid, Detail: "the body is not valid JSON", Err: err}
+	return &fanfare.Error{Code: fanfare.CodeInvalid, Detail: what + " is not valid JSON", Err: err}
 }
 
 // space leaves out white space at the beginning (RFC 8259, section 2).
@@ -133,9 +139,9 @@ const MaxMembers = 64
 
 // readObject reads the object at the beginning of a valid text, and returns what follows it. A json.Decoder does the same with an
 // allocation for each token; it was half of the time that an NDJSON line took.
-func readObject(b []byte) (o Object, rest []byte, err error) {
+func readObject(b []byte, what, example string) (o Object, rest []byte, err error) {
 	if b[0] != '{' {
-		return nil, b, fanfare.Invalid("an event must be a JSON object")
+		return nil, b, fanfare.Invalid("%s must be a JSON object%s", what, example)
 	}
 	o = make(Object, 0, 4)
 	for b = space(b[1:]); b[0] != '}'; {
@@ -259,7 +265,7 @@ func (o Object) Data(name string) (string, error) {
 	}
 	var compact bytes.Buffer
 	if err := json.Compact(&compact, raw); err != nil {
-		return "", notJSON(err)
+		return "", notJSON("the body", err)
 	}
 	return compact.String(), nil
 }
