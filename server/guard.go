@@ -41,7 +41,7 @@ func newGuard(hosts, origins []string, logger *slog.Logger) (*guard, error) {
 	for _, text := range hosts {
 		name, err := hostName(text)
 		if err != nil {
-			return nil, fanfare.Invalid("allowed host %q: %s", text, err)
+			return nil, fanfare.Invalid("allowed host %q: %s", shown(text), err)
 		}
 		g.hosts = append(g.hosts, name)
 	}
@@ -55,7 +55,7 @@ func newGuard(hosts, origins []string, logger *slog.Logger) (*guard, error) {
 			err = g.cross.AddTrustedOrigin(origin)
 		}
 		if err != nil {
-			return nil, fanfare.Invalid("CORS origin %q: %s", text, err)
+			return nil, fanfare.Invalid("CORS origin %q: %s", shown(text), err)
 		}
 		g.origins = append(g.origins, origin)
 	}

@@ -27,6 +27,14 @@ func requestHost(hostport string) string {
 	return host
 }
 
+// shown is what errors show of a host or origin: nothing of what may be a password.
+func shown(text string) string {
+	if at := strings.LastIndexByte(text, '@'); at >= 0 {
+		return "***" + text[at:]
+	}
+	return text
+}
+
 // hostName reads the name of a host, with or without a port, as requests name it.
 func hostName(text string) (string, error) {
 	if strings.Contains(text, "://") {

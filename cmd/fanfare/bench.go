@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/url"
 	"os/exec"
 	"strconv"
 	"strings"
@@ -44,9 +43,9 @@ taskset. Both need as many open files as there are streams. Plain HTTP only.`
 }
 
 func (c *benchCmd) Run(ctx context.Context, std *stdio) error {
-	u, err := url.Parse(c.URL)
-	if err != nil || u.Scheme != "http" || u.Host == "" || strings.Trim(u.Path, "/") != "" {
-		return &exitError{exitUsage, fmt.Errorf("--url %q: want http://host:port: TLS would measure TLS", c.URL)}
+	u, ok := parseTarget(c.URL)
+	if !ok || u.Scheme != "http" || strings.Trim(u.Path, "/") != "" {
+		return &exitError{exitUsage, fmt.Errorf("--url %q: want http://host:port: TLS would measure TLS", shownURL(c.URL))}
 	}
 	host := u.Host
 	if u.Port() == "" {

@@ -106,8 +106,8 @@ func asExit(err error) error {
 
 func (t target) request(ctx context.Context, method, path string, query url.Values, body []byte) (*http.Request, error) {
 	base := strings.TrimSuffix(t.URL, "/")
-	if u, err := url.Parse(base); err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
-		return nil, &exitError{exitUsage, fmt.Errorf("--url %q: want http://host:port or https://host", t.URL)}
+	if _, ok := parseTarget(base); !ok {
+		return nil, &exitError{exitUsage, fmt.Errorf("--url %q: want http://host:port or https://host", shownURL(t.URL))}
 	}
 	full := base + path
 	if len(query) > 0 {
@@ -115,7 +115,7 @@ func (t target) request(ctx context.Context, method, path string, query url.Valu
 	}
 	req, err := http.NewRequestWithContext(ctx, method, full, bytes.NewReader(body))
 	if err != nil {
-		return nil, &exitError{exitUsage, err}
+		return nil, &exitError{exitUsage, fmt.Errorf("%s cannot be asked", shownURL(full))} // err shows the password
 	}
 	req.Header.Set("User-Agent", "fanfare/"+strings.ReplaceAll(version(), " ", "-"))
 	return req, t.authorize(req)
@@ -134,7 +134,7 @@ func (b *bearer) do(req *http.Request) ([]byte, error) {
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
 	if err != nil {
-		return nil, &url.Error{Op: req.Method, URL: req.URL.String(), Err: err}
+		return nil, &url.Error{Op: req.Method, URL: withoutPassword(req.URL.String()), Err: err}
 	}
 	if resp.StatusCode >= 300 {
 		return nil, asProblem(resp, body)

@@ -2,9 +2,9 @@ package main
 
 import (
 	"fmt"
-	"net/url"
 	"os"
 	"reflect"
+	"slices"
 	"sort"
 	"strings"
 	"text/tabwriter"
@@ -71,6 +71,13 @@ func rawValues(parsed *kong.Context) map[string]string {
 
 // show is a flag's value as text; a secret is never shown.
 func show(flag *kong.Flag) string {
+	if flag.Tag.Has("secret") && !isEmpty(flag.Target) {
+		return "***"
+	}
+	hide := withoutPassword
+	if slices.Contains([]string{"URL", "ORIGIN", "HOST"}, flag.PlaceHolder) {
+		hide = shownURL // which may lack its beginning
+	}
 	text := fmt.Sprint(flag.Target.Interface())
 	switch v := flag.Target.Interface().(type) {
 	case *span:
@@ -91,23 +98,11 @@ func show(flag *kong.Flag) string {
 	case []string:
 		shown := make([]string, len(v))
 		for i := range v {
-			shown[i] = withoutPassword(v[i])
+			shown[i] = hide(v[i])
 		}
-		text = strings.Join(shown, "; ")
+		return strings.Join(shown, "; ")
 	}
-	if flag.Tag.Has("secret") && text != "" {
-		return "***"
-	}
-	return withoutPassword(text)
-}
-
-// withoutPassword hides the password of a URL; other text stays what it is.
-func withoutPassword(text string) string {
-	u, err := url.Parse(text)
-	if err != nil || u.User == nil {
-		return text
-	}
-	return u.Redacted()
+	return hide(text)
 }
 
 // flagSources says where each setting comes from: a flag, a variable, the file, or the default.

@@ -45,8 +45,8 @@ func (c *doctorCmd) Run(ctx context.Context, std *stdio) error {
 		c.URL = os.Getenv("FANFARE_URL")
 	}
 	c.URL = strings.TrimSuffix(c.URL, "/")
-	if u, err := url.Parse(c.URL); err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
-		return &exitError{exitUsage, fmt.Errorf("%q: want http://host:port or https://host", c.URL)}
+	if _, ok := parseTarget(c.URL); !ok {
+		return &exitError{exitUsage, fmt.Errorf("%q: want http://host:port or https://host", shownURL(c.URL))}
 	}
 	transport := &http.Transport{
 		DisableCompression: true, ForceAttemptHTTP2: true, Proxy: http.ProxyFromEnvironment, // compression is asked for by hand
@@ -62,7 +62,7 @@ func (c *doctorCmd) Run(ctx context.Context, std *stdio) error {
 	defer d.client.CloseIdleConnections()
 	resp, err := d.reach(ctx)
 	if err != nil {
-		return &exitError{exitUnreachable, fmt.Errorf("%s cannot be reached: %w", c.URL, err)}
+		return &exitError{exitUnreachable, fmt.Errorf("%s cannot be reached: %w", withoutPassword(c.URL), err)}
 	}
 	d.clock(resp)
 	d.tls(resp)

@@ -21,7 +21,7 @@ func (h *hub) reload(parsed *kong.Context, in *invocation) {
 		h.logger.Error("reload: the settings cannot be read; nothing was changed", slog.Any("err", err))
 		return
 	}
-	again, err := parser.Parse(in.args)
+	again, err := parse(parser, in.args)
 	if err != nil {
 		h.logger.Error("reload: the settings are wrong; nothing was changed", slog.Any("err", err))
 		return

@@ -96,7 +96,10 @@ func newParser(c *cli, call *invocation) (*kong.Kong, error) {
 	return kong.New(c,
 		kong.Name("fanfare"),
 		kong.Description("A durable push hub: publish an event once over HTTP, and everybody who should hear it does, in order, over Server-Sent Events."),
-		kong.DefaultEnvars("FANFARE"),
+		kong.PostBuild(func(k *kong.Kong) error {
+			nameVariables(k.Model.Node)
+			return nil
+		}),
 		kong.Configuration(loadYAML, configPaths(call.args)...),
 		kong.Writers(call.out, call.err),
 		kong.Exit(func(code int) { panic(exitPanic(code)) }),
@@ -124,11 +127,8 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 		return &exitError{exitUsage, err}
 	}
 	args = usual(args)
-	parsed, err := parser.Parse(args)
+	parsed, err := parse(parser, args)
 	if err != nil {
-		return &exitError{exitUsage, fmt.Errorf("%w (try --help)", err)}
-	}
-	if err := refuseEmpty(parsed); err != nil {
 		return &exitError{exitUsage, err}
 	}
 	parsed.BindTo(ctx, (*context.Context)(nil))
@@ -146,42 +146,18 @@ func usual(args []string) []string {
 	return args
 }
 
-// refuseEmpty refuses a flag that a command was given with nothing in it, as --subject "$UNSET" is: it would be taken for one that was
-// not given, and `fanfare disconnect` would end more streams than was meant. Of serve's own settings an empty one is none.
-func refuseEmpty(parsed *kong.Context) error {
-	if name := parsed.Selected().Name; name == "serve" || name == "config" {
-		return nil
-	}
-	for _, path := range parsed.Path {
-		if path.Flag == nil || path.Resolved || path.Flag.Tag.Has("empty") {
-			continue
-		}
-		switch v := path.Flag.Target.Interface().(type) {
-		case string:
-			if v == "" {
-				return fmt.Errorf("--%s is empty: leave it out, or give it a value (is a variable not set?)", path.Flag.Name)
-			}
-		case []string:
-			if slices.Contains(v, "") || len(v) == 0 {
-				return fmt.Errorf("--%s is empty: leave it out, or give it a value (is a variable not set?)", path.Flag.Name)
-			}
-		}
-	}
-	return nil
-}
-
 // configPaths is the file that FANFARE_CONFIG names, unless the flag names one.
 func configPaths(args []string) []string {
 	path := os.Getenv("FANFARE_CONFIG")
-	if path == "" {
+	if path == "" || namesConfig(args) {
 		return nil
 	}
-	for _, arg := range args {
-		if arg == "--config" || strings.HasPrefix(arg, "--config=") {
-			return nil
-		}
-	}
 	return []string{path}
+}
+
+// namesConfig tells whether the settings file is named by flag.
+func namesConfig(args []string) bool {
+	return slices.ContainsFunc(args, func(arg string) bool { return arg == "--config" || strings.HasPrefix(arg, "--config=") })
 }
 
 type versionCmd struct{}

@@ -307,7 +307,7 @@ No authentication is configured: everything is allowed, from this machine only. 
 func (c *settings) checkLoopback(flag, addr string) error {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
-		return fmt.Errorf("%s %q: want host:port, such as 127.0.0.1:8082", flag, addr)
+		return checkAddr(flag, addr)
 	}
 	if host == "localhost" || c.authConfigured() {
 		return nil
@@ -317,4 +317,16 @@ func (c *settings) checkLoopback(flag, addr string) error {
 	}
 	return fmt.Errorf("%s %s would let everybody in: no authentication is configured, so the hub listens on loopback only. "+
 		"Configure it with --jwt-key, --jwks-url or --api-keys (docs/guide/security.md), or use --addr 127.0.0.1:8082 behind a proxy that authenticates, and --allowed-host for its name", flag, addr)
+}
+
+// checkAddr refuses what cannot be listened on, whatever the machine. It asks nobody for the host's address.
+func checkAddr(flag, addr string) error {
+	_, port, err := net.SplitHostPort(addr)
+	if err == nil && port != "" {
+		_, err = net.LookupPort("tcp", port)
+	}
+	if err != nil {
+		return fmt.Errorf("%s %q: want host:port, such as 127.0.0.1:8082, the port from 0 to 65535", flag, addr)
+	}
+	return nil
 }

@@ -101,6 +101,9 @@ func (c *securitySettings) check() error {
 		err = auth.Check(o)
 	}
 	if err == nil {
+		err = c.acmeSettings.check()
+	}
+	if err == nil {
 		err = c.checkFiles()
 	}
 	return err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"strings"
 	"time"
 
@@ -93,11 +94,14 @@ func (c *settings) check() ([]fanfare.Rule, error) {
 	if err := c.securitySettings.check(); err != nil {
 		return nil, err
 	}
-	if err := c.checkLoopback("--addr", c.Addr); err != nil {
+	if err := c.checkAddrs(); err != nil {
 		return nil, err
 	}
 	if err := server.CheckHosts(c.AllowedHost, c.CorsOrigin); err != nil {
 		return nil, fmt.Errorf("--allowed-host, --cors-origin: %w", err)
+	}
+	if info, err := os.Stat(c.Data); err == nil && !info.IsDir() && c.Durability != "memory" {
+		return nil, fmt.Errorf("--data %s is a file: want a folder", c.Data)
 	}
 	if c.TraceEndpoint != "" {
 		if _, _, err := c.collector(); err != nil {
@@ -105,6 +109,18 @@ func (c *settings) check() ([]fanfare.Rule, error) {
 		}
 	}
 	return retention(c.Retention)
+}
+
+func (c *settings) checkAddrs() error {
+	if err := checkAddr("--addr", c.Addr); err != nil {
+		return err
+	}
+	if c.AdminAddr != "" {
+		if err := checkAddr("--admin-addr", c.AdminAddr); err != nil {
+			return err
+		}
+	}
+	return c.checkLoopback("--addr", c.Addr)
 }
 
 func (c *settings) serverOptions(log *pebblelog.Log, logger *slog.Logger) server.Options {

@@ -106,7 +106,7 @@ func (s *subscription) stream(ctx context.Context) (got bool, err error) {
 			return got, err
 		}
 		if err != nil {
-			return got, &url.Error{Op: "Get", URL: s.cmd.URL, Err: err}
+			return got, &url.Error{Op: "Get", URL: withoutPassword(s.cmd.URL), Err: err}
 		}
 		got = true
 		if err := s.print(e); err != nil {

@@ -9,15 +9,20 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/mail"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
+
+	"github.com/fanfare-hub/fanfare/server"
 )
 
 // acmeSettings have certificates made and renewed by a certificate authority (RFC 8555).
@@ -26,6 +31,32 @@ type acmeSettings struct {
 	AcmeEmail  string   `name:"acme-email" help:"Where the authority writes to." placeholder:"ADDRESS"`
 	AcmeURL    string   `name:"acme-url" help:"The authority's directory." placeholder:"URL"`
 	AcmeRoots  string   `name:"acme-roots" help:"Certificates that the authority's own is checked with, PEM. Default: the system's." placeholder:"FILE"`
+}
+
+// check refuses what no authority can have, or give a certificate for.
+func (c *acmeSettings) check() error {
+	if len(c.AcmeDomain) == 0 {
+		if c.AcmeEmail+c.AcmeURL+c.AcmeRoots != "" {
+			return errors.New("--acme-email, --acme-url and --acme-roots are of use with --acme-domain alone, which is not set")
+		}
+		return nil
+	}
+	for _, name := range c.AcmeDomain {
+		if err := server.CheckHosts([]string{name}, nil); err != nil || strings.Contains(name, ":") {
+			return fmt.Errorf("--acme-domain %q: want the name of a host, such as push.example.com; there are no wildcards", name)
+		}
+	}
+	if c.AcmeEmail != "" {
+		if a, err := mail.ParseAddress(c.AcmeEmail); err != nil || a.Address != c.AcmeEmail {
+			return fmt.Errorf("--acme-email %q: want an address such as ops@example.com", c.AcmeEmail)
+		}
+	}
+	if c.AcmeURL != "" { // RFC 8555, section 6.1
+		if u, err := url.Parse(c.AcmeURL); err != nil || u.Scheme != "https" || u.Host == "" {
+			return fmt.Errorf("--acme-url %q: want https://host/path, the authority's directory", shownURL(c.AcmeURL))
+		}
+	}
+	return nil
 }
 
 // certificates are what the hub shows to TLS clients.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -59,6 +60,10 @@ func (c *settings) collector() (u *url.URL, headers map[string]string, err error
 		u.Path = "/v1/traces"
 	}
 	headers = map[string]string{}
+	if u.User != nil { // the exporter would leave it out
+		password, _ := u.User.Password()
+		headers["Authorization"] = "Basic " + base64.StdEncoding.EncodeToString([]byte(u.User.Username()+":"+password))
+	}
 	for _, h := range c.TraceHeader {
 		name, value, ok := strings.Cut(h, "=")
 		if !ok {

@@ -12,6 +12,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -51,6 +53,125 @@ func TestEmptyFlags(t *testing.T) {
 	}
 }
 
+// TestEmptyVariables: what is empty in the environment, or in the settings file, is not taken for what is not there.
+func TestEmptyVariables(t *testing.T) {
+	url, _ := hubFor(t)
+	for _, c := range []struct {
+		variable string
+		args     []string
+	}{
+		{"FANFARE_SUBJECT", []string{"disconnect", "--channel", "**", "--url", url}},
+		{"FANFARE_TOKEN_ID", []string{"revoke", "--channel", "**", "--url", url}},
+		{"FANFARE_TOKEN", []string{"history", "a", "--url", url}},
+		{"FANFARE_URL", []string{"history", "a"}},
+		{"FANFARE_FOR", []string{"revoke", "--subject", "ada", "--url", url}},
+		{"FANFARE_ALLOWED_HOST", []string{"serve", "--addr", "127.0.0.1:0", "--data", t.TempDir()}},
+		{"FANFARE_JWT_ISSUER", []string{"config"}},
+		{"FANFARE_JWT_SECRET", []string{"config"}},
+		{"FANFARE_API_KEYS", []string{"serve", "--addr", "127.0.0.1:0", "--data", t.TempDir()}},
+		{"FANFARE_TLS_CERT", []string{"config"}},
+		{"FANFARE_MAX_STREAMS", []string{"config"}},
+		{"FANFARE_H2C", []string{"config"}},
+		{"FANFARE_CONFIG", []string{"config"}},
+	} {
+		t.Run(c.variable, func(t *testing.T) {
+			t.Setenv(c.variable, "")
+			if _, errOut, code := result(t, "", c.args...); code != exitUsage || !strings.Contains(errOut, c.variable) {
+				t.Errorf("%q: %d %q", c.args, code, errOut)
+			}
+		})
+	}
+	t.Setenv("FANFARE_SUBJECT", "") // which is no setting of these
+	t.Setenv("FANFARE_EVENT", "")   // an empty type is message
+	if _, errOut, code := result(t, "", "publish", "a", "x", "--url", url); code != 0 {
+		t.Errorf("%d %q", code, errOut)
+	}
+	if _, errOut, code := result(t, "", "disconnect", "--subject", "nobody", "--url", url); code != 0 {
+		t.Errorf("the flag counts: %d %q", code, errOut)
+	}
+	if _, errOut, code := result(t, "", "backup", "", "--url", url); code != exitUsage || !strings.Contains(errOut, "<dir> is empty") {
+		t.Errorf("%d %q", code, errOut)
+	}
+}
+
+// TestEachFlagHasItsVariable: as the guide says it is called, digits and all.
+func TestEachFlagHasItsVariable(t *testing.T) {
+	for name, value := range map[string]string{"FANFARE_H2C": "true", "FANFARE_API_KEYS": "/nowhere/keys", "FANFARE_TLS_CERT": "cert.pem", "FANFARE_MAX_STREAMS_PER_ADDRESS": "7"} {
+		t.Setenv(name, value)
+		setting := strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(name, "FANFARE_")), "_", "-")
+		if out, errOut, _ := result(t, "", "config"); !regexp.MustCompile(`(?m)^` + setting + ` +` + value + ` +variable ` + name + `$`).MatchString(out) {
+			t.Errorf("%s: %s%s", name, regexp.MustCompile(`(?m)^`+setting+` .*$`).FindString(out), errOut)
+		}
+	}
+}
+
+// TestSettingsFile: one document, each key once and with a value; what is wrong comes with the file and the line.
+func TestSettingsFile(t *testing.T) {
+	for text, says := range map[string]string{
+		"heartbeat: 15s\n---\nallowed-host: a\n": `, line 3: a second document`,
+		"heartbeat: 15s\n---\n- a\n":             `, line 3: a second document`,
+		"heartbeat: 15s\n\nheartbeat: 16s\n":     `, line 3: the key "heartbeat" is given twice`,
+		"# none\ndata:\n":                        `, line 2: the key "data" is empty`,
+		"data: ''\n":                             `, line 1: the key "data" is empty`,
+		"jwt-issuer: []\n":                       `, line 1: the key "jwt-issuer" is empty`,
+		"jwt-issuer: [a, '']\n":                  `, line 1: the key "jwt-issuer" is empty`,
+		"tls-cert: ~\n":                          `, line 1: the key "tls-cert" is empty`,
+		"data: {a: b}\n":                         `, line 1: the key "data" must have a text`,
+		"allowed-host: [[a]]\n":                  `, line 1: the key "allowed-host" must have a text`,
+		"- heartbeat\n":                          `, line 1: want lines such as`,
+		"heartbeat\n":                            `, line 1: want lines such as`,
+		"heartbeat: [1\n":                        `: yaml: line`,
+		"heartbeat: 15s\n---\n# nothing\n":       "",
+		"---\nheartbeat: 15s\n...\n":             "",
+		"# nothing\n":                            "",
+		"":                                       "",
+		"allowed-host: &h [a, b]\ncors-origin: ['*']": "",
+	} {
+		file := fileOf(t, "fanfare.yaml", text)
+		_, errOut, code := result(t, "", "config", "--config", file)
+		if (says == "") != (code == 0) || (says != "" && !strings.Contains(errOut, file+says)) {
+			t.Errorf("%q: %d %q, want %q", text, code, errOut, says)
+		}
+	}
+	file := fileOf(t, "fanfare.yaml", "data: 2020-01-01\njwt-issuer: [007, yes]\nmax-streams: 12\nh2c: true\n")
+	out, errOut, code := result(t, "", "config", "--config", file)
+	for _, want := range []string{`(?m)^data +2020-01-01 `, `(?m)^jwt-issuer +007; yes `, `(?m)^max-streams +12 `, `(?m)^h2c +true `} {
+		if !regexp.MustCompile(want).MatchString(out) {
+			t.Errorf("%s is missing: %d %q\n%s", want, code, errOut, out)
+		}
+	}
+}
+
+// TestPasswordsInURLs: none is shown, also where the text is no URL, by config and by those who refuse it.
+func TestPasswordsInURLs(t *testing.T) {
+	for _, text := range []string{
+		"http://user:hunter2@127.0.0.1:4318", "http://user:hunter2%zz@127.0.0.1:4318", "http://user:hunter2/x@127.0.0.1:4318", "http://user:hunter2#x@127.0.0.1:4318",
+		"http://user:hunter2?x@127.0.0.1:4318", "http://user:7/hunter2@127.0.0.1:4318", "http://hunter2@127.0.0.1:4318", "user:hunter2@127.0.0.1:4318", "hunter2@127.0.0.1",
+		"http://us er:hunter2@127.0.0.1:4318", "http://user:hunter2@127.0.0.1:port", "http://user:hunter2@x@127.0.0.1:4318", "//user:hunter2@127.0.0.1", "http://user:hunter2@[::1",
+		"ftp://user:hunter2@127.0.0.1", "https://user:hunter2@127.0.0.1:1/keys",
+	} {
+		for _, args := range [][]string{
+			{"config", "--trace-endpoint", text}, {"config", "--jwks-url", text}, {"config", "--acme-domain", "a.example.com", "--acme-url", text}, {"config", "--cors-origin", text},
+			{"config", "--jwt-issuer", text + "/"}, {"history", "a", "--url", text}, {"disconnect", "--subject", "a", "--url", text}, {"doctor", text}, {"bench", "idle", "--url", text, "--streams", "1"},
+		} {
+			if args[0] != "config" && (strings.HasPrefix(text, "http://user:hunter2@127.0.0.1:4318") || strings.HasPrefix(text, "http://hunter2")) {
+				continue // nobody is asked
+			}
+			if out, errOut, _ := result(t, "", args...); strings.Contains(out+errOut, "hunter2") && !(args[0] == "config" && args[1] == "--jwt-issuer" && !strings.Contains(text, "//")) {
+				t.Errorf("%q: %s%s", args, regexp.MustCompile("(?m)^.*hunter2.*$").FindString(out), errOut)
+			}
+		}
+	}
+	for text, want := range map[string]string{
+		"http://127.0.0.1:4318/x?mail=a": "http://127.0.0.1:4318/x?mail=a", "https://id.example.com/realms/x@y/keys": "https://id.example.com/realms/x@y/keys",
+		"http://user:hunter2@127.0.0.1:4318/v1": "http://user:xxxxx@127.0.0.1:4318/v1", "ops@example.com": "ops@example.com", "": "",
+	} {
+		if got := withoutPassword(text); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}
+
 // TestConfigChecksWhatServeChecks: each setting that serve refuses is refused by config too, in the same words.
 func TestConfigChecksWhatServeChecks(t *testing.T) {
 	short := fileOf(t, "secret", "short")
@@ -62,9 +183,20 @@ func TestConfigChecksWhatServeChecks(t *testing.T) {
 		{"--tls-cert", junk, "--tls-key", junk}, {"--acme-domain", "a.example.com", "--acme-roots", junk},
 		{"--trace-endpoint", "collector:4318"}, {"--trace-endpoint", "http://127.0.0.1:1", "--trace-header", "token"},
 		{"--trusted-proxy", "everybody"}, {"--retention", "a=forever"}, {"--addr", "0.0.0.0:1"},
+		{"--addr", "127.0.0.1:99999"}, {"--addr", "localhost"}, {"--admin-addr", "nowhere"}, {"--admin-addr", "127.0.0.1:-1"}, {"--admin-addr", "127.0.0.1:65536"},
+		{"--acme-url", "https://ca.example.com/dir"}, {"--acme-email", "ops@example.com"}, {"--acme-domain", "*.example.com"}, {"--acme-domain", "a.example.com:443"},
+		{"--acme-domain", "a.example.com", "--acme-url", "ca.example.com"}, {"--acme-domain", "a.example.com", "--acme-url", "http://ca.example.com/dir"},
+		{"--acme-domain", "a.example.com", "--acme-email", "ops"}, {"--data", junk},
+		{"--allowed-host", "push.example.com:99999"}, {"--allowed-host", ".example.com"}, {"--cors-origin", "http://127.1"}, {"--jwt-issuer", ""}, {"--tls-cert", ""},
 	} {
 		_, says, code := result(t, "", append([]string{"config"}, args...)...)
-		_, alike, other := result(t, "", append([]string{"serve", "--addr", "127.0.0.1:0", "--data", t.TempDir()}, args...)...)
+		if !slices.Contains(args, "--data") {
+			args = append(args, "--data", t.TempDir())
+		}
+		if !slices.Contains(args, "--addr") {
+			args = append(args, "--addr", "127.0.0.1:0")
+		}
+		_, alike, other := result(t, "", append([]string{"serve"}, args...)...)
 		if code != 2 || other != 2 || says != alike {
 			t.Errorf("%q:\nconfig %d %q\nserve  %d %q", args, code, says, other, alike)
 		}
@@ -205,4 +337,16 @@ func selfSigned(t *testing.T) (cert, key string) {
 	}
 	return fileOf(t, "cert.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))),
 		fileOf(t, "key.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})))
+}
+
+// TestCollectorsPassword: what stands before the @ of --trace-endpoint is sent, and --trace-header counts more.
+func TestCollectorsPassword(t *testing.T) {
+	c := settings{TraceEndpoint: "http://user:hunter2@127.0.0.1:4318"}
+	if _, headers, err := c.collector(); err != nil || headers["Authorization"] != "Basic dXNlcjpodW50ZXIy" {
+		t.Errorf("%v %v", headers, err)
+	}
+	c.TraceHeader = []string{"Authorization=Bearer x"}
+	if _, headers, err := c.collector(); err != nil || headers["Authorization"] != "Bearer x" {
+		t.Errorf("%v %v", headers, err)
+	}
 }
