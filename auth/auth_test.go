@@ -408,7 +408,7 @@ func TestAPIKeys(t *testing.T) {
 	if err := WriteAPIKeys(file, []APIKey{made, other}); err != nil {
 		t.Fatal(err)
 	}
-	if b := must(os.ReadFile(file)); strings.Contains(string(b), strings.Split(text, "_")[2]) {
+	if b := must(os.ReadFile(file)); strings.Contains(string(b), strings.SplitN(text, "_", 3)[2]) {
 		t.Error("the file holds the key")
 	}
 	if info := must(os.Stat(file)); info.Mode().Perm() != 0o600 {
