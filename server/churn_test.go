@@ -332,7 +332,7 @@ func openSockets(t *testing.T) (n int) {
 }
 
 // churning is how many clients come at once, by the kind of their connections: as many as two processors can do.
-var churning = map[string]int{"detached": 1000, "used": 150, "attached": 150, "TLS": 100, "HTTP2": 60, "h2c": 60}
+var churning = map[string]int{"detached": 1000, "used": 150, "attached": 150, "TLS": 100, "attached TLS": 60, "HTTP2": 60, "h2c": 60}
 
 // TestChurn: for half a minute, many clients connect, read, stall, close, half-close, reset and are never heard of again, while others
 // publish. Every stream sees exactly its channel's events, in order (P2, P3), whatever the others do (P5), and at the end nothing is

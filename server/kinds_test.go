@@ -40,6 +40,7 @@ var kinds = []kind{
 	{name: "used", used: true},
 	{name: "attached", attached: true},
 	{name: "TLS", tls: true},
+	{name: "attached TLS", tls: true, attached: true},
 	{name: "HTTP2", tls: true, h2: true},
 	{name: "h2c", h2: true},
 }

@@ -50,8 +50,8 @@ type Options struct {
 	NativeLifetime time.Duration // of native streams; default 1 h, negative: for ever
 	StallLimit     time.Duration // end a stream, or a long answer, whose peer takes nothing for so long; default 30 s
 
-	// AttachedStreams has each stream run in a goroutine of its own, as over TLS and HTTP/2, also where its connection could be
-	// taken over and be served with many others (plain HTTP/1.1 on Linux), at a fraction of the memory.
+	// AttachedStreams has each stream run in a goroutine of its own, as over HTTP/2, also where its connection could be taken over and be
+	// served with many others, at a fraction of the memory: HTTP/1.1 on Linux, plain or by the TLS of Listener.
 	AttachedStreams bool
 
 	// DetachPublishers has connections over plain HTTP/1.1 taken over after their first publish, on Linux, and be served by code that

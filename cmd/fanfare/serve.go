@@ -202,6 +202,7 @@ func (h *hub) serve(ctx context.Context, parsed *kong.Context, in *invocation) e
 	defer signal.Stop(hangups)
 	stopWatchdog := watchdog(h.log)
 	defer stopWatchdog()
+	go giveMemoryBack(ctx)
 	notify("READY=1")
 	for {
 		select {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"net"
+
+	"github.com/fanfare-hub/fanfare/internal/poll"
 )
 
 // Listener returns a listener that accepts l's connections, and bounds what the kernel holds for each. With a config it speaks TLS on
@@ -33,7 +35,7 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 	c := &Conn{Conn: conn, socket: conn, kernel: SocketOf(conn), failed: l.failed, busy: make(chan struct{}, 1)}
 	if l.config != nil {
-		c.secure = tls.Server(conn, l.config)
+		c.secure = tls.Server(&poll.Base{Conn: conn}, l.config)
 		c.Conn = c.secure
 	}
 	return c, nil

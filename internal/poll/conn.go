@@ -1,6 +1,7 @@
 package poll
 
 import (
+	"crypto/tls"
 	"errors"
 	"net"
 	"syscall"
@@ -39,6 +40,37 @@ func (u *Unread) SyscallConn() (syscall.RawConn, error) {
 		return nil, errors.ErrUnsupported
 	}
 	return socket.SyscallConn()
+}
+
+// Base is a connection for a tls.Conn to be made over, so that its socket can be owned later.
+type Base struct{ net.Conn }
+
+// CloseWrite closes the sending half, as *net.TCPConn does.
+func (b *Base) CloseWrite() error {
+	half, ok := b.Conn.(interface{ CloseWrite() error })
+	if !ok {
+		return errors.ErrUnsupported
+	}
+	return half.CloseWrite()
+}
+
+// SyscallConn implements syscall.Conn.
+func (b *Base) SyscallConn() (syscall.RawConn, error) {
+	socket, ok := b.Conn.(syscall.Conn)
+	if !ok {
+		return nil, errors.ErrUnsupported
+	}
+	return socket.SyscallConn()
+}
+
+// IsTLS tells whether a connection is TLS over a Base, and that over a socket, which can be owned.
+func IsTLS(conn net.Conn) bool {
+	secure, ok := conn.(*tls.Conn)
+	if !ok {
+		return false
+	}
+	base, ok := secure.NetConn().(*Base)
+	return ok && IsSocket(base.Conn)
 }
 
 // IsSocket tells whether what is written to a connection goes out as it is, so that its socket can be owned.

@@ -84,7 +84,7 @@ var layers = map[string]layer{
 	"internal/spell":     {noHTTP: true, because: "bodies, queries and settings share it"},
 	"internal/caller":    {may: []string{""}, noHTTP: true, because: "adapters share it"},
 	"internal/audit":     {may: []string{"internal/caller"}, noHTTP: true, because: "adapters share it"},
-	"internal/peer":      {noHTTP: true, others: []string{"golang.org/x/sys"}, because: "it knows connections, and nothing of what is on them"},
+	"internal/peer":      {may: []string{"internal/poll"}, noHTTP: true, others: []string{"golang.org/x/sys"}, because: "it knows connections, and nothing of what is on them"},
 	"internal/poll":      {noHTTP: true, others: []string{"golang.org/x/sys"}, because: "it knows sockets alone"},
 	"internal/http1":     {may: []string{"internal/limit", "internal/poll"}, others: []string{"golang.org/x/sys"}, because: "it is net/http's handler on another way in, and knows no hub"},
 	"internal/limit":     {may: []string{""}, others: []string{"golang.org/x/time"}, because: "only it knows token buckets"},

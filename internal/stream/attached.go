@@ -38,7 +38,7 @@ func endReason(err error) EndReason {
 	return EndGone
 }
 
-// attached runs one stream in the goroutine of its request: over TLS and HTTP/2, and where streams cannot be detached.
+// attached runs one stream in the goroutine of its request: over HTTP/2, and where streams cannot be detached.
 type attached struct {
 	st    *Stream
 	wire  wire

@@ -5,7 +5,7 @@
 // next: gather (gather.go) makes it of the subscriber's turn, adds heartbeats when idle and the right words at the end. It does
 // no I/O. Two kinds of runners do that:
 //
-//   - On Linux, plain HTTP/1 connections are taken over from net/http and detached: a shard (shard_linux.go) serves many with two
+//   - On Linux, HTTP/1 connections, plain or over TLS, are taken over from net/http and detached: a shard (shard_linux.go) serves many with two
 //     goroutines. Its worker calls gather and writes without waiting (writev_linux.go); a socket that takes nothing makes its stream
 //     wait for epoll's news. What is due by time is found by a sweep (sweep_linux.go), the end is in shard_end_linux.go.
 //   - Elsewhere a stream has a goroutine of its own (attached.go), which writes to a wire: a connection taken over (taken.go), also over

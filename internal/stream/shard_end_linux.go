@@ -27,6 +27,8 @@ func (sh *shard) enter(st *Stream) {
 		sh.finish(st, EndFailed)
 	case st.took > floodLimit:
 		sh.finish(st, EndFlood)
+	case st.tls != nil:
+		sh.arrived(st) // crypto/tls may have it already, so that the kernel has no news of it
 	}
 }
 
@@ -37,8 +39,7 @@ func (sh *shard) happened(st *Stream, events uint32) {
 		return
 	}
 	if events&unix.EPOLLIN != 0 {
-		if reason := sh.discard(st); reason != "" {
-			sh.finish(st, reason)
+		if sh.arrived(st); st.state >= closed {
 			return
 		}
 	}
@@ -63,15 +64,32 @@ func (sh *shard) socketError(st *Stream) error {
 	return socketError(syscall.Errno(n))
 }
 
+// arrived takes what the client has sent. Within TLS it may have said that it sends nothing more, or want an answer.
+func (sh *shard) arrived(st *Stream) {
+	half := st.half
+	reason := sh.discard(st)
+	switch {
+	case reason != "":
+		sh.finish(st, reason)
+	case st.half != half:
+		sh.comment(st)
+	case st.tls != nil && st.tls.Kept() > 0 && st.state == open:
+		sh.requeue(st)
+	}
+}
+
 // discard throws away what the client has sent; a reason when it has sent too much, or has gone.
 func (sh *shard) discard(st *Stream) EndReason {
 	for {
-		n, err := sh.socket.read(st.fd)
+		n, err := sh.read(st)
 		st.took += int32(max(n, 0))
 		switch {
 		case st.took > floodLimit:
 			return EndFlood
-		case err == unix.EAGAIN || (n == 0 && err == nil):
+		case n == 0 && err == nil:
+			st.half = st.half || st.tls != nil // over TCP the kernel tells
+			return ""
+		case err == unix.EAGAIN:
 			return ""
 		case err != nil:
 			return endReason(socketError(err))
@@ -79,8 +97,23 @@ func (sh *shard) discard(st *Stream) EndReason {
 	}
 }
 
+// read reads and forgets, as Read of package poll does.
+func (sh *shard) read(st *Stream) (int, error) {
+	if st.tls == nil || st.state >= closed {
+		return sh.socket.read(st.fd)
+	}
+	return st.tls.Read(sh.socket.buf[:])
+}
+
 // bodyEnds follows the last byte of the body. Where somebody wants to know what the peer has got, it is given time to say so.
 func (sh *shard) bodyEnds(st *Stream) {
+	if st.tls != nil && !st.bye {
+		st.bye = true
+		if err := st.tls.CloseWrite(); err != nil {
+			sh.writeFailed(st, err) // it comes back when the rest has gone
+			return
+		}
+	}
 	if unix.Shutdown(st.fd, unix.SHUT_WR) != nil {
 		sh.finish(st, EndGone)
 		return
@@ -100,7 +133,8 @@ const lingerStep = 5 * time.Millisecond
 // finish closes the connection, and lets everything go that the stream has. Only the worker closes connections, after it has
 // taken them out of the epoll set.
 func (sh *shard) finish(st *Stream, reason EndReason) {
-	clean := st.over != "" && st.rest == nil
+	clean := st.over != "" && !st.begun()
+	st.state = closed
 	if clean {
 		reason = st.over   // it had ended, whatever happens to the connection afterwards
 		_ = sh.discard(st) // what is unread would have the kernel reset the connection, and with it what is under way
@@ -118,8 +152,7 @@ func (sh *shard) finish(st *Stream, reason EndReason) {
 	if sh.count--; sh.count == 0 {
 		sh.sweep = sweep{}
 	}
-	st.fd, st.rest = -1, nil
-	st.state = closed
+	st.fd, st.tls, st.rest = -1, nil, nil
 	if st.watch != nil {
 		st.watch.Changed()
 	}

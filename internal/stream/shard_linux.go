@@ -20,6 +20,7 @@ type detached struct {
 	read   atomic.Pointer[fetched] // a turn that has been read from the log and not been sent
 	next   *Stream                 // in the inbox
 	fd     int                     // the socket; open while state is below closed
+	tls    *poll.TLS               // nil: what is written goes out as it is
 	rest   []byte                  // has to be written first: the head, or what is left of a frame
 	slot   uint32                  // in shard.slots, when it has one
 	took   int32                   // bytes that the client has sent after its request
@@ -27,6 +28,7 @@ type detached struct {
 	state  state
 	over   EndReason // the body ends with rest, or has ended
 	half   bool      // the peer has closed its sending half
+	bye    bool      // the peer has been told within TLS that nothing more comes
 	since  int64     // when a blocked peer was last seen to take something
 	soon   int64     // in shard.soon since it has something to do then; 0: not
 }
@@ -55,7 +57,8 @@ type shards struct {
 // detach hands a stream's connection to a shard, which then ends it; false where that cannot be done. buffered is how many bytes the
 // client has sent after its request. Opened is called before it returns true.
 func (s *shards) detach(streams *Streams, st *Stream, conn net.Conn, buffered int, begin []byte) bool {
-	if !poll.IsSocket(conn) {
+	secure := poll.IsTLS(conn)
+	if !secure && !poll.IsSocket(conn) {
 		return false
 	}
 	s.begin(streams)
@@ -65,14 +68,20 @@ func (s *shards) detach(streams *Streams, st *Stream, conn net.Conn, buffered in
 		return false
 	}
 	sh := s.list[int(s.next.Add(1))%len(s.list)] // by turns
-	fd, err := poll.Own(conn)
+	var fd int
+	var err error
+	if secure {
+		st.tls, fd, err = poll.OwnTLS(conn, &sh.sealed)
+	} else {
+		fd, err = poll.Own(conn)
+	}
 	if err != nil {
 		return false
 	}
 	peer.TuneFD(fd, streams.o.StallLimit)
 	st.fd, st.rest, st.took = fd, begin, int32(min(buffered, floodLimit+1))
 	if st.watch != nil {
-		st.live = newLive(st.sub.Position(), acksOf(fd))
+		st.live = newLive(st.sub.Position(), acksOf(fd, st.tls))
 		st.live.sending(st, len(begin), nil, st.sub.Position())
 		st.watch.Opened(st.live)
 	}
@@ -152,6 +161,8 @@ type shard struct {
 	work    work
 	news    []poll.Event
 	socket  socket
+	plain   []byte // what is to be sealed
+	sealed  []byte // and sealed
 }
 
 // slot is a place in the epoll set. Its generation tells news of a former stream from that of the present one.

@@ -55,8 +55,8 @@ func appendHead(b []byte, header http.Header, chunked bool) []byte {
 	return append(b, head.Bytes()...)
 }
 
-// newTaken is for connections that cannot be detached: those over TLS, those that are not the system's own, and other systems than
-// Linux.
+// newTaken is for connections that cannot be detached: those over TLS that others have made, those that are not the system's own, and
+// other systems than Linux.
 func newTaken(conn net.Conn, buffered int, chunked bool, stall time.Duration) *taken {
 	t := &taken{conn: conn, socket: conn, kernel: peer.SocketOf(conn), chunks: chunked, left: make(chan struct{}), half: make(chan struct{})}
 	if secure, ok := conn.(*tls.Conn); ok {

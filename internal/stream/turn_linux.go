@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fanfare-hub/fanfare/hub"
+	"github.com/fanfare-hub/fanfare/internal/poll"
 	"github.com/fanfare-hub/fanfare/sse"
 )
 
@@ -36,7 +37,7 @@ func (sh *shard) turn(st *Stream) {
 		sh.hurry(st)
 		return
 	}
-	if len(st.rest) > 0 && !sh.writeRest(st) {
+	if st.begun() && !sh.writeRest(st) {
 		sh.hurry(st)
 		return
 	}
@@ -122,8 +123,7 @@ func (sh *shard) write(st *Stream, w *work, t *hub.Turn) (whole bool) {
 			}
 			total += len(b)
 		}
-		n, err = sh.socket.write(st.fd)
-		st.live.handed(n)
+		n, err = sh.send(st)
 	}
 	begun := len(frames)
 	if n < total {
@@ -146,15 +146,70 @@ func (sh *shard) write(st *Stream, w *work, t *hub.Turn) (whole bool) {
 	if err != nil {
 		sh.writeFailed(st, err)
 	}
-	return n == total
+	return n == total && !st.begun()
 }
 
-// writeRest is true when nothing is left of rest.
+// begun tells whether something has been begun that must be written first.
+func (st *Stream) begun() bool { return len(st.rest) > 0 || (st.tls != nil && st.tls.Kept() > 0) }
+
+// send writes the socket's pieces, and returns how many bytes of them are certain to go out. An error is EAGAIN when the socket takes
+// no more.
+func (sh *shard) send(st *Stream) (n int, err error) {
+	if st.tls == nil {
+		n, err = sh.socket.write(st.fd)
+	} else {
+		n, err = sh.seal(st)
+	}
+	st.live.handed(n)
+	return n, err
+}
+
+// seal is send over TLS: a record at a time, as long as the socket takes them.
+func (sh *shard) seal(st *Stream) (n int, err error) {
+	defer sh.socket.reset()
+	if err := st.tls.Flush(); err != nil {
+		return 0, err
+	}
+	if sh.plain == nil {
+		sh.plain = make([]byte, 0, poll.MaxRecord)
+	}
+	record := sh.plain[:0]
+	for piece := range sh.socket.all() {
+		for len(piece) > 0 {
+			size := min(len(piece), cap(record)-len(record))
+			record = append(record, piece[:size]...)
+			if piece = piece[size:]; len(record) < cap(record) {
+				break
+			}
+			if err := st.tls.Write(record); err != nil {
+				return n + sealed(record, err), err
+			}
+			n += len(record)
+			record = record[:0]
+		}
+	}
+	if len(record) > 0 {
+		err = st.tls.Write(record)
+		n += sealed(record, err)
+	}
+	return n, err
+}
+
+// sealed is how many bytes of a record go out: what the socket does not take is kept.
+func sealed(record []byte, err error) int {
+	if err == nil || errors.Is(err, unix.EAGAIN) {
+		return len(record)
+	}
+	return 0
+}
+
+// writeRest is true when nothing is left of what has been begun.
 func (sh *shard) writeRest(st *Stream) bool {
 	sh.socket.reset()
-	sh.socket.add(st.rest)
-	n, err := sh.socket.write(st.fd)
-	st.live.handed(n)
+	if len(st.rest) > 0 {
+		sh.socket.add(st.rest)
+	}
+	n, err := sh.send(st)
 	if n > 0 {
 		st.wrote = sh.now()
 	}
@@ -177,15 +232,14 @@ func (sh *shard) writeRest(st *Stream) bool {
 
 // comment writes a sign of life that says nothing, if the socket takes it.
 func (sh *shard) comment(st *Stream) {
-	if st.state != open || len(st.rest) > 0 || st.over != "" {
+	if st.state != open || st.begun() || st.over != "" {
 		return
 	}
 	w := work{}
 	w.say(st, []byte(sse.Comment))
 	sh.socket.reset()
 	sh.socket.add(w.prefix)
-	n, err := sh.socket.write(st.fd)
-	st.live.handed(n)
+	n, err := sh.send(st)
 	if n > 0 {
 		st.live.sending(st, len(w.prefix), nil, st.sub.Position())
 		st.wrote = sh.now()

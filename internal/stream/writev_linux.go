@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"iter"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -25,6 +26,18 @@ type socket struct {
 func (s *socket) write(fd int) (int, error) {
 	defer s.reset()
 	return poll.WriteAll(fd, s.pieces[:s.count])
+}
+
+// all yields the pieces.
+func (s *socket) all() iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		for i := range s.count {
+			p := &s.pieces[i]
+			if !yield(unsafe.Slice(p.Base, p.Len)) { // #nosec G103 -- what add was given
+				return
+			}
+		}
+	}
 }
 
 // read reads and forgets. An error is EAGAIN when there is nothing; 0 without an error says that the peer sends nothing more.
