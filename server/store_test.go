@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/fanfare-hub/fanfare"
 	"github.com/fanfare-hub/fanfare/server"
 )
 
@@ -230,8 +231,12 @@ func TestKeptPositionOfAnIdleStream(t *testing.T) {
 	}
 	f := start(t, server.Options{StoreLifetime: 3 * time.Second}, "**=count:1")
 	c := f.pc("1", "2")
+	var list []fanfare.Message
 	for range 20 {
-		f.publish("elsewhere", "x")
+		list = append(list, message("elsewhere", "x"))
+	}
+	if _, err := f.srv.Publish(t.Context(), list...); err != nil { // at once: the disk may be slow, and the stream's time is short
+		t.Fatal(err)
 	}
 	c.rest()
 	again := f.stream(pcPath("1", "2"))
