@@ -58,11 +58,13 @@ const (
 	ReasonMaxInflight    Reason = "max_inflight_bytes" // requests under way hold too much
 )
 
-// Reasons lists them.
-var Reasons = []Reason{
-	ReasonNoCredentials, ReasonBadToken, ReasonExpiredToken, ReasonRevokedToken, ReasonNoRight, ReasonForeignOrigin, ReasonUnknownHost,
-	ReasonPublishRate, ReasonPublishBytes, ReasonStreamRate, ReasonMaxStreams, ReasonPerAddress, ReasonPerSubject, ReasonPerChannel,
-	ReasonMaxRevocations, ReasonSlowBody, ReasonMaxInflight,
+// Reasons returns all of them.
+func Reasons() []Reason {
+	return []Reason{
+		ReasonNoCredentials, ReasonBadToken, ReasonExpiredToken, ReasonRevokedToken, ReasonNoRight, ReasonForeignOrigin, ReasonUnknownHost,
+		ReasonPublishRate, ReasonPublishBytes, ReasonStreamRate, ReasonMaxStreams, ReasonPerAddress, ReasonPerSubject, ReasonPerChannel,
+		ReasonMaxRevocations, ReasonSlowBody, ReasonMaxInflight,
+	}
 }
 
 // Error returns both halves, for logs.

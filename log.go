@@ -3,6 +3,8 @@ package fanfare
 import (
 	"context"
 	"time"
+
+	"github.com/fanfare-hub/fanfare/histogram"
 )
 
 // Log is the ordered, durable store of events: the one source of truth, from which both replay and live delivery read.
@@ -221,5 +223,5 @@ type LogStats struct {
 	MaxBytes       int64         // what they may take; 0: no limit
 	QueueBytes     int           // wait to be committed
 	CachedChannels int
-	Fsync          HistogramCounts // from a group's hand-over to the WAL until it is on disk
+	Fsync          histogram.Counts // from a group's hand-over to the WAL until it is on disk
 }

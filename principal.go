@@ -17,8 +17,10 @@ const (
 	ActionAdmin     Action = "admin"     // end streams and revoke tokens; on `**`: all of an operator's calls
 )
 
-// Actions lists them.
-var Actions = []Action{ActionPublish, ActionSubscribe, ActionPresence, ActionAck, ActionAdmin}
+// Actions returns all of them.
+func Actions() []Action {
+	return []Action{ActionPublish, ActionSubscribe, ActionPresence, ActionAck, ActionAdmin}
+}
 
 // Grants are the patterns on which each action is allowed. A `**` does not reach channels that begin with '$'.
 type Grants map[Action][]Pattern

@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/fanfare-hub/fanfare/internal/units"
 )
 
 // Rule says what is retained of each channel that Pattern matches; a leading wildcard matches reserved channels too.
@@ -59,13 +61,13 @@ func ParseRule(text string) (Rule, error) {
 			}
 			r.Count = n
 		case "age":
-			d, err := ParseDuration(value)
+			d, err := units.ParseDuration(value)
 			if err != nil || d < time.Millisecond || r.Age != 0 {
 				return Rule{}, Invalid("retention rule %q: age must be a time such as 90m or 7d, once", text)
 			}
 			r.Age = d
 		case "bytes":
-			n, err := ParseBytes(value)
+			n, err := units.ParseBytes(value)
 			if err != nil || n < 1 || r.Bytes != 0 {
 				return Rule{}, Invalid("retention rule %q: bytes must be a size such as 64KiB or 10MB, once", text)
 			}

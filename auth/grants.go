@@ -23,7 +23,7 @@ type Grant struct {
 // ParseGrant reads ACTION=PATTERN, such as `subscribe=users/{sub}/**` or `device=stores/{storeId}/pcs/{pcId}`.
 func ParseGrant(text string) (Grant, error) {
 	action, where, ok := strings.Cut(text, "=")
-	if !ok || (action != deviceAction && !slices.Contains(fanfare.Actions, fanfare.Action(action))) {
+	if !ok || (action != deviceAction && !slices.Contains(fanfare.Actions(), fanfare.Action(action))) {
 		return Grant{}, fanfare.Invalid("grant %q: want ACTION=PATTERN, the action one of publish, subscribe, presence, ack, admin, device", text)
 	}
 	g := Grant{action, where}
@@ -176,7 +176,7 @@ func claimGrants(claim any, p *fanfare.Principal, value func(string) (string, bo
 			return fanfare.Errorf(fanfare.CodeUnauthenticated, "the token's grants: %s", detail(err))
 		}
 	}
-	for _, action := range fanfare.Actions {
+	for _, action := range fanfare.Actions() {
 		list, there := o[string(action)]
 		if !there || list == nil {
 			continue

@@ -15,6 +15,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/histogram"
 )
 
 // Durability says what an acknowledged event survives.
@@ -93,7 +94,7 @@ type Log struct {
 
 	durable  atomic.Uint64
 	stats    counters
-	fsync    fanfare.Histogram
+	fsync    histogram.Histogram
 	maxBytes atomic.Int64
 
 	// Held while watchers are told, so that they hear one thing at a time and in order. Taken before mu.

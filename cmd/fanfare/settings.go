@@ -13,8 +13,8 @@ import (
 	"github.com/alecthomas/kong"
 	"go.yaml.in/yaml/v3"
 
-	"github.com/fanfare-hub/fanfare"
 	"github.com/fanfare-hub/fanfare/internal/spell"
+	"github.com/fanfare-hub/fanfare/internal/units"
 )
 
 // byteSize is a number of bytes, such as 65536, 64KiB, 10MB or 1GiB.
@@ -22,7 +22,7 @@ type byteSize int64
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (s *byteSize) UnmarshalText(text []byte) error {
-	n, err := fanfare.ParseBytes(string(text))
+	n, err := units.ParseBytes(string(text))
 	*s = byteSize(n)
 	return err
 }
@@ -32,7 +32,7 @@ type span time.Duration
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (s *span) UnmarshalText(text []byte) error {
-	d, err := fanfare.ParseDuration(string(text))
+	d, err := units.ParseDuration(string(text))
 	if err != nil || d < 0 {
 		return fmt.Errorf("%q is not a time such as 500ms, 15s, 24h or 7d", text)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/caller"
 	"github.com/fanfare-hub/fanfare/internal/publish"
 	"github.com/fanfare-hub/fanfare/internal/stream"
+	"github.com/fanfare-hub/fanfare/internal/units"
 )
 
 // Revocations remember what is refused from now on.
@@ -84,7 +85,7 @@ func untilWhen(o publish.Object) (time.Time, error) {
 	if err != nil || !given {
 		return time.Now().Add(revokedFor), err
 	}
-	d, err := fanfare.ParseDuration(text)
+	d, err := units.ParseDuration(text)
 	if err != nil || d <= 0 {
 		return time.Time{}, fanfare.Invalid("for must be a time such as 12h or 90d")
 	}

@@ -52,7 +52,7 @@ type Writer struct {
 // NewWriter returns a Writer that logs what the public may not see.
 func NewWriter(logger *slog.Logger) *Writer {
 	w := &Writer{logger: logger, counts: map[fanfare.Code]*atomic.Uint64{}, reasons: map[fanfare.Reason]*atomic.Uint64{}}
-	for _, reason := range fanfare.Reasons {
+	for _, reason := range fanfare.Reasons() {
 		w.reasons[reason] = new(atomic.Uint64)
 	}
 	for code := range statuses {

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/histogram"
 	"github.com/fanfare-hub/fanfare/hub"
 	"github.com/fanfare-hub/fanfare/internal/stream"
 )
@@ -20,7 +21,7 @@ import (
 type Sources struct {
 	Hub         func() hub.Stats
 	Streams     func() stream.Stats
-	Publish     func() fanfare.HistogramCounts
+	Publish     func() histogram.Counts
 	Refused     func() map[fanfare.Code]uint64
 	Reasons     func() map[fanfare.Reason]uint64
 	AsyncFailed func() uint64
@@ -71,7 +72,7 @@ type figures struct {
 type sample struct {
 	value  float64
 	labels []string
-	counts *fanfare.HistogramCounts
+	counts *histogram.Counts
 }
 
 // metric is a Metric and where its values come from.
@@ -107,7 +108,7 @@ func counter(name, help string, value func(*figures) uint64) metric {
 	return define(name, "counter", "", help, func(f *figures) []sample { return one(float64(value(f))) })
 }
 
-func histogram(name, help string, value func(*figures) fanfare.HistogramCounts) metric {
+func durations(name, help string, value func(*figures) histogram.Counts) metric {
 	return define(name, "histogram", "", help, func(f *figures) []sample {
 		counts := value(f)
 		return []sample{{counts: &counts}}
@@ -154,9 +155,9 @@ func metrics() []metric {
 		counter("delivered_bytes_total", "Bytes of these, as they are on the wire.", func(f *figures) uint64 { return f.streams.DeliveredBytes }),
 		counter("events_replayed_total", "Of the events delivered, those read from the log.", func(f *figures) uint64 { return f.streams.Replayed }),
 		counter("replayed_bytes_total", "Bytes of these, as they are on the wire.", func(f *figures) uint64 { return f.streams.ReplayedBytes }),
-		histogram("publish_seconds", "From a publish's way to the log until its answer.", func(f *figures) fanfare.HistogramCounts { return f.s.Publish() }),
-		histogram("delivery_seconds", "From an event's becoming visible until a stream handed it to the kernel; replays left out.",
-			func(f *figures) fanfare.HistogramCounts { return f.streams.Delivery }),
+		durations("publish_seconds", "From a publish's way to the log until its answer.", func(f *figures) histogram.Counts { return f.s.Publish() }),
+		durations("delivery_seconds", "From an event's becoming visible until a stream handed it to the kernel; replays left out.",
+			func(f *figures) histogram.Counts { return f.streams.Delivery }),
 		define("requests_refused_total", "counter", "code", "Requests refused, by the code of the answer.", func(f *figures) []sample { return labelled(f.refused) }),
 		define("refusals_total", "counter", "reason", "Of these and of the streams refused, those with a reason: rights, tokens, origins, limits.", func(f *figures) []sample { return labelled(f.s.Reasons()) }),
 		counter("events_withheld_total", "Replayed events held back from a stream that may not hear them: anything but 0 is a fault.", func(f *figures) uint64 { return f.streams.Withheld }),
@@ -191,7 +192,7 @@ func metrics() []metric {
 		counter("published_bytes_total", "Bytes of data of these.", func(f *figures) uint64 { return f.log.Bytes }),
 		counter("publishes_replayed_total", "Publishes that were answered by their idempotency key.", func(f *figures) uint64 { return f.log.ReplayedKeys }),
 		counter("log_appends_refused_total", "Publishes that the log did not store: full, slow or failed disk, or too much waits.", func(f *figures) uint64 { return f.log.Refused }),
-		histogram("log_fsync_seconds", "From handing a group of publishes to the disk until it is there.", func(f *figures) fanfare.HistogramCounts { return f.log.Fsync }),
+		durations("log_fsync_seconds", "From handing a group of publishes to the disk until it is there.", func(f *figures) histogram.Counts { return f.log.Fsync }),
 		gauge("log_queue_bytes", "Bytes that wait to be stored.", func(f *figures) float64 { return float64(f.log.QueueBytes) }),
 		gauge("log_bytes", "What the log's files take.", func(f *figures) float64 { return float64(f.log.DiskBytes) }),
 		gauge("log_max_bytes", "What they may take (--max-log-bytes); 0 is no limit.", func(f *figures) float64 { return float64(f.log.MaxBytes) }),
@@ -257,7 +258,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-func cumulative(c fanfare.HistogramCounts) map[float64]uint64 {
+func cumulative(c histogram.Counts) map[float64]uint64 {
 	buckets := make(map[float64]uint64, len(c.Bounds))
 	sum := uint64(0)
 	for i, bound := range c.Bounds {

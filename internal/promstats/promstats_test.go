@@ -15,6 +15,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/histogram"
 	"github.com/fanfare-hub/fanfare/hub"
 	"github.com/fanfare-hub/fanfare/internal/promstats"
 	"github.com/fanfare-hub/fanfare/internal/stream"
@@ -64,7 +65,7 @@ func scrape(t *testing.T) string {
 	if _, err := logtest.Append(l, &fanfare.Batch{Events: []fanfare.Event{{Channel: logtest.Channel("a"), Data: "12345"}}}); err != nil {
 		t.Fatal(err)
 	}
-	var h fanfare.Histogram
+	var h histogram.Histogram
 	h.Observe(3 * time.Millisecond)
 	h.Observe(time.Minute)
 	w := httptest.NewRecorder()

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/histogram"
 	"github.com/fanfare-hub/fanfare/internal/audit"
 	"github.com/fanfare-hub/fanfare/internal/caller"
 	"github.com/fanfare-hub/fanfare/internal/limit"
@@ -27,8 +28,8 @@ type Publisher struct {
 
 	Bodies *Bodies
 
-	Tracer  Tracer            // may be nil
-	Latency fanfare.Histogram // from Append to its answer, whatever that is
+	Tracer  Tracer              // may be nil
+	Latency histogram.Histogram // from Append to its answer, whatever that is
 
 	Rates *limit.Rates // of each caller
 	Audit *audit.Trail // may be nil

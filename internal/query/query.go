@@ -12,6 +12,7 @@ import (
 	"github.com/fanfare-hub/fanfare"
 	"github.com/fanfare-hub/fanfare/hub"
 	"github.com/fanfare-hub/fanfare/internal/spell"
+	"github.com/fanfare-hub/fanfare/internal/units"
 )
 
 // Parse reads the query string of an endpoint that knows the parameters named. One that cannot be decoded is CodeInvalid. A
@@ -137,7 +138,7 @@ func Time(name, text string) (at time.Time, ago time.Duration, err error) {
 	if t, err := time.Parse(time.RFC3339, text); err == nil {
 		return t, 0, nil
 	}
-	if d, err := fanfare.ParseDuration(text); err == nil && d >= 0 {
+	if d, err := units.ParseDuration(text); err == nil && d >= 0 {
 		return time.Time{}, max(d, 1), nil
 	}
 	return time.Time{}, 0, fanfare.Invalid("%s must be a time such as 2026-11-22T10:00:00Z, or how long ago, such as 10m or 2d", name)

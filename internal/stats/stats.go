@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/histogram"
 	"github.com/fanfare-hub/fanfare/hub"
 	"github.com/fanfare-hub/fanfare/internal/stream"
 )
@@ -15,7 +16,7 @@ type Options struct {
 	Log     fanfare.Log
 	Hub     *hub.Hub
 	Streams *stream.Streams
-	Publish *fanfare.Histogram
+	Publish *histogram.Histogram
 	Ready   func() error
 	Version string
 
@@ -170,7 +171,7 @@ type counts struct {
 	at                  time.Time
 	published           uint64
 	delivered           uint64
-	publishes, delivery fanfare.HistogramCounts
+	publishes, delivery histogram.Counts
 }
 
 // slow is what takes time to find out, and is not asked more often than every step.

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/histogram"
 	"github.com/fanfare-hub/fanfare/hub"
 	"github.com/fanfare-hub/fanfare/internal/audit"
 	"github.com/fanfare-hub/fanfare/internal/caller"
@@ -83,7 +84,7 @@ type Streams struct {
 	replayedBytes  atomic.Uint64
 	ended          map[EndReason]*atomic.Uint64 // fixed keys
 	withheld       atomic.Uint64
-	delivery       fanfare.Histogram
+	delivery       histogram.Histogram
 	begins         *rate.Limiter // nil: no limit
 	base           time.Time     // streams' clock begins here
 	shards         shards
@@ -138,12 +139,12 @@ type Stats struct {
 	RefusalsCut    uint64            // connections closed unanswered, because too many waited
 	Stopped        uint64            // answered 204: another client uses the ticket
 	Ended          map[EndReason]uint64
-	Delivered      uint64                  // events handed to the kernel, the last one of a stream perhaps in part
-	Replayed       uint64                  // of these, the ones read from the log
-	DeliveredBytes uint64                  // of events, as they are on the wire
-	ReplayedBytes  uint64                  // of these, of events read from the log
-	Withheld       uint64                  // replayed events that who asked for them may not hear
-	Delivery       fanfare.HistogramCounts // from the hub's hearing of an event until it was handed to the kernel, replays left out
+	Delivered      uint64           // events handed to the kernel, the last one of a stream perhaps in part
+	Replayed       uint64           // of these, the ones read from the log
+	DeliveredBytes uint64           // of events, as they are on the wire
+	ReplayedBytes  uint64           // of these, of events read from the log
+	Withheld       uint64           // replayed events that who asked for them may not hear
+	Delivery       histogram.Counts // from the hub's hearing of an event until it was handed to the kernel, replays left out
 }
 
 // Stats returns the counts.

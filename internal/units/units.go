@@ -1,4 +1,5 @@
-package fanfare
+// Package units reads the times and sizes that people write in settings, rules and requests.
+package units
 
 import (
 	"fmt"
@@ -14,7 +15,7 @@ func ParseDuration(text string) (time.Duration, error) {
 		return time.ParseDuration(text)
 	}
 	n, err := strconv.ParseFloat(days, 64)
-	if err != nil || n < 0 || n > 100_000 {
+	if err != nil || !(n >= 0 && n <= 100_000) { // nor is it NaN
 		return 0, fmt.Errorf("time %q: want a number of days before the d", text)
 	}
 	d := time.Duration(n * 24 * float64(time.Hour))

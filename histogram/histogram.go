@@ -1,19 +1,21 @@
-package fanfare
+// Package histogram counts durations, so that the core and engines can report without knowing who publishes their figures.
+package histogram
 
 import (
+	"slices"
 	"sync/atomic"
 	"time"
 )
 
 // Histogram counts durations in buckets. Its zero value is ready; its methods may be called from any goroutine and do not
-// block. It is here so that the core can report without knowing who publishes its figures.
+// block.
 type Histogram struct {
-	buckets [len(histogramBounds) + 1]atomic.Uint64
+	buckets [len(bounds) + 1]atomic.Uint64
 	nanos   atomic.Int64
 }
 
-// histogramBounds are the upper bounds of the buckets; one more holds what is longer.
-var histogramBounds = [...]time.Duration{
+// bounds are the upper bounds of the buckets; one more holds what is longer.
+var bounds = [...]time.Duration{
 	50 * time.Microsecond, 100 * time.Microsecond, 250 * time.Microsecond, 500 * time.Microsecond,
 	time.Millisecond, 2500 * time.Microsecond, 5 * time.Millisecond, 10 * time.Millisecond, 25 * time.Millisecond,
 	50 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond,
@@ -26,15 +28,15 @@ func (h *Histogram) Observe(d time.Duration) { h.ObserveN(d, 1) }
 // ObserveN counts d n times.
 func (h *Histogram) ObserveN(d time.Duration, n uint64) {
 	i := 0
-	for i < len(histogramBounds) && d > histogramBounds[i] {
+	for i < len(bounds) && d > bounds[i] {
 		i++
 	}
 	h.buckets[i].Add(n)
 	h.nanos.Add(int64(d) * int64(n))
 }
 
-// HistogramCounts are a histogram's figures at one moment.
-type HistogramCounts struct {
+// Counts are a histogram's figures at one moment.
+type Counts struct {
 	Bounds []time.Duration // upper bounds of all buckets but the last
 	Counts []uint64        // of each bucket, not added up; one more than Bounds
 	Count  uint64
@@ -42,8 +44,8 @@ type HistogramCounts struct {
 }
 
 // Counts returns the figures.
-func (h *Histogram) Counts() HistogramCounts {
-	c := HistogramCounts{Bounds: histogramBounds[:], Counts: make([]uint64, len(h.buckets)), Sum: time.Duration(h.nanos.Load())}
+func (h *Histogram) Counts() Counts {
+	c := Counts{Bounds: slices.Clone(bounds[:]), Counts: make([]uint64, len(h.buckets)), Sum: time.Duration(h.nanos.Load())}
 	for i := range h.buckets {
 		c.Counts[i] = h.buckets[i].Load()
 		c.Count += c.Counts[i]
@@ -53,7 +55,7 @@ func (h *Histogram) Counts() HistogramCounts {
 
 // Quantile returns the bound below which the share q (0 to 1) of the durations lies: the upper bound of a bucket. It is zero
 // when nothing was counted.
-func (c HistogramCounts) Quantile(q float64) time.Duration {
+func (c Counts) Quantile(q float64) time.Duration {
 	if c.Count == 0 {
 		return 0
 	}
@@ -68,8 +70,8 @@ func (c HistogramCounts) Quantile(q float64) time.Duration {
 }
 
 // Since returns what was counted after an earlier moment.
-func (c HistogramCounts) Since(earlier HistogramCounts) HistogramCounts {
-	d := HistogramCounts{Bounds: c.Bounds, Counts: make([]uint64, len(c.Counts)), Count: c.Count - earlier.Count, Sum: c.Sum - earlier.Sum}
+func (c Counts) Since(earlier Counts) Counts {
+	d := Counts{Bounds: c.Bounds, Counts: make([]uint64, len(c.Counts)), Count: c.Count - earlier.Count, Sum: c.Sum - earlier.Sum}
 	for i := range c.Counts {
 		d.Counts[i] = c.Counts[i]
 		if i < len(earlier.Counts) {
