@@ -43,7 +43,7 @@ type APIKey struct {
 	Device    string   `json:"device,omitempty"` // stores/S/pcs/P, in which S and P may be `*` for a fleet that shares the key
 }
 
-// CreateAPIKey makes a key: text is what its bearer sends, and can be had only here. k needs its Name and its grants.
+// CreateAPIKey makes a key for k's Name and grants. Only this call returns text, which the bearer sends.
 func CreateAPIKey(k APIKey) (text string, made APIKey, err error) {
 	var id [9]byte
 	var secret [32]byte
@@ -65,8 +65,8 @@ func hashKey(text string) string {
 // keyMembers are the members of an API key's line, spelt exactly so.
 var keyMembers = []string{"id", "name", "hash", "created", "publish", "subscribe", "presence", "ack", "admin", "device"}
 
-// ParseAPIKey reads the line that `fanfare key create` prints for the settings: one JSON object, each member known and given once. Its
-// errors show names of members, and no value.
+// ParseAPIKey reads the line that `fanfare key create` prints for the settings: one JSON object,
+// each member known and given once. Its errors show names of members and no value.
 func ParseAPIKey(line string) (k APIKey, err error) {
 	if err := checkMembers(line, keyMembers); err != nil {
 		return k, err
@@ -80,8 +80,9 @@ func ParseAPIKey(line string) (k APIKey, err error) {
 
 var errNotAKey = fanfare.Invalid("an API key must be the JSON object that `fanfare key create` prints")
 
-// checkMembers refuses what encoding/json would take for a key: names in another case, the last of two members, half an object
-// before something else. Any of them may be a right that its writer believes to be there, or to be gone.
+// checkMembers refuses lines that encoding/json would accept: with names in another case, with a
+// member given twice, with text behind the object. Each may be a right that the writer believes to
+// have given, or taken away.
 func checkMembers(line string, known []string) error {
 	d := json.NewDecoder(strings.NewReader(line))
 	if t, err := d.Token(); err != nil || t != json.Delim('{') || !utf8.ValidString(line) {
@@ -127,7 +128,7 @@ func unknownMember(name string, known []string) error {
 	return fanfare.Invalid("member %q is not known: the members are %s", shown, strings.Join(known, ", "))
 }
 
-// readyKey is an API key that can be compared.
+// readyKey is an API key with its hash decoded and its principal made.
 type readyKey struct {
 	hash      [sha256.Size]byte
 	principal *fanfare.Principal

@@ -62,14 +62,14 @@ type Authenticator struct {
 	passed passed
 }
 
-// state is what the files say; it is replaced as a whole.
+// state holds the keys that the files and the settings give. Reload replaces it as a whole.
 type state struct {
 	keys    []verifier
 	apiKeys map[string]readyKey // by id
 	files   map[string]stamp
 }
 
-// stamp tells a file from another version of it, by what is in it: size and time may be the same.
+// stamp is a hash of a file's content: two versions may have the same size and time.
 type stamp struct {
 	sum     [sha256.Size]byte
 	missing bool
@@ -99,7 +99,7 @@ func New(o Options) (*Authenticator, error) {
 	return a, nil
 }
 
-// prepare is New, up to where it begins to watch. ctx is the Authenticator's life.
+// prepare is New without the watching. ctx ends when the Authenticator is closed.
 func prepare(ctx context.Context, o Options) (*Authenticator, error) {
 	if o.Claim == "" {
 		o.Claim = "fanfare"
@@ -144,12 +144,14 @@ func (a *Authenticator) Close() {
 	a.running.Wait()
 }
 
-// OnEnd has f called when rights have ended before their time, because a key was taken away, or an API key has other rights now.
-// f ends the streams of those principals for which ended is true.
+// OnEnd registers f, which is called when a key was removed or an API key was given other rights. f
+// must end the streams of all principals for which ended returns true.
 func (a *Authenticator) OnEnd(f func(ended func(*fanfare.Principal) bool)) { a.onEnd.Store(&f) }
 
-// Verify returns whose token or API key it is, and what they may do; "" is nobody's. Errors have CodeUnauthenticated, or, as long as
-// no JWKS could be fetched that might verify the token, CodeUnavailable. It may wait for a JWKS, up to some seconds. A token that has passed before costs a look into a map, and allocates nothing.
+// Verify returns the principal of a token or API key. For "" it returns the anonymous principal.
+// Errors have CodeUnauthenticated. Before the first JWKS has been fetched they have CodeUnavailable
+// when the JWKS might hold the token's key. Verify may wait some seconds for a JWKS. A token that
+// has passed before costs one map lookup and no allocation.
 func (a *Authenticator) Verify(ctx context.Context, token string) (*fanfare.Principal, error) {
 	if token == "" {
 		return a.anonymous, nil
@@ -178,11 +180,12 @@ func (a *Authenticator) Verify(ctx context.Context, token string) (*fanfare.Prin
 // Anonymous returns what everybody may do, also those who bring no token.
 func (a *Authenticator) Anonymous() fanfare.Grants { return a.o.Anonymous }
 
-// Leeway is by how much the clocks of issuers and hub may differ.
+// Leeway returns the difference that is allowed between an issuer's clock and the hub's.
 func (a *Authenticator) Leeway() time.Duration { return a.o.Leeway }
 
-// StillMay tells whether rights that were given before are there still (P8): the key that verified a token may have been taken
-// away since; so may an API key, or it may have other rights now. Errors are as of Verify.
+// StillMay checks a principal again that Verify or a ticket gave before (P8). It returns an error
+// when the key that verified the token, or the API key, has been removed since, or when the API key
+// has other rights now. Errors are those of Verify.
 func (a *Authenticator) StillMay(p *fanfare.Principal) error {
 	id, isKey := strings.CutPrefix(p.TokenID, keyIDPrefix)
 	if !isKey {
@@ -233,7 +236,7 @@ func (a *Authenticator) hasKey(fingerprint string) bool {
 	return a.jwks != nil && a.jwks.has(fingerprint)
 }
 
-// jwksChanged has tokens verified anew, and ends the streams of those whose key the issuer has taken away.
+// jwksChanged forgets verified tokens, and ends streams whose key the issuer has removed.
 func (a *Authenticator) jwksChanged() {
 	a.passed.forget()
 	a.endOf(func(p *fanfare.Principal) bool { return p.Key != "" && !a.hasKey(p.Key) })
@@ -256,9 +259,9 @@ func (a *Authenticator) JWKSFailures() uint64 {
 	return a.jwks.failures
 }
 
-// passed remembers tokens that were verified.
+// passed caches the principals of verified tokens.
 type passed struct {
-	generation atomic.Uint64 // of the keys: what was verified with older ones is not remembered
+	generation atomic.Uint64 // of the keys: a token that older keys have verified is not added
 
 	mu     sync.RWMutex
 	tokens map[string]*fanfare.Principal // guarded by mu
@@ -294,7 +297,7 @@ func (c *passed) add(token string, p *fanfare.Principal, generation uint64) {
 	c.tokens[strings.Clone(token)] = p
 }
 
-// forget has every token verified anew.
+// forget empties the cache.
 func (c *passed) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -370,7 +373,7 @@ func isMissing(err error) bool {
 	return ok && os.IsNotExist(e)
 }
 
-// watch looks at the files again and again.
+// watch reads the key files again when what is in them changes, until ctx ends.
 func (a *Authenticator) watch(ctx context.Context) {
 	tick := time.NewTicker(a.o.Watch)
 	defer tick.Stop()

@@ -9,7 +9,7 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// deviceAction stands beside the actions where grants are written down: it makes its bearer a store's PC, or, with `*`, each PC of
+// deviceAction is written like an action. It makes its bearer a store's PC or, with `*`, each PC of
 // a fleet that shares a token.
 const deviceAction = "device"
 
@@ -27,7 +27,7 @@ func ParseGrant(text string) (Grant, error) {
 		return Grant{}, fanfare.Invalid("grant %q: want ACTION=PATTERN, the action one of publish, subscribe, presence, ack, admin, device", text)
 	}
 	g := Grant{action, where}
-	// Whether the pattern can be one is known before any token comes: a value has no character that means something.
+	// A claim's value has no character that means something in a pattern, so any value shows whether this is one.
 	probe, ok := g.fill(func(string) (string, bool) { return "x", true })
 	if !ok {
 		return Grant{}, fanfare.Invalid("grant %q: a brace is not closed, or names nothing", text)
@@ -51,7 +51,7 @@ func detail(err error) string {
 	return err.Error()
 }
 
-// ParseGrants reads grants without claims in them, as they are given to API keys and to those who say nothing about themselves.
+// ParseGrants reads grants without claims in them, such as those of --anonymous.
 func ParseGrants(texts []string) (fanfare.Grants, error) {
 	grants := fanfare.Grants{}
 	for _, text := range texts {
@@ -71,7 +71,7 @@ func ParseGrants(texts []string) (fanfare.Grants, error) {
 	return grants, nil
 }
 
-// fill puts values in for what stands in braces; false when one is missing, or could mean more than itself.
+// fill replaces each {claim} by its value; false when a value is missing, or could match more than itself.
 func (g Grant) fill(value func(name string) (string, bool)) (string, bool) {
 	var b strings.Builder
 	rest := g.Where
@@ -94,11 +94,12 @@ func (g Grant) fill(value func(name string) (string, bool)) (string, bool) {
 	}
 }
 
-// plain tells whether a value can stand in a pattern and mean itself alone.
-// What was not valid UTF-8 in a token is U+FFFD here, and would stand for all such values.
+// plain tells whether a value matches itself alone when it stands in a pattern. Bytes that were not
+// valid UTF-8 in a token are U+FFFD here, so that values which differ would be equal.
 func plain(value string) bool { return value != "" && !strings.ContainsAny(value, "/*$\ufffd") }
 
-// addTo gives the grant, filled with a token's claims, to p. What cannot be filled, or is no pattern then, gives nothing.
+// addTo fills the grant with a token's claims and adds it to p. A grant that cannot be filled, or
+// is no pattern then, adds nothing.
 func (g Grant) addTo(p *fanfare.Principal, value func(name string) (string, bool)) {
 	where, ok := g.fill(value)
 	if !ok {
@@ -158,8 +159,8 @@ func claimValue(claims map[string]any, name string) (string, bool) {
 // grantMembers are the members of the grants that a token brings.
 var grantMembers = []string{"publish", "subscribe", "presence", "ack", "admin", deviceAction}
 
-// claimGrants reads the grants that a token brings: {"publish":[…],…,"device":"stores/S/pcs/P"}. Only {sub} is filled in. A member of
-// another name is refused: its issuer believes that it gives a right, or takes one away.
+// claimGrants reads a token's own grants: {"publish":[…],…,"device":"stores/S/pcs/P"}. It fills in
+// {sub} alone. It refuses a member of another name, which the issuer believes to give a right.
 func claimGrants(claim any, p *fanfare.Principal, value func(string) (string, bool)) error {
 	o, ok := claim.(map[string]any)
 	if !ok {

@@ -91,8 +91,9 @@ func (j *jwks) run() {
 	}
 }
 
-// find returns the keys for an algorithm and a kid. A kid that is not in the set has it fetched again, once in a while: in
-// between it is known to be unknown, so that made-up ones cost the issuer nothing. It may wait for a fetch.
+// find returns the keys for an algorithm and a kid. When the set has no such kid, find fetches the
+// set again, at most once in jwksAgain, so that made-up kids cost the issuer nothing. It may wait
+// for a fetch.
 func (j *jwks) find(ctx context.Context, algorithm, id string) []verifier {
 	found, due, fetching := j.look(algorithm, id)
 	if len(found) > 0 {
@@ -121,7 +122,7 @@ func (j *jwks) look(algorithm, id string) (found []verifier, due bool, fetching 
 	return found, j.now().Sub(j.tried) > jwksAgain, j.fetching
 }
 
-// fetch gets the set, once for all who want it at the same time.
+// fetch gets the set. Calls at the same time share one request.
 func (j *jwks) fetch(ctx context.Context) {
 	j.mu.Lock()
 	if done := j.fetching; done != nil {
@@ -136,7 +137,7 @@ func (j *jwks) fetch(ctx context.Context) {
 	j.fetching = done
 	j.mu.Unlock()
 
-	// Whoever asked may go away; the others still wait for it.
+	// The fetch does not end with the request that asked for it: other requests wait for it too.
 	get, cancel := context.WithTimeout(j.life, jwksTimeout)
 	defer cancel()
 	body, keys, err := j.get(get)

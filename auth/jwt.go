@@ -84,8 +84,9 @@ func (a *Authenticator) verifyJWT(ctx context.Context, token string) (*fanfare.P
 	return p, nil
 }
 
-// checkTypes refuses claims of RFC 7519, section 4.1, that are of another type than it says. golang-jwt takes some of them for
-// absent: a subject that is a number would be nobody, and an audience that is one would be everybody's.
+// checkTypes refuses the claims of RFC 7519, section 4.1, whose type is wrong. golang-jwt takes
+// some of them for absent: a token whose sub is a number would have no subject, and one whose aud
+// is a number would be for every audience.
 func checkTypes(claims jwt.MapClaims) error {
 	for _, name := range []string{"sub", "iss", "jti"} {
 		if _, ok := claims[name].(string); !ok && claims[name] != nil {
@@ -97,7 +98,7 @@ func checkTypes(claims jwt.MapClaims) error {
 		if !ok && claims[name] != nil {
 			return wrongType(name, "a number of seconds since 1970")
 		}
-		// What does not fit into the library's times would be long ago. An exp may lie before 1970: it is over.
+		// The library's times overflow into the past. An exp before 1970 is fine: the token has expired.
 		if seconds, err := n.Float64(); ok && (err != nil || seconds > latestSeconds || (seconds < 0 && name != "exp")) {
 			return wrongType(name, "a number of seconds since 1970, before the year 10000")
 		}
@@ -128,7 +129,7 @@ func wrongType(claim, want string) error {
 	return &typeError{"the token's " + claim + " is not " + want}
 }
 
-// whichKey finds which of the keys has verified a token, which one of them has.
+// whichKey returns the fingerprint of the candidate that verified the token; one of them has.
 func whichKey(t *jwt.Token, text string, candidates []verifier) (fingerprint string, err error) {
 	signed := signingInput(text)
 	for _, v := range candidates {
@@ -169,8 +170,8 @@ func identify(p *fanfare.Principal, claims jwt.MapClaims, token string) error {
 
 const maxSubject = 1024
 
-// checkIssuer holds iss and aud against what is expected. A token for somebody else is refused even where no audience was
-// set (RFC 7519, section 4.1.3).
+// checkIssuer compares iss and aud with the settings. A token that names an audience is refused
+// when the settings name none (RFC 7519, section 4.1.3).
 func (a *Authenticator) checkIssuer(claims jwt.MapClaims) error {
 	if aud, err := claims.GetAudience(); err == nil && len(aud) > 0 && len(a.o.Audiences) == 0 {
 		return unauthenticated(fanfare.ReasonBadToken, "the token is for an audience (aud), and the hub knows none: set --jwt-audience", nil)
@@ -220,7 +221,7 @@ func (a *Authenticator) keysFor(ctx context.Context, t *jwt.Token) ([]verifier, 
 	return found, nil
 }
 
-// refusal turns the library's error into one that says what whoever made the token can mend.
+// refusal turns the library's error into one that tells the token's issuer what to mend.
 func refusal(err error) error {
 	wrong, isWrong := errors.AsType[*typeError](err)
 	switch {

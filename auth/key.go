@@ -26,7 +26,7 @@ import (
 // Algorithms are the signature algorithms that a key can be for.
 var algorithms = []string{"HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
 
-// Key verifies tokens. It is for one algorithm, whatever a token says (RFC 8725, section 3.1).
+// Key verifies tokens of one algorithm. A token's header cannot choose another (RFC 8725, section 3.1).
 type Key struct {
 	Algorithm string // such as RS256
 	ID        string // kid; "" fits tokens with any, and without one
@@ -69,7 +69,7 @@ type verifier struct {
 	algorithm   string
 	id          string
 	key         jwt.VerificationKey
-	fingerprint string // tells the key from others, whatever its kid
+	fingerprint string // a hash of algorithm and key; does not depend on the kid
 }
 
 // ready adds the fingerprint.
@@ -95,7 +95,7 @@ func (k Key) load() (verifier, error) {
 		var err error
 		if b, err = os.ReadFile(k.File); err != nil {
 			if cause, ok := errors.AsType[*fs.PathError](err); ok && strings.HasPrefix(k.Algorithm, "HS") {
-				// Somebody may have written the secret itself where its file's name belongs.
+				// The setting may hold the secret itself in place of a file's name.
 				return verifier{}, fanfare.Invalid("the file with the secret for %s cannot be read: %v (is it a file's name?)", k.Algorithm, cause.Err)
 			}
 			return verifier{}, err

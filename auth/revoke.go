@@ -26,7 +26,7 @@ type Revocations struct {
 
 	size atomic.Int64 // of entries: nothing is looked up while it is 0
 
-	order sync.Mutex // held from an entry's change until the log has queued it: the log ends up with what the memory has
+	order sync.Mutex // held while entries change and the log queues them, so that both see one order
 
 	mu       sync.RWMutex          // guards the fields below
 	entries  map[string]revocation // by name
@@ -64,15 +64,17 @@ func NewRevocations(ctx context.Context, log Log, o RevocationOptions) (*Revocat
 	return r, err
 }
 
-// revokedName hashes: a subject may be long, and is nobody's business in the log.
+// revokedName hashes the text: a subject may be long, and the log need not show it.
 func revokedName(kind, text string) string {
 	sum := sha256.Sum256([]byte(kind + "\x00" + text))
 	return revokedPrefix + kind + "/" + hex.EncodeToString(sum[:16])
 }
 
-// Revoke refuses tokens, by their ids, and all tokens of subjects that were issued up to now, until a moment; after that they must
-// have expired by themselves. What was revoked for longer stays so. It waits until all of that is stored. When there is no room
-// for all of them (ReasonMaxRevocations) none is refused; after another error they are refused until the next restart.
+// Revoke refuses tokens, by their ids, and all tokens of subjects that were issued up to now. It
+// refuses them until a moment, by which they must have expired by themselves. An earlier revocation
+// that lasts longer stays in force. Revoke waits until all of them are stored. When there is no
+// room for all of them (ReasonMaxRevocations) it revokes none; after another error they are revoked
+// until the next restart.
 func (r *Revocations) Revoke(ctx context.Context, tokens, subjects []string, until time.Time) error {
 	names := make([]string, 0, len(tokens)+len(subjects))
 	for _, id := range tokens {
@@ -84,13 +86,14 @@ func (r *Revocations) Revoke(ctx context.Context, tokens, subjects []string, unt
 	return r.add(ctx, names, until)
 }
 
-// EndSession refuses the tickets that a login by cookie has made up to now. It waits until that is stored. Sessions have as much room
-// as revocations, and take none of theirs: whoever may sign in may sign out.
+// EndSession refuses the tickets that a login by cookie has made up to now, and waits until that is
+// stored. Sessions and revocations have separate room, of the same size, so that a full list of
+// revocations keeps nobody from signing out.
 func (r *Revocations) EndSession(ctx context.Context, session string) error {
 	return r.add(ctx, []string{revokedName(sessionKind, session)}, r.now().Add(TicketLastsFor))
 }
 
-// sessionKind is the kind of what EndSession revokes.
+// sessionKind is revokedName's kind for sessions.
 const sessionKind = "session"
 
 func (r *Revocations) add(ctx context.Context, names []string, until time.Time) error {
@@ -109,8 +112,9 @@ func (r *Revocations) add(ctx context.Context, names []string, until time.Time) 
 	}
 }
 
-// queue adds entries, all or none, and has the log store them, in the order in which they were added: of two revocations of one
-// name at the same time the longer one must win on disk too. stored says how that ended; nil: there is no log.
+// queue adds entries, all or none, and appends them to the log in the order in which they were
+// added: of two revocations of one name at the same time the longer one must win on disk too.
+// stored receives the log's result; it is nil where there is no log.
 func (r *Revocations) queue(names []string, until time.Time) (stored <-chan error, err error) {
 	r.order.Lock()
 	defer r.order.Unlock()
@@ -163,7 +167,7 @@ func (r *Revocations) note(names []string, until time.Time) (kept []fanfare.Kept
 	return kept, nil
 }
 
-// roomLocked is how many more sessions, or other things, may be revoked.
+// roomLocked returns how many more sessions, or else tokens and subjects, may be revoked.
 func (r *Revocations) roomLocked(sessions bool) int {
 	if sessions {
 		return r.most - r.sessions

@@ -80,7 +80,7 @@ type ticket struct {
 	Channels []byte `json:"c"` // a hash of them
 }
 
-// Make makes a ticket for streams of the patterns, which p may subscribe to: that is the caller's to check.
+// Make makes a ticket for streams of the patterns. The caller has checked that p may subscribe to them.
 func (t *Tickets) Make(p *fanfare.Principal, patterns []fanfare.Pattern) (text string, expires time.Time, err error) {
 	now := t.now()
 	expires = now.Add(TicketLastsFor)
@@ -158,7 +158,7 @@ func (t *Tickets) Verify(text string, patterns []fanfare.Pattern) (*fanfare.Prin
 	return p, nil
 }
 
-// usedName is what a ticket that was opened is kept under.
+// usedName is the name under which the log keeps an opened ticket.
 func usedName(id string) string { return "ticket/" + id }
 
 func (t *Tickets) wasUsed(id string) (bool, error) {
@@ -172,8 +172,9 @@ func (t *Tickets) wasUsed(id string) (bool, error) {
 	return used, err
 }
 
-// Opened notes that a stream was opened with p's ticket, for its reconnects. It waits until that is stored, so that a restart
-// finds it; what cannot be stored is remembered until then at least, and err says why.
+// Opened notes that a stream was opened with p's ticket, so that the stream may reconnect with it.
+// It waits until the note is stored, so that a restart finds it. After an error the note lasts
+// until the next restart.
 func (t *Tickets) Opened(ctx context.Context, p *fanfare.Principal) error {
 	t.mu.Lock()
 	_, known := t.used[p.Ticket]
@@ -188,7 +189,8 @@ func (t *Tickets) Opened(ctx context.Context, p *fanfare.Principal) error {
 	return keep(ctx, t.log, fanfare.Kept{Name: usedName(p.Ticket), Time: t.now(), Expires: p.Expires})
 }
 
-// forgetLocked keeps what this process remembers small: what has ended goes, and with a log behind, whatever is too much.
+// forgetLocked bounds used. It drops tickets that have ended and, where a log remembers them,
+// enough others.
 func (t *Tickets) forgetLocked() {
 	const most = 10_000
 	if len(t.used) < most {

@@ -6,8 +6,8 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// Admin returns a handler for a listener of the operator's own: /metrics, /livez and /readyz, for which nobody is asked there who
-// they are. Whoever reaches the listener may read them.
+// Admin returns a handler for a listener of the operator's own. It serves /metrics, /livez and
+// /readyz without authentication, so only operators may reach that listener.
 func (s *Server) Admin() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header()["X-Content-Type-Options"] = nosniff

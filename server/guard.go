@@ -15,22 +15,23 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// guard protects a hub without authentication from the pages that the people on its machine look at: it answers only to
-// the hosts it knows (DNS rebinding), and lets only known origins change anything.
+// guard protects a hub without authentication from web pages that are open in a browser on its
+// machine. It refuses requests for hosts that it does not know (DNS rebinding), and requests of
+// foreign origins that change something.
 type guard struct {
 	hosts   []string // as requestHost spells them
 	origins []string // as browsers spell them
 	any     bool     // "*" is among the origins
-	asks    bool     // requests say who they are
+	asks    bool     // authentication is configured
 	cross   *http.CrossOriginProtection
 	logger  *slog.Logger
 
 	lastLocal atomic.Pointer[string] // a host that local was true for: most requests name the same
-	logged    atomic.Int64           // when something was last logged, in seconds since 1970: a flood of refusals is no flood of records
+	logged    atomic.Int64           // when it last logged, in seconds since 1970: at most one record a second
 }
 
-// CheckHosts returns why a request can never name one of the hosts, or come from one of the origins, that Options.AllowedHosts and
-// Options.CORSOrigins list; nil when all can be.
+// CheckHosts checks Options.AllowedHosts and Options.CORSOrigins. It returns an error for the first
+// host that no request can name, or origin that no page can have.
 func CheckHosts(hosts, origins []string) error {
 	_, err := newGuard(hosts, origins, slog.New(slog.DiscardHandler))
 	return err
@@ -84,7 +85,7 @@ func (g *guard) lookLocal(hostport string) bool {
 	return err == nil && ip.Unmap().IsLoopback()
 }
 
-// check refuses what must not come in, and sets the CORS headers for an origin that may use the hub.
+// check refuses requests for unknown hosts and of foreign origins, and sets the CORS headers for allowed origins.
 func (g *guard) check(w http.ResponseWriter, r *http.Request) error {
 	probe := g.asks && (r.URL.Path == "/livez" || r.URL.Path == "/readyz") // kubelets name an address; these tell nothing
 	if (!g.asks || len(g.hosts) > 0) && !probe && !g.local(r.Host) && (r.Host != "" || r.ProtoAtLeast(1, 1)) {
@@ -136,7 +137,7 @@ func (g *guard) listed(origin string) bool {
 		return true
 	}
 	if g.asks {
-		return false // a page on somebody's own machine is nothing special to a hub that all may reach
+		return false // any client may have a page on localhost, so it is no sign of trust here
 	}
 	u, err := url.Parse(origin)
 	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.User == nil && u.Path == "" && g.local(u.Host)

@@ -10,9 +10,9 @@ import (
 	"strings"
 )
 
-// Hosts and origins are compared as texts, so settings and requests are brought to one spelling first: lower case, no dot at the end,
-// addresses as RFC 5952 has them, no default port. What no request can ever spell is refused in settings, since whoever wrote it
-// would believe that it lets somebody in.
+// Hosts and origins are compared as texts, so those of settings and of requests get one spelling
+// first: lower case, no dot at the end, addresses as RFC 5952 has them, no default port. Settings
+// with a host or origin that no request can have are refused, since they would let nobody in.
 
 // requestHost spells the host that a request names: without its port and brackets.
 func requestHost(hostport string) string {
@@ -27,7 +27,7 @@ func requestHost(hostport string) string {
 	return host
 }
 
-// shown is what errors show of a host or origin: nothing of what may be a password.
+// shown returns a host or origin for an error, without a password that may stand in it.
 func shown(text string) string {
 	if at := strings.LastIndexByte(text, '@'); at >= 0 {
 		return "***" + text[at:]
@@ -55,7 +55,7 @@ func hostName(text string) (string, error) {
 	return name, checkName(name)
 }
 
-// checkPort refuses a port that there is not. An address of IPv6 has more colons than one.
+// checkPort refuses a port that is not from 1 to 65535. A host without a port is fine.
 func checkPort(hostport string) error {
 	_, port, err := net.SplitHostPort(hostport)
 	if err != nil {

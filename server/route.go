@@ -19,14 +19,14 @@ type endpoint struct {
 	post handler
 	del  handler
 
-	open     bool // nobody is asked who they are
-	delOpen  bool // del asks that itself
+	open     bool // callers need not be identified
+	delOpen  bool // del identifies the caller itself
 	operator bool // takes `admin` on `**`
 
 	streams string // the adapter whose streams get serves; "" is none
 }
 
-// plain is a handler that does not care who asks.
+// plain makes a handler of one that needs no caller.
 func plain(h http.HandlerFunc) handler {
 	return func(w http.ResponseWriter, r *http.Request, _ caller.Caller) { h(w, r) }
 }
@@ -56,7 +56,7 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 	s.dispatch(w, r, e)
 }
 
-// dispatch has an endpoint answer a request by its method.
+// dispatch calls the endpoint's handler for the request's method.
 func (s *Server) dispatch(w http.ResponseWriter, r *http.Request, e endpoint) {
 	switch {
 	case e.get != nil && (r.Method == http.MethodGet || r.Method == http.MethodHead):
@@ -76,16 +76,17 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request, e endpoint) {
 	}
 }
 
-// serve finds out who asks, unless the endpoint is open, and has it answered.
+// serve identifies the caller, unless the endpoint is open, and calls answer.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request, e endpoint, answer handler) {
 	if strings.Contains(r.URL.RawQuery, "ticket=") || strings.Contains(r.URL.RawQuery, "access_token=") {
-		w.Header().Set("Referrer-Policy", "no-referrer") // whoever opens this in a window tells nobody
+		w.Header().Set("Referrer-Policy", "no-referrer") // a browser window with this URL tells it to no other site
 	}
 	by := s.nobody(r)
 	if r.ProtoMajor == 1 && len(r.TransferEncoding) > 0 && !by.Direct {
-		// RFC 9112, section 6.1: a chunked request that has a Content-Length too ends its connection, and net/http, which does
-		// not see to that, does not show the length either. On a connection of a proxy, which carries requests of many, what
-		// comes behind a chunked body might be smuggled in.
+		// RFC 9112, section 6.1: the connection must end after a chunked request that has a
+		// Content-Length too. net/http does not end it, and hides the Content-Length. A proxy's
+		// connection carries the requests of many clients, so one of them might smuggle a request
+		// in behind a chunked body.
 		w.Header().Set("Connection", "close")
 	}
 	if !e.open {
@@ -107,8 +108,9 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, e endpoint, answe
 	answer(w, r, by)
 }
 
-// refuseEncoded refuses a body in a coding: what is compressed would cost more memory than was sent, and none is taken apart here.
-// Accept-Encoding says which coding would do (RFC 9110, section 15.5.16).
+// refuseEncoded refuses a body with a content coding: the hub decodes none, since a small
+// compressed body may need much memory. Accept-Encoding names the coding that is accepted (RFC
+// 9110, section 15.5.16).
 func refuseEncoded(w http.ResponseWriter, r *http.Request) error {
 	for _, value := range r.Header["Content-Encoding"] {
 		for coding := range strings.SplitSeq(value, ",") {
@@ -133,7 +135,7 @@ func refuseManyHeaders(w http.ResponseWriter, r *http.Request) error {
 	return fanfare.Invalid("the request has more than %d headers", maxHeaderNames)
 }
 
-// refuse answers a request that gets no further than here. Streams answer refusals in their own way.
+// refuse answers a request that no handler gets. Refusals of streams have a form of their own.
 func (s *Server) refuse(w http.ResponseWriter, r *http.Request, e endpoint, by caller.Caller, err error) {
 	if e.streams == "" {
 		s.problems.Write(w, r, err)
@@ -239,7 +241,7 @@ func (s *Server) findStore(segments []string) (endpoint, bool) {
 	return endpoint{}, false
 }
 
-// toFront is for a hub below a prefix, asked for without the slash at its end: the page's links are relative to that.
+// toFront redirects a prefix without its last slash to the one with it: the page's links are relative.
 func (s *Server) toFront(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Location", s.origin.Prefix(r)+"/")
 	w.WriteHeader(http.StatusPermanentRedirect)

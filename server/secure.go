@@ -25,13 +25,13 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/stream"
 )
 
-// everything is the principal of a hub without authentication.
+// everything is the principal of all requests to a hub without authentication.
 var everything = &fanfare.Principal{Unlimited: true}
 
-// nothing is the principal of requests that nobody was asked for.
+// nothing is the principal of requests whose sender was not identified.
 var nothing = &fanfare.Principal{}
 
-// secure sets up what finds out who sends a request.
+// secure sets up authentication: tickets, revocations, trusted proxies and the audit trail.
 func (s *Server) secure(o Options) (err error) {
 	given := 0
 	for _, set := range []bool{o.Auth != nil, o.Authorize != nil, o.Rights != nil} {
@@ -70,7 +70,7 @@ func (s *Server) jwksFailures() uint64 {
 	return s.o.Auth.JWKSFailures()
 }
 
-// refused writes a refusal down, without the query, which may hold a token.
+// refused writes a refusal to the audit trail, without the query, which may hold a token.
 func (s *Server) refused(r *http.Request, err error) {
 	by := s.nobody(r)
 	if e, ok := errors.AsType[*caller.Refused](err); ok {
@@ -80,7 +80,7 @@ func (s *Server) refused(r *http.Request, err error) {
 		slog.String("code", string(fanfare.CodeOf(err))), problem.Reason(err))
 }
 
-// nobody is the caller of a request before anybody was asked.
+// nobody returns the caller of a request before its sender is identified: the address alone.
 func (s *Server) nobody(r *http.Request) caller.Caller {
 	by := caller.Caller{Who: nothing, Remote: r.RemoteAddr}
 	address, limited := s.origin.Client(r)
@@ -99,7 +99,7 @@ func isPeer(remote string, a netip.Addr) bool {
 	return err == nil && ap.Addr().Unmap().WithZone("") == a
 }
 
-// caller finds out who sends a request of nobody.
+// caller adds the principal to by, the caller that nobody returned, or says why the request is refused.
 func (s *Server) caller(r *http.Request, by caller.Caller) (caller.Caller, error) {
 	who, err := s.principal(r)
 	if err != nil {
@@ -150,13 +150,13 @@ func (s *Server) principal(r *http.Request) (*fanfare.Principal, error) {
 	return &login, nil
 }
 
-// sessionOf names the login whose cookie holds a token, without the token.
+// sessionOf names the login of a cookie by a hash of the token in it.
 func sessionOf(token string) string {
 	sum := sha256.Sum256([]byte(token))
 	return hex.EncodeToString(sum[:16])
 }
 
-// public makes an error of another program's login ours.
+// public turns an error of Authorize or Rights into one that clients may see.
 func public(err error) error {
 	if _, ok := errors.AsType[*fanfare.Error](err); ok {
 		return err
@@ -164,8 +164,9 @@ func public(err error) error {
 	return &fanfare.Error{Code: fanfare.CodeUnauthenticated, Reason: fanfare.ReasonBadToken, Detail: "the request is not authenticated", Err: err}
 }
 
-// sameOrigin refuses what another site's page has a browser send with our cookie. A browser names the origin of whatever
-// changes something; for reading it may leave it out.
+// sameOrigin refuses requests with the hub's cookie that a page of another site makes a browser
+// send. Browsers send Origin with each request that changes something, and may leave it out when
+// they read.
 func (s *Server) sameOrigin(r *http.Request) error {
 	origin := r.Header.Get("Origin")
 	reads := r.Method == http.MethodGet || r.Method == http.MethodHead
@@ -184,7 +185,7 @@ func (s *Server) sameOrigin(r *http.Request) error {
 	}
 }
 
-// bringsTicket tells whether a stream is opened by ticket; a header counts more.
+// bringsTicket tells whether a request opens a stream by ticket. The header Authorization wins.
 func (s *Server) bringsTicket(r *http.Request) bool {
 	return r.URL.Path == "/v1/events" && (r.Method == http.MethodGet || r.Method == http.MethodHead) &&
 		len(r.Header["Authorization"]) == 0 && strings.Contains(r.URL.RawQuery, "ticket=") && r.URL.Query().Get("ticket") != ""
@@ -209,7 +210,7 @@ func (s *Server) byTicket(r *http.Request) (*fanfare.Principal, error) {
 	return who, nil
 }
 
-// stillMay tells whether rights that were checked before are there still (P8).
+// stillMay checks again the rights of a principal that was checked before (P8).
 func (s *Server) stillMay(who *fanfare.Principal) error {
 	if end := who.StreamsEnd(); !end.IsZero() && !time.Now().Before(end) {
 		return &fanfare.Error{Code: fanfare.CodeUnauthenticated, Reason: fanfare.ReasonExpiredToken, Detail: "the token has expired"}
@@ -270,7 +271,7 @@ func (s *Server) ticket(w http.ResponseWriter, r *http.Request, by caller.Caller
 	return []byte(`{"ticket":"` + text + `","expires":"` + expires.UTC().Format(time.RFC3339) + `","url":"` + s.origin.Prefix(r) + `/v1/events?` + q.Encode() + `"}`), nil
 }
 
-// beginSession is POST /v1/session: the token of the header goes into a cookie that no script can read, for pages of this host.
+// beginSession is POST /v1/session. It puts the header's token into a cookie for pages of this host, which no script can read.
 func (s *Server) beginSession(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 	const most = 4000 // browsers drop larger ones
 	token, source, err := auth.Token(r, false)
@@ -296,9 +297,10 @@ func (s *Server) beginSession(w http.ResponseWriter, r *http.Request, by caller.
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// endSession is DELETE /v1/session: the cookie goes, and the streams end that were opened with it, or with a ticket that it made.
-// The token in the cookie is good until it expires, or is revoked. A cookie whose token has expired or was revoked goes too, or its
-// browser would keep it for ever.
+// endSession is DELETE /v1/session. It takes the cookie away, and ends the streams that were opened
+// with it or with a ticket that it made. The token in the cookie stays good until it expires or is
+// revoked. A cookie whose token is not good any more is taken away too, or the browser would keep
+// it for ever.
 func (s *Server) endSession(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 	by, err := s.caller(r, by)
 	_, source, _ := auth.Token(r, s.o.QueryToken)
@@ -310,12 +312,12 @@ func (s *Server) endSession(w http.ResponseWriter, r *http.Request, by caller.Ca
 	http.SetCookie(w, &http.Cookie{Name: auth.Cookie, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteStrictMode, MaxAge: -1})
 	if c, err := r.Cookie(auth.Cookie); err == nil && c.Value != "" {
 		session := sessionOf(c.Value)
-		if !stale { // else its tickets are refused already, and the list of sessions is not for everybody to fill
+		if !stale { // a stale cookie's tickets are refused already, and strangers must not fill the list
 			err = s.revocations.EndSession(context.WithoutCancel(r.Context()), session)
 		}
-		s.endStreamsOf(session) // tickets are refused first: whoever is cut comes back
+		s.endStreamsOf(session) // after the tickets are refused, since clients reconnect
 		if err != nil {
-			s.problems.Write(w, r, err) // the cookie goes all the same
+			s.problems.Write(w, r, err) // the cookie is taken away all the same
 			return
 		}
 	}

@@ -37,7 +37,7 @@ type Log interface {
 	fanfare.Keeper
 }
 
-// Tracer is told of the life of each publish. Its methods may be called from any goroutine, and must not block.
+// Tracer observes each publish. Its methods may be called from any goroutine, and must not block.
 type Tracer = publish.Tracer
 
 // Options set up a Server. The zero value of each field but Log is good.
@@ -50,13 +50,15 @@ type Options struct {
 	NativeLifetime time.Duration // of native streams; default 1 h, negative: for ever
 	StallLimit     time.Duration // end a stream, or a long answer, whose peer takes nothing for so long; default 30 s
 
-	// AttachedStreams has each stream run in a goroutine of its own, as over HTTP/2, also where its connection could be taken over and be
-	// served with many others, at a fraction of the memory: HTTP/1.1 on Linux, plain or by the TLS of Listener.
+	// AttachedStreams gives each stream a goroutine of its own, as over HTTP/2. Without it, streams
+	// over HTTP/1.1 on Linux, plain or by the TLS of Listener, share goroutines, and need a fraction
+	// of the memory.
 	AttachedStreams bool
 
-	// DetachPublishers has connections over plain HTTP/1.1 taken over after their first publish, on Linux, and be served by code that
-	// knows publishes alone; other requests on them go back to the http.Server. A handler around the Server must then not write
-	// after the Server has returned, nor keep a request of theirs, which is used again.
+	// DetachPublishers takes connections over plain HTTP/1.1 over after their first publish, on
+	// Linux, and serves further publishes on them without the http.Server; other requests on them
+	// go back to it. A handler around the Server must then not write after the Server has returned,
+	// and must not keep its request, which is used again.
 	DetachPublishers bool
 
 	MaxEventBytes             int           // of one event's data; default 1 MiB
@@ -77,12 +79,13 @@ type Options struct {
 	CORSOrigins     []string // origins whose pages may use the hub, such as https://app.example.com; "*" is any, without credentials
 	BareContentType bool     // streams without `; charset=utf-8`
 
-	// Auth, when set, says who sends a request, and what they may do. It serves one Server; the caller closes it, after Close.
+	// Auth, when set, identifies the senders of requests and says what they may do. It serves one
+	// Server; the caller closes it, after Close.
 	Auth       *auth.Authenticator
 	QueryToken bool   // take a token from the query, as ?access_token=: it then stands in the logs of proxies
 	TicketKey  []byte // seals tickets, auth.TicketKeyBytes long; kept, they survive restarts; default: a new one
 
-	TrustedProxies []string // addresses and ranges whose word on where a request comes from is taken
+	TrustedProxies []string // addresses and ranges of proxies whose X-Forwarded-For or Forwarded is believed
 	ProxyHeader    string   // in which of X-Forwarded-For (the default) and Forwarded, where a request has both
 
 	MaxStreamsPerSubject int     // default: no limit
@@ -95,9 +98,10 @@ type Options struct {
 	MaxRevocations       int     // default 100,000
 	AuditRate            int     // records of each kind a second in the audit trail, one of a thousand beyond; default: no trail
 
-	// Authorize, when set, is asked who sends a request before anything else is done with it; it counts as authentication
-	// configured. An error is answered as it says when it is a *fanfare.Error, and with 401 otherwise. The principal is what
-	// idempotency keys belong to, and may do everything; Rights says more.
+	// Authorize, when set, returns the name of the principal that sends a request; it counts as
+	// configured authentication. The principal may do everything, and owns its idempotency keys;
+	// Rights can say more. The hub answers a *fanfare.Error with its own code, and any other error
+	// with 401.
 	Authorize func(*http.Request) (principal string, err error)
 
 	// Rights is Authorize for a program that also says what they may do. One of Auth, Authorize and Rights may be set.
@@ -258,8 +262,9 @@ func (s *Server) Drain(ctx context.Context, window time.Duration) error {
 	return err
 }
 
-// Close lets go of the log, after storing the positions that are kept for PCs. Call it when no request of an http.Server runs any
-// more; those on publishers' connections that were taken over are answered first.
+// Close stores the positions of PCs, and uses the log no more. Call it when no request of an
+// http.Server is running; requests on publishers' connections that were taken over are answered
+// first.
 func (s *Server) Close() error {
 	s.closeOnce.Do(func() {
 		s.stopOnce.Do(func() { close(s.stopping) })
@@ -296,7 +301,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// nosniff has browsers believe the content type.
+// nosniff tells browsers to believe the content type.
 var nosniff = []string{"nosniff"}
 
 // handle answers a request.

@@ -1,4 +1,4 @@
-// Package adminapi is what an operator asks of a running hub: what retention holds, a backup, the log level.
+// Package adminapi serves the calls of operators to a running hub: retention, backup, log level, ending streams and revoking tokens.
 package adminapi
 
 import (
@@ -130,8 +130,8 @@ func (a *API) backup(w http.ResponseWriter, r *http.Request, by caller.Caller) (
 	return made, nil
 }
 
-// body reads a JSON object that has no members but those named, each once; errors show the example. An operator's call with a
-// misspelt member would do something else than was meant.
+// body reads a JSON object that has no members but those named, each once. Errors show the example.
+// A call with a misspelt member would do something else than its writer means.
 func (a *API) body(w http.ResponseWriter, r *http.Request, by caller.Caller, example string, names ...string) (publish.Object, error) {
 	if err := query.InBody(r, names...); err != nil {
 		return nil, err

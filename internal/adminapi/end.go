@@ -19,14 +19,15 @@ import (
 
 // Revocations remember what is refused from now on.
 type Revocations interface {
-	// Revoke refuses tokens, by their ids, and all tokens of subjects that were issued up to now. When there is no room for all of
-	// them (ReasonMaxRevocations), none is refused. After another error they are refused until the next restart.
+	// Revoke refuses tokens, by their ids, and all tokens of subjects that were issued up to now.
+	// When there is no room for all of them (ReasonMaxRevocations), it refuses none. After another
+	// error they are refused until the next restart.
 	Revoke(ctx context.Context, tokens, subjects []string, until time.Time) error
 	// Check returns an error when a principal's token or subject was revoked.
 	Check(*fanfare.Principal) error
 }
 
-// selection says which streams are meant: those for which everything fits that is given.
+// selection says which streams an operator means: those that fit every member that is given.
 type selection struct {
 	subject string
 	tokenID string
@@ -38,7 +39,7 @@ type selection struct {
 	given   int
 }
 
-// revokedFor is how long revoked tokens are remembered; they should expire sooner.
+// revokedFor is how long a revocation lasts unless the call says otherwise. Tokens should expire sooner.
 const revokedFor = 366 * 24 * time.Hour
 
 // readSelection reads a body. Members beyond the selection's own are more.
@@ -92,8 +93,8 @@ func untilWhen(o publish.Object) (time.Time, error) {
 	return time.Now().Add(d), nil
 }
 
-// fits tells whether a stream is meant, and by may end it. An operator may end every stream; an administrator of some channels
-// only streams that listen to no others.
+// fits tells whether the selection means a stream and by may end it. An operator may end every
+// stream. An administrator of some channels may end streams that listen to no other channel.
 func (s *selection) fits(h stream.Held, by caller.Caller) bool {
 	who := h.Caller.Who
 	if (s.subject != "" && who.Subject != s.subject) || (s.tokenID != "" && who.TokenID != s.tokenID) || (s.stream != 0 && h.ID != s.stream) {
@@ -114,7 +115,7 @@ func (s *selection) fits(h stream.Held, by caller.Caller) bool {
 	return true
 }
 
-// mayEnd refuses who has no right to end any stream.
+// mayEnd returns an error when the caller may end no stream at all.
 func mayEnd(by caller.Caller) error {
 	if by.Who.Unlimited || len(by.Who.Grants[fanfare.ActionAdmin]) > 0 {
 		return nil
@@ -152,9 +153,10 @@ func (a *API) record(kind audit.Kind, by caller.Caller, s selection, done ended)
 		slog.Uint64("ofStream", s.stream), slog.Int("streams", done.Streams), slog.Int("revoked", done.Revoked), slog.Int("notRevoked", done.NotRevoked))
 }
 
-// Revoke is POST /v1/admin/revoke: as Disconnect, and the tokens that the streams were opened with are refused from now on, with
-// all other streams that were opened with them. An administrator of some channels revokes only tokens that allow nothing beyond
-// these. For an operator the subject or tokenId that is named is refused too, whether it has a stream or not.
+// Revoke is POST /v1/admin/revoke. It ends streams as Disconnect does, refuses the tokens behind
+// them from now on, and ends the other streams of these tokens. An administrator of some channels
+// revokes only tokens that allow nothing beyond these channels. For an operator, a subject or
+// tokenId that is named alone is refused even without a stream.
 func (a *API) Revoke(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 	var done ended
 	err := mayEnd(by)
@@ -168,14 +170,15 @@ func (a *API) Revoke(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 	a.answer(w, r, http.StatusOK, done, err)
 }
 
-// revoke first refuses, then ends: a client that is cut and comes back is refused. Where there is no room to remember all of it,
-// nothing is done. What cannot be stored, since the disk is full, say, is an error, and the streams end all the same.
+// revoke refuses tokens first and ends streams then, so that a client which comes back is refused.
+// When the list of revocations is full, it does nothing. When the log cannot store a revocation,
+// the streams end all the same, and the caller gets the error.
 func (a *API) revoke(ctx context.Context, by caller.Caller, s selection) (ended, error) {
 	v := revoking{api: a, by: by, selection: s, refused: map[string]bool{}, spared: map[string]bool{}}
 	tokens, subjects := v.named()
 	var failed error
-	// A stream that opens during a round has a token that is not refused yet, or none; the next round finds it. Who opens streams
-	// faster than this is cut by the last round, and comes back once.
+	// A stream may open during a round with a token that is not refused yet: the next round finds
+	// it. Only a client that opens streams with ever new tokens may keep the last of them.
 	for round := range 3 {
 		if tokens = append(tokens, v.found()...); len(tokens)+len(subjects) > 0 {
 			err := a.Revocations.Revoke(ctx, tokens, subjects, s.until)
@@ -211,7 +214,7 @@ type revoking struct {
 	done      ended
 }
 
-// named is what an operator refuses by its name, without a stream.
+// named returns the token or subject that an operator refuses by name, even without a stream.
 func (v *revoking) named() (tokens, subjects []string) {
 	if !v.by.Who.Operator() || v.selection.given != 1 {
 		return nil, nil
@@ -226,7 +229,7 @@ func (v *revoking) named() (tokens, subjects []string) {
 	return tokens, subjects
 }
 
-// found are the tokens behind the streams that are meant, each once.
+// found returns the tokens behind the selected streams that are not refused yet, each once.
 func (v *revoking) found() (tokens []string) {
 	for h := range v.api.Streams.Each() {
 		who := h.Caller.Who
@@ -242,7 +245,7 @@ func (v *revoking) found() (tokens []string) {
 	return tokens
 }
 
-// end ends the streams that may not go on since something of theirs was revoked, and, the first time, all that are meant.
+// end ends all streams whose token or subject was revoked and, the first time, all selected streams.
 func (v *revoking) end(first bool) (n int) {
 	for h := range v.api.Streams.Each() {
 		meant := first && v.selection.fits(h, v.by)
@@ -253,9 +256,10 @@ func (v *revoking) end(first bool) (n int) {
 	return n
 }
 
-// mayRevoke tells whether by may have a token refused: all that it allows, beyond what everybody may do, is on channels that by
-// administers. A store PC's token is its own channel's, since every PC hears `stores` too. What the token behind a ticket allows is
-// not known.
+// mayRevoke tells whether by may revoke a token: everything that the token allows, and not
+// everybody may do, must be on channels that by administers. Of a store PC's token its own channel
+// counts, since every PC hears `stores` too. A ticket does not say what its token allows, so only
+// an operator revokes that token.
 func (a *API) mayRevoke(by caller.Caller, who *fanfare.Principal) bool {
 	switch {
 	case by.Who.Operator():
@@ -279,7 +283,8 @@ func (a *API) mayRevoke(by caller.Caller, who *fanfare.Principal) bool {
 	return true
 }
 
-// noRoom says what had been done when the list of revocations was full: nothing, or what came before a stream that opened meanwhile.
+// noRoom adds to the error of a full list what the call had done before. That is nothing, unless
+// streams opened during the call.
 func noRoom(full *fanfare.Error, done ended) error {
 	said := *full
 	said.Detail += ": nothing was revoked or ended"
@@ -289,7 +294,7 @@ func noRoom(full *fanfare.Error, done ended) error {
 	return &said
 }
 
-// notStored says what was done although it could not be stored.
+// notStored adds to the error of a revocation that was not stored what the call has done.
 func notStored(err error, done ended) error {
 	public, ok := errors.AsType[*fanfare.Error](err)
 	if !ok {

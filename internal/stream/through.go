@@ -6,11 +6,11 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// errCannotFlush is what a stream is answered below a handler that holds the answer back until it is whole.
+// errCannotFlush is the answer to a stream below a handler that holds answers back until they are whole.
 var errCannotFlush = fanfare.Errorf(fanfare.CodeInternal,
-	"a stream cannot go through a handler in front of the hub, whose ResponseWriter can neither flush nor be taken over (http.TimeoutHandler is one): mount the hub outside of it")
+	"a handler in front of the hub holds the answer back until its end, so a stream cannot pass (http.TimeoutHandler does that): mount the hub outside of it")
 
-// CheckWriter returns an error when what is written to w would not reach the client before the answer has ended.
+// CheckWriter returns an error when w can neither flush nor be hijacked: bytes would reach the client at the answer's end.
 func CheckWriter(w http.ResponseWriter) error {
 	for {
 		switch t := w.(type) {
@@ -24,6 +24,6 @@ func CheckWriter(w http.ResponseWriter) error {
 	}
 }
 
-// encoded tells whether a handler in front has said that it encodes the body. Its connection must not be taken over: the body would
-// pass it by, and be something else than the head says.
+// encoded tells whether a handler in front of the hub has set Content-Encoding. Its connection must
+// not be taken over: the body would bypass the encoder and contradict the head.
 func encoded(h http.Header) bool { return len(h["Content-Encoding"]) > 0 }
