@@ -89,6 +89,14 @@ func TestTokenCommand(t *testing.T) {
 	if err != nil || p.Subject != "ada" || p.Device.PC != "2" || p.Grants["subscribe"][0].String() != "users/ada/**" || time.Until(p.Expires) < 119*time.Minute {
 		t.Errorf("%+v %v", p, err)
 	}
+	for says, args := range map[string][]string{
+		"--subscribe: ": {"--subscribe", "a**"}, "--device: ": {"--device", "stores/1"}, "only {sub}": {"--publish", "tenants/{org}/**"},
+		"needs a --subject": {"--publish", "users/{sub}/**"}, "without / * $": {"--publish", "users/{sub}/**", "--subject", "a/b"},
+	} {
+		if _, errOut, code := result(t, "", append([]string{"token", "--key", "HS256=" + file}, args...)...); code != 2 || !strings.Contains(errOut, says) {
+			t.Errorf("%v: %d %q, want %q", args, code, errOut, says)
+		}
+	}
 	for _, args := range [][]string{{"--key", "none=" + file}, {"--key", file}, {"--key", "XX=" + file}, {"--key", ""}} {
 		if _, _, code := result(t, "", append([]string{"token"}, args...)...); code != 2 {
 			t.Errorf("%v: %d", args, code)

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/fanfare-hub/fanfare/auth"
 )
 
 type tokenCmd struct {
@@ -41,6 +43,9 @@ func (c *tokenCmd) Run(std *stdio) error {
 	method := jwt.GetSigningMethod(algorithm)
 	if !ok || method == nil || algorithm == "none" {
 		return &exitError{exitUsage, fmt.Errorf("--key: want ALG[:KID]=FILE, such as HS256=secret.txt")}
+	}
+	if err := c.checkGrants(); err != nil {
+		return &exitError{exitUsage, err}
 	}
 	key, err := signingKey(algorithm, file)
 	if err != nil {
@@ -77,6 +82,30 @@ func (c *tokenCmd) Run(std *stdio) error {
 	}
 	_, err = fmt.Fprintln(std.out, text)
 	return err
+}
+
+// checkGrants refuses grants that would give nothing: the hub leaves out a pattern that is none.
+func (c *tokenCmd) checkGrants() error {
+	for _, grants := range []struct {
+		action   string
+		patterns []string
+	}{{"publish", c.Publish}, {"subscribe", c.Subscribe}, {"admin", c.Admin}, {"device", []string{c.Device}}} {
+		for _, text := range grants.patterns {
+			if text == "" { // no device
+				continue
+			}
+			if _, err := auth.ParseGrant(grants.action + "=" + text); err != nil {
+				return fmt.Errorf("--%s: %w", grants.action, err)
+			}
+			if strings.ContainsAny(strings.ReplaceAll(text, "{sub}", ""), "{}") {
+				return fmt.Errorf("--%s %q: of a token's claims only {sub} can stand in its own grants", grants.action, text)
+			}
+			if strings.Contains(text, "{sub}") && (c.Subject == "" || strings.ContainsAny(c.Subject, "/*$")) {
+				return fmt.Errorf("--%s %q: {sub} needs a --subject without / * $", grants.action, text)
+			}
+		}
+	}
+	return nil
 }
 
 // signingKey reads a secret, or a private key.
