@@ -317,12 +317,26 @@ func (s *Server) endSession(w http.ResponseWriter, r *http.Request, by caller.Ca
 		}
 		s.endStreamsOf(session) // after the tickets are refused, since clients reconnect
 		if err != nil {
-			s.problems.Write(w, r, err) // the cookie is taken away all the same
+			s.problems.Write(w, r, signedOutWith(err))
 			return
 		}
 	}
 	s.trail.Record(audit.Session, by, slog.Bool("begun", false))
 	w.WriteHeader(http.StatusNoContent)
+}
+
+// signedOutWith adds to the error of a sign-out what has happened all the same.
+func signedOutWith(err error) error {
+	public, ok := errors.AsType[*fanfare.Error](err)
+	if !ok {
+		return err
+	}
+	said := *public
+	said.Detail += ": the cookie is taken away, and its streams have ended; tickets that it made may open streams again"
+	if public.Reason != fanfare.ReasonMaxRevocations {
+		said.Detail += " after the hub's next start" // until then the hub remembers
+	}
+	return &said
 }
 
 // endStreamsOf ends the streams of a login by cookie.

@@ -317,6 +317,29 @@ func TestSigningOutWithAStaleCookie(t *testing.T) {
 	f.call("DELETE", "/v1/session", "", bearer("nonsense"), own).wantProblem(t, 401, "unauthenticated", "not valid")
 }
 
+// TestSigningOutWithoutRoom: the cookie goes and its streams end, and the answer says so.
+func TestSigningOutWithoutRoom(t *testing.T) {
+	oneKind(t, "the streams' kind does not matter to what the call answers")
+	f := secured(t, server.Options{MaxRevocations: 1}, auth.Options{})
+	own := "Origin: " + f.url("")
+	for i, who := range []string{"ada", "bob"} {
+		cookie := "Cookie: __Host-fanfare=" + token(who, time.Hour, "subscribe", "a")
+		c := f.stream("/v1/events?channel=a", cookie)
+		c.any()
+		a := f.call("DELETE", "/v1/session", "", cookie, own)
+		c.ends(t, who)
+		if i == 0 && a.status != 204 {
+			t.Errorf("%+v", a)
+		}
+		if i == 1 {
+			a.wantProblem(t, 503, "overloaded", "(--max-revocations): the cookie is taken away, and its streams have ended")
+			if a.header.Get("Set-Cookie") == "" {
+				t.Error("the cookie is still there")
+			}
+		}
+	}
+}
+
 // TestRemovedKey (P8): a key that is taken away takes with it the tokens that it verified, their streams, and tickets.
 func TestRemovedKey(t *testing.T) {
 	if eachKind(t, TestRemovedKey) {
