@@ -132,7 +132,7 @@ func (g *guard) listed(origin string) bool {
 	if slices.Contains(g.origins, strings.ToLower(origin)) {
 		return true
 	}
-	// A browser spells the same host with a dot at its end, where the page's address has one, and some addresses in another way.
+	// Browsers keep the dot at the end of a host, and spell some addresses in another way.
 	if name, err := originOf(origin); err == nil && slices.Contains(g.origins, name) {
 		return true
 	}

@@ -123,7 +123,8 @@ func originOf(text string) (string, error) {
 	if strings.Contains(name, ":") {
 		name = "[" + name + "]"
 	}
-	if port := strings.TrimLeft(u.Port(), "0"); port != "" && (u.Scheme != "http" || port != "80") && (u.Scheme != "https" || port != "443") {
+	port := strings.TrimLeft(u.Port(), "0")
+	if port != "" && u.Scheme+port != "http80" && u.Scheme+port != "https443" {
 		name += ":" + port
 	}
 	return u.Scheme + "://" + name, nil

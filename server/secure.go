@@ -271,7 +271,8 @@ func (s *Server) ticket(w http.ResponseWriter, r *http.Request, by caller.Caller
 	return []byte(`{"ticket":"` + text + `","expires":"` + expires.UTC().Format(time.RFC3339) + `","url":"` + s.origin.Prefix(r) + `/v1/events?` + q.Encode() + `"}`), nil
 }
 
-// beginSession is POST /v1/session. It puts the header's token into a cookie for pages of this host, which no script can read.
+// beginSession is POST /v1/session. It puts the header's token into a cookie for pages of this
+// host, which no script can read.
 func (s *Server) beginSession(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 	const most = 4000 // browsers drop larger ones
 	token, source, err := auth.Token(r, false)

@@ -20,9 +20,11 @@ func parse(parser *kong.Kong, args []string) (*kong.Context, error) {
 	return parsed, refuseEmpty(parsed)
 }
 
-// refuseEmpty refuses what is given and empty, wherever it is given: --subject "$UNSET" on the command line, FANFARE_SUBJECT= in the
-// environment, as a container's settings make it of a variable that is not set, `subject:` in the settings file (which yamlSettings
-// sees to). Taken for not given, an empty --subject would end everybody's streams, and an empty --allowed-host let every host in.
+// refuseEmpty refuses values that are given and empty: --subject "$UNSET" on the command line,
+// FANFARE_SUBJECT= in the environment, which a container's settings make of an unset variable.
+// (yamlSettings refuses `subject:` in the settings file.) If an empty value counted as not given,
+// an empty --subject would end everybody's streams, and an empty --allowed-host would let every
+// host in.
 func refuseEmpty(parsed *kong.Context) error {
 	given := map[*kong.Value]bool{}
 	for _, path := range parsed.Path {

@@ -5,9 +5,10 @@ import (
 	"strings"
 )
 
-// withoutPassword hides what comes before the @ in a URL, which may be a password: all of it but a name that has a password after
-// it. Where the text is no URL, as one with a % or a / in its password is none, all before the last @ goes: what cannot be told
-// apart is not shown. Text without // stays what it is.
+// withoutPassword hides the part of a URL before the @, which may hold a password. It shows a
+// user's name only when a password follows it. When the text is no valid URL, since its password
+// has a % or a / in it, say, all text from // to the last @ is hidden. Text without // stays as it
+// is.
 func withoutPassword(text string) string {
 	scheme, rest, found := strings.Cut(text, "//")
 	if !found {
@@ -29,14 +30,14 @@ func withoutPassword(text string) string {
 	return scheme + "//***" + rest[at:]
 }
 
-// parseTarget reads the address of a hub. An @ behind the host is refused: the / or ? before it belongs to a password, which would be
-// sent, and shown, as a path.
+// parseTarget reads the address of a hub. It refuses an @ behind the host: the / or ? before it is
+// most likely part of a password, which would be sent, and shown, as a path.
 func parseTarget(text string) (*url.URL, bool) {
 	u, err := url.Parse(text)
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || strings.Contains(u.Path+u.RawQuery+u.Fragment, "@") {
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
 		return nil, false
 	}
-	return u, true
+	return u, !strings.Contains(u.Path+u.RawQuery+u.Fragment, "@")
 }
 
 // shownURL is withoutPassword for text that should be a URL, and may lack its beginning.

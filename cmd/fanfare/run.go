@@ -157,7 +157,9 @@ func configPaths(args []string) []string {
 
 // namesConfig tells whether the settings file is named by flag.
 func namesConfig(args []string) bool {
-	return slices.ContainsFunc(args, func(arg string) bool { return arg == "--config" || strings.HasPrefix(arg, "--config=") })
+	return slices.ContainsFunc(args, func(arg string) bool {
+		return arg == "--config" || strings.HasPrefix(arg, "--config=")
+	})
 }
 
 type versionCmd struct{}

@@ -84,7 +84,8 @@ func loadYAML(r io.Reader) (kong.Resolver, error) {
 	case err != nil && !errors.Is(err, io.EOF):
 		return nil, fmt.Errorf("%s: %w", settings.file, err)
 	case holdsSomething(more):
-		return nil, fmt.Errorf("%s, line %d: a second document begins here: want all settings in one", settings.file, more.Content[0].Line)
+		return nil, fmt.Errorf("%s, line %d: a second document begins here: want all settings in one",
+			settings.file, more.Content[0].Line)
 	case !holdsSomething(document):
 		return settings, nil
 	}

@@ -1,4 +1,5 @@
-// Package adminapi serves the calls of operators to a running hub: retention, backup, log level, ending streams and revoking tokens.
+// Package adminapi serves the calls of operators to a running hub: retention, backup, log level,
+// ending streams and revoking tokens.
 package adminapi
 
 import (
@@ -132,7 +133,9 @@ func (a *API) backup(w http.ResponseWriter, r *http.Request, by caller.Caller) (
 
 // body reads a JSON object that has no members but those named, each once. Errors show the example.
 // A call with a misspelt member would do something else than its writer means.
-func (a *API) body(w http.ResponseWriter, r *http.Request, by caller.Caller, example string, names ...string) (publish.Object, error) {
+func (a *API) body(
+	w http.ResponseWriter, r *http.Request, by caller.Caller, example string, names ...string,
+) (publish.Object, error) {
 	if err := query.InBody(r, names...); err != nil {
 		return nil, err
 	}

@@ -124,9 +124,11 @@ func mayEnd(by caller.Caller) error {
 }
 
 type ended struct {
-	Streams    int `json:"streams"`              // that end now
-	Revoked    int `json:"revoked,omitempty"`    // tokens and subjects that are refused from now on
-	NotRevoked int `json:"notRevoked,omitempty"` // tokens that reach beyond what the caller administers: their streams may come back
+	Streams int `json:"streams"`           // that end now
+	Revoked int `json:"revoked,omitempty"` // tokens and subjects that are refused from now on
+
+	// NotRevoked counts tokens that allow more than the caller administers: their streams may come back.
+	NotRevoked int `json:"notRevoked,omitempty"`
 }
 
 // Disconnect is POST /v1/admin/disconnect {"subject" | "tokenId" | "channel" | "stream": …}: their streams end within a second,
@@ -150,7 +152,8 @@ func (a *API) Disconnect(w http.ResponseWriter, r *http.Request, by caller.Calle
 
 func (a *API) record(kind audit.Kind, by caller.Caller, s selection, done ended) {
 	a.Audit.RecordAlways(kind, by, slog.String("ofSubject", s.subject), slog.String("ofTokenId", s.tokenID), slog.String("ofChannel", s.channel),
-		slog.Uint64("ofStream", s.stream), slog.Int("streams", done.Streams), slog.Int("revoked", done.Revoked), slog.Int("notRevoked", done.NotRevoked))
+		slog.Uint64("ofStream", s.stream), slog.Int("streams", done.Streams), slog.Int("revoked", done.Revoked),
+		slog.Int("notRevoked", done.NotRevoked))
 }
 
 // Revoke is POST /v1/admin/revoke. It ends streams as Disconnect does, refuses the tokens behind
@@ -301,7 +304,7 @@ func notStored(err error, done ended) error {
 		return err
 	}
 	said := *public
-	said.Detail = fmt.Sprintf("%s (streams ended: %d, revoked until the hub starts again: %d): send the call again, so that the hub stores it",
-		public.Detail, done.Streams, done.Revoked)
+	said.Detail = fmt.Sprintf("%s (streams ended: %d, revoked until the hub starts again: %d)"+
+		": send the call again, so that the hub stores it", public.Detail, done.Streams, done.Revoked)
 	return &said
 }

@@ -8,9 +8,11 @@ import (
 
 // errCannotFlush is the answer to a stream below a handler that holds answers back until they are whole.
 var errCannotFlush = fanfare.Errorf(fanfare.CodeInternal,
-	"a handler in front of the hub holds the answer back until its end, so a stream cannot pass (http.TimeoutHandler does that): mount the hub outside of it")
+	"a handler in front of the hub holds the answer back until its end (http.TimeoutHandler does that), "+
+		"so a stream cannot pass: mount the hub outside of it")
 
-// CheckWriter returns an error when w can neither flush nor be hijacked: bytes would reach the client at the answer's end.
+// CheckWriter returns an error when w can neither flush nor be hijacked: bytes would reach the
+// client only at the answer's end.
 func CheckWriter(w http.ResponseWriter) error {
 	for {
 		switch t := w.(type) {
