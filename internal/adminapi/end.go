@@ -238,6 +238,7 @@ func (v *revoking) found() (tokens []string) {
 		who := h.Caller.Who
 		switch id := who.TokenID; {
 		case id == "" || v.refused[id] || !v.selection.fits(h, v.by):
+		case v.api.Revocations.Check(who) != nil: // was revoked before, and its stream is about to end
 		case v.api.mayRevoke(v.by, who):
 			v.refused[id] = true
 			tokens = append(tokens, id)
@@ -305,6 +306,6 @@ func notStored(err error, done ended) error {
 	}
 	said := *public
 	said.Detail = fmt.Sprintf("%s (streams ended: %d, revoked until the hub starts again: %d)"+
-		": send the call again, so that the hub stores it", public.Detail, done.Streams, done.Revoked)
+		": once the log stores again, revoke them by subject or tokenId, which the audit trail has", public.Detail, done.Streams, done.Revoked)
 	return &said
 }
