@@ -306,6 +306,7 @@ func notStored(err error, done ended) error {
 	}
 	said := *public
 	said.Detail = fmt.Sprintf("%s (streams ended: %d, revoked until the hub starts again: %d)"+
-		": once the log stores again, revoke them by subject or tokenId, which the audit trail has", public.Detail, done.Streams, done.Revoked)
+		": once the log stores again, revoke them by subject or tokenId, which the audit trail has",
+		public.Detail, done.Streams, done.Revoked)
 	return &said
 }
