@@ -1,9 +1,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"reflect"
+	"slices"
 
 	"github.com/alecthomas/kong"
 )
@@ -12,6 +14,9 @@ import (
 func parse(parser *kong.Kong, args []string) (*kong.Context, error) {
 	if path, there := os.LookupEnv("FANFARE_CONFIG"); there && path == "" && !namesConfig(args) {
 		return nil, emptyVariable("FANFARE_CONFIG") // kong would read it as a file
+	}
+	if i := slices.Index(args, "--config"); slices.Contains(args, "--config=") || (i >= 0 && i+1 < len(args) && args[i+1] == "") {
+		return nil, errors.New("--config is empty: leave it out, or give it a value (is a variable not set?)")
 	}
 	parsed, err := parser.Parse(args)
 	if err != nil {

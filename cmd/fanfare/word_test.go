@@ -187,7 +187,7 @@ func TestConfigChecksWhatServeChecks(t *testing.T) {
 		{"--acme-url", "https://ca.example.com/dir"}, {"--acme-email", "ops@example.com"}, {"--acme-domain", "*.example.com"}, {"--acme-domain", "a.example.com:443"},
 		{"--acme-domain", "a.example.com", "--acme-url", "ca.example.com"}, {"--acme-domain", "a.example.com", "--acme-url", "http://ca.example.com/dir"},
 		{"--acme-domain", "a.example.com", "--acme-email", "ops"}, {"--data", junk},
-		{"--allowed-host", "push.example.com:99999"}, {"--allowed-host", ".example.com"}, {"--cors-origin", "http://127.1"}, {"--jwt-issuer", ""}, {"--tls-cert", ""},
+		{"--allowed-host", "push.example.com:99999"}, {"--allowed-host", ".example.com"}, {"--cors-origin", "http://127.1"}, {"--jwt-issuer", ""}, {"--tls-cert", ""}, {"--config", ""}, {"--config="},
 	} {
 		_, says, code := result(t, "", append([]string{"config"}, args...)...)
 		if !slices.Contains(args, "--data") {
