@@ -148,6 +148,19 @@ func (a *Authenticator) Close() {
 // must end the streams of all principals for which ended returns true.
 func (a *Authenticator) OnEnd(f func(ended func(*fanfare.Principal) bool)) { a.onEnd.Store(&f) }
 
+// Authenticate verifies the token of a request's header Authorization; it has that of everybody where there is none. A Server reads
+// cookies and queries, too, and calls Verify.
+func (a *Authenticator) Authenticate(r *http.Request) (*fanfare.Principal, error) {
+	token, source, err := Token(r, false)
+	if err != nil {
+		return nil, err
+	}
+	if source != FromHeader {
+		token = "" // a cookie counts only where it is known which page has sent it
+	}
+	return a.Verify(r.Context(), token)
+}
+
 // Verify returns the principal of a token or API key. For "" it returns the anonymous principal.
 // Errors have CodeUnauthenticated. Before the first JWKS has been fetched they have CodeUnavailable
 // when the JWKS might hold the token's key. Verify may wait some seconds for a JWKS. A token that

@@ -21,7 +21,7 @@ func BenchmarkHTTPWriters(b *testing.B) {
 	for _, writers := range []int{1, 16, 128} {
 		b.Run(fmt.Sprintf("writers=%d", writers), func(b *testing.B) {
 			l := openLog(b, pebblelog.Options{Dir: b.TempDir()})
-			s, err := server.New(server.Options{Log: l, DetachPublishers: true})
+			s, err := server.New(server.Options{Log: l, Publish: server.PublishOptions{Detach: true}})
 			if err != nil {
 				b.Fatal(err)
 			}

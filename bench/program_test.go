@@ -15,7 +15,7 @@ import (
 
 func openServer(b *testing.B, o pebblelog.Options) *server.Server {
 	b.Helper()
-	s, err := server.New(server.Options{Log: openLog(b, o), DetachPublishers: true})
+	s, err := server.New(server.Options{Log: openLog(b, o), Publish: server.PublishOptions{Detach: true}})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -62,7 +62,7 @@ func BenchmarkProgramListens(b *testing.B) {
 	for name, tail := range map[string]int{"memory": 256 << 20, "log": 1} {
 		b.Run(name, func(b *testing.B) {
 			log := openLog(b, pebblelog.Options{Durability: pebblelog.DurabilityMemory})
-			s, err := server.New(server.Options{Log: log, TailBytes: tail})
+			s, err := server.New(server.Options{Log: log, Streams: server.StreamOptions{TailBytes: tail}})
 			if err != nil {
 				b.Fatal(err)
 			}

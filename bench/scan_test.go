@@ -124,7 +124,7 @@ func BenchmarkAbandonedScans(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		v := newVast(b, channels, server.Options{Auth: a})
+		v := newVast(b, channels, server.Options{Access: server.AccessOptions{Auth: a}})
 		herd, other := bearer(b, "herd"), bearer(b, "other")
 		for _, pattern := range []string{"none/*", "*/none", "*/none-%d"} {
 			for _, stay := range []bool{false, true} {

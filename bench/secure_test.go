@@ -145,7 +145,7 @@ func publishers(b *testing.B, addr, header string) (list []*publisher) {
 // not. The bar is a ratio of 0.9.
 func BenchmarkPublishWithAuth(b *testing.B) {
 	open := publishers(b, served(b, server.Options{}), "")
-	secured := publishers(b, served(b, server.Options{Auth: authenticator(b), AuditRate: 100, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))}), "Authorization: Bearer "+token(b)+"\r\n")
+	secured := publishers(b, served(b, server.Options{AuditRate: 100, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Access: server.AccessOptions{Auth: authenticator(b)}}), "Authorization: Bearer "+token(b)+"\r\n")
 	for b.Loop() {
 		with, without, ratio := medians(func() (float64, float64) {
 			return perSecond(b, connections, func(w int) error { return secured[w].publish() }), perSecond(b, connections, func(w int) error { return open[w].publish() })

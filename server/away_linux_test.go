@@ -99,9 +99,9 @@ func TestAwayAtTheEnd(t *testing.T) {
 		"drain":    (*fixture).restart,
 	} {
 		t.Run(name, func(t *testing.T) {
-			o := server.Options{Heartbeat: 200 * time.Millisecond}
+			o := server.Options{Streams: server.StreamOptions{Heartbeat: 200 * time.Millisecond}}
 			if name == "lifetime" {
-				o.StoreLifetime = time.Second
+				o.Stores.Lifetime = time.Second
 			}
 			f := start(t, o)
 			pc := f.pcOf("1", "2")
@@ -112,7 +112,7 @@ func TestAwayAtTheEnd(t *testing.T) {
 			f.send("1", "2", "second")
 			end(f)
 			pc.reset()
-			f.o.StoreLifetime = 0
+			f.o.Stores.Lifetime = 0
 			again := f.pcOf("1", "2")
 			var got []string
 			for len(got) == 0 || got[len(got)-1] != "second" {
@@ -131,7 +131,7 @@ func TestBackBeforeTheEndIsOver(t *testing.T) {
 	if eachKind(t, TestBackBeforeTheEndIsOver) {
 		return
 	}
-	f := start(t, server.Options{StoreLifetime: time.Second})
+	f := start(t, server.Options{Stores: server.StoreOptions{Lifetime: time.Second}})
 	pc := f.pcOf("1", "2")
 	pc.vanish()
 	f.send("1", "2", "first")
@@ -155,7 +155,7 @@ func TestVanishedPeer(t *testing.T) {
 	if eachKind(t, TestVanishedPeer) {
 		return
 	}
-	f := start(t, server.Options{Heartbeat: 300 * time.Millisecond, StallLimit: 700 * time.Millisecond})
+	f := start(t, server.Options{Streams: server.StreamOptions{Heartbeat: 300 * time.Millisecond, StallLimit: 700 * time.Millisecond}})
 	for _, path := range []string{"/v1/events?channel=a", pcPath("1", "2")} {
 		w := f.open(path)
 		w.until("\n\n")
@@ -247,7 +247,7 @@ func TestWriteDelayedThenReset(t *testing.T) {
 	if eachKind(t, TestWriteDelayedThenReset) {
 		return
 	}
-	for name, o := range map[string]server.Options{"reset": {}, "lifetime": {StoreLifetime: time.Second}} {
+	for name, o := range map[string]server.Options{"reset": {}, "lifetime": {Stores: server.StoreOptions{Lifetime: time.Second}}} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, o)
 			h := &holder{waits: make(chan struct{}, 100)}
@@ -300,7 +300,7 @@ func TestWhereTheSystemTellsNothing(t *testing.T) {
 	if eachKind(t, TestWhereTheSystemTellsNothing) {
 		return
 	}
-	f := newFixture(t, server.Options{StoreLifetime: 400 * time.Millisecond})
+	f := newFixture(t, server.Options{Stores: server.StoreOptions{Lifetime: 400 * time.Millisecond}})
 	f.below = func(l net.Listener) net.Listener { return opaque{l} }
 	f.begin()
 	c := f.pc("1", "2")

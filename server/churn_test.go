@@ -350,7 +350,7 @@ func TestChurn(t *testing.T) {
 		}
 		return
 	}
-	f := start(t, server.Options{StallLimit: 2 * time.Second, Heartbeat: time.Second, NativeLifetime: 5 * time.Second, TailBytes: 1 << 20})
+	f := start(t, server.Options{Streams: server.StreamOptions{StallLimit: 2 * time.Second, Heartbeat: time.Second, Lifetime: 5 * time.Second, TailBytes: 1 << 20}})
 	length, clients := 30*time.Second, churning[f.kind.name]
 	if testing.Short() {
 		length, clients = 5*time.Second, clients/5

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fanfare-hub/fanfare"
 	"github.com/fanfare-hub/fanfare/server"
 )
 
@@ -24,7 +25,7 @@ func TestStreamsEndWithTheirConnection(t *testing.T) {
 	if eachKind(t, TestStreamsEndWithTheirConnection) {
 		return
 	}
-	f := start(t, server.Options{NativeLifetime: 300 * time.Millisecond, StoreLifetime: 300 * time.Millisecond})
+	f := start(t, server.Options{Streams: server.StreamOptions{Lifetime: 300 * time.Millisecond}, Stores: server.StoreOptions{Lifetime: 300 * time.Millisecond}})
 	f.http1("the end of a connection with a stream")
 	for _, path := range []string{"/v1/events?channel=a", pcPath("1", "2")} {
 		for _, version := range []string{"1.1", "1.0"} {
@@ -47,7 +48,7 @@ func TestStalledStreamBesideOthers(t *testing.T) {
 	if eachKind(t, TestStalledStreamBesideOthers) {
 		return
 	}
-	f := start(t, server.Options{StallLimit: 800 * time.Millisecond, Heartbeat: 100 * time.Millisecond})
+	f := start(t, server.Options{Streams: server.StreamOptions{StallLimit: 800 * time.Millisecond, Heartbeat: 100 * time.Millisecond}})
 	if !f.kind.h2 {
 		t.Skip("a connection of HTTP/1 has one stream")
 	}
@@ -87,7 +88,7 @@ func TestThroughServeTLS(t *testing.T) {
 		}
 		t.Run(k.name, func(t *testing.T) {
 			t.Cleanup(run(t, k))
-			f := start(t, server.Options{StoreLifetime: time.Minute})
+			f := start(t, server.Options{Stores: server.StoreOptions{Lifetime: time.Minute}})
 			web := httptest.NewUnstartedServer(f.srv)
 			web.EnableHTTP2, web.TLS = true, k.serverTLS()
 			web.StartTLS()
@@ -122,11 +123,11 @@ func TestRequestTLS(t *testing.T) {
 		return
 	}
 	var there, h2 atomic.Bool
-	f := start(t, server.Options{Authorize: func(r *http.Request) (string, error) {
+	f := start(t, server.Options{Access: server.AccessOptions{Auth: server.AuthFunc(func(r *http.Request) (*fanfare.Principal, error) {
 		there.Store(r.TLS != nil && r.TLS.HandshakeComplete)
 		h2.Store(r.TLS != nil && r.TLS.NegotiatedProtocol == "h2")
-		return "somebody", nil
-	}})
+		return &fanfare.Principal{Subject: "somebody", Unlimited: true}, nil
+	})}})
 	f.call("GET", "/v1/history?channel=a", "")
 	if there.Load() != f.kind.tls || h2.Load() != (f.kind.tls && f.kind.h2) {
 		t.Errorf("TLS: %v, HTTP/2 by ALPN: %v", there.Load(), h2.Load())

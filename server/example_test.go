@@ -103,18 +103,18 @@ func ExampleNew() {
 }
 
 // A hub behind the program's own login: who has no session gets nothing, and requests may name any host.
-func ExampleOptions_authorize() {
+func ExampleAuthFunc() {
 	sessions := map[string]string{"s3cr3t": "ada"}
-	login := func(r *http.Request) (principal string, err error) {
+	login := func(r *http.Request) (*fanfare.Principal, error) {
 		cookie, err := r.Cookie("session")
 		if err != nil || sessions[cookie.Value] == "" {
-			return "", errors.New("no session")
+			return nil, errors.New("no session")
 		}
-		return sessions[cookie.Value], nil
+		return &fanfare.Principal{Subject: sessions[cookie.Value], Unlimited: true}, nil
 	}
 	log := must(pebblelog.Open(pebblelog.Options{Durability: pebblelog.DurabilityMemory}))
 	defer log.Close()
-	hub := must(server.New(server.Options{Log: log, Authorize: login}))
+	hub := must(server.New(server.Options{Log: log, Access: server.AccessOptions{Auth: server.AuthFunc(login)}}))
 	defer hub.Close()
 
 	for _, session := range []string{"", "s3cr3t"} {

@@ -97,8 +97,8 @@ func TestAwayForLongerThanPositionsAreKept(t *testing.T) {
 		"the longest rule":           {server.Options{}, []string{"**=age:1h", "stores=age:3d"}, 3 * day},
 		"a rule of its own":          {server.Options{}, []string{"**=age:1h", "stores/1/pcs/2=age:30d,count:9"}, 30 * day},
 		"rules without an age":       {server.Options{}, []string{"**=count:100"}, 365 * day},
-		"a setting":                  {server.Options{StoreResumeFor: day}, nil, day},
-		"a setting beyond retention": {server.Options{StoreResumeFor: 48 * time.Hour}, []string{"**=age:1h"}, 48 * time.Hour},
+		"a setting":                  {server.Options{Stores: server.StoreOptions{ResumeFor: day}}, nil, day},
+		"a setting beyond retention": {server.Options{Stores: server.StoreOptions{ResumeFor: 48 * time.Hour}}, []string{"**=age:1h"}, 48 * time.Hour},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := startPassing(t, c.o, c.rules...)
@@ -164,7 +164,7 @@ func TestKeptAndTrimmed(t *testing.T) {
 	if eachKind(t, TestKeptAndTrimmed) {
 		return
 	}
-	p := startPassing(t, server.Options{StoreResumeFor: 30 * day}, "**=count:2")
+	p := startPassing(t, server.Options{Stores: server.StoreOptions{ResumeFor: 30 * day}}, "**=count:2")
 	c := p.at("10.0.0.1")
 	ids := p.sends("a")
 	c.hears("connected", "a")

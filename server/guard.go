@@ -30,7 +30,7 @@ type guard struct {
 	logged    atomic.Int64           // when it last logged, in seconds since 1970: at most one record a second
 }
 
-// CheckHosts checks Options.AllowedHosts and Options.CORSOrigins. It returns an error for the first
+// CheckHosts checks AccessOptions.Hosts and Origins. It returns an error for the first
 // host that no request can name, or origin that no page can have.
 func CheckHosts(hosts, origins []string) error {
 	_, err := newGuard(hosts, origins, slog.New(slog.DiscardHandler))

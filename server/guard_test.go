@@ -10,7 +10,7 @@ import (
 
 // TestOpenOnLoopback: the protection of a hub that asks nobody who they are.
 func TestOpenOnLoopback(t *testing.T) {
-	f := start(t, server.Options{AllowedHosts: []string{"Push.Example.com"}, CORSOrigins: []string{"https://app.example.com"}})
+	f := start(t, server.Options{Access: server.AccessOptions{Hosts: []string{"Push.Example.com"}, Origins: []string{"https://app.example.com"}}})
 	for host, status := range map[string]int{
 		"localhost": 200, "LOCALHOST:99": 200, "127.0.0.1:8082": 200, "127.9.9.9": 200, "[::1]:5": 200, "push.example.com": 200, "push.example.com:444": 200,
 		"evil.example": 403, "localhost.evil.example": 403, "192.168.1.1": 403, "127.0.0.1.evil.example": 403, "0.0.0.0": 403,
@@ -33,8 +33,8 @@ func TestOpenOnLoopback(t *testing.T) {
 }
 
 func TestOrigins(t *testing.T) {
-	listed := start(t, server.Options{CORSOrigins: []string{"https://app.example.com"}})
-	any := start(t, server.Options{CORSOrigins: []string{"*"}})
+	listed := start(t, server.Options{Access: server.AccessOptions{Origins: []string{"https://app.example.com"}}})
+	any := start(t, server.Options{Access: server.AccessOptions{Origins: []string{"*"}}})
 	for _, c := range []struct {
 		f             *fixture
 		origin        string
@@ -84,7 +84,7 @@ func TestOrigins(t *testing.T) {
 			t.Errorf("preflight of %q: %+v", c.origin, pre)
 		}
 	}
-	for _, o := range []server.Options{{AllowedHosts: []string{"*.example.com"}}, {AllowedHosts: []string{""}}, {CORSOrigins: []string{"app.example.com"}}, {CORSOrigins: []string{"https://a/b"}}} {
+	for _, o := range []server.Options{{Access: server.AccessOptions{Hosts: []string{"*.example.com"}}}, {Access: server.AccessOptions{Hosts: []string{""}}}, {Access: server.AccessOptions{Origins: []string{"app.example.com"}}}, {Access: server.AccessOptions{Origins: []string{"https://a/b"}}}} {
 		o.Log = listed.log
 		if _, err := server.New(o); err == nil {
 			t.Errorf("%+v was taken", o)

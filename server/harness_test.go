@@ -77,7 +77,7 @@ func (f *fixture) begin() {
 func newFixture(t testing.TB, o server.Options, rules ...string) *fixture {
 	t.Helper()
 	k, _ := kindOf(t)
-	o.AttachedStreams, o.DetachPublishers = k.attached, !k.attached
+	o.Streams.Attached, o.Publish.Detach = k.attached, !k.attached
 	lo := pebblelog.Options{Dir: t.TempDir()}
 	for _, text := range rules {
 		r, err := fanfare.ParseRule(text)

@@ -111,7 +111,7 @@ func TestUnreadPagesHoldLittle(t *testing.T) {
 		if w.taken {
 			t.Skip("a GET goes back to net/http")
 		}
-		e := enter(t, w, server.Options{MaxReplays: 2})
+		e := enter(t, w, server.Options{Streams: server.StreamOptions{MaxReplays: 2}})
 		all := bearer(token("all", time.Hour, "publish", "**", "subscribe", "**"))
 		events := make([]string, 16)
 		for i := range events {
@@ -193,7 +193,7 @@ func (r *recorder) SetWriteDeadline(time.Time) error { return nil }
 // whole answer; the cut is counted.
 func TestStalledPagesEnd(t *testing.T) {
 	onAllWays(t, func(t *testing.T, w way) {
-		e := enter(t, w, server.Options{StallLimit: time.Second, MaxEventBytes: 15 << 20})
+		e := enter(t, w, server.Options{Streams: server.StreamOptions{StallLimit: time.Second}, Publish: server.PublishOptions{MaxEventBytes: 15 << 20}})
 		all := bearer(token("all", time.Hour, "publish", "**", "subscribe", "**"))
 		hc := e.client()
 		if a := e.do(hc, "POST", "/v1/channels/a", strings.Repeat("x", 15<<20), all); a.status != 201 { // more than the kernel takes
@@ -328,7 +328,7 @@ func TestRetentionOvertakesAPage(t *testing.T) {
 // would be the first, the page is refused; small pages find room all the same.
 func TestPagesShareTheBudget(t *testing.T) {
 	const event, most = 400 << 10, 2 << 20
-	e := enter(t, ways[0], server.Options{MaxRequestBytes: event, MaxEventBytes: event, MaxInflightBytes: most})
+	e := enter(t, ways[0], server.Options{Publish: server.PublishOptions{MaxRequestBytes: event, MaxEventBytes: event, MaxInflightBytes: most}})
 	eve, bob := bearer(token("eve", time.Hour, "publish", "**", "subscribe", "**")), bearer(token("bob", time.Hour, "subscribe", "**"))
 	hc := e.client()
 	for _, data := range []string{"1", strings.Repeat("2", event), "3"} {

@@ -230,8 +230,8 @@ func TestHeaders(t *testing.T) {
 
 // TestCORSWithRights: an allow-list, never credentials with *, Last-Event-ID allowed, problems readable.
 func TestCORSWithRights(t *testing.T) {
-	listed := secured(t, server.Options{CORSOrigins: []string{"https://app.example.com"}}, auth.Options{})
-	any := secured(t, server.Options{CORSOrigins: []string{"*"}}, auth.Options{})
+	listed := secured(t, server.Options{Access: server.AccessOptions{Origins: []string{"https://app.example.com"}}}, auth.Options{})
+	any := secured(t, server.Options{Access: server.AccessOptions{Origins: []string{"*"}}}, auth.Options{})
 	for _, c := range []struct {
 		f             *fixture
 		origin        string

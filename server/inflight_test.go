@@ -62,7 +62,7 @@ func enter(t *testing.T, w way, o server.Options) *entrance {
 	e.fixture = secured(t, o, auth.Options{})
 	e.srv.Close()
 	e.web.Close()
-	e.o.DetachPublishers, e.o.Log = w.taken, e.log
+	e.o.Publish.Detach, e.o.Log = w.taken, e.log
 	var err error
 	if e.srv, err = server.New(e.o); err != nil {
 		t.Fatal(err)
@@ -329,7 +329,7 @@ func TestAnnouncedIsNotAllocated(t *testing.T) {
 func TestBodiesShareABudget(t *testing.T) {
 	const body, most = 128 << 10, 1 << 20
 	onAllWays(t, func(t *testing.T, w way) {
-		e := enter(t, w, server.Options{MaxRequestBytes: body, MaxEventBytes: body, MaxInflightBytes: most})
+		e := enter(t, w, server.Options{Publish: server.PublishOptions{MaxRequestBytes: body, MaxEventBytes: body, MaxInflightBytes: most}})
 		eve, bob := bearer(token("eve", time.Hour, "publish", "**")), bearer(token("bob", time.Hour, "publish", "**"))
 		var uploads []*upload
 		for range 16 {
@@ -366,7 +366,7 @@ func TestBodiesShareABudget(t *testing.T) {
 // TestSlowBodiesEnd: a body that holds some of the budget must come in time, also where the http.Server has no limit for that.
 func TestSlowBodiesEnd(t *testing.T) {
 	onAllWays(t, func(t *testing.T, w way) {
-		e := enter(t, w, server.Options{BodyTimeout: 200 * time.Millisecond})
+		e := enter(t, w, server.Options{Publish: server.PublishOptions{BodyTimeout: 200 * time.Millisecond}})
 		for path, header := range map[string]string{"/v1/events": "Content-Type: application/json", "/v1/channels/a": "Content-Type: text/plain"} {
 			u := e.upload(path, 1_000_000, header, bearer(token("eve", time.Hour, "publish", "**")))
 			go u.send(900_000)
@@ -389,7 +389,7 @@ func TestSlowBodiesEnd(t *testing.T) {
 func TestLargeLinesShareTheBudget(t *testing.T) {
 	const line, most = 512 << 10, 2 << 20
 	onAllWays(t, func(t *testing.T, w way) {
-		e := enter(t, w, server.Options{MaxRequestBytes: line, MaxEventBytes: line, MaxInflightBytes: most})
+		e := enter(t, w, server.Options{Publish: server.PublishOptions{MaxRequestBytes: line, MaxEventBytes: line, MaxInflightBytes: most}})
 		eve := bearer(token("eve", time.Hour, "publish", "**"))
 		// With a line of 512 KiB that does not end the caller holds half of what one may, and another one would be copied from 256 KiB.
 		holder := e.upload("/v1/events", -1, "Content-Type: application/x-ndjson", eve)
@@ -419,7 +419,7 @@ func TestLargeLinesShareTheBudget(t *testing.T) {
 // TestSlowLinesEnd: a line that holds some of the budget must come to its end in time, or it ends the body.
 func TestSlowLinesEnd(t *testing.T) {
 	onAllWays(t, func(t *testing.T, w way) {
-		e := enter(t, w, server.Options{BodyTimeout: 200 * time.Millisecond})
+		e := enter(t, w, server.Options{Publish: server.PublishOptions{BodyTimeout: 200 * time.Millisecond}})
 		u := e.upload("/v1/events", -1, "Content-Type: application/x-ndjson", bearer(token("eve", time.Hour, "publish", "**")))
 		go u.send(500_000)
 		<-e.over
@@ -439,7 +439,7 @@ func TestUnreadAnswersShareTheBudget(t *testing.T) {
 		if w.taken {
 			t.Skip("NDJSON is never answered there")
 		}
-		e := enter(t, w, server.Options{MaxRequestBytes: 64 << 10, MaxEventBytes: 64 << 10, MaxInflightBytes: most})
+		e := enter(t, w, server.Options{Publish: server.PublishOptions{MaxRequestBytes: 64 << 10, MaxEventBytes: 64 << 10, MaxInflightBytes: most}})
 		eve := bearer(token("eve", time.Hour, "publish", "**"))
 		var uploads []*upload
 		for range bodies {
@@ -551,7 +551,7 @@ func TestManyParametersAreRefused(t *testing.T) {
 
 // TestCommandsCostTheirBytes: a command's fields are held against the limit before they are put into JSON twice.
 func TestCommandsCostTheirBytes(t *testing.T) {
-	f := start(t, server.Options{MaxEventBytes: 1000})
+	f := start(t, server.Options{Publish: server.PublishOptions{MaxEventBytes: 1000}})
 	body := `{"event":"x","objectId":"` + strings.Repeat(`\"`, 4<<20) + `"}`
 	before := allocated()
 	f.call("POST", "/v1/stores/1/pcs/2/events", body).wantProblem(t, 413, "too_large", "objectId")
@@ -572,9 +572,9 @@ func TestBudgetsThatCannotBe(t *testing.T) {
 		o    server.Options
 		text string
 	}{
-		{server.Options{MaxInflightBytes: 63 << 20}, "MaxInflightBytes"}, {server.Options{MaxInflightBytes: 64 << 20}, ""},
-		{server.Options{MaxRequestBytes: 1 << 20, MaxInflightBytes: 4 << 20}, ""}, {server.Options{MaxRequestBytes: 1 << 30}, ""},
-		{server.Options{MaxRequestBytes: 1 << 10, MaxEventBytes: 2 << 20, MaxInflightBytes: 7 << 20}, "MaxInflightBytes"},
+		{server.Options{Publish: server.PublishOptions{MaxInflightBytes: 63 << 20}}, "MaxInflightBytes"}, {server.Options{Publish: server.PublishOptions{MaxInflightBytes: 64 << 20}}, ""},
+		{server.Options{Publish: server.PublishOptions{MaxRequestBytes: 1 << 20, MaxInflightBytes: 4 << 20}}, ""}, {server.Options{Publish: server.PublishOptions{MaxRequestBytes: 1 << 30}}, ""},
+		{server.Options{Publish: server.PublishOptions{MaxRequestBytes: 1 << 10, MaxEventBytes: 2 << 20, MaxInflightBytes: 7 << 20}}, "MaxInflightBytes"},
 	} {
 		c.o.Log = log
 		s, err := server.New(c.o)

@@ -38,24 +38,24 @@ func TestStreamLimits(t *testing.T) {
 		flag   string
 	}{
 		"address": {
-			o:     server.Options{MaxStreamsPerAddress: 2, TrustedProxies: []string{"127.0.0.1", "10.0.0.0/8"}},
+			o:     server.Options{Streams: server.StreamOptions{MaxPerAddress: 2}, Access: server.AccessOptions{TrustedProxies: []string{"127.0.0.1", "10.0.0.0/8"}}},
 			two:   [][]string{{hear, "X-Forwarded-For: 203.0.113.7"}, {hear, "X-Forwarded-For: 198.51.100.1, 203.0.113.7, 10.1.2.3"}},
 			paths: [2]string{"a", "b"}, third: []string{hear, "X-Forwarded-For: 8.8.8.8, 203.0.113.7"}, path: "c",
 			other: []string{hear, "X-Forwarded-For: 203.0.113.8"}, reason: "max_streams_per_address", flag: "--max-streams-per-address",
 		},
 		"network": {
-			o:     server.Options{MaxStreamsPerAddress: 2, TrustedProxies: []string{"127.0.0.0/8"}, ProxyHeader: "Forwarded"},
+			o:     server.Options{Streams: server.StreamOptions{MaxPerAddress: 2}, Access: server.AccessOptions{TrustedProxies: []string{"127.0.0.0/8"}, ProxyHeader: "Forwarded"}},
 			two:   [][]string{{hear, `Forwarded: for="[2001:db8:1:2::a]:4711";proto=https`, "X-Forwarded-For: 9.9.9.9"}, {hear, `Forwarded: for=9.9.9.9, FOR="[2001:db8:1:2::b]"`}},
 			paths: [2]string{"a", "b"}, third: []string{hear, `Forwarded: proto=http;for="[2001:db8:1:2:ffff::]"`}, path: "c",
 			other: []string{hear, `Forwarded: for="[2001:db8:1:3::a]"`}, reason: "max_streams_per_address", flag: "--max-streams-per-address",
 		},
 		"subject": {
-			o:   server.Options{MaxStreamsPerSubject: 2},
+			o:   server.Options{Streams: server.StreamOptions{MaxPerSubject: 2}},
 			two: [][]string{{ada}, {ada}}, paths: [2]string{"a", "b"}, third: []string{ada}, path: "c", other: []string{root},
 			reason: "max_streams_per_subject", flag: "--max-streams-per-subject",
 		},
 		"channel": {
-			o:   server.Options{MaxStreamsPerChannel: 2},
+			o:   server.Options{Streams: server.StreamOptions{MaxPerChannel: 2}},
 			two: [][]string{{ada}, {root}}, paths: [2]string{"a&channel=x", "b&channel=x"}, third: []string{root}, path: "c&channel=x", other: []string{root},
 			reason: "max_streams_per_channel", flag: "--max-streams-per-channel",
 		},
@@ -81,7 +81,7 @@ func TestStreamLimits(t *testing.T) {
 
 // TestNewStreamsASecond: a herd that comes at once is let in at the rate.
 func TestNewStreamsASecond(t *testing.T) {
-	f := start(t, server.Options{MaxNewStreams: 5})
+	f := start(t, server.Options{Streams: server.StreamOptions{MaxNewPerSecond: 5}})
 	began := time.Now()
 	var opened, refused atomic.Int64
 	var all sync.WaitGroup
@@ -110,11 +110,11 @@ func TestWhoIsNotCounted(t *testing.T) {
 	if eachKind(t, TestWhoIsNotCounted) {
 		return
 	}
-	f := start(t, server.Options{MaxStreamsPerAddress: 1})
+	f := start(t, server.Options{Streams: server.StreamOptions{MaxPerAddress: 1}})
 	for range 3 {
 		f.stream("/v1/events?channel=a", "X-Forwarded-For: 203.0.113.7").any() // loopback, and nobody is trusted
 	}
-	f = start(t, server.Options{MaxStreamsPerAddress: 1, TrustedProxies: []string{"127.0.0.0/8", "10.0.0.0/8"}})
+	f = start(t, server.Options{Streams: server.StreamOptions{MaxPerAddress: 1}, Access: server.AccessOptions{TrustedProxies: []string{"127.0.0.0/8", "10.0.0.0/8"}}})
 	for _, header := range []string{"X-Forwarded-For: 10.0.0.9", "X-Forwarded-For: 127.0.0.1", "X-Forwarded-For: unknown", "X-Forwarded-For: 203.0.113.7, _hidden", "X-Nothing: x"} {
 		for range 3 {
 			f.stream("/v1/events?channel=a", header).any()
@@ -124,7 +124,7 @@ func TestWhoIsNotCounted(t *testing.T) {
 
 // TestPublishRates: 429 with what is left and when to come back, for each principal by itself; a flood of one does not touch another.
 func TestPublishRates(t *testing.T) {
-	f := secured(t, server.Options{PublishRate: 1, PublishBytesRate: 1000, PublishBurst: 20}, auth.Options{})
+	f := secured(t, server.Options{Publish: server.PublishOptions{Rate: 1, BytesRate: 1000, Burst: 20}}, auth.Options{})
 	ada, bob := bearer(token("ada", time.Hour, "publish", "**", "admin", "**")), bearer(token("bob", time.Hour, "publish", "**"))
 	first := f.call("POST", "/v1/channels/a", "x", ada)
 	if first.status != 201 || first.header.Get("RateLimit") == "" || first.header.Get("RateLimit-Policy") == "" {
@@ -176,7 +176,7 @@ func TestPublishRates(t *testing.T) {
 
 // TestNDJSONIsSlowedDown: lines beyond the rate wait; none is lost, none refused.
 func TestNDJSONIsSlowedDown(t *testing.T) {
-	f := start(t, server.Options{PublishRate: 100})
+	f := start(t, server.Options{Publish: server.PublishOptions{Rate: 100}})
 	began := time.Now()
 	a := f.call("POST", "/v1/events", strings.Repeat(`{"channel":"a","data":"x"}`+"\n", 150), "Content-Type: application/x-ndjson")
 	if n := strings.Count(a.body, `"id"`); n != 150 {
@@ -192,7 +192,7 @@ func TestReplaysTakeTurns(t *testing.T) {
 	if eachKind(t, TestReplaysTakeTurns) {
 		return
 	}
-	f := secured(t, server.Options{MaxReplays: 1}, auth.Options{})
+	f := secured(t, server.Options{Streams: server.StreamOptions{MaxReplays: 1}}, auth.Options{})
 	pub := bearer(token("pub", time.Hour, "publish", "**", "admin", "**"))
 	for range 20 {
 		if a := f.call("POST", "/v1/events", "["+strings.Repeat(`{"channel":"a","data":"`+strings.Repeat("x", 500)+`"},`, 99)+`{"channel":"a","data":"end"}]`, pub); a.status != 201 {
@@ -235,7 +235,7 @@ func TestWaitingClientsThatGo(t *testing.T) {
 		return
 	}
 	log := &lockedBuffer{}
-	f := start(t, server.Options{MaxReplays: 1, Logger: slog.New(slog.NewTextHandler(log, nil))})
+	f := start(t, server.Options{Logger: slog.New(slog.NewTextHandler(log, nil)), Streams: server.StreamOptions{MaxReplays: 1}})
 	for range 10 {
 		if a := f.call("POST", "/v1/events", "["+strings.Repeat(`{"channel":"a","data":"`+strings.Repeat("x", 2000)+`"},`, 499)+`{"channel":"a","data":"end"}]`); a.status != 201 {
 			t.Fatal(a)
@@ -313,7 +313,7 @@ func TestQuietStreams(t *testing.T) {
 	if eachKind(t, TestQuietStreams) {
 		return
 	}
-	f := startWithin(t, 700*time.Millisecond, server.Options{StallLimit: 700 * time.Millisecond, Heartbeat: time.Minute})
+	f := startWithin(t, 700*time.Millisecond, server.Options{Streams: server.StreamOptions{StallLimit: 700 * time.Millisecond, Heartbeat: time.Minute}})
 	c := f.stream("/v1/events?channel=a")
 	c.any()
 	body, lines := io.Pipe()

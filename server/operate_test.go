@@ -175,18 +175,18 @@ func TestLogLevelOverHTTP(t *testing.T) {
 	other.call("GET", "/v1/admin/log-level", "").wantProblem(t, 404, "not_found", "cannot be changed")
 }
 
-// TestAuthorize: with the program's own login every host is served, nobody gets in without it, and idempotency keys belong
+// TestAuthFunc: with the program's own login every host is served, nobody gets in without it, and idempotency keys belong
 // to who sends them.
-func TestAuthorize(t *testing.T) {
-	f := start(t, server.Options{Authorize: func(r *http.Request) (string, error) {
+func TestAuthFunc(t *testing.T) {
+	f := start(t, server.Options{Access: server.AccessOptions{Auth: server.AuthFunc(func(r *http.Request) (*fanfare.Principal, error) {
 		switch token := r.Header.Get("Authorization"); token {
 		case "ada", "bob":
-			return token, nil
+			return &fanfare.Principal{Subject: token, Unlimited: true}, nil
 		case "late":
-			return "", fanfare.Errorf(fanfare.CodeForbidden, "your account is closed")
+			return nil, fanfare.Errorf(fanfare.CodeForbidden, "your account is closed")
 		}
-		return "", errors.New("the password is hunter2")
-	}})
+		return nil, errors.New("the password is hunter2")
+	})}})
 	for _, path := range []string{"/v1/events?channel=a", "/v1/history?channel=a", "/v1/stats", "/metrics", "/v1/health?storeId=1&pcId=2"} {
 		a := f.call("GET", path, "", "Host: push.example.com")
 		a.wantProblem(t, 401, "unauthenticated", "not authenticated")
@@ -210,7 +210,7 @@ func TestAuthorize(t *testing.T) {
 }
 
 func TestAllowedHosts(t *testing.T) {
-	f := start(t, server.Options{AllowedHosts: []string{"push.example.com"}})
+	f := start(t, server.Options{Access: server.AccessOptions{Hosts: []string{"push.example.com"}}})
 	if a := f.call("GET", "/v1/history?channel=a", "", "Host: push.example.com"); a.status != 200 {
 		t.Errorf("%+v", a)
 	}

@@ -11,7 +11,7 @@ import (
 
 // TestBelowAPrefix: a ticket's URL has the prefix that a handler in front took off the path, and the one that a trusted proxy says.
 func TestBelowAPrefix(t *testing.T) {
-	f := start(t, server.Options{TrustedProxies: []string{"127.0.0.1"}})
+	f := start(t, server.Options{Access: server.AccessOptions{TrustedProxies: []string{"127.0.0.1"}}})
 	mounted := httptest.NewServer(http.StripPrefix("/push", f.srv))
 	defer mounted.Close()
 	ask := func(base, said string) string {
@@ -100,7 +100,7 @@ func TestNosniff(t *testing.T) {
 
 // TestTracingPassesThePreflight: a page whose requests are traced is not stopped by headers that its tracer adds.
 func TestTracingPassesThePreflight(t *testing.T) {
-	f := start(t, server.Options{CORSOrigins: []string{"https://app.example.com"}})
+	f := start(t, server.Options{Access: server.AccessOptions{Origins: []string{"https://app.example.com"}}})
 	a := f.call("OPTIONS", "/v1/events", "", "Origin: https://app.example.com", "Access-Control-Request-Method: POST", "Access-Control-Request-Headers: traceparent,tracestate,baggage,sentry-trace")
 	allowed := strings.ToLower(a.header.Get("Access-Control-Allow-Headers"))
 	for _, name := range []string{"traceparent", "tracestate", "baggage", "sentry-trace"} {

@@ -39,7 +39,7 @@ func (s *Server) Publish(ctx context.Context, messages ...fanfare.Message) (fanf
 }
 
 // Subscribe returns the events of a subscription as they come, in log order, each once (P2, P3), and gaps (P4). The loop ends when
-// its body leaves it, or with one error: ctx's; CodeInvalid when the subscription cannot be; CodeOverloaded when Options.MaxStreams
+// its body leaves it, or with one error: ctx's; CodeInvalid when the subscription cannot be; CodeOverloaded when StreamOptions.Max
 // are open, of which it is one; CodeUnavailable when the log cannot be read to find the start, or when the hub drains or closes.
 //
 // A slow body holds up nobody: the loop lags in the log, as streams do, and holds at most 256 KiB of events, or one. Who wants

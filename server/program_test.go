@@ -22,7 +22,7 @@ func message(channel, data string) fanfare.Message {
 // TestProgramPublishes (P1, P6): a program publishes with every check of HTTP, and what it publishes is heard and kept as what comes over HTTP.
 func TestProgramPublishes(t *testing.T) {
 	oneKind(t, "a program has no connection")
-	f := start(t, server.Options{MaxEventBytes: 100, MaxRequestBytes: 150})
+	f := start(t, server.Options{Publish: server.PublishOptions{MaxEventBytes: 100, MaxRequestBytes: 150}})
 	ctx := t.Context()
 	heard := f.stream("/v1/events?channel=a")
 	receipt, err := f.srv.Publish(ctx, fanfare.Message{Channel: "a", Type: "price", Data: "1\r\n2"}, message("a", "3"))
@@ -100,7 +100,7 @@ func text(d fanfare.Delivery) string {
 // TestProgramListens (P2, P3, P4): a loop starts where its subscription says, and hears events as they were published.
 func TestProgramListens(t *testing.T) {
 	oneKind(t, "a program has no connection")
-	f := start(t, server.Options{TailBytes: 1}, "trimmed=count:1") // from the log
+	f := start(t, server.Options{Streams: server.StreamOptions{TailBytes: 1}}, "trimmed=count:1") // from the log
 	receipt, err := f.srv.Publish(t.Context(), message("trimmed", "0"), message("a", "1"), message("b/x", "2\r3\r\n4\n"),
 		fanfare.Message{Channel: "a", Type: "price", Data: ""}, message("trimmed", "5"))
 	if err != nil {
@@ -208,7 +208,7 @@ func TestProgramCarriesOn(t *testing.T) {
 // TestProgramLags (P5): a loop whose body is slow loses nothing, and what its frames took is not held for it.
 func TestProgramLags(t *testing.T) {
 	oneKind(t, "a program has no connection")
-	f := start(t, server.Options{TailBytes: 64 << 10})
+	f := start(t, server.Options{Streams: server.StreamOptions{TailBytes: 64 << 10}})
 	const events = 2000
 	ready := make(chan struct{})
 	done := make(chan error, 1)
@@ -286,7 +286,7 @@ func TestProgramLoopEnds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			oneKind(t, "a program has no connection")
-			f := start(t, server.Options{MaxStreams: 1})
+			f := start(t, server.Options{Streams: server.StreamOptions{Max: 1}})
 			if _, err := f.srv.Publish(t.Context(), message("a", "x")); err != nil {
 				t.Fatal(err)
 			}

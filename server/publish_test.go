@@ -97,7 +97,7 @@ func escape(s string) string {
 }
 
 func TestPublishRefusals(t *testing.T) {
-	f := start(t, server.Options{MaxEventBytes: 100, MaxRequestBytes: 100_000})
+	f := start(t, server.Options{Publish: server.PublishOptions{MaxEventBytes: 100, MaxRequestBytes: 100_000}})
 	long := strings.Repeat("x", 101)
 	for _, c := range []struct {
 		path, body   string
@@ -344,7 +344,7 @@ func (f *fixture) ndjson() (send func(string), next func() string, finish func()
 }
 
 func TestNDJSON(t *testing.T) {
-	f := start(t, server.Options{MaxRequestBytes: 300, MaxEventBytes: 100})
+	f := start(t, server.Options{Publish: server.PublishOptions{MaxRequestBytes: 300, MaxEventBytes: 100}})
 	send, next, finish := f.ndjson()
 	defer finish()
 	id := regexp.MustCompile(`^{"id":"` + positionText + `"}$`)
@@ -453,7 +453,7 @@ func TestNDJSONAnswersNobodyReads(t *testing.T) {
 }
 
 func TestNDJSONIdleAndDrain(t *testing.T) {
-	f := start(t, server.Options{IngestIdle: 50 * time.Millisecond})
+	f := start(t, server.Options{Publish: server.PublishOptions{IngestIdle: 50 * time.Millisecond}})
 	_, next, finish := f.ndjson()
 	if line := next(); !strings.Contains(line, "--ingest-idle") || !strings.Contains(line, `"line":1`) {
 		t.Errorf("answer %q", line)
@@ -515,7 +515,7 @@ func FuzzPublish(f *testing.F) {
 		f.Add(body, false)
 		f.Add(body, true)
 	}
-	fix := startAny(f, server.Options{MaxEventBytes: 1000, MaxRequestBytes: 5000})
+	fix := startAny(f, server.Options{Publish: server.PublishOptions{MaxEventBytes: 1000, MaxRequestBytes: 5000}})
 	f.Cleanup(func() { fix.t = f })
 	f.Fuzz(func(t *testing.T, body string, lines bool) {
 		fix.t = t

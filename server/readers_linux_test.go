@@ -32,7 +32,7 @@ func TestVanishedStreamAndItsSuccessor(t *testing.T) {
 // TestForgottenIsToldUntilItIsHeard (P4): a PC whose connection breaks before it has got the gap is told of it once more.
 func TestForgottenIsToldUntilItIsHeard(t *testing.T) {
 	oneKind(t, "the peer must acknowledge nothing from the first byte on, which a TLS or HTTP/2 connection does not survive")
-	p := startPassing(t, server.Options{StoreResumeFor: day})
+	p := startPassing(t, server.Options{Stores: server.StoreOptions{ResumeFor: day}})
 	pc := p.at("10.0.0.1")
 	p.sends("heard")
 	pc.hears("connected", "heard")

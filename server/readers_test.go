@@ -25,7 +25,7 @@ import (
 func fleet(t *testing.T, o server.Options, rules ...string) (*fixture, *logText) {
 	t.Helper()
 	said := &logText{}
-	o.TrustedProxies, o.Logger = []string{"127.0.0.1"}, slog.New(slog.NewTextHandler(said, nil))
+	o.Access.TrustedProxies, o.Logger = []string{"127.0.0.1"}, slog.New(slog.NewTextHandler(said, nil))
 	return start(t, o, rules...), said
 }
 
@@ -133,7 +133,7 @@ func TestSomebodyLooksAtAConnectedPC(t *testing.T) {
 	if eachKind(t, TestSomebodyLooksAtAConnectedPC) {
 		return
 	}
-	f, _ := fleet(t, server.Options{StoreLifetime: 3 * time.Second})
+	f, _ := fleet(t, server.Options{Stores: server.StoreOptions{Lifetime: 3 * time.Second}})
 	pc := f.at("10.0.0.1")
 	ids := f.sends("a", "b")
 	pc.hears("the PC", "a", "b")
@@ -275,7 +275,7 @@ func TestOneTokenForAFleet(t *testing.T) {
 	if eachKind(t, TestOneTokenForAFleet) {
 		return
 	}
-	f := secured(t, server.Options{TrustedProxies: []string{"127.0.0.1"}}, auth.Options{Anonymous: mustGrants(t, "admin=**")})
+	f := secured(t, server.Options{Access: server.AccessOptions{TrustedProxies: []string{"127.0.0.1"}}}, auth.Options{Anonymous: mustGrants(t, "admin=**")})
 	fleet := bearer(token("fleet", time.Hour, "device", "stores/*/pcs/*"))
 	own := bearer(token("pc", time.Hour, "device", "stores/1/pcs/2"))
 	operator := bearer(token("operator", time.Hour, "publish", "stores/**"))
@@ -463,7 +463,7 @@ func TestPositionsOfAnEarlierVersion(t *testing.T) {
 	if eachKind(t, TestPositionsOfAnEarlierVersion) {
 		return
 	}
-	f := secured(t, server.Options{TrustedProxies: []string{"127.0.0.1"}}, auth.Options{Anonymous: mustGrants(t, "admin=**", "publish=stores/**")})
+	f := secured(t, server.Options{Access: server.AccessOptions{TrustedProxies: []string{"127.0.0.1"}}}, auth.Options{Anonymous: mustGrants(t, "admin=**", "publish=stores/**")})
 	device := bearer(token("pc", time.Hour, "device", "stores/1/pcs/2"))
 	older := bearer(token("fleet", time.Hour, "subscribe", "stores", "subscribe", "stores/**"))
 	ids := f.sends("a", "b")

@@ -23,7 +23,7 @@ func TestStoreRefusalsWait(t *testing.T) {
 		return
 	}
 	log := &logText{}
-	f := secured(t, server.Options{MaxStreams: 1, AccessLog: 1, Logger: slog.New(slog.NewTextHandler(log, nil))}, auth.Options{})
+	f := secured(t, server.Options{AccessLog: 1, Logger: slog.New(slog.NewTextHandler(log, nil)), Streams: server.StreamOptions{Max: 1}}, auth.Options{})
 	open := start(t, server.Options{})
 	pc := bearer(token("pc", time.Hour, "device", "stores/1/pcs/2", "subscribe", "a"))
 	f.stream("/v1/events?channel=a", pc).any() // there is no room for another
@@ -72,7 +72,7 @@ func TestStoreRefusalsWait(t *testing.T) {
 
 // TestNativeRefusalsWaitAfterTheFirst: five of an address, or IPv6 network, through trusted proxies, are answered at once.
 func TestNativeRefusalsWaitAfterTheFirst(t *testing.T) {
-	f := secured(t, server.Options{TrustedProxies: []string{"127.0.0.0/8"}, ProxyHeader: "Forwarded"}, auth.Options{})
+	f := secured(t, server.Options{Access: server.AccessOptions{TrustedProxies: []string{"127.0.0.0/8"}, ProxyHeader: "Forwarded"}}, auth.Options{})
 	admin := []string{bearer(token("root", time.Hour, "admin", "**")), "Forwarded: for=127.0.0.1"}
 	paced := func(n int) {
 		t.Helper()
@@ -108,7 +108,7 @@ func TestRefusedPCsAreNoFlood(t *testing.T) {
 	if eachKind(t, TestRefusedPCsAreNoFlood) {
 		return
 	}
-	f := secured(t, server.Options{MaxStreams: 1}, auth.Options{})
+	f := secured(t, server.Options{Streams: server.StreamOptions{Max: 1}}, auth.Options{})
 	const request = "GET /v1/stores/event-sources?storeId=1&pcId=2 HTTP/1.1\r\nHost: x\r\n\r\n"
 	admin := bearer(token("root", time.Hour, "admin", "**", "subscribe", "a"))
 	results := make(chan string, 40)
@@ -150,7 +150,7 @@ func TestRefusedStreamsEndTheirConnection(t *testing.T) {
 	if eachKind(t, TestRefusedStreamsEndTheirConnection) {
 		return
 	}
-	f := start(t, server.Options{MaxStreams: 1})
+	f := start(t, server.Options{Streams: server.StreamOptions{Max: 1}})
 	f.stream("/v1/events?channel=a").any()
 	for _, version := range []string{"HTTP/1.1", "HTTP/1.0"} {
 		for _, accept := range []string{"text/event-stream", "*/*"} {

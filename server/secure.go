@@ -33,24 +33,21 @@ var nothing = &fanfare.Principal{}
 
 // secure sets up authentication: tickets, revocations, trusted proxies and the audit trail.
 func (s *Server) secure(o Options) (err error) {
-	given := 0
-	for _, set := range []bool{o.Auth != nil, o.Authorize != nil, o.Rights != nil} {
-		if set {
-			given++
+	s.auth = o.Access.Auth
+	if tokens, ok := s.auth.(*auth.Authenticator); ok {
+		if s.tokens = tokens; tokens == nil {
+			s.auth = nil
 		}
 	}
-	if given > 1 {
-		return errors.New("server: of Options.Auth, Authorize and Rights one may be set")
-	}
-	s.guard.asks = given > 0 // a page that rebinds a name brings no credentials
-	if s.origin, err = forwarded.New(o.TrustedProxies, o.ProxyHeader); err != nil {
+	s.guard.asks = s.auth != nil // a page that rebinds a name brings no credentials
+	if s.origin, err = forwarded.New(o.Access.TrustedProxies, o.Access.ProxyHeader); err != nil {
 		return err
 	}
-	revocations := auth.RevocationOptions{Most: o.MaxRevocations}
-	if o.Auth != nil {
-		revocations.Leeway = o.Auth.Leeway()
+	revocations := auth.RevocationOptions{Most: o.Access.MaxRevocations}
+	if s.tokens != nil {
+		revocations.Leeway = s.tokens.Leeway()
 	}
-	if s.tickets, err = auth.NewTickets(o.TicketKey, o.Log); err != nil {
+	if s.tickets, err = auth.NewTickets(o.Access.TicketKey, o.Log); err != nil {
 		return err
 	}
 	if s.revocations, err = auth.NewRevocations(context.Background(), o.Log, revocations); err != nil {
@@ -64,10 +61,10 @@ func (s *Server) secure(o Options) (err error) {
 }
 
 func (s *Server) jwksFailures() uint64 {
-	if s.o.Auth == nil {
+	if s.tokens == nil {
 		return 0
 	}
-	return s.o.Auth.JWKSFailures()
+	return s.tokens.JWKSFailures()
 }
 
 // refused writes a refusal to the audit trail, without the query, which may hold a token.
@@ -111,18 +108,12 @@ func (s *Server) caller(r *http.Request, by caller.Caller) (caller.Caller, error
 
 func (s *Server) principal(r *http.Request) (*fanfare.Principal, error) {
 	switch {
-	case s.o.Auth == nil && s.o.Authorize == nil && s.o.Rights == nil:
+	case s.auth == nil:
 		return everything, nil
 	case s.bringsTicket(r):
 		return s.byTicket(r)
-	case s.o.Authorize != nil:
-		subject, err := s.o.Authorize(r)
-		if err != nil {
-			return nil, public(err)
-		}
-		return &fanfare.Principal{Subject: subject, Unlimited: true}, nil
-	case s.o.Rights != nil:
-		who, err := s.o.Rights(r)
+	case s.tokens == nil:
+		who, err := s.auth.Authenticate(r)
 		if err != nil {
 			return nil, public(err)
 		}
@@ -131,17 +122,17 @@ func (s *Server) principal(r *http.Request) (*fanfare.Principal, error) {
 		}
 		return who, nil
 	}
-	token, source, err := auth.Token(r, s.o.QueryToken)
+	token, source, err := auth.Token(r, s.o.Access.QueryToken)
 	if err != nil {
 		return nil, err
 	}
 	if source != auth.FromCookie {
-		return s.o.Auth.Verify(r.Context(), token)
+		return s.tokens.Verify(r.Context(), token)
 	}
 	if err := s.sameOrigin(r); err != nil {
 		return nil, err
 	}
-	who, err := s.o.Auth.Verify(r.Context(), token)
+	who, err := s.tokens.Verify(r.Context(), token)
 	if err != nil {
 		return nil, err
 	}
@@ -156,7 +147,7 @@ func sessionOf(token string) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// public turns an error of Authorize or Rights into one that clients may see.
+// public turns an error of a program's Authenticator into one that clients may see.
 func public(err error) error {
 	if _, ok := errors.AsType[*fanfare.Error](err); ok {
 		return err
@@ -204,8 +195,8 @@ func (s *Server) byTicket(r *http.Request) (*fanfare.Principal, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.o.Auth != nil {
-		return who, s.o.Auth.StillMay(who)
+	if s.tokens != nil {
+		return who, s.tokens.StillMay(who)
 	}
 	return who, nil
 }
@@ -218,8 +209,8 @@ func (s *Server) stillMay(who *fanfare.Principal) error {
 	if err := s.revocations.Check(who); err != nil {
 		return err
 	}
-	if s.o.Auth != nil {
-		return s.o.Auth.StillMay(who)
+	if s.tokens != nil {
+		return s.tokens.StillMay(who)
 	}
 	return nil
 }
@@ -277,7 +268,7 @@ func (s *Server) beginSession(w http.ResponseWriter, r *http.Request, by caller.
 	const most = 4000 // browsers drop larger ones
 	token, source, err := auth.Token(r, false)
 	switch {
-	case s.o.Auth == nil:
+	case s.tokens == nil:
 		err = fanfare.Errorf(fanfare.CodeNotFound, "the hub keeps no sessions: no authentication of its own is configured")
 	case err != nil:
 	case source != auth.FromHeader:
@@ -304,7 +295,7 @@ func (s *Server) beginSession(w http.ResponseWriter, r *http.Request, by caller.
 // it for ever.
 func (s *Server) endSession(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 	by, err := s.caller(r, by)
-	_, source, _ := auth.Token(r, s.o.QueryToken)
+	_, source, _ := auth.Token(r, s.o.Access.QueryToken)
 	stale := source == auth.FromCookie && fanfare.CodeOf(err) == fanfare.CodeUnauthenticated
 	if err != nil && !stale {
 		s.problems.Write(w, r, err)

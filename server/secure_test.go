@@ -70,7 +70,7 @@ func secured(t testing.TB, o server.Options, ao auth.Options) *fixture {
 		t.Fatal(err)
 	}
 	t.Cleanup(a.Close)
-	o.Auth = a
+	o.Access.Auth = a
 	return startAny(t, o)
 }
 
@@ -316,7 +316,7 @@ func TestRevokeWithoutRoom(t *testing.T) {
 	if eachKind(t, TestRevokeWithoutRoom) {
 		return
 	}
-	f := secured(t, server.Options{MaxRevocations: 1}, auth.Options{})
+	f := secured(t, server.Options{Access: server.AccessOptions{MaxRevocations: 1}}, auth.Options{})
 	root := bearer(token("root", time.Hour, "admin", "**"))
 	if a := f.call("POST", "/v1/admin/revoke", `{"subject":"somebody"}`, root); a.status != 200 {
 		t.Fatal(a)
@@ -332,9 +332,9 @@ func TestRevokeWithoutRoom(t *testing.T) {
 
 // TestIssuerIsDownForStreams: a stream is not refused for good while the issuer's keys are not known yet: an EventSource would stop.
 func TestIssuerIsDownForStreams(t *testing.T) {
-	f := start(t, server.Options{Rights: func(*http.Request) (*fanfare.Principal, error) {
+	f := start(t, server.Options{Access: server.AccessOptions{Auth: server.AuthFunc(func(*http.Request) (*fanfare.Principal, error) {
 		return nil, fanfare.Unavailable("the keys are not known yet", nil)
-	}})
+	})}})
 	a := f.call("GET", "/v1/events?channel=a", "", "Accept: text/event-stream")
 	if a.status != 200 || !strings.HasPrefix(a.body, "retry: ") {
 		t.Errorf("%+v", a)
@@ -401,7 +401,7 @@ func TestTicketStreams(t *testing.T) {
 	if eachKind(t, TestTicketStreams) {
 		return
 	}
-	f := secured(t, server.Options{TicketKey: []byte(strings.Repeat("k", auth.TicketKeyBytes)), NativeLifetime: 300 * time.Millisecond}, auth.Options{})
+	f := secured(t, server.Options{Access: server.AccessOptions{TicketKey: []byte(strings.Repeat("k", auth.TicketKeyBytes))}, Streams: server.StreamOptions{Lifetime: 300 * time.Millisecond}}, auth.Options{})
 	ada := bearer(token("ada", time.Hour, "subscribe", "a", "subscribe", "b/**", "publish", "a", "admin", "**"))
 	made := f.call("POST", "/v1/tickets", `{"channels":["a","b/**"]}`, ada)
 	link := made.json("url")
@@ -425,7 +425,7 @@ func TestTicketStreams(t *testing.T) {
 	if want := "in life 0,in life 1,in life 2"; strings.Join(got, ",") != want {
 		t.Errorf("%q", got)
 	}
-	f.o.NativeLifetime = time.Hour
+	f.o.Streams.Lifetime = time.Hour
 	f.restart()
 	older := f.stream(link)
 	older.any()
@@ -459,7 +459,7 @@ func TestTicketTakesItsOwnPlace(t *testing.T) {
 	if eachKind(t, TestTicketTakesItsOwnPlace) {
 		return
 	}
-	f := secured(t, server.Options{MaxStreamsPerSubject: 1, MaxStreamsPerChannel: 1}, auth.Options{})
+	f := secured(t, server.Options{Streams: server.StreamOptions{MaxPerSubject: 1, MaxPerChannel: 1}}, auth.Options{})
 	ada := bearer(token("ada", time.Hour, "subscribe", "a", "publish", "a"))
 	link := f.call("POST", "/v1/tickets", `{"channels":["a"]}`, ada).json("url")
 	older := f.stream(link)
@@ -509,7 +509,7 @@ func TestTicketsOpenedAtOnce(t *testing.T) {
 
 // TestCookie: set by the hub, read by no script, and of no use to another site's page.
 func TestCookie(t *testing.T) {
-	f := secured(t, server.Options{CORSOrigins: []string{"https://app.example.com"}}, auth.Options{})
+	f := secured(t, server.Options{Access: server.AccessOptions{Origins: []string{"https://app.example.com"}}}, auth.Options{})
 	ada := token("ada", time.Hour, "subscribe", "a", "publish", "a")
 	begun := f.call("POST", "/v1/session", "", bearer(ada))
 	set := begun.header.Get("Set-Cookie")
@@ -566,7 +566,7 @@ func TestCookie(t *testing.T) {
 func TestQueryToken(t *testing.T) {
 	q := "/v1/history?channel=a&access_token=" + token("ada", time.Hour, "subscribe", "a")
 	secured(t, server.Options{}, auth.Options{}).call("GET", q, "").wantProblem(t, 401, "unauthenticated", "token is needed")
-	if a := secured(t, server.Options{QueryToken: true}, auth.Options{}).call("GET", q, ""); a.status != 200 {
+	if a := secured(t, server.Options{Access: server.AccessOptions{QueryToken: true}}, auth.Options{}).call("GET", q, ""); a.status != 200 {
 		t.Errorf("%+v", a)
 	}
 }
@@ -580,7 +580,7 @@ func TestRights(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := start(t, server.Options{Rights: func(r *http.Request) (*fanfare.Principal, error) {
+	f := start(t, server.Options{Access: server.AccessOptions{Auth: server.AuthFunc(func(r *http.Request) (*fanfare.Principal, error) {
 		switch r.Header.Get("X-User") {
 		case "":
 			return nil, nil
@@ -588,7 +588,7 @@ func TestRights(t *testing.T) {
 			return &fanfare.Principal{Subject: "ada", Grants: fanfare.Grants{fanfare.ActionSubscribe: {p}}}, nil
 		}
 		return nil, fmt.Errorf("who is that")
-	}})
+	})}})
 	f.call("GET", "/v1/history?channel=a/1", "").wantProblem(t, 401, "unauthenticated", "token is needed")
 	f.call("GET", "/v1/history?channel=a/1", "", "X-User: eve").wantProblem(t, 401, "unauthenticated", "not authenticated")
 	f.call("GET", "/v1/history?channel=b", "", "X-User: ada").wantProblem(t, 403, "forbidden", `"b"`)
@@ -597,9 +597,6 @@ func TestRights(t *testing.T) {
 	}
 	link := f.call("POST", "/v1/tickets", `{"channels":["a/1"]}`, "X-User: ada").json("url")
 	f.stream(link).any()
-	if _, err := server.New(server.Options{Log: f.log, Rights: f.o.Rights, Authorize: func(*http.Request) (string, error) { return "", nil }}); err == nil {
-		t.Error("Authorize and Rights were both taken")
-	}
 }
 
 // TestNDJSONEndsWithTheToken (P8): a body that lasts longer than its token stores nothing after the token's end.
@@ -653,7 +650,7 @@ func TestAuditAndSecrets(t *testing.T) {
 	}
 	log := &lockedBuffer{}
 	logger := slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	f := secured(t, server.Options{Logger: logger, AuditRate: 100, AccessLog: 1, QueryToken: true, MaxStreamsPerSubject: 2}, auth.Options{Logger: logger})
+	f := secured(t, server.Options{Logger: logger, AuditRate: 100, AccessLog: 1, Access: server.AccessOptions{QueryToken: true}, Streams: server.StreamOptions{MaxPerSubject: 2}}, auth.Options{Logger: logger})
 	keyText, _, err := auth.CreateAPIKey(auth.APIKey{Name: "x", Publish: []string{"a"}})
 	if err != nil {
 		t.Fatal(err)

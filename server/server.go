@@ -2,8 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
@@ -40,104 +38,6 @@ type Log interface {
 // Tracer observes each publish. Its methods may be called from any goroutine, and must not block.
 type Tracer = publish.Tracer
 
-// Options set up a Server. The zero value of each field but Log is good.
-type Options struct {
-	Log    Log          // required; the caller closes it, after Close
-	Logger *slog.Logger // default: discard
-
-	Heartbeat      time.Duration // sign of life on an idle stream; default 15 s
-	StoreLifetime  time.Duration // of store streams; default 299 s, negative: for ever
-	NativeLifetime time.Duration // of native streams; default 1 h, negative: for ever
-	StallLimit     time.Duration // end a stream, or a long answer, whose peer takes nothing for so long; default 30 s
-
-	// AttachedStreams gives each stream a goroutine of its own, as over HTTP/2. Without it, streams
-	// over HTTP/1.1 on Linux, plain or by the TLS of Listener, share goroutines, and need a fraction
-	// of the memory.
-	AttachedStreams bool
-
-	// DetachPublishers takes connections over plain HTTP/1.1 over after their first publish, on
-	// Linux, and serves further publishes on them without the http.Server; other requests on them
-	// go back to it. A handler around the Server must then not write after the Server has returned,
-	// and must not keep its request, which is used again.
-	DetachPublishers bool
-
-	MaxEventBytes             int           // of one event's data; default 1 MiB
-	MaxRequestBytes           int           // of one request's body, of one line with NDJSON; default 16 MiB
-	MaxStreams                int           // default: no limit
-	MaxStreamsPerAddress      int           // default: no limit; loopback is not counted
-	MaxRefusalsHeld           int           // refused streams whose answer waits for 1 to 3 s, since their clients would come back at once; default 1,000
-	MaxRefusalsHeldPerAddress int           // of these, of one address, loopback and proxies' own included; default 32
-	MaxInflightBytes          int           // held by requests under way: bodies, lines, answers and pages; default 256 MiB, at least four times MaxRequestBytes
-	BodyTimeout               time.Duration // in which a body over 16 KiB must come; default 1 min
-	IngestIdle                time.Duration // end an NDJSON body that brings nothing for so long; default 10 min
-	TailBytes                 int           // memory for the newest frames; default 64 MiB
-
-	StoreResumeFor time.Duration // how long a PC's position is good after its stream's end; default: as long as the PC's events are retained, negative: not at all
-	StoreGapReplay time.Duration // after a gap replay to a PC only events younger than this; default 1 h
-
-	AllowedHosts    []string // hosts that a request may name besides loopback
-	CORSOrigins     []string // origins whose pages may use the hub, such as https://app.example.com; "*" is any, without credentials
-	BareContentType bool     // streams without `; charset=utf-8`
-
-	// Auth, when set, identifies the senders of requests and says what they may do. It serves one
-	// Server; the caller closes it, after Close.
-	Auth       *auth.Authenticator
-	QueryToken bool   // take a token from the query, as ?access_token=: it then stands in the logs of proxies
-	TicketKey  []byte // seals tickets, auth.TicketKeyBytes long; kept, they survive restarts; default: a new one
-
-	TrustedProxies []string // addresses and ranges of proxies whose X-Forwarded-For or Forwarded is believed
-	ProxyHeader    string   // in which of X-Forwarded-For (the default) and Forwarded, where a request has both
-
-	MaxStreamsPerSubject int     // default: no limit
-	MaxStreamsPerChannel int     // streams of one channel, or of one pattern; default: no limit
-	MaxNewStreams        float64 // streams that may begin in a second; default: no limit
-	MaxReplays           int     // streams and pages of history that read the log at once, others wait; default 16
-	PublishRate          float64 // events a second of one caller; default: no limit
-	PublishBytesRate     float64 // bytes a second of one caller; default: no limit
-	PublishBurst         float64 // how many seconds' worth of these may come at once; default 1
-	MaxRevocations       int     // default 100,000
-	AuditRate            int     // records of each kind a second in the audit trail, one of a thousand beyond; default: no trail
-
-	// Authorize, when set, returns the name of the principal that sends a request; it counts as
-	// configured authentication. The principal may do everything, and owns its idempotency keys;
-	// Rights can say more. The hub answers a *fanfare.Error with its own code, and any other error
-	// with 401.
-	Authorize func(*http.Request) (principal string, err error)
-
-	// Rights is Authorize for a program that also says what they may do. One of Auth, Authorize and Rights may be set.
-	Rights func(*http.Request) (*fanfare.Principal, error)
-
-	AccessLog int            // log one of so many requests, without their queries; 0: none
-	Tracer    Tracer         // told of publishes; nil: nobody
-	LogLevel  *slog.LevelVar // of Logger, where it can be changed while running; nil: it cannot
-	Version   string         // of the program, for /v1/stats and /metrics
-	NoPage    bool           // leave out the page at / and /examples/
-}
-
-func (o Options) withDefaults() Options {
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
-	setDefault(&o.Heartbeat, 15*time.Second)
-	setDefault(&o.StoreLifetime, 299*time.Second)
-	setDefault(&o.NativeLifetime, time.Hour)
-	setDefault(&o.MaxEventBytes, 1<<20)
-	setDefault(&o.MaxRequestBytes, 16<<20)
-	setDefault(&o.MaxInflightBytes, max(256<<20, 4*max(o.MaxRequestBytes, o.MaxEventBytes)))
-	setDefault(&o.BodyTimeout, time.Minute)
-	setDefault(&o.IngestIdle, 10*time.Minute)
-	setDefault(&o.StallLimit, 30*time.Second)
-	setDefault(&o.StoreGapReplay, time.Hour)
-	return o
-}
-
-func setDefault[T comparable](v *T, value T) {
-	var zero T
-	if *v == zero {
-		*v = value
-	}
-}
-
 // Server is an http.Handler that serves a hub. Its methods may be called from any goroutine.
 type Server struct {
 	// Fixed after New.
@@ -158,6 +58,8 @@ type Server struct {
 	inflight  *limit.Budget
 	bodies    *publish.Bodies
 
+	auth        Authenticator       // nil: nobody is asked who they are
+	tokens      *auth.Authenticator // auth, where that knows tokens; else nil
 	origin      *forwarded.Resolver
 	tickets     *auth.Tickets
 	revocations *auth.Revocations
@@ -173,34 +75,31 @@ type Server struct {
 
 // New makes a Server. It fails when an option cannot be used, and says which.
 func New(o Options) (*Server, error) {
-	if o.Log == nil {
-		return nil, errors.New("server: Options.Log is required")
-	}
 	o = o.withDefaults()
-	s := &Server{o: o, stopping: make(chan struct{}), problems: problem.NewWriter(o.Logger)}
-	if least := 4 * max(o.MaxRequestBytes, o.MaxEventBytes); o.MaxInflightBytes < least {
-		return nil, fmt.Errorf("server: Options.MaxInflightBytes is %d, want at least %d: four times the largest body, or one caller's might never fit", o.MaxInflightBytes, least)
+	if err := o.check(); err != nil {
+		return nil, err
 	}
-	s.inflight = &limit.Budget{Most: o.MaxInflightBytes}
-	s.bodies = &publish.Bodies{Budget: s.inflight, Timeout: o.BodyTimeout}
+	s := &Server{o: o, stopping: make(chan struct{}), problems: problem.NewWriter(o.Logger)}
+	s.inflight = &limit.Budget{Most: o.Publish.MaxInflightBytes}
+	s.bodies = &publish.Bodies{Budget: s.inflight, Timeout: o.Publish.BodyTimeout}
 	var err error
-	if s.guard, err = newGuard(o.AllowedHosts, o.CORSOrigins, o.Logger); err != nil {
+	if s.guard, err = newGuard(o.Access.Hosts, o.Access.Origins, o.Logger); err != nil {
 		return nil, err
 	}
 	if err := s.secure(o); err != nil {
 		return nil, err
 	}
-	s.hub = hub.New(hub.Options{Log: o.Log, Encode: wire.Encode, MaxSubscribers: o.MaxStreams, TailBytes: o.TailBytes, MaxReplays: o.MaxReplays})
+	s.hub = hub.New(hub.Options{Log: o.Log, Encode: wire.Encode, MaxSubscribers: o.Streams.Max, TailBytes: o.Streams.TailBytes, MaxReplays: o.Streams.MaxReplays})
 	s.streams = stream.New(stream.Options{
-		Hub: s.hub, Problems: s.problems, Logger: o.Logger, Heartbeat: o.Heartbeat,
-		MaxPerAddress: o.MaxStreamsPerAddress, MaxPerSubject: o.MaxStreamsPerSubject, MaxPerChannel: o.MaxStreamsPerChannel, NewPerSecond: o.MaxNewStreams,
-		MaxRefusalsHeld: o.MaxRefusalsHeld, MaxRefusalsHeldPerAddress: o.MaxRefusalsHeldPerAddress,
-		BareType: o.BareContentType, StallLimit: o.StallLimit, Attached: o.AttachedStreams, Stopping: s.stopping,
+		Hub: s.hub, Problems: s.problems, Logger: o.Logger, Heartbeat: o.Streams.Heartbeat,
+		MaxPerAddress: o.Streams.MaxPerAddress, MaxPerSubject: o.Streams.MaxPerSubject, MaxPerChannel: o.Streams.MaxPerChannel, NewPerSecond: o.Streams.MaxNewPerSecond,
+		MaxRefusalsHeld: o.Streams.MaxRefusalsHeld, MaxRefusalsHeldPerAddress: o.Streams.MaxRefusalsHeldPerAddress,
+		BareType: o.Streams.BareContentType, StallLimit: o.Streams.StallLimit, Attached: o.Streams.Attached, Stopping: s.stopping,
 		Audit: s.trail, TicketOpened: s.tickets.Opened, StillMay: s.stillMay,
 		Step: step(o.Tracer), Adapters: []string{"native", "store"},
 	})
-	if o.Auth != nil {
-		o.Auth.OnEnd(func(ended func(*fanfare.Principal) bool) {
+	if s.tokens != nil {
+		s.tokens.OnEnd(func(ended func(*fanfare.Principal) bool) {
 			for h := range s.streams.Each() {
 				if ended(h.Caller.Who) {
 					h.End(stream.EndRevoked)
@@ -209,28 +108,28 @@ func New(o Options) (*Server, error) {
 		})
 	}
 	s.publisher = &publish.Publisher{
-		Log: o.Log, Bodies: s.bodies, MaxEventBytes: o.MaxEventBytes, MaxRequestBytes: o.MaxRequestBytes, Logger: o.Logger, Tracer: o.Tracer, Audit: s.trail,
-		Rates: &limit.Rates{Events: o.PublishRate, Bytes: o.PublishBytesRate, Burst: o.PublishBurst},
+		Log: o.Log, Bodies: s.bodies, MaxEventBytes: o.Publish.MaxEventBytes, MaxRequestBytes: o.Publish.MaxRequestBytes, Logger: o.Logger, Tracer: o.Tracer, Audit: s.trail,
+		Rates: &limit.Rates{Events: o.Publish.Rate, Bytes: o.Publish.BytesRate, Burst: o.Publish.Burst},
 	}
 	s.native = httpapi.New(httpapi.Options{
 		Log: o.Log, Publisher: s.publisher, Streams: s.streams, Problems: s.problems, Logger: o.Logger,
-		Lifetime: o.NativeLifetime, StallLimit: o.StallLimit, IngestIdle: o.IngestIdle, Stopping: s.stopping, Replay: s.hub.Replay, StillMay: s.stillMay,
+		Lifetime: o.Streams.Lifetime, StallLimit: o.Streams.StallLimit, IngestIdle: o.Publish.IngestIdle, Stopping: s.stopping, Replay: s.hub.Replay, StillMay: s.stillMay,
 	})
 	s.stores = storeapi.New(storeapi.Options{
 		Log: o.Log, Keeper: o.Log, Publisher: s.publisher, Streams: s.streams, Problems: s.problems, Logger: o.Logger,
-		Lifetime: o.StoreLifetime, ResumeFor: o.StoreResumeFor, MaxAge: maxAge(o.Log), GapReplay: o.StoreGapReplay,
+		Lifetime: o.Stores.Lifetime, ResumeFor: o.Stores.ResumeFor, MaxAge: maxAge(o.Log), GapReplay: o.Stores.GapReplay,
 	})
 	s.metrics = publish.PacedHandler(promstats.Handler(promstats.Sources{
 		Hub: s.hub.Stats, Streams: s.streams.Stats, Publish: s.publisher.Latency.Counts, Refused: s.problems.Counts, Reasons: s.problems.Reasons,
 		Revocations: s.revocations.Len, JWKSFailures: s.jwksFailures,
-		InflightBytes: s.inflight.Held, InflightMost: o.MaxInflightBytes, Cut: s.native.Cut.Counts,
+		InflightBytes: s.inflight.Held, InflightMost: o.Publish.MaxInflightBytes, Cut: s.native.Cut.Counts,
 		AsyncFailed: s.stores.AsyncFailed, Stores: s.storeCounts, Ready: func() bool { return s.ready() == nil }, Log: o.Log, Version: o.Version,
-	}), o.StallLimit)
+	}), o.Streams.StallLimit)
 	s.stats = stats.New(stats.Options{
 		Log: o.Log, Hub: s.hub, Streams: s.streams, Publish: &s.publisher.Latency, Ready: s.ready, Version: o.Version,
 		Known: s.knownPCs, Present: s.presentPCs, Readers: s.storeReaders,
 	})
-	if o.DetachPublishers {
+	if o.Publish.Detach {
 		s.senders = http1.New(http1.Options{Takes: isPublish, Budget: s.inflight, Logger: o.Logger})
 	}
 	s.pages = []console.Pages{console.Page(), console.Below("/examples/", examples.Files)}
@@ -239,8 +138,8 @@ func New(o Options) (*Server, error) {
 	s.admin = &adminapi.API{
 		Log: o.Log, Problems: s.problems, Logger: o.Logger, Level: o.LogLevel, Bodies: s.bodies, Streams: s.streams, Revocations: s.revocations, Audit: s.trail,
 	}
-	if o.Auth != nil {
-		s.admin.Everybody = o.Auth.Anonymous()
+	if s.tokens != nil {
+		s.admin.Everybody = s.tokens.Anonymous()
 	}
 	return s, nil
 }

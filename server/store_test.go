@@ -127,7 +127,7 @@ func TestStoreCommands(t *testing.T) {
 }
 
 func TestStoreRefusals(t *testing.T) {
-	f := start(t, server.Options{MaxRequestBytes: 1000})
+	f := start(t, server.Options{Publish: server.PublishOptions{MaxRequestBytes: 1000}})
 	for _, c := range []struct{ path, body, detail string }{
 		{"/v1/stores/1/pcs/2/events", `{}`, "event"}, {"/v1/stores/1/pcs/2/events", `{"event":""}`, "event"}, {"/v1/stores/1/pcs/2/events", `{"event":7}`, "event"},
 		{"/v1/stores/1/pcs/2/events", `{"event":"A","event":"B"}`, "event"}, {"/v1/stores/1/pcs/2/events", ``, "empty"}, {"/v1/stores/1/pcs/2/events", `[]`, "object"},
@@ -195,7 +195,7 @@ func TestKeptPositionAfterCleanEnds(t *testing.T) {
 	if eachKind(t, TestKeptPositionAfterCleanEnds) {
 		return
 	}
-	f := start(t, server.Options{StoreLifetime: 700 * time.Millisecond})
+	f := start(t, server.Options{Stores: server.StoreOptions{Lifetime: 700 * time.Millisecond}})
 	f.send("1", "2", "before it was ever seen")
 	n := 0
 	next := func() string { n++; return fmt.Sprint(n) }
@@ -229,7 +229,7 @@ func TestKeptPositionOfAnIdleStream(t *testing.T) {
 	if eachKind(t, TestKeptPositionOfAnIdleStream) {
 		return
 	}
-	f := start(t, server.Options{StoreLifetime: 3 * time.Second}, "**=count:1")
+	f := start(t, server.Options{Stores: server.StoreOptions{Lifetime: 3 * time.Second}}, "**=count:1")
 	c := f.pc("1", "2")
 	var list []fanfare.Message
 	for range 20 {
@@ -331,7 +331,7 @@ func TestKeptPositionEndsAndGaps(t *testing.T) {
 	if eachKind(t, TestKeptPositionEndsAndGaps) {
 		return
 	}
-	f := start(t, server.Options{StoreLifetime: 2 * time.Second, StoreResumeFor: time.Hour}, "**=count:2")
+	f := start(t, server.Options{Stores: server.StoreOptions{Lifetime: 2 * time.Second, ResumeFor: time.Hour}}, "**=count:2")
 	c := f.pc("1", "2")
 	first, _ := f.send("1", "2", "a")
 	c.rest()
@@ -352,7 +352,7 @@ func TestKeptPositionEndsAndGaps(t *testing.T) {
 	}
 	c.close()
 
-	g2 := start(t, server.Options{StoreResumeFor: -1, StoreLifetime: 2 * time.Second})
+	g2 := start(t, server.Options{Stores: server.StoreOptions{ResumeFor: -1, Lifetime: 2 * time.Second}})
 	g2.pc("1", "2").rest()
 	g2.send("1", "2", "not kept")
 	c = g2.pc("1", "2")
@@ -367,7 +367,7 @@ func TestStoreGapReplay(t *testing.T) {
 	if eachKind(t, TestStoreGapReplay) {
 		return
 	}
-	f := start(t, server.Options{StoreGapReplay: 300 * time.Millisecond}, "**=count:3")
+	f := start(t, server.Options{Stores: server.StoreOptions{GapReplay: 300 * time.Millisecond}}, "**=count:3")
 	var ids []string
 	for _, event := range []string{"a", "b", "c", "d"} {
 		id, _ := f.send("1", "2", event)

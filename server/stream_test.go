@@ -78,7 +78,7 @@ func TestIdleSigns(t *testing.T) {
 	if eachKind(t, TestIdleSigns) {
 		return
 	}
-	f := start(t, server.Options{Heartbeat: 30 * time.Millisecond})
+	f := start(t, server.Options{Streams: server.StreamOptions{Heartbeat: 30 * time.Millisecond}})
 	comments := f.stream("/v1/events?channel=a")
 	events := f.stream("/v1/events?channel=a&heartbeatEvent=true")
 	store := f.stream("/v1/stores/event-sources?storeId=1&pcId=2")
@@ -124,7 +124,7 @@ func TestNoFirstEvent(t *testing.T) {
 	if eachKind(t, TestNoFirstEvent) {
 		return
 	}
-	f := start(t, server.Options{Heartbeat: 20 * time.Millisecond, NativeLifetime: 300 * time.Millisecond})
+	f := start(t, server.Options{Streams: server.StreamOptions{Heartbeat: 20 * time.Millisecond, Lifetime: 300 * time.Millisecond}})
 	c := f.stream("/v1/events?channel=a&heartbeatEvent=false")
 	f.publish("a", "x")
 	f.publish("other", "moves the position")
@@ -343,7 +343,7 @@ func TestLifetimeEndsBetweenEvents(t *testing.T) {
 	if eachKind(t, TestLifetimeEndsBetweenEvents) {
 		return
 	}
-	f := start(t, server.Options{NativeLifetime: time.Second, StoreLifetime: 200 * time.Millisecond})
+	f := start(t, server.Options{Streams: server.StreamOptions{Lifetime: time.Second}, Stores: server.StoreOptions{Lifetime: 200 * time.Millisecond}})
 	began := time.Now()
 	c := f.stream("/v1/events?channel=a")
 	begin := c.any().LastEventID
@@ -434,7 +434,7 @@ func TestNoRoom(t *testing.T) {
 	if eachKind(t, TestNoRoom) {
 		return
 	}
-	f := start(t, server.Options{MaxStreams: 1})
+	f := start(t, server.Options{Streams: server.StreamOptions{Max: 1}})
 	c := f.stream("/v1/events?channel=a")
 	a := f.call("GET", "/v1/events?channel=a", "", "Accept: text/html, text/event-stream;q=0.9")
 	if a.status != 200 || !strings.HasPrefix(a.body, "retry: ") {
@@ -484,7 +484,7 @@ func TestRefusalsAndEndsAreCounted(t *testing.T) {
 	if eachKind(t, TestRefusalsAndEndsAreCounted) {
 		return
 	}
-	f := start(t, server.Options{MaxStreams: 3, MaxEventBytes: 10, NativeLifetime: 300 * time.Millisecond, StoreLifetime: -1})
+	f := start(t, server.Options{Streams: server.StreamOptions{Max: 3, Lifetime: 300 * time.Millisecond}, Publish: server.PublishOptions{MaxEventBytes: 10}, Stores: server.StoreOptions{Lifetime: -1}})
 	for range 2 {
 		f.call("GET", "/v1/events", "").wantProblem(t, 400, "invalid", "channel")
 	}
@@ -526,7 +526,7 @@ func TestRefusalsAndEndsAreCounted(t *testing.T) {
 
 // TestRoomPerAddress is P6 for one address; loopback is not counted.
 func TestRoomPerAddress(t *testing.T) {
-	f := start(t, server.Options{MaxStreamsPerAddress: 2, AllowedHosts: []string{"example.com"}})
+	f := start(t, server.Options{Streams: server.StreamOptions{MaxPerAddress: 2}, Access: server.AccessOptions{Hosts: []string{"example.com"}}})
 	far := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r.RemoteAddr = r.URL.Query().Get("from") + ":1234"
 		f.srv.ServeHTTP(w, r)
@@ -581,7 +581,7 @@ func TestDeadReaders(t *testing.T) {
 	if eachKind(t, TestDeadReaders) {
 		return
 	}
-	f := start(t, server.Options{StallLimit: 2 * time.Second})
+	f := start(t, server.Options{Streams: server.StreamOptions{StallLimit: 2 * time.Second}})
 	const dead = 200
 	for range dead {
 		f.open("/v1/events?channel=a").stops()
@@ -612,7 +612,7 @@ func TestSlowIsNotStalled(t *testing.T) {
 	if eachKind(t, TestSlowIsNotStalled) {
 		return
 	}
-	f := start(t, server.Options{StallLimit: 4 * time.Second, MaxEventBytes: 4 << 20})
+	f := start(t, server.Options{Streams: server.StreamOptions{StallLimit: 4 * time.Second}, Publish: server.PublishOptions{MaxEventBytes: 4 << 20}})
 	w := f.open("/v1/events?channel=a")
 	w.until("\n\n")
 	w.stops()
@@ -636,7 +636,7 @@ func TestHalfClosedPeerKeepsHearing(t *testing.T) {
 	if eachKind(t, TestHalfClosedPeerKeepsHearing) {
 		return
 	}
-	f := start(t, server.Options{Heartbeat: 100 * time.Millisecond})
+	f := start(t, server.Options{Streams: server.StreamOptions{Heartbeat: 100 * time.Millisecond}})
 	f.http1("half of a stream is closed as soon as its request has been sent")
 	conn, r := f.dial("GET /v1/events?channel=a HTTP/1.1\r\nHost: localhost\r\n\r\n")
 	readUntil(t, r, "\n\n\r\n")
@@ -657,7 +657,7 @@ func TestClosedPeerFreesItsSlot(t *testing.T) {
 	if eachKind(t, TestClosedPeerFreesItsSlot) {
 		return
 	}
-	f := start(t, server.Options{Heartbeat: time.Hour}) // no heartbeat will tell
+	f := start(t, server.Options{Streams: server.StreamOptions{Heartbeat: time.Hour}}) // no heartbeat will tell
 	for _, leave := range []func(*wired){func(w *wired) { _ = w.tcp.Close() }, (*wired).reset, func(w *wired) { w.quit() }} {
 		w := f.open("/v1/events?channel=a")
 		w.until("\n\n")
@@ -692,8 +692,8 @@ func TestFloodingPeerIsCut(t *testing.T) {
 
 func TestTwoHubsInOneProcess(t *testing.T) {
 	oneKind(t, "what it looks at is the same on each")
-	one := start(t, server.Options{MaxEventBytes: 10, NativeLifetime: 100 * time.Millisecond})
-	two := start(t, server.Options{BareContentType: true})
+	one := start(t, server.Options{Publish: server.PublishOptions{MaxEventBytes: 10}, Streams: server.StreamOptions{Lifetime: 100 * time.Millisecond}})
+	two := start(t, server.Options{Streams: server.StreamOptions{BareContentType: true}})
 	one.call("POST", "/v1/channels/a", "eleven bytes").wantProblem(t, 413, "too_large", "10")
 	two.publish("a", "eleven bytes")
 	c1, c2 := one.stream("/v1/events?channel=a"), two.stream("/v1/events?channel=a")
@@ -713,7 +713,7 @@ func TestUnreadyLog(t *testing.T) {
 	if eachKind(t, TestUnreadyLog) {
 		return
 	}
-	f := start(t, server.Options{Heartbeat: 30 * time.Millisecond})
+	f := start(t, server.Options{Streams: server.StreamOptions{Heartbeat: 30 * time.Millisecond}})
 	f.stop(0)
 	f.lo.MinFreeBytes = 1 << 62 // no disk has as much
 	f.up("127.0.0.1:0")

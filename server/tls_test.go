@@ -74,7 +74,7 @@ func TestCloseNotify(t *testing.T) {
 		}
 		t.Run(k.name, func(t *testing.T) {
 			t.Cleanup(run(t, k))
-			f := start(t, server.Options{Heartbeat: 100 * time.Millisecond})
+			f := start(t, server.Options{Streams: server.StreamOptions{Heartbeat: 100 * time.Millisecond}})
 			conn, err := tls.Dial("tcp", f.addr(), k.transport().TLSClientConfig)
 			if err != nil {
 				t.Fatal(err)

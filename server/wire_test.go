@@ -37,7 +37,7 @@ func normal(s string) string {
 // TestWire compares answers, byte by byte, with the golden files that docs/format/stream.md describes: a request behind "> ",
 // and the answer. FANFARE_UPDATE_GOLDEN=1 writes them anew.
 func TestWire(t *testing.T) {
-	f := start(t, server.Options{NativeLifetime: 400 * time.Millisecond, StoreLifetime: 400 * time.Millisecond, CORSOrigins: []string{"https://app.example.com"}})
+	f := start(t, server.Options{Streams: server.StreamOptions{Lifetime: 400 * time.Millisecond}, Stores: server.StoreOptions{Lifetime: 400 * time.Millisecond}, Access: server.AccessOptions{Origins: []string{"https://app.example.com"}}})
 	f.publish("golden", "one", "two\r\nlines", "")
 	f.publish("golden?event=tick", `{"price":101.5}`)
 	files, err := filepath.Glob("../contract/wire/*.http")
@@ -82,7 +82,7 @@ func TestWire(t *testing.T) {
 			}
 		})
 	}
-	bare := start(t, server.Options{BareContentType: true})
+	bare := start(t, server.Options{Streams: server.StreamOptions{BareContentType: true}})
 	if a := bare.call("HEAD", "/v1/events?channel=a", ""); a.header.Get("Content-Type") != "text/event-stream" {
 		t.Errorf("bare: %v", a.header)
 	}

@@ -139,7 +139,7 @@ func (m *meanwhile) Revoke(ctx context.Context, tokens, subjects []string, until
 // say what was done before.
 func TestRevokeMeetsAFullListLater(t *testing.T) {
 	oneKind(t, "the streams' kind does not matter to what the call answers")
-	f := secured(t, server.Options{MaxRevocations: 1}, auth.Options{})
+	f := secured(t, server.Options{Access: server.AccessOptions{MaxRevocations: 1}}, auth.Options{})
 	root := bearer(token("root", time.Hour, "admin", "**"))
 	one := f.stream("/v1/events?channel=a", bearer(token("ada", time.Hour, "subscribe", "a")))
 	one.any()
@@ -294,7 +294,7 @@ func TestSessionEndsItsStreams(t *testing.T) {
 // TestSigningOutWithAStaleCookie: a cookie whose token is good for nothing any more is taken away like any other, by a page of this host.
 // A wrong header, and a page of another host, stay what they are.
 func TestSigningOutWithAStaleCookie(t *testing.T) {
-	f := secured(t, server.Options{MaxRevocations: 2}, auth.Options{Leeway: time.Millisecond})
+	f := secured(t, server.Options{Access: server.AccessOptions{MaxRevocations: 2}}, auth.Options{Leeway: time.Millisecond})
 	own, root := "Origin: "+f.url(""), bearer(token("root", time.Hour, "admin", "**"))
 	f.call("POST", "/v1/admin/revoke", `{"tokenId":"jti-of-eve"}`, root)
 	for name, value := range map[string]string{
@@ -320,7 +320,7 @@ func TestSigningOutWithAStaleCookie(t *testing.T) {
 // TestSigningOutWithoutRoom: the cookie goes and its streams end, and the answer says so.
 func TestSigningOutWithoutRoom(t *testing.T) {
 	oneKind(t, "the streams' kind does not matter to what the call answers")
-	f := secured(t, server.Options{MaxRevocations: 1}, auth.Options{})
+	f := secured(t, server.Options{Access: server.AccessOptions{MaxRevocations: 1}}, auth.Options{})
 	own := "Origin: " + f.url("")
 	for i, who := range []string{"ada", "bob"} {
 		cookie := "Cookie: __Host-fanfare=" + token(who, time.Hour, "subscribe", "a")
@@ -348,7 +348,7 @@ func TestRemovedKey(t *testing.T) {
 	dir := t.TempDir()
 	file := dir + "/secret"
 	writeFile(t, file, strings.Repeat("first ", 10))
-	f := secured(t, server.Options{TicketKey: []byte(strings.Repeat("k", auth.TicketKeyBytes))}, auth.Options{Keys: []auth.Key{{Algorithm: "HS256", File: file}}, Watch: 10 * time.Millisecond})
+	f := secured(t, server.Options{Access: server.AccessOptions{TicketKey: []byte(strings.Repeat("k", auth.TicketKeyBytes))}}, auth.Options{Keys: []auth.Key{{Algorithm: "HS256", File: file}}, Watch: 10 * time.Millisecond})
 	other := bearer(token("bob", time.Hour, "subscribe", "a", "publish", "a")) // by the settings' own key
 	ada := bearer(signed(strings.Repeat("first ", 10), "ada", "subscribe", "a"))
 	stays := f.stream("/v1/events?channel=a", other)
@@ -385,7 +385,7 @@ func TestKeysAndTokensAreTwoRealms(t *testing.T) {
 // TestHostsWithAuthentication: they are checked when at least one is given.
 func TestHostsWithAuthentication(t *testing.T) {
 	ada := bearer(token("ada", time.Hour, "subscribe", "a"))
-	f := secured(t, server.Options{AllowedHosts: []string{"push.example.com"}}, auth.Options{})
+	f := secured(t, server.Options{Access: server.AccessOptions{Hosts: []string{"push.example.com"}}}, auth.Options{})
 	f.call("GET", "/v1/history?channel=a", "", ada, "Host: evil.example").wantProblem(t, 403, "forbidden", "--allowed-host")
 	for _, host := range []string{"push.example.com", "PUSH.example.com:444", "localhost"} {
 		if a := f.call("GET", "/v1/history?channel=a", "", ada, "Host: "+host); a.status != 200 {
@@ -449,7 +449,7 @@ func TestHostsAndOriginsThatNeverMatch(t *testing.T) {
 	if err := server.CheckHosts(nil, []string{"chrome-extension://abcdef", "capacitor://localhost", "tauri://localhost"}); err != nil {
 		t.Errorf("pages of other schemes: %v", err)
 	}
-	f := start(t, server.Options{CORSOrigins: []string{"https://App.example.com:443/", "http://b.example.com:80"}})
+	f := start(t, server.Options{Access: server.AccessOptions{Origins: []string{"https://App.example.com:443/", "http://b.example.com:80"}}})
 	for _, origin := range []string{"https://app.example.com", "http://b.example.com"} {
 		if a := f.call("GET", "/v1/history?channel=a", "", "Origin: "+origin); a.header.Get("Access-Control-Allow-Origin") != origin {
 			t.Errorf("%s: %v", origin, a.header)
@@ -460,8 +460,7 @@ func TestHostsAndOriginsThatNeverMatch(t *testing.T) {
 // TestSpellingsOfHosts: a host and an origin are the same however a setting and a request spell them.
 func TestSpellingsOfHosts(t *testing.T) {
 	f := start(t, server.Options{
-		AllowedHosts: []string{"Push.Example.com.", "two.example.com:8443", "2001:DB8:0:0:0:0:0:7", "[2001:db8::8]:444", "::ffff:10.0.0.9", "10.0.0.7"},
-		CORSOrigins:  []string{"https://app.example.com.", "https://b.example.com:00443", "http://c.example.com:03000", "http://[2001:DB8:0:0:0:0:0:9]:3000", "http://[::ffff:10.0.0.11]"},
+		Access: server.AccessOptions{Hosts: []string{"Push.Example.com.", "two.example.com:8443", "2001:DB8:0:0:0:0:0:7", "[2001:db8::8]:444", "::ffff:10.0.0.9", "10.0.0.7"}, Origins: []string{"https://app.example.com.", "https://b.example.com:00443", "http://c.example.com:03000", "http://[2001:DB8:0:0:0:0:0:9]:3000", "http://[::ffff:10.0.0.11]"}},
 	})
 	for host, status := range map[string]int{
 		"push.example.com": 200, "push.example.com.": 200, "PUSH.example.com.:8082": 200, "push.example.com..": 403, "two.example.com": 200,

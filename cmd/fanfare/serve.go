@@ -117,9 +117,11 @@ func (h *hub) open(ctx context.Context, rules []fanfare.Rule) error {
 	if h.auth, err = c.authenticator(h.logger); err != nil {
 		return errors.Join(&exitError{exitUsage, err}, h.log.Close(), h.traces.close())
 	}
-	so.Auth = h.auth
+	if h.auth != nil {
+		so.Access.Auth = h.auth
+	}
 	if c.Durability != "memory" {
-		if so.TicketKey, err = ticketKey(c.Data); err != nil {
+		if so.Access.TicketKey, err = ticketKey(c.Data); err != nil {
 			return errors.Join(err, h.log.Close(), h.traces.close())
 		}
 	}

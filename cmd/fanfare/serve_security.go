@@ -162,12 +162,12 @@ func (c *securitySettings) authenticator(logger *slog.Logger) (*auth.Authenticat
 }
 
 func (c *securitySettings) apply(o *server.Options) {
-	o.QueryToken, o.TrustedProxies, o.ProxyHeader = c.QueryToken, c.TrustedProxy, c.ProxyHeader
-	o.MaxStreamsPerSubject, o.MaxStreamsPerChannel = int(c.MaxStreamsPerSubject), int(c.MaxStreamsPerChannel)
-	o.MaxNewStreams, o.MaxReplays = float64(c.MaxNewStreams), c.MaxReplays
-	o.MaxRefusalsHeld, o.MaxRefusalsHeldPerAddress = c.MaxRefusalsHeld, c.MaxRefusalsHeldPerAddress
-	o.PublishRate, o.PublishBytesRate, o.PublishBurst = float64(c.PublishRate), float64(c.PublishBytesRate), time.Duration(c.PublishBurst).Seconds()
-	o.MaxRevocations, o.AuditRate = c.MaxRevocations, c.auditRate()
+	o.Access.QueryToken, o.Access.TrustedProxies, o.Access.ProxyHeader = c.QueryToken, c.TrustedProxy, c.ProxyHeader
+	o.Streams.MaxPerSubject, o.Streams.MaxPerChannel = int(c.MaxStreamsPerSubject), int(c.MaxStreamsPerChannel)
+	o.Streams.MaxNewPerSecond, o.Streams.MaxReplays = float64(c.MaxNewStreams), c.MaxReplays
+	o.Streams.MaxRefusalsHeld, o.Streams.MaxRefusalsHeldPerAddress = c.MaxRefusalsHeld, c.MaxRefusalsHeldPerAddress
+	o.Publish.Rate, o.Publish.BytesRate, o.Publish.Burst = float64(c.PublishRate), float64(c.PublishBytesRate), time.Duration(c.PublishBurst).Seconds()
+	o.Access.MaxRevocations, o.AuditRate = c.MaxRevocations, c.auditRate()
 }
 
 // ticketKey is the key that seals tickets. It lies beside the log, so that a stream's ticket outlives a restart.

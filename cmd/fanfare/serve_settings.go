@@ -125,27 +125,28 @@ func (c *settings) checkAddrs() error {
 
 func (c *settings) serverOptions(log *pebblelog.Log, logger *slog.Logger) server.Options {
 	o := server.Options{
-		Log: log, Logger: logger, Heartbeat: time.Duration(c.Heartbeat),
-		MaxEventBytes: int(c.MaxEventBytes), MaxRequestBytes: int(c.MaxRequestBytes),
-		MaxStreams: c.MaxStreams, MaxStreamsPerAddress: int(c.MaxStreamsPerAddress), IngestIdle: time.Duration(c.IngestIdle),
-		StoreGapReplay: max(time.Duration(c.StoreGapReplay), 1),
-		AllowedHosts:   c.AllowedHost, CORSOrigins: c.CorsOrigin, BareContentType: !c.ContentTypeCharset, AccessLog: int(c.AccessLog),
-		TailBytes: int(c.TailBytes), AttachedStreams: !c.DetachStreams, DetachPublishers: c.DetachPublishers && c.MaxConnectionsPerAddress == 0,
+		Log:       log,
+		Logger:    logger,
+		AccessLog: int(c.AccessLog),
+		Streams:   server.StreamOptions{Heartbeat: time.Duration(c.Heartbeat), Max: c.MaxStreams, MaxPerAddress: int(c.MaxStreamsPerAddress), BareContentType: !c.ContentTypeCharset, TailBytes: int(c.TailBytes), Attached: !c.DetachStreams},
+		Publish:   server.PublishOptions{MaxEventBytes: int(c.MaxEventBytes), MaxRequestBytes: int(c.MaxRequestBytes), IngestIdle: time.Duration(c.IngestIdle), Detach: c.DetachPublishers && c.MaxConnectionsPerAddress == 0},
+		Stores:    server.StoreOptions{GapReplay: max(time.Duration(c.StoreGapReplay), 1)},
+		Access:    server.AccessOptions{Hosts: c.AllowedHost, Origins: c.CorsOrigin},
 	}
 	c.apply(&o)
 	if c.MaxInflightBytes != nil {
-		o.MaxInflightBytes = int(*c.MaxInflightBytes)
+		o.Publish.MaxInflightBytes = int(*c.MaxInflightBytes)
 	}
-	o.BodyTimeout = time.Duration(c.BodyTimeout)
+	o.Publish.BodyTimeout = time.Duration(c.BodyTimeout)
 	if c.StreamLifetime != nil {
-		o.StoreLifetime = orNever(time.Duration(*c.StreamLifetime))
-		o.NativeLifetime = o.StoreLifetime
+		o.Stores.Lifetime = orNever(time.Duration(*c.StreamLifetime))
+		o.Streams.Lifetime = o.Stores.Lifetime
 	}
 	if c.StoreResumeFor != nil {
-		o.StoreResumeFor = orNever(time.Duration(*c.StoreResumeFor))
+		o.Stores.ResumeFor = orNever(time.Duration(*c.StoreResumeFor))
 	}
-	if o.MaxStreams == 0 {
-		o.MaxStreams = roomForStreams()
+	if o.Streams.Max == 0 {
+		o.Streams.Max = roomForStreams()
 	}
 	return o
 }

@@ -52,7 +52,7 @@ func hub(t *testing.T, o server.Options) (addr string) {
 // TestWorkloads: each does what it says, and counts what the hub did.
 func TestWorkloads(t *testing.T) {
 	for _, attached := range []bool{false, true} {
-		addr := hub(t, server.Options{AttachedStreams: attached})
+		addr := hub(t, server.Options{Streams: server.StreamOptions{Attached: attached}})
 		for w, check := range map[load.Workload]func(load.Report) bool{
 			load.Idle: func(r load.Report) bool { return r.Deliveries == 0 && r.Publishes == 0 },
 			load.FanOut: func(r load.Report) bool {
@@ -113,7 +113,7 @@ func TestStoreStreams(t *testing.T) {
 
 // TestWhatCannotBe is said, and what is refused too.
 func TestWhatCannotBe(t *testing.T) {
-	addr := hub(t, server.Options{MaxStreams: 5})
+	addr := hub(t, server.Options{Streams: server.StreamOptions{Max: 5}})
 	for want, o := range map[string]load.Options{
 		"32 bytes": {DataBytes: 10}, "negative": {Streams: -1}, "Name: value": {Header: []string{"X"}}, "Name": {Header: []string{"X: y\r\nZ: 1"}},
 		"fewer dead": {Streams: 1, Dead: 1}, "fanout and own": {Streams: 2, Dead: 1}, "workload resume": {OwnChannels: true},
