@@ -75,7 +75,10 @@ func show(flag *kong.Flag) string {
 		return "***"
 	}
 	hide := withoutPassword
-	if slices.Contains([]string{"URL", "ORIGIN", "HOST"}, flag.PlaceHolder) {
+	switch {
+	case flag.Name == "jwt-key":
+		hide = shownKey
+	case slices.Contains([]string{"URL", "ORIGIN", "HOST"}, flag.PlaceHolder):
 		hide = shownURL // which may lack its beginning
 	}
 	text := fmt.Sprint(flag.Target.Interface())

@@ -2,7 +2,10 @@ package main
 
 import (
 	"net/url"
+	"os"
 	"strings"
+
+	"github.com/fanfare-hub/fanfare/auth"
 )
 
 // withoutPassword hides the part of a URL before the @, which may hold a password. It shows a
@@ -30,14 +33,31 @@ func withoutPassword(text string) string {
 	return scheme + "//***" + rest[at:]
 }
 
-// parseTarget reads the address of a hub. It refuses an @ behind the host: the / or ? before it is
-// most likely part of a password, which would be sent, and shown, as a path.
+// parseTarget reads the address of a hub, to which paths are added. It refuses a query, and an @
+// behind the host: the / before it is most likely part of a password, which would be sent, and
+// shown, as a path.
 func parseTarget(text string) (*url.URL, bool) {
 	u, err := url.Parse(text)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
 		return nil, false
 	}
-	return u, !strings.Contains(u.Path+u.RawQuery+u.Fragment, "@")
+	return u, !strings.ContainsAny(text, "?#") && !strings.Contains(u.Path, "@")
+}
+
+// shownKey hides what may be the secret itself, written where its file's name belongs.
+func shownKey(text string) string {
+	k, err := auth.ParseKey(text)
+	if err == nil && !strings.HasPrefix(k.Algorithm, "HS") {
+		return text
+	}
+	if _, err := os.Stat(k.File); err == nil {
+		return text
+	}
+	head, _, found := strings.Cut(text, "=")
+	if !found {
+		return "***"
+	}
+	return head + "=***"
 }
 
 // shownURL is withoutPassword for text that should be a URL, and may lack its beginning.

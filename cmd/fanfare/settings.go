@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -202,8 +203,12 @@ func (y yamlSettings) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (a
 		return nil, nil
 	}
 	texts, err := y.texts(flag.Name)
-	if flag.Tag.Has("empty") {
-		return texts, nil
+	if err != nil && flag.Tag.Has("empty") {
+		return "", nil
+	}
+	if _, list := texts.([]any); list && flag.Target.Kind() != reflect.Slice {
+		// kong's own error would show what is in the list, a password perhaps.
+		err = fmt.Errorf("%s, line %d: the key %q takes one value, not a list", y.file, y.values[flag.Name].key.Line, flag.Name)
 	}
 	return texts, err
 }

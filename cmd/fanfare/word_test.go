@@ -108,28 +108,29 @@ func TestEachFlagHasItsVariable(t *testing.T) {
 // TestSettingsFile: one document, each key once and with a value; what is wrong comes with the file and the line.
 func TestSettingsFile(t *testing.T) {
 	for text, says := range map[string]string{
-		"heartbeat: 15s\n---\nallowed-host: a\n": `, line 3: a second document`,
-		"heartbeat: 15s\n---\n- a\n":             `, line 3: a second document`,
-		"heartbeat: 15s\n\nheartbeat: 16s\n":     `, line 3: the key "heartbeat" is given twice`,
-		"# none\ndata:\n":                        `, line 2: the key "data" is empty`,
-		"data: ''\n":                             `, line 1: the key "data" is empty`,
-		"jwt-issuer: []\n":                       `, line 1: the key "jwt-issuer" is empty`,
-		"jwt-issuer: [a, '']\n":                  `, line 1: the key "jwt-issuer" is empty`,
-		"tls-cert: ~\n":                          `, line 1: the key "tls-cert" is empty`,
-		"data: {a: b}\n":                         `, line 1: the key "data" must have a text`,
-		"allowed-host: [[a]]\n":                  `, line 1: the key "allowed-host" must have a text`,
-		"- heartbeat\n":                          `, line 1: want lines such as`,
-		"heartbeat\n":                            `, line 1: want lines such as`,
-		"heartbeat: [1\n":                        `: yaml: line`,
-		"heartbeat: 15s\n---\n# nothing\n":       "",
-		"---\nheartbeat: 15s\n...\n":             "",
-		"# nothing\n":                            "",
-		"":                                       "",
+		"heartbeat: 15s\n---\nallowed-host: a\n":      `, line 3: a second document`,
+		"heartbeat: 15s\n---\n- a\n":                  `, line 3: a second document`,
+		"heartbeat: 15s\n\nheartbeat: 16s\n":          `, line 3: the key "heartbeat" is given twice`,
+		"# none\ndata:\n":                             `, line 2: the key "data" is empty`,
+		"data: ''\n":                                  `, line 1: the key "data" is empty`,
+		"jwt-issuer: []\n":                            `, line 1: the key "jwt-issuer" is empty`,
+		"jwt-issuer: [a, '']\n":                       `, line 1: the key "jwt-issuer" is empty`,
+		"tls-cert: ~\n":                               `, line 1: the key "tls-cert" is empty`,
+		"trace-endpoint: ['http://u:hunter2@h']\n":    `, line 1: the key "trace-endpoint" takes one value, not a list`,
+		"data: {a: b}\n":                              `, line 1: the key "data" must have a text`,
+		"allowed-host: [[a]]\n":                       `, line 1: the key "allowed-host" must have a text`,
+		"- heartbeat\n":                               `, line 1: want lines such as`,
+		"heartbeat\n":                                 `, line 1: want lines such as`,
+		"heartbeat: [1\n":                             `: yaml: line`,
+		"heartbeat: 15s\n---\n# nothing\n":            "",
+		"---\nheartbeat: 15s\n...\n":                  "",
+		"# nothing\n":                                 "",
+		"":                                            "",
 		"allowed-host: &h [a, b]\ncors-origin: ['*']": "",
 	} {
 		file := fileOf(t, "fanfare.yaml", text)
 		_, errOut, code := result(t, "", "config", "--config", file)
-		if (says == "") != (code == 0) || (says != "" && !strings.Contains(errOut, file+says)) {
+		if strings.Contains(errOut, "hunter2") || (says == "") != (code == 0) || (says != "" && !strings.Contains(errOut, file+says)) {
 			t.Errorf("%q: %d %q, want %q", text, code, errOut, says)
 		}
 	}
@@ -160,6 +161,20 @@ func TestPasswordsInURLs(t *testing.T) {
 			if out, errOut, _ := result(t, "", args...); strings.Contains(out+errOut, "hunter2") && !(args[0] == "config" && args[1] == "--jwt-issuer" && !strings.Contains(text, "//")) {
 				t.Errorf("%q: %s%s", args, regexp.MustCompile("(?m)^.*hunter2.*$").FindString(out), errOut)
 			}
+		}
+	}
+	for _, text := range []string{"HS256=hunter2", "HS512:kid=hunter2=", "XX256=hunter2", "hunter2"} {
+		if out, errOut, code := result(t, "", "config", "--jwt-key", text); code != exitUsage || strings.Contains(out+errOut, "hunter2") {
+			t.Errorf("%s: %d %s %s", text, code, regexp.MustCompile("(?m)^.*hunter2.*$").FindString(out), errOut)
+		}
+	}
+	file := fileOf(t, "secret", strings.Repeat("s", 48))
+	if out, _, code := result(t, "", "config", "--jwt-key", "HS256="+file); code != 0 || !strings.Contains(out, "HS256="+file+" ") {
+		t.Errorf("the file of a key: %s", out)
+	}
+	for _, url := range []string{"http://127.0.0.1:1/?token=hunter2", "http://127.0.0.1:1/#hunter2"} {
+		if _, errOut, code := result(t, "", "history", "a", "--url", url); code != exitUsage {
+			t.Errorf("a query in %s: %d %q", url, code, errOut)
 		}
 	}
 	for text, want := range map[string]string{
