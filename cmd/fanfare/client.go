@@ -59,7 +59,9 @@ func (b bearer) authorize(req *http.Request) error {
 		if err != nil {
 			return &exitError{exitUsage, fmt.Errorf("--token-file: %w", err)}
 		}
-		token = strings.TrimSpace(string(text))
+		if token = strings.TrimSpace(string(text)); token == "" {
+			return &exitError{exitUsage, fmt.Errorf("--token-file: %s is empty", b.TokenFile)}
+		}
 	}
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)

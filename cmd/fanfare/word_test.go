@@ -89,6 +89,9 @@ func TestEmptyVariables(t *testing.T) {
 	if _, errOut, code := result(t, "", "disconnect", "--subject", "nobody", "--url", url); code != 0 {
 		t.Errorf("the flag counts: %d %q", code, errOut)
 	}
+	if _, errOut, code := result(t, "", "history", "a", "--url", url, "--token-file", fileOf(t, "token", "\n")); code != exitUsage || !strings.Contains(errOut, "token is empty") {
+		t.Errorf("an empty file of a token: %d %q", code, errOut)
+	}
 	if _, errOut, code := result(t, "", "backup", "", "--url", url); code != exitUsage || !strings.Contains(errOut, "<dir> is empty") {
 		t.Errorf("%d %q", code, errOut)
 	}
