@@ -229,6 +229,9 @@ func (s *Server) makeTicket(w http.ResponseWriter, r *http.Request, by caller.Ca
 }
 
 func (s *Server) ticket(w http.ResponseWriter, r *http.Request, by caller.Caller) ([]byte, error) {
+	if err := query.InBody(r, "channels"); err != nil {
+		return nil, err
+	}
 	body, err := s.bodies.Read(w, r, by, ticketBodyBytes, "128 KiB")
 	if err != nil {
 		return nil, err

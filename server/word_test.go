@@ -252,6 +252,8 @@ func TestMisspeltParameters(t *testing.T) {
 	f.call("POST", "/v1/events?event=tick", `{"channel":"a","data":"x"}`).wantProblem(t, 400, "invalid", "belongs into the body")
 	f.call("POST", "/v1/stores/1/events?event=REBOOT", `{"event":"x"}`).wantProblem(t, 400, "invalid", "belongs into the body")
 	f.call("POST", "/v1/admin/disconnect?subject=eve", `{"channel":"**"}`).wantProblem(t, 400, "invalid", "belongs into the body")
+	f.call("POST", "/v1/tickets?channels=a", `{"channels":["b"]}`).wantProblem(t, 400, "invalid", "belongs into the body")
+	f.call("POST", "/v1/tickets?channel=a", `{"channels":["b"]}`).wantProblem(t, 400, "invalid", `did you mean "channels"`)
 	for _, path := range []string{
 		"/v1/events?channel=a&utm_source=x&_=123&v=2", "/v1/events?channel=a&lastEventId=&last_event_id=&lastEventID=",
 		"/v1/stores/event-sources?storeId=1&pcId=2&appVersion=3&token=x&pcIp=10.0.0.1&storeIp=10.0.0.2", "/v1/events?channel=a&access_token=x&ticket=",
