@@ -25,36 +25,6 @@ func Actions() []Action {
 // Grants are the patterns on which each action is allowed. A `**` does not reach channels that begin with '$'.
 type Grants map[Action][]Pattern
 
-// Device is a store's PC. The zero Device is none.
-type Device struct{ Store, PC string }
-
-// MaxStoreIDBytes is the longest storeId or pcId.
-const MaxStoreIDBytes = 64
-
-// CheckStoreID checks a storeId or pcId, which parameter names: 1 to MaxStoreIDBytes of A–Z a–z 0–9 . _ ~ -. The error has
-// CodeInvalid.
-func CheckStoreID(parameter, id string) error {
-	ok := id != "" && len(id) <= MaxStoreIDBytes
-	for i := 0; ok && i < len(id); i++ {
-		c := id[i]
-		ok = c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '.' || c == '_' || c == '~' || c == '-'
-	}
-	if !ok {
-		return Invalid("%s must have 1 to %d of the characters A-Z a-z 0-9 . _ ~ -", parameter, MaxStoreIDBytes)
-	}
-	return nil
-}
-
-// Channels are the channels of a PC's stream: its own, its store's, and that of all stores.
-func (d Device) Channels() [3]string {
-	return [3]string{"stores/" + d.Store + "/pcs/" + d.PC, "stores/" + d.Store, "stores"}
-}
-
-// covers tells whether pc is the device, or one of those that it stands for.
-func (d Device) covers(pc Device) bool {
-	return d != Device{} && (d.Store == "*" || d.Store == pc.Store) && (d.PC == "*" || d.PC == pc.PC)
-}
-
 // Principal is who sends a request, and what they may do. Nobody changes one after it was made; several requests share it.
 type Principal struct {
 	Subject   string    // who; "" is nobody in particular
@@ -65,7 +35,7 @@ type Principal struct {
 	Ends      time.Time // when streams end, where that is not Expires; see StreamsEnd
 	Unlimited bool      // everything is allowed: nobody has to say who they are, or another program has decided
 	Grants    Grants
-	Device    Device // the PC that it is; an id `*` stands for any: a token that a fleet shares. See Is and MayBe
+	Self      Pattern // the channel of its own, by which an adapter knows who it is; one with wildcards is any: a token that a fleet shares
 
 	// Ticket is the id of the ticket that the request brought: one stream at a time is served under it. "" is none.
 	Ticket string
@@ -114,28 +84,9 @@ func (p *Principal) MayAll(a Action, q Pattern) bool {
 	return false
 }
 
-// Is tells whether the principal acts as a PC: it has that PC's token, or no limits. What it hears counts as heard by the PC, and
-// it marks the PC as alive.
-func (p *Principal) Is(d Device) bool {
-	return p.Unlimited || p.Device.covers(d)
-}
-
-// MayBe tells whether the principal may open a PC's stream: it is that PC, or may subscribe to all of the PC's channels. Who may
-// only subscribe looks on: the PC misses nothing by it.
-func (p *Principal) MayBe(d Device) bool {
-	if p.Is(d) {
-		return true
-	}
-	if p.Device != (Device{}) {
-		return false // it is another PC, whatever else it may do
-	}
-	for _, name := range d.Channels() {
-		if !p.May(ActionSubscribe, Channel{name}) {
-			return false
-		}
-	}
-	return true
-}
+// Is tells whether the principal is the one whose own channel c is: its token says so, or it has no limits. What it hears there
+// counts as heard.
+func (p *Principal) Is(c Channel) bool { return p.Unlimited || p.Self.Match(c) }
 
 // Operator tells whether the principal may make an operator's calls: `admin` on `**`.
 func (p *Principal) Operator() bool { return p.MayAll(ActionAdmin, Pattern{text: "**", wild: true}) }

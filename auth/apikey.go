@@ -18,6 +18,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/internal/fleet"
 	"github.com/fanfare-hub/fanfare/internal/spell"
 )
 
@@ -158,11 +159,11 @@ func (k APIKey) ready() (r readyKey, err error) {
 		}
 	}
 	if k.Device != "" {
-		device, ok := parseDevice(k.Device)
+		own, ok := fleet.ParseDevice(k.Device)
 		if !ok {
 			return r, fanfare.Invalid("API key %q, device: want stores/S/pcs/P, where S and P may be *", k.Name)
 		}
-		p.Device = device
+		p.Self = own
 	}
 	r.principal = p
 	return r, nil

@@ -265,41 +265,36 @@ func TestGrants(t *testing.T) {
 				t.Errorf("%q: may subscribe to %s", evil, name)
 			}
 		}
-		if p.Device != (fanfare.Device{}) || !p.May(fanfare.ActionSubscribe, channel("ok")) {
+		if p.Self != (fanfare.Pattern{}) || !p.May(fanfare.ActionSubscribe, channel("ok")) {
 			t.Errorf("%q: %+v", evil, p)
 		}
 	}
 	// Numbers are what many issuers have for ids.
 	p = verify(map[string]any{"storeId": 42, "pcId": "till-7", "org": map[string]any{"id": "acme"}})
-	if p.Device != (fanfare.Device{Store: "42", PC: "till-7"}) || !p.May(fanfare.ActionSubscribe, channel("tenants/acme/x")) {
+	if p.Self.String() != "stores/42/pcs/till-7" || !p.May(fanfare.ActionSubscribe, channel("tenants/acme/x")) {
 		t.Errorf("%+v", p)
 	}
 	// Patterns that are none are void, and only {sub} may stand in a token's own.
 	p = verify(map[string]any{"sub": "ada", "role": "x", "fanfare": map[string]any{"publish": []string{"a**", "", "b/{role}", "x/{", "ok"}, "device": "stores/1/pcs/2/3"}})
-	if len(p.Grants[fanfare.ActionPublish]) != 1 || p.Device != (fanfare.Device{}) {
+	if len(p.Grants[fanfare.ActionPublish]) != 1 || p.Self != (fanfare.Pattern{}) {
 		t.Errorf("%+v", p)
 	}
 	p = verify(map[string]any{"fanfare": map[string]any{"device": "stores/42/pcs/7"}})
-	if !p.MayBe(fanfare.Device{Store: "42", PC: "7"}) || p.MayBe(fanfare.Device{Store: "42", PC: "8"}) || p.May(fanfare.ActionSubscribe, channel("stores/42")) {
+	if !p.Is(channel("stores/42/pcs/7")) || p.Is(channel("stores/42/pcs/8")) || p.May(fanfare.ActionSubscribe, channel("stores/42")) {
 		t.Errorf("%+v", p)
 	}
 	// A token that a fleet shares is each of its PCs, and nothing else.
 	for device, want := range map[string][3]bool{"stores/*/pcs/*": {true, true, true}, "stores/42/pcs/*": {true, true, false}, "stores/*/pcs/7": {true, false, true}, "stores/42/pcs/**": {}, "stores/**": {}, "stores/4*/pcs/7": {}, "**": {}} {
 		p = verify(map[string]any{"fanfare": map[string]any{"device": device}})
-		for i, pc := range []fanfare.Device{{Store: "42", PC: "7"}, {Store: "42", PC: "8"}, {Store: "43", PC: "7"}} {
-			if p.Is(pc) != want[i] || p.MayBe(pc) != want[i] || p.May(fanfare.ActionSubscribe, channel(pc.Channels()[0])) {
-				t.Errorf("%s is %v: %v", device, pc, p.Is(pc))
+		for i, pc := range []string{"stores/42/pcs/7", "stores/42/pcs/8", "stores/43/pcs/7"} {
+			if p.Is(channel(pc)) != want[i] || p.May(fanfare.ActionSubscribe, channel(pc)) {
+				t.Errorf("%s is %v: %v", device, pc, p.Is(channel(pc)))
 			}
 		}
 	}
-	// Who may subscribe to a PC's channels may look, and is not the PC; a PC is no other PC, whatever it may hear.
 	p = verify(map[string]any{"fanfare": map[string]any{"subscribe": []string{"stores", "stores/**"}}})
-	if pc := (fanfare.Device{Store: "42", PC: "7"}); !p.MayBe(pc) || p.Is(pc) {
-		t.Errorf("%+v", p)
-	}
-	p = verify(map[string]any{"fanfare": map[string]any{"subscribe": []string{"stores", "stores/**"}, "device": "stores/42/pcs/8"}})
-	if pc := (fanfare.Device{Store: "42", PC: "7"}); p.MayBe(pc) || p.Is(pc) {
-		t.Errorf("%+v", p)
+	if p.Is(channel("stores/42/pcs/7")) {
+		t.Errorf("who may only subscribe is a PC: %+v", p)
 	}
 	for _, text := range []string{"", "publish", "read=a", "publish=", "publish=a/**/b", "device=stores/1", "device=x/1/pcs/2", "device=stores/**", "device=stores/a*/pcs/1", "subscribe={", "subscribe={}", "subscribe=a*"} {
 		if g, err := ParseGrant(text); err == nil {

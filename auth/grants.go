@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/internal/fleet"
 )
 
 // deviceAction is written like an action. It makes its bearer a store's PC or, with `*`, each PC of
@@ -33,7 +34,7 @@ func ParseGrant(text string) (Grant, error) {
 		return Grant{}, fanfare.Invalid("grant %q: a brace is not closed, or names nothing", text)
 	}
 	if action == deviceAction {
-		if _, ok := parseDevice(probe); !ok {
+		if _, ok := fleet.ParseDevice(probe); !ok {
 			return Grant{}, fanfare.Invalid("grant %q: a device is stores/S/pcs/P, such as device=stores/{storeId}/pcs/{pcId} or device=stores/*/pcs/*", text)
 		}
 		return g, nil
@@ -106,28 +107,14 @@ func (g Grant) addTo(p *fanfare.Principal, value func(name string) (string, bool
 		return
 	}
 	if g.Action == deviceAction {
-		if d, ok := parseDevice(where); ok {
-			p.Device = d
+		if own, ok := fleet.ParseDevice(where); ok {
+			p.Self = own
 		}
 		return
 	}
 	if pattern, err := fanfare.ParsePattern(where); err == nil {
 		p.Grants[fanfare.Action(g.Action)] = append(p.Grants[fanfare.Action(g.Action)], pattern)
 	}
-}
-
-// parseDevice reads stores/S/pcs/P, in which S and P may be `*`.
-func parseDevice(text string) (fanfare.Device, bool) {
-	parts := strings.Split(text, "/")
-	if len(parts) != 4 || parts[0] != "stores" || parts[2] != "pcs" {
-		return fanfare.Device{}, false
-	}
-	for _, id := range []string{parts[1], parts[3]} {
-		if id != "*" && fanfare.CheckStoreID("", id) != nil {
-			return fanfare.Device{}, false
-		}
-	}
-	return fanfare.Device{Store: parts[1], PC: parts[3]}, true
 }
 
 // claimValue finds a claim by its name, or by a path of names with dots: text as it is, whole numbers in decimal.

@@ -271,11 +271,8 @@ func (a *API) mayRevoke(by caller.Caller, who *fanfare.Principal) bool {
 	case who.Unlimited || who.Ticket != "":
 		return false
 	}
-	if who.Device != (fanfare.Device{}) {
-		pc, err := fanfare.ParsePattern(who.Device.Channels()[0])
-		if err != nil || !by.Who.MayAll(fanfare.ActionAdmin, pc) {
-			return false
-		}
+	if who.Self != (fanfare.Pattern{}) && !by.Who.MayAll(fanfare.ActionAdmin, who.Self) {
+		return false
 	}
 	for action, patterns := range who.Grants {
 		for _, p := range patterns {

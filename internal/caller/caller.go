@@ -94,12 +94,14 @@ func (c Caller) MaySubscribe(patterns ...fanfare.Pattern) error {
 	return nil
 }
 
-// MayBe returns nil, or why the caller may not open the stream of a store's PC.
-func (c Caller) MayBe(d fanfare.Device) error {
-	if c.Who.MayBe(d) {
+// MayBe returns nil, or why the caller may neither be the one whose own channel it is, nor listen to all of its channels; what names
+// it. Who may only listen looks on. Who is another one may not, whatever else it may do.
+func (c Caller) MayBe(own fanfare.Channel, channels []fanfare.Pattern, what string) error {
+	other := c.Who.Self != fanfare.Pattern{}
+	if c.Who.Is(own) || (!other && c.MaySubscribe(channels...) == nil) {
 		return nil
 	}
-	return c.denied("to act for storeId %q, pcId %q", d.Store, d.PC)
+	return c.denied("to act for %s", what)
 }
 
 // Operator returns nil, or why the caller may not make an operator's call.

@@ -1,6 +1,7 @@
 package storeapi
 
 import (
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -9,6 +10,7 @@ import (
 	"github.com/fanfare-hub/fanfare"
 	"github.com/fanfare-hub/fanfare/hub"
 	"github.com/fanfare-hub/fanfare/internal/caller"
+	"github.com/fanfare-hub/fanfare/internal/fleet"
 	"github.com/fanfare-hub/fanfare/internal/problem"
 	"github.com/fanfare-hub/fanfare/internal/publish"
 	"github.com/fanfare-hub/fanfare/internal/query"
@@ -52,7 +54,7 @@ func pathID(parameter, escaped string) (string, error) {
 	if err != nil {
 		return "", fanfare.Invalid("%s: the path is not escaped correctly", parameter)
 	}
-	return id, fanfare.CheckStoreID(parameter, id)
+	return id, fleet.CheckID(parameter, id)
 }
 
 // queryID reads an id from the query; the first one counts.
@@ -61,15 +63,33 @@ func queryID(q url.Values, parameter string) (string, error) {
 		return "", fanfare.Invalid("%s is missing", parameter)
 	}
 	id := q.Get(parameter)
-	return id, fanfare.CheckStoreID(parameter, id)
+	return id, fleet.CheckID(parameter, id)
+}
+
+// mayBe tells whether the caller is a PC, or only may look at its stream; an error says why it may not.
+func mayBe(by caller.Caller, d fleet.Device) (is bool, err error) {
+	own, err := fanfare.ParseChannel(d.Channel())
+	if err != nil {
+		return false, err
+	}
+	var channels []fanfare.Pattern
+	for _, name := range d.Channels() {
+		p, err := fanfare.ParsePattern(name)
+		if err != nil {
+			return false, err
+		}
+		channels = append(channels, p)
+	}
+	return by.Who.Is(own), by.MayBe(own, channels, fmt.Sprintf("storeId %q, pcId %q", d.Store, d.PC))
 }
 
 // Stream is GET /v1/stores/event-sources.
 func (a *API) Stream(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 	req, d, look, err := a.streamRequest(r)
 	req.Adapter, req.Caller, req.Pause = "store", by, true
+	is := false
 	if err == nil {
-		err = by.MayBe(d)
+		is, err = mayBe(by, d)
 	}
 	if err != nil {
 		a.o.Streams.Refuse(w, r, req, err)
@@ -83,7 +103,7 @@ func (a *API) Stream(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 	switch {
 	case look:
 		why = LookAsked
-	case !by.Who.Is(d):
+	case !is:
 		why = LookNoRight
 		a.kept.says.looks(by, d)
 	}
@@ -118,7 +138,7 @@ func (a *API) begin(req *stream.Request, v *visit, look string) {
 // streamNames are the parameters of a store stream.
 var streamNames = query.StreamNames("storeId", "pcId", "look")
 
-func (a *API) streamRequest(r *http.Request) (req stream.Request, d fanfare.Device, look bool, err error) {
+func (a *API) streamRequest(r *http.Request) (req stream.Request, d fleet.Device, look bool, err error) {
 	q, err := query.Parse(r, streamNames...)
 	if err != nil {
 		return req, d, look, err
@@ -183,17 +203,18 @@ func (a *API) health(r *http.Request, by caller.Caller) (body []byte, err error)
 	if !q.Has("storeId") && !q.Has("pcId") {
 		return append(body, '}'), nil
 	}
-	var d fanfare.Device
+	var d fleet.Device
 	if d.Store, err = queryID(q, "storeId"); err != nil {
 		return nil, err
 	}
 	if d.PC, err = queryID(q, "pcId"); err != nil {
 		return nil, err
 	}
-	if err = by.MayBe(d); err != nil {
+	is, err := mayBe(by, d)
+	if err != nil {
 		return nil, err
 	}
-	if !by.Who.Is(d) {
+	if !is {
 		a.kept.says.looks(by, d)
 		return append(body, '}'), nil
 	}

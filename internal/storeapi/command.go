@@ -10,6 +10,7 @@ import (
 
 	"github.com/fanfare-hub/fanfare"
 	"github.com/fanfare-hub/fanfare/internal/caller"
+	"github.com/fanfare-hub/fanfare/internal/fleet"
 	"github.com/fanfare-hub/fanfare/internal/publish"
 	"github.com/fanfare-hub/fanfare/internal/query"
 )
@@ -51,18 +52,18 @@ func (a *API) SendToPC(w http.ResponseWriter, r *http.Request, by caller.Caller,
 	if err == nil {
 		p, err = pathID("pcId", pc)
 	}
-	a.send(w, r, by, "stores/"+s+"/pcs/"+p, s, s+"#"+p, false, err)
+	a.send(w, r, by, fleet.Device{Store: s, PC: p}.Channel(), s, s+"#"+p, false, err)
 }
 
 // SendToStore is POST /v1/stores/{S}/events.
 func (a *API) SendToStore(w http.ResponseWriter, r *http.Request, by caller.Caller, store string) {
 	s, err := pathID("storeId", store)
-	a.send(w, r, by, "stores/"+s, s, s, true, err)
+	a.send(w, r, by, fleet.StoreChannel(s), s, s, true, err)
 }
 
 // SendToAll is POST /v1/stores/events.
 func (a *API) SendToAll(w http.ResponseWriter, r *http.Request, by caller.Caller) {
-	a.send(w, r, by, "stores", "", "", true, nil)
+	a.send(w, r, by, fleet.Broadcast, "", "", true, nil)
 }
 
 func (a *API) send(w http.ResponseWriter, r *http.Request, by caller.Caller, channel, store, username string, broadcast bool, err error) {

@@ -7,11 +7,12 @@ import (
 	"time"
 
 	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/internal/fleet"
 )
 
 // PC is what is known of one PC.
 type PC struct {
-	fanfare.Device
+	fleet.Device
 	Open     bool      // a stream of it is
 	Seen     time.Time // when its last stream stood, or its health mark came, as far as that is stored; zero when it is not
 	Readers  []Reader
@@ -52,10 +53,10 @@ func (a *API) Present() (list []PC) {
 
 // Known returns PCs that are known from the log, and were there in the last month, at most so many. It reads the log.
 func (a *API) Known(ctx context.Context, most int) (list []PC) {
-	known := map[fanfare.Device]int{} // indices in list
+	known := map[fleet.Device]int{} // indices in list
 	for _, prefix := range []string{keptPrefix, seenPrefix} {
 		_ = a.o.Keeper.EachKept(ctx, prefix, func(kept fanfare.Kept) bool {
-			var d fanfare.Device
+			var d fleet.Device
 			var ok bool
 			if d.Store, d.PC, ok = strings.Cut(strings.TrimPrefix(kept.Name, prefix), "/"); !ok || kept.Age > seenFor {
 				return true

@@ -2,12 +2,12 @@ package storeapi
 
 import (
 	"log/slog"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/fanfare-hub/fanfare"
 	"github.com/fanfare-hub/fanfare/hub"
+	"github.com/fanfare-hub/fanfare/internal/fleet"
 	"github.com/fanfare-hub/fanfare/internal/stream"
 )
 
@@ -68,21 +68,15 @@ func (k *positions) now() int64 { return time.Since(k.began).Milliseconds() + 1 
 
 const keptPrefix = "pc/"
 
-func keptName(d fanfare.Device) string { return keptPrefix + d.Store + "/" + d.PC }
+func keptName(d fleet.Device) string { return keptPrefix + d.Store + "/" + d.PC }
 
-// device is read from the PC's channel: stores/S/pcs/P.
-func (p *pc) device() (d fanfare.Device) {
-	_, rest, _ := strings.Cut(p.channel, "/")
-	d.Store, rest, _ = strings.Cut(rest, "/")
-	_, d.PC, _ = strings.Cut(rest, "/")
-	return d
-}
+func (p *pc) device() fleet.Device { return fleet.Of(p.channel) }
 
 // keeps tells whether cursors are kept at all.
 func (k *positions) keeps() bool { return k.o.ResumeFor >= 0 }
 
 // resumeFor is how long after its last stream a cursor of the PC is good.
-func (k *positions) resumeFor(d fanfare.Device) time.Duration {
+func (k *positions) resumeFor(d fleet.Device) time.Duration {
 	if k.o.ResumeFor != 0 {
 		return max(k.o.ResumeFor, 0)
 	}
@@ -350,7 +344,7 @@ func (k *positions) queueLocked(p *pc, also state) {
 }
 
 // markSeen marks a PC as alive, and returns when.
-func (k *positions) markSeen(d fanfare.Device) time.Time {
+func (k *positions) markSeen(d fleet.Device) time.Time {
 	name, now := seenPrefix+d.Store+"/"+d.PC, time.Now().UTC()
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -5,8 +5,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/fanfare-hub/fanfare"
 	"github.com/fanfare-hub/fanfare/internal/caller"
+	"github.com/fanfare-hub/fanfare/internal/fleet"
 )
 
 // Readers are counts of what happens where a PC has several readers, or one that was away for long.
@@ -75,13 +75,13 @@ func (s *says) warn(kind, message string, more ...any) {
 	s.logger.Warn(message, more...)
 }
 
-func named(d fanfare.Device, more ...any) []any {
+func named(d fleet.Device, more ...any) []any {
 	return append([]any{slog.String("storeId", d.Store), slog.String("pcId", d.PC)}, more...)
 }
 
 // severalReaders is a warning of a PC that is read twice at once.
 type severalReaders struct {
-	device    fanfare.Device
+	device    fleet.Device
 	same      bool // by one reader
 	addresses []string
 }
@@ -107,17 +107,17 @@ func (s *says) several(n severalReaders) {
 	s.warn("several", message, named(n.device, slog.Any("addresses", n.addresses))...)
 }
 
-func (s *says) dropped(d fanfare.Device, id readerID) {
+func (s *says) dropped(d fleet.Device, id readerID) {
 	s.warn("dropped", "a PC has too many readers: the position of the one that was not there for longest is given up",
 		named(d, slog.String("address", id.text()), slog.Int("most", readersMost))...)
 }
 
-func (s *says) forgotten(d fanfare.Device) {
+func (s *says) forgotten(d fleet.Device) {
 	s.warn("forgotten", "a PC was away for longer than its position is kept: it is told of a gap (--store-resume-for)", named(d)...)
 }
 
 // looks warns of a subject once.
-func (s *says) looks(by caller.Caller, d fanfare.Device) {
+func (s *says) looks(by caller.Caller, d fleet.Device) {
 	s.mu.Lock()
 	if s.subjects == nil {
 		s.subjects = map[string]struct{}{}
