@@ -214,12 +214,14 @@ type LogStats struct {
 	Limited               uint64 // times the oldest events were removed because of the limit on the log's size
 	EventsRead            uint64 // event values that reads have touched
 	IndexRead             uint64 // index entries that reads have touched
+	LimitWaits            uint64 // times publishers waited for room: they were faster than the oldest events could go
 	WrittenBytes          uint64 // written to files, by commits, flushes and compactions
 	Corrupt               uint64 // times a damaged file was met
 	ClockJumps            uint64 // times the clock was found to have jumped by more than a minute
 
 	ClockAhead     time.Duration // of the machine's clock before the time that ages go by; below zero: behind
-	DiskBytes      int64         // what the files take, a second ago
+	DiskBytes      int64         // what the files take on disk, by blocks, a second ago
+	SetAsideBytes  int64         // of that, what is kept for what is written next; it follows use
 	MaxBytes       int64         // what they may take; 0: no limit
 	QueueBytes     int           // wait to be committed
 	CachedChannels int

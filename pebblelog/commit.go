@@ -98,6 +98,7 @@ func (s *session) commitLoop() {
 		case <-s.dead:
 			return
 		}
+		s.awaitRoom()
 		g := s.take()
 		if g == nil {
 			return
@@ -166,6 +167,7 @@ func (s *session) write(g *group) error {
 	if err := saveClock(b, at, jumped); err != nil {
 		return err
 	}
+	s.log.room.spend(b.Len())
 	g.batch, g.applied = b, time.Now()
 	err := s.db.ApplyNoSyncWait(b, pebble.Sync)
 	s.newest.Store(s.nextNum)

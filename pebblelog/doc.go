@@ -14,6 +14,9 @@
 // channels are read by merging their index entries, so no other channel's events are touched; patterns scan by position.
 //
 // Retention (retain.go, channels.go) clips a channel's reads at its trim mark at once; a sweep deletes what is below.
+// The limiter (size.go) keeps the files within MaxBytes, and small on a hub at rest; publishers that are too fast for it wait
+// (room.go). The session keeps one obsolete WAL to write over (wal.go), and gives it back to a disk that is nearly full
+// (disk.go, fail.go).
 //
 // Pebble reports some failures only through Logger.Fatalf (fail.go). The file system is wrapped (fs.go): a failed session
 // is fenced off, so that it can no longer change a file that its successor uses, and with DurabilityAsync the WAL is

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"runtime"
 	"strings"
 	"time"
@@ -172,20 +173,22 @@ func (l *Log) replace(old, s *session) {
 	l.closers.Go(func() { _ = old.close() })
 }
 
-// checkFree reports a disk with less than MinFreeBytes.
+// checkFree reports a disk with less than MinFreeBytes free. Before that, the log gives back what it has set aside.
 func (l *Log) checkFree() error {
 	if l.opts.MinFreeBytes < 0 || l.opts.Durability == DurabilityMemory {
 		return nil
 	}
-	usage, err := l.opts.FS.GetDiskUsage(l.opts.Dir)
+	free, err := l.freeBytes()
 	switch {
-	case errors.Is(err, vfs.ErrUnsupported):
-		err = nil
 	case err != nil:
-		err = fanfare.Unavailable("the disk's free space cannot be read", err)
-	case usage.AvailBytes < uint64(l.opts.MinFreeBytes):
+	case free-yieldMargin >= l.opts.MinFreeBytes:
+		l.current().fs.yield(false)
+	case free < l.opts.MinFreeBytes && l.current().fs.yield(true):
+		free, err = l.freeBytes()
+	}
+	if err == nil && free < l.opts.MinFreeBytes {
 		err = fanfare.Unavailable(fmt.Sprintf("the disk is full: %d bytes are free, the minimum is %d (--min-free-bytes)",
-			usage.AvailBytes, l.opts.MinFreeBytes), nil)
+			free, l.opts.MinFreeBytes), nil)
 	}
 	l.mu.Lock()
 	changed := (l.lowDisk == nil) != (err == nil)
@@ -199,7 +202,29 @@ func (l *Log) checkFree() error {
 	return err
 }
 
-// watchCommits answers for a commit that takes too long, and notices when a full disk has room again.
+// yieldMargin is how much more than MinFreeBytes must be free before anything is set aside again.
+const yieldMargin = 2 * spareLeast
+
+// freeBytes is how much the disk has free; without limit where the system does not say.
+func (l *Log) freeBytes() (int64, error) {
+	usage, err := l.opts.FS.GetDiskUsage(l.opts.Dir)
+	if errors.Is(err, vfs.ErrUnsupported) {
+		return math.MaxInt64, nil
+	}
+	if err != nil {
+		return 0, fanfare.Unavailable("the disk's free space cannot be read", err)
+	}
+	return int64(min(usage.AvailBytes, math.MaxInt64)), nil
+}
+
+// current is the session to read from; it may have failed.
+func (l *Log) current() *session {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.session
+}
+
+// watchCommits answers for a commit that takes too long.
 func (l *Log) watchCommits() {
 	tick := time.NewTicker(min(l.opts.SlowCommit/10, time.Second))
 	defer tick.Stop()
@@ -210,7 +235,6 @@ func (l *Log) watchCommits() {
 		case <-tick.C:
 		}
 		l.mu.Lock()
-		low := l.lowDisk != nil
 		late := l.failed == nil && len(l.inflight) > 0 && time.Since(l.inflight[0].began) > l.opts.SlowCommit
 		turned := late != (l.slow != nil)
 		if late {
@@ -227,9 +251,6 @@ func (l *Log) watchCommits() {
 			l.refuseAll(slow)
 		} else if turned {
 			l.opts.Logger.Info("publishes are taken again: the disk has caught up")
-		}
-		if low {
-			_ = l.checkFree()
 		}
 	}
 }

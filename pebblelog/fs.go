@@ -25,17 +25,22 @@ type sessionFS struct {
 	vfs.FS
 	dir     string // of the store
 	lazyWAL bool
-	failed  func(error) // told of the first error of a WAL file
-	written func(int)   // told of the bytes of each write
+	failed  func(error)  // told of the first error of a WAL file
+	written func(int)    // told of the bytes of each write
+	deleted func() int64 // see walMark
 	fenced  atomic.Bool
 	scratch *vfs.MemFS
+	wals    walFiles
 
 	mu    sync.Mutex
 	dirty map[*sessionFile]struct{} // WAL files written since their last real sync
 }
 
 func newSessionFS(fs vfs.FS, dir string, lazyWAL bool) *sessionFS {
-	return &sessionFS{FS: fs, dir: dir, lazyWAL: lazyWAL, scratch: vfs.NewMem(), dirty: map[*sessionFile]struct{}{}, written: func(int) {}}
+	return &sessionFS{
+		FS: fs, dir: dir, lazyWAL: lazyWAL, scratch: vfs.NewMem(), dirty: map[*sessionFile]struct{}{}, written: func(int) {},
+		deleted: func() int64 { return 0 }, wals: walFiles{open: map[*sessionFile]struct{}{}, most: spareLeast},
+	}
 }
 
 func (fs *sessionFS) fence() { fs.fenced.Store(true) }
@@ -64,35 +69,33 @@ func (fs *sessionFS) readable(name string) vfs.FS {
 	return fs.FS
 }
 
-// made wraps a file that Pebble will write. For the WAL an error becomes the session's failure, and the file a scratch one.
-func (fs *sessionFS) made(name string, f vfs.File, err error) (vfs.File, error) {
-	if err != nil && fs.isWAL(name) {
-		fs.failed(err)
-		f, err = fs.writable(name).Create(name, vfs.WriteCategoryUnspecified)
-	}
+// made wraps a file that Pebble will write.
+func (fs *sessionFS) made(f vfs.File, err error) (vfs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	wal := fs.isWAL(name)
-	return &sessionFile{File: f, fs: fs, wal: wal, lazy: wal && fs.lazyWAL}, nil
+	return &sessionFile{File: f, fs: fs}, nil
 }
 
 func (fs *sessionFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	if fs.isWAL(name) {
+		return fs.createWAL(name, c)
+	}
 	f, err := fs.writable(name).Create(name, c)
-	return fs.made(name, f, err)
+	return fs.made(f, err)
 }
 
 func (fs *sessionFS) OpenReadWrite(name string, c vfs.DiskWriteCategory, opts ...vfs.OpenOption) (vfs.File, error) {
 	f, err := fs.writable(name).OpenReadWrite(name, c, opts...)
-	return fs.made(name, f, err)
+	return fs.made(f, err)
 }
 
+// ReuseForWrite makes a new file: which WAL is written over is decided by createWAL.
 func (fs *sessionFS) ReuseForWrite(oldname, newname string, c vfs.DiskWriteCategory) (vfs.File, error) {
-	if fs.fenced.Load() {
-		return fs.Create(newname, c)
+	if err := fs.Remove(oldname); err != nil {
+		return nil, err
 	}
-	f, err := fs.FS.ReuseForWrite(oldname, newname, c)
-	return fs.made(newname, f, err)
+	return fs.Create(newname, c)
 }
 
 func (fs *sessionFS) Open(name string, opts ...vfs.OpenOption) (vfs.File, error) {
@@ -173,6 +176,12 @@ type sessionFile struct {
 
 	mu     sync.Mutex // serialises a real sync and the close of a lazy file
 	closed bool
+
+	// Of a WAL file.
+	extent sync.Mutex // guards the fields below
+	at     int64      // the end of what was written, or is being written
+	room   int64      // the end of its room on disk, as far as that is known
+	steady bool       // nothing is allocated beforehand, because the file system cannot or is full
 }
 
 // result is what Pebble is told of an error.
@@ -188,8 +197,14 @@ func (f *sessionFile) Write(p []byte) (int, error) {
 	if f.fs.fenced.Load() {
 		return len(p), nil
 	}
+	if f.wal {
+		f.reserve(len(p))
+	}
 	n, err := f.File.Write(p)
 	f.fs.written(n)
+	if f.wal {
+		f.fs.wals.written.Add(uint64(n))
+	}
 	if err != nil && f.result(err) == nil {
 		return len(p), nil
 	}
@@ -205,11 +220,12 @@ func (f *sessionFile) WriteAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
+// Preallocate does nothing for a WAL: see reserve.
 func (f *sessionFile) Preallocate(offset, length int64) error {
-	if f.fs.fenced.Load() {
+	if f.wal || f.fs.fenced.Load() {
 		return nil
 	}
-	return f.result(f.File.Preallocate(offset, length))
+	return f.File.Preallocate(offset, length)
 }
 
 func (f *sessionFile) Sync() error { return f.sync(f.File.Sync) }
@@ -248,6 +264,9 @@ func (f *sessionFile) syncNow() error {
 
 // Close really syncs what was put off before it closes the file.
 func (f *sessionFile) Close() error {
+	if f.wal {
+		f.leave()
+	}
 	if f.lazy {
 		f.fs.mu.Lock()
 		_, dirty := f.fs.dirty[f]

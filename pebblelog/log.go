@@ -87,6 +87,7 @@ type Log struct {
 	// Fixed after Open.
 	opts Options
 	lock io.Closer
+	most int64         // how large the log can become at most, as far as it was known at Open; 0: any size
 	stop chan struct{} // closed by Close
 	wake chan struct{} // one token: the queue may hold something
 
@@ -96,6 +97,10 @@ type Log struct {
 	stats    counters
 	fsync    histogram.Histogram
 	maxBytes atomic.Int64
+	room     *room
+	use      use
+	sweepNow chan struct{} // one token: the sweep is asked to begin
+	tooLarge chan struct{} // one token: the limiter is asked to look
 
 	// Held while watchers are told, so that they hear one thing at a time and in order. Taken before mu.
 	tell     sync.Mutex
@@ -131,7 +136,10 @@ type watch struct{ w fanfare.Watcher }
 // Open opens the log in Options.Dir, or makes a new one, and begins a new run. It fails when another process has the
 // directory, or when what lies there is damaged or of another version; nothing is changed then.
 func Open(opts Options) (*Log, error) {
-	l := &Log{opts: opts.withDefaults(), stop: make(chan struct{}), wake: make(chan struct{}, 1)}
+	l := &Log{
+		opts: opts.withDefaults(), stop: make(chan struct{}), wake: make(chan struct{}, 1),
+		room: newRoom(), sweepNow: make(chan struct{}, 1), tooLarge: make(chan struct{}, 1),
+	}
 	l.clock = newClock(l.opts, func() { l.stats.clockJumps.Add(1) })
 	l.rules = l.opts.Retention
 	l.maxBytes.Store(l.opts.MaxBytes)
@@ -146,16 +154,20 @@ func Open(opts Options) (*Log, error) {
 	if l.lock, err = fs.Lock(fs.PathJoin(l.opts.Dir, "LOCK")); err != nil {
 		return nil, inUse(l.opts.Dir, err)
 	}
+	l.most = l.mostBytes()
 	s, err := l.openSession()
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open log in %s: %w", l.opts.Dir, err), l.lock.Close())
 	}
 	l.session = s
 	l.durable.Store(uint64(s.first) - 1)
+	l.measure()
+	_ = l.checkFree() // Status tells of a full disk before anybody publishes
 	s.start()
 	l.background.Go(l.watchCommits)
 	l.background.Go(l.sweepLoop)
 	l.background.Go(l.limitLoop)
+	l.background.Go(l.measureLoop)
 	return l, nil
 }
 
@@ -256,6 +268,8 @@ func (l *Log) refusalLocked(r *request) error {
 	switch {
 	case l.closing:
 		return fanfare.Unavailable("the log is closing", nil)
+	case l.failed != nil && l.lowDisk != nil:
+		return l.lowDisk // it is opened again when there is room
 	case l.failed != nil:
 		return l.failed
 	case l.slow != nil:
@@ -292,7 +306,7 @@ func (l *Log) Status() fanfare.Status {
 	st := fanfare.Status{Durable: fanfare.Position(l.durable.Load())}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, err := range []error{l.failed, l.slow, l.lowDisk} {
+	for _, err := range []error{l.lowDisk, l.failed, l.slow} {
 		if err != nil {
 			st.Err = err
 			break

@@ -125,13 +125,14 @@ func (s *session) floorOf(c fanfare.Channel) fanfare.Position {
 
 const (
 	limitInterval = time.Second
+	limitPause    = 10 * time.Millisecond
 	sweepShare    = 20 // a sweep that finds little to do may take one part in so many of the time
 )
 
 // sweepLoop deletes, in batches, what retention has clipped.
 func (l *Log) sweepLoop() {
 	pause := l.opts.TrimInterval
-	for l.wait(pause) {
+	for l.wait(pause, l.sweepNow) {
 		began, trimmed := time.Now(), l.stats.trimmed.Load()
 		looked := 0
 		l.retain(func(s *session) (err error) {
@@ -153,17 +154,48 @@ func sweepPause(least, took time.Duration, looked int, trimmed uint64) time.Dura
 
 // limitLoop keeps the log within its size.
 func (l *Log) limitLoop() {
-	for l.wait(min(limitInterval, l.opts.TrimInterval)) {
-		l.retain((*session).limitSize)
+	for l.wait(min(limitInterval, l.opts.TrimInterval), l.tooLarge) {
+		l.retain((*session).keepSize)
+		if !l.wait(limitPause, nil) {
+			return
+		}
 	}
 }
 
-// wait waits for so long; false when the log closes.
-func (l *Log) wait(d time.Duration) bool {
+// measureLoop measures the files once a second, and every limitPause while there is little room. It looks at the disk too: so
+// an idle log on a full disk gives back what it has set aside, says that it cannot store before anybody publishes, and takes
+// publishes again by itself.
+func (l *Log) measureLoop() {
+	for l.wait(limitInterval, l.room.short) {
+		_ = l.checkFree()
+		if used, most := l.measure(), l.maxBytes.Load(); most > 0 && used > most {
+			select {
+			case l.tooLarge <- struct{}{}:
+			default:
+			}
+		}
+		if !l.wait(limitPause, nil) {
+			return
+		}
+	}
+}
+
+// sweepSoon has the sweep begin at once.
+func (l *Log) sweepSoon() {
+	select {
+	case l.sweepNow <- struct{}{}:
+	default:
+	}
+}
+
+// wait waits for so long, or until it is called early; false when the log closes.
+func (l *Log) wait(d time.Duration, early <-chan struct{}) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+		return true
+	case <-early:
 		return true
 	case <-l.stop:
 		return false
@@ -181,6 +213,7 @@ func (l *Log) retain(work func(*session) error) {
 // sweep deletes what retention has clipped: first what is gone whatever its channel, then channel by channel.
 // It returns how many channels it has looked at.
 func (s *session) sweep() (looked int, err error) {
+	unswept := s.unswept.Load()
 	b := s.bounds()
 	if all := s.rules.Load().all; all > 0 {
 		before, err := s.before(b.at.cut(all.Milliseconds()))
@@ -203,6 +236,7 @@ func (s *session) sweep() (looked int, err error) {
 	if err := w.fold(); err != nil {
 		return w.looked, err
 	}
+	s.unswept.Add(-unswept)
 	set.swept.Store(true)
 	return w.looked, nil
 }
@@ -227,7 +261,8 @@ func (s *session) deletePrefix(floor fanfare.Position) error {
 	b := s.db.NewBatch()
 	defer b.Close()
 	if some {
-		if err := b.DeleteRange(keyOf(keyEvent, uint64(swept)), keyOf(keyEvent, uint64(floor)+1), nil); err != nil {
+		// The range begins before the first event: Pebble removes a table unread only when one deletion covers all of it.
+		if err := b.DeleteRange(keyOf(keyEvent), keyOf(keyEvent, uint64(floor)+1), nil); err != nil {
 			return err
 		}
 	}
@@ -241,6 +276,7 @@ func (s *session) deletePrefix(floor fanfare.Position) error {
 	if err := s.db.Apply(b, pebble.NoSync); err != nil {
 		return err
 	}
+	s.fs.dropped()
 	s.sweptFloor.Store(uint64(floor))
 	return nil
 }
@@ -374,7 +410,8 @@ func (w *sweeper) deleteSome(num uint64, after fanfare.Position, mark entry) (fa
 	if err := b.Set(keyOf(keyMark, num), appendMark(nil, mark), nil); err != nil {
 		return 0, err
 	}
-	n, through := 0, mark.pos
+	n, through, gone := 0, mark.pos, int64(0)
+	average := int64(mark.bytes / max(mark.seq, 1))
 	floor := fanfare.Position(w.sweptFloor.Load())
 	for ok := it.First(); ok; ok = it.Next() {
 		if n == deleteMost {
@@ -385,10 +422,13 @@ func (w *sweeper) deleteSome(num uint64, after fanfare.Position, mark entry) (fa
 			if err := b.SingleDelete(keyOf(keyEvent, uint64(pos)), nil); err != nil {
 				return 0, err
 			}
+			gone += average + eventOverhead - indexBytes
+			w.singly.Store(true)
 		}
 		if err := b.SingleDelete(append([]byte(nil), it.Key()...), nil); err != nil {
 			return 0, err
 		}
+		gone += indexBytes
 		through = pos
 		n++
 	}
@@ -401,6 +441,7 @@ func (w *sweeper) deleteSome(num uint64, after fanfare.Position, mark entry) (fa
 	if err := w.db.Apply(b, pebble.NoSync); err != nil {
 		return 0, err
 	}
+	w.deleted.Add(gone)
 	w.log.stats.trimmed.Add(uint64(n))
 	return through, nil
 }

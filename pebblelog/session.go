@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,12 +49,13 @@ type session struct {
 	floor      atomic.Uint64           // everything up to here is gone, whatever its channel
 	prefix     sync.Mutex              // held while the floor moves and what lies below is deleted
 	sweptFloor atomic.Uint64           // and deleted up to here
-	flushed    <-chan struct{}         // closed when what limitSize had written is a table; owned by it
 	unsized    fanfare.Position        // up to here index entries have no sums; fixed
 	jumped     int64                   // in a log of format 2, the highest second before the clock last went back; fixed
-	looks      int                     // at a log that is too large, by limitSize; owned by it
-	tidyAgain  time.Time               // limitSize has the store compacted again from then on; owned by it
-	thinned    int64                   // the second up to which the table of seconds is thin; owned by the sweep
+	limiter    limiter
+	deleted    atomic.Int64 // bytes that the sweep has deleted one by one
+	singly     atomic.Bool  // some of it were events, not only their index entries, since the last tidying
+	unswept    atomic.Int64 // bytes of index entries below the floor that the sweep has not come to
+	thinned    int64        // the second up to which the table of seconds is thin; owned by the sweep
 
 	complained, unsaid atomic.Int64 // the second of Pebble's last complaint that was logged, and how many were not
 
@@ -73,8 +75,10 @@ func (l *Log) openSession() (*session, error) {
 		dead: make(chan struct{}), slots: make(chan struct{}, 2), written: make(chan *group, 2), ruled: make(chan struct{}, 1),
 	}
 	s.channels.init()
+	s.singly.Store(true) // by an earlier session, perhaps
 	s.fs.failed = func(err error) { s.fail(fmt.Errorf("write the log: %w", err)) }
 	s.fs.written = func(n int) { l.stats.written.Add(uint64(n)) }
+	s.fs.deleted = s.deleted.Load
 	if err := checkPlace(l.opts.FS, l.opts.Dir); err != nil {
 		return nil, err
 	}
@@ -111,16 +115,21 @@ const memTable = 64 << 20
 const flushAtClose = 8 << 20
 
 func (s *session) storeOptions() *pebble.Options {
-	memory := memTableBytes(s.log.opts.MaxBytes)
+	memory := memTableBytes(s.log.most)
 	o := &pebble.Options{
 		FS:                 s.fs,
 		Logger:             storeLogger{s},
 		FormatMajorVersion: pebble.FormatNewest,
 		MemTableSize:       memory,
 		CacheSize:          int64(s.log.opts.CacheBytes) + int64(memory), // of which it takes what a memtable needs
+		Cleaner:            newCleaner(s.fs, pebble.Cleaner.Clean),
 		EventListener:      &pebble.EventListener{DataCorruption: s.corrupted},
 		MaxOpenFiles:       250, // the hub leaves 500 descriptors to the log and to requests
 	}
+	// One compaction at a time, but beside it tables that are deleted whole may go, and what the limiter asks for.
+	o.CompactionConcurrencyRange = func() (int, int) { return 1, 2 }
+	o.Experimental.L0CompactionConcurrency = math.MaxInt32
+	o.Experimental.CompactionDebtConcurrency = math.MaxInt64
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
@@ -139,7 +148,7 @@ func (s *session) corrupted(info pebble.DataCorruptionInfo) {
 		slog.String("file", info.Path), slog.Any("err", info.Details))
 }
 
-// memTableBytes keeps what waits in memory, and so the WAL, small beside a small log.
+// memTableBytes keeps what waits in memory, and so the WAL, small beside a small log, and on a small disk.
 func memTableBytes(most int64) uint64 {
 	if most <= 0 {
 		return memTable

@@ -1,8 +1,9 @@
 package pebblelog
 
 import (
-	"errors"
+	"bytes"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -10,69 +11,177 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// limitSize drops the oldest events, whatever their channels, when the files take more than MaxBytes: down to nine tenths of
-// it, so that this is not done all the time. What is deleted already and has not been given back to the disk counts as given
-// back: nobody may lose events because the store has not tidied up. When that is enough, the store is told to tidy up.
+// The limiter keeps the log within MaxBytes.
 //
-// Deletions that are still in memory, or in tables that the store has not looked at yet, are in nobody's figures. So the
-// first look only has them written, and another look decides.
-func (s *session) limitSize() error {
-	most := s.log.maxBytes.Load()
+// Once a second, and again at once while there is little room, it measures the blocks that the
+// files take. Beyond MaxBytes it drops the oldest events, of all channels, until nine tenths are
+// left, so that it does not have to drop some all the time. Bytes that are deleted and still on
+// disk count as gone: nobody may lose events because the store has not tidied up. Then the limiter
+// has the store tidy up. Publishers that are faster than all this wait for it (room.go).
+//
+// On a hub at rest it does the same for the sake of the disk (settle): the store would leave a WAL
+// of 64 MiB, and tables full of deleted events, as they are until somebody publishes again.
+
+// figures say what the files take, and how much of that will go.
+type figures struct {
+	used    int64 // all files, by blocks
+	leaving int64 // tables that are obsolete, or that a compaction is writing: they go by themselves
+	prefix  int64 // events up to the floor, in tables yet
+	points  int64 // events and index entries that were deleted one by one, in tables yet
+	unswept int64 // index entries up to the floor that the sweep has not come to
+	certain bool  // the store has looked at all its tables
+}
+
+func (f figures) gone() int64 { return f.prefix + f.points + f.unswept }
+
+// held is what the files take when everything that is deleted has gone.
+func (f figures) held() int64 { return f.used - f.leaving - f.gone() }
+
+// limiter holds what the limiter knows from one look to the next.
+type limiter struct {
+	mu        sync.Mutex      // held during a look
+	looks     int             // in a row at figures that are not certain
+	flushed   <-chan struct{} // closed when what was in memory is a table
+	tidyAgain time.Time       // from then on the store is compacted again
+	sayAgain  time.Time       // from then on a drop is logged again
+	settled   uint64          // bytes written to WALs when there was nothing left to settle
+	tidied    bool            // the tables were compacted since the last figures
+	left      int64           // bytes that the last compaction did not remove, though the figures called them deleted
+}
+
+func (s *session) figures(used int64) (f figures, err error) {
 	m := s.db.Metrics()
-	used := int64(m.DiskSpaceUsage())
-	s.log.stats.diskBytes.Store(used)
+	f.used = used
+	f.leaving = leaving(m) + m.Compact.InProgressBytes
+	f.points = int64(m.Table.Garbage.PointDeletionsBytesEstimate) + s.unflushed()
+	f.unswept = s.unswept.Load()
+	if f.certain, err = s.looked(); err != nil {
+		return f, err
+	}
+	prefix, err := s.db.EstimateDiskUsage(keyOf(keyEvent), keyOf(keyEvent, s.floor.Load()+1))
+	f.prefix = int64(prefix)
+	return f, err
+}
+
+// looked tells whether the store has looked at all its tables. It does so in the background; until
+// then no figure knows the deletions in a table.
+func (s *session) looked() (bool, error) {
+	levels, err := s.db.SSTables()
+	for _, tables := range levels {
+		for _, t := range tables {
+			if t.TableStats.NumEntries == 0 {
+				return false, nil
+			}
+		}
+	}
+	return err == nil, err
+}
+
+// leaving is what obsolete tables take, with those that only a reader or a backup still needs.
+func leaving(m *pebble.Metrics) int64 {
+	t, b := m.Table.Local, m.BlobFiles.Local
+	return int64(t.ObsoleteSize + t.ZombieSize + b.ObsoleteSize + b.ZombieSize)
+}
+
+// keepSize is one look of the limiter.
+func (s *session) keepSize() error {
+	l := s.log
+	s.limiter.mu.Lock()
+	defer s.limiter.mu.Unlock()
+	used, most := l.measure(), l.maxBytes.Load()
+	l.use.sample(time.Now(), s.fs.wals.written.Load(), l.stats.bytes.Load())
+	s.fs.follow(l.use.setAside(most))
 	if most <= 0 || used <= most {
-		s.looks = 0
-		return nil
+		s.limiter.looks = 0
+		return s.settleAtRest(used)
 	}
-	if s.looks++; s.looks == 1 {
-		flushed, err := s.db.AsyncFlush()
-		s.flushed = flushed
-		return err
-	}
-	select {
-	case <-s.flushed:
-	default:
-		return nil
-	}
-	if m.Table.PendingStatsCollectionCount > 0 && s.looks < looksMost {
-		return nil
-	}
-	floor := fanfare.Position(s.floor.Load())
-	prefix, err := s.deletedBytes(floor)
+	f, err := s.figures(used)
 	if err != nil {
 		return err
 	}
-	gone := prefix + int64(m.Table.Garbage.PointDeletionsBytesEstimate)
+	if s.limiter.looks++; !f.certain && s.limiter.looks < looksMost {
+		return nil
+	}
+	s.limiter.looks = 0
 	target := most * 9 / 10
-	// Tables that are obsolete, or that a compaction is writing, come and go by themselves; old WALs are kept to be used again.
-	held := int64(m.Table.Local.LiveSize+m.BlobFiles.Local.LiveSize+m.WAL.PhysicalSize+m.WAL.ObsoletePhysicalSize) - gone
-	if held <= target {
-		return s.tidy(floor, prefix, gone, target)
+	if f.held() > most*19/20 { // below that, the files come within the limit when the store has tidied up
+		if err := s.dropOldest(f, target); err != nil {
+			return err
+		}
 	}
+	return s.reclaim(f, target)
+}
+
+// looksMost is how many looks the store has to gather its figures.
+const looksMost = 30
+
+// sayPause is the least time between two records of drops.
+const sayPause = 10 * time.Second
+
+// dropOldest drops the oldest events, until the files hold no more than target.
+func (s *session) dropOldest(f figures, target int64) error {
 	if fits, err := s.fits(target); err != nil || fits {
-		return errors.Join(err, s.tidy(0, 0, target, target)) // the store's figures are behind
+		return err // the store's figures are behind
 	}
-	through, err := s.afterBytes(floor, uint64(held-target))
+	floor := fanfare.Position(s.floor.Load())
+	excess := uint64(f.held() - target)
+	through, share, err := s.afterBytes(floor, excess)
 	if err != nil || through <= floor {
 		return err
 	}
 	if err := s.deletePrefix(through); err != nil {
 		return err
 	}
-	s.looks = 0
+	s.unswept.Add(share)
 	s.log.stats.limited.Add(1)
-	s.log.opts.Logger.Warn("the log is larger than its limit: the oldest events are removed",
-		slog.Int64("bytes", used), slog.Int64("limit", most), slog.String("through", through.String()))
+	if now := time.Now(); now.After(s.limiter.sayAgain) {
+		s.limiter.sayAgain = now.Add(sayPause)
+		s.log.opts.Logger.Warn("the log is larger than its limit: the oldest events are removed",
+			slog.Int64("bytes", f.used), slog.Int64("limit", s.log.maxBytes.Load()), slog.String("through", through.String()))
+	}
 	return nil
 }
 
-// eventOverhead is at least what an event takes besides its data: two keys, and the values' own numbers.
+// reclaim has deleted bytes go from the disk: it flushes deletions that are in memory, calls the
+// sweep for index entries, and has tables rewritten.
+func (s *session) reclaim(f figures, target int64) error {
+	little := target / 20
+	if f.unswept > little {
+		s.log.sweepSoon()
+	}
+	if s.unflushed() > little || f.prefix > little && s.fs.dropsInMemory() {
+		if err := s.flush(); err != nil {
+			return err
+		}
+	}
+	_, err := s.tidy(f, little)
+	return err
+}
+
+// flush begins to write the memtables as tables, unless a flush is under way.
+func (s *session) flush() error {
+	if s.limiter.flushed != nil {
+		select {
+		case <-s.limiter.flushed:
+		default:
+			return nil
+		}
+	}
+	flushed, err := s.db.AsyncFlush()
+	s.limiter.flushed = flushed
+	return err
+}
+
+// eventOverhead is at least what an event takes besides its data: two keys, and the values' own
+// numbers.
 const eventOverhead = 80
 
-// fits tells whether all that is retained is so little that it must fit, by the sums that the index keeps of each channel. It
-// looks at every channel, and is asked only before something would be removed. Where events have no sums (format 1), nobody
-// knows.
+// indexBytes is the part of eventOverhead that its index entry takes.
+const indexBytes = 30
+
+// fits tells whether all that is retained is so little that it must fit, by the sums that the index
+// keeps of each channel. It looks at every channel, and is asked only before something would be
+// removed. Where events have no sums (format 1), nobody knows.
 func (s *session) fits(target int64) (bool, error) {
 	if s.unsized > fanfare.Position(s.floor.Load()) {
 		return false, nil
@@ -85,71 +194,152 @@ func (s *session) fits(target int64) (bool, error) {
 	return err == nil && sum < uint64(target)*3/4, err
 }
 
-// looksMost is how many looks the store has to gather its figures.
-const looksMost = 30
+const (
+	// Compactions that the limiter asks for take at most one part in tidyShare of the time.
+	tidyShare = 5
 
-// deletedBytes is what the events up to the floor, and their share of the index, still take.
-func (s *session) deletedBytes(floor fanfare.Position) (int64, error) {
-	gone, err := s.db.EstimateDiskUsage(keyOf(keyEvent), keyOf(keyEvent, uint64(floor)+1))
-	if err != nil || gone == 0 {
-		return 0, err
+	// A compaction that the limiter asks for rewrites about tidySlice of tables: until it ends, the
+	// old and the new tables are both on disk.
+	tidySlice = 32 << 20
+)
+
+// tidy has the store rewrite its tables without deleted bytes, if there are more than little of
+// them, and if the store does not compact by itself at present. It rewrites the oldest events alone
+// when most deleted bytes are there, and the index alone when no event was deleted one by one. It
+// reports whether it has done so.
+func (s *session) tidy(f figures, little int64) (done bool, err error) {
+	began := time.Now()
+	if f.gone() < little || began.Before(s.limiter.tidyAgain) || s.db.Metrics().Compact.NumInProgress > 0 {
+		return false, nil
 	}
-	events, err := s.db.EstimateDiskUsage([]byte{keyEvent}, []byte{keyEvent + 1})
-	if err != nil {
-		return 0, err
+	lower, upper := []byte{keyEvent}, []byte{keyIndex + 1}
+	if f.prefix > f.gone()/2 {
+		upper = keyOf(keyEvent, s.floor.Load()+1)
+	} else if !s.singly.Swap(false) {
+		lower = []byte{keyIndex}
 	}
-	index, err := s.db.EstimateDiskUsage([]byte{keyIndex}, []byte{keyIndex + 1})
-	if err != nil {
-		return 0, err
+	cuts, err := s.cuts(lower, upper, tidySlice)
+	for i := 0; err == nil && i+1 < len(cuts); i++ {
+		err = s.db.Compact(stopContext{s.log.stop}, cuts[i], cuts[i+1], false)
+		s.log.measure()
 	}
-	return int64(gone + uint64(float64(index)*float64(gone)/float64(max(events, 1)))), nil
+	s.limiter.tidyAgain = time.Now().Add(max(min(limitInterval, s.log.opts.TrimInterval), tidyShare*time.Since(began)))
+	s.limiter.tidied = err == nil
+	return err == nil, err
 }
 
-// tidyShare: compactions that the limit asks for take at most one part in so many of the time.
-const tidyShare = 5
+// cuts divides a range of keys into slices of about slice bytes, between tables of the level that
+// has most of the range.
+func (s *session) cuts(lower, upper []byte, slice uint64) ([][]byte, error) {
+	levels, err := s.db.SSTables(pebble.WithKeyRangeFilter(lower, upper))
+	if err != nil {
+		return nil, err
+	}
+	var most uint64
+	var widest []pebble.SSTableInfo
+	for _, tables := range levels[1:] { // tables of level 0 overlap
+		sum := uint64(0)
+		for _, t := range tables {
+			sum += t.Size
+		}
+		if sum > most {
+			most, widest = sum, tables
+		}
+	}
+	cuts, sum := [][]byte{lower}, uint64(0)
+	for _, t := range widest {
+		if first := t.Smallest.UserKey; sum >= slice && bytes.Compare(first, cuts[len(cuts)-1]) > 0 {
+			cuts, sum = append(cuts, first), 0
+		}
+		sum += t.Size
+	}
+	return append(cuts, upper), nil
+}
 
-// tidy has the store rewrite its tables without what is deleted, when that would help: those of the oldest events alone when
-// it is mostly there.
-func (s *session) tidy(floor fanfare.Position, prefix, gone, target int64) error {
-	began := time.Now()
-	if gone < target/20 || began.Before(s.tidyAgain) {
+// A hub at rest takes about what it retains, and at most twice that and 100 MB. Less than
+// settleLeast of deleted or unflushed bytes is left as it is, and so are deleted bytes that are
+// less than one part in settlePart of those that stay: tables are rewritten only where it saves
+// much.
+const (
+	settleLeast = 16 << 20
+	settlePart  = 3
+)
+
+// settle takes one step towards rest: it flushes memtables, or calls the sweep, or has tables
+// rewritten without deleted bytes. It reports whether there was nothing left to do.
+func (s *session) settle(used int64) (done bool, err error) {
+	f, err := s.figures(used)
+	if err != nil {
+		return false, err
+	}
+	if s.limiter.tidied && f.certain {
+		s.limiter.tidied, s.limiter.left = false, f.gone()
+	}
+	s.limiter.left = min(s.limiter.left, f.gone())
+	worth := f.gone() - s.limiter.left
+	inMemory := max(int64(s.db.Metrics().WAL.Size), s.unflushed())
+	switch {
+	case inMemory > settleLeast || f.prefix > settleLeast && s.fs.dropsInMemory():
+		return false, s.flush()
+	case f.unswept > settleLeast:
+		s.log.sweepSoon()
+		return false, nil
+	case !f.certain:
+		return false, nil
+	case worth < settleLeast || worth < f.held()/settlePart:
+		return true, nil
+	}
+	return s.tidy(f, settleLeast)
+}
+
+// settleAtRest settles while little is published, until there is nothing left to do; then not
+// before more has been written.
+func (s *session) settleAtRest(used int64) error {
+	written := s.fs.wals.written.Load()
+	if written == s.limiter.settled || !s.log.use.atRest() {
 		return nil
 	}
-	upper := []byte{keyIndex + 1}
-	if prefix > gone/2 {
-		upper = keyOf(keyEvent, uint64(floor)+1)
+	done, err := s.settle(used)
+	if done {
+		s.limiter.settled = written
 	}
-	err := s.db.Compact(stopContext{s.log.stop}, []byte{keyEvent}, upper, true)
-	s.tidyAgain = time.Now().Add(max(min(limitInterval, s.log.opts.TrimInterval), tidyShare*time.Since(began)))
 	return err
 }
 
-// afterBytes finds the position up to which the events after another take so many bytes on disk; at most half of all there
-// are, because what lies in memory is not counted.
-func (s *session) afterBytes(after fanfare.Position, bytes uint64) (fanfare.Position, error) {
+// afterBytes finds the position up to which the events after another take a number of bytes on
+// disk. It takes at most half of the bytes there are, because those in memory are not counted. It
+// returns what the index entries of these events take, too.
+func (s *session) afterBytes(after fanfare.Position, bytes uint64) (through fanfare.Position, index int64, err error) {
 	durable := fanfare.Position(s.log.durable.Load())
 	size := func(through fanfare.Position) (uint64, error) {
 		return s.db.EstimateDiskUsage(keyOf(keyEvent, uint64(after)+1), keyOf(keyEvent, uint64(through)+1))
 	}
 	whole, err := size(durable)
 	if err != nil || whole == 0 {
-		return after, err
+		return after, 0, err
 	}
 	bytes = min(bytes, whole/2)
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: keyOf(keyEvent, uint64(after)+1), UpperBound: keyOf(keyEvent, uint64(durable)+1)})
+	entries, err := s.db.EstimateDiskUsage([]byte{keyIndex}, []byte{keyIndex + 1})
 	if err != nil {
-		return after, err
+		return after, 0, err
+	}
+	index = int64(float64(entries) * float64(bytes) / float64(whole))
+	it, err := s.db.NewIter(&pebble.IterOptions{
+		LowerBound: keyOf(keyEvent, uint64(after)+1), UpperBound: keyOf(keyEvent, uint64(durable)+1),
+	})
+	if err != nil {
+		return after, 0, err
 	}
 	defer it.Close()
 	if !it.First() {
-		return after, it.Error()
+		return after, 0, it.Error()
 	}
 	low, high := fanfare.Position(lastNumber(it.Key())), durable
 	for low < high {
 		middle := low + (high-low)/2
 		n, err := size(middle)
 		if err != nil {
-			return after, err
+			return after, 0, err
 		}
 		if n < bytes {
 			low = middle + 1
@@ -157,5 +347,5 @@ func (s *session) afterBytes(after fanfare.Position, bytes uint64) (fanfare.Posi
 			high = middle
 		}
 	}
-	return min(low, durable), nil
+	return min(low, durable), index, nil
 }

@@ -78,7 +78,8 @@ type Events struct {
 
 // Log is the size of the log, and its retention.
 type Log struct {
-	Bytes     int64      `json:"bytes"`
+	Bytes     int64      `json:"bytes"`    // on disk, by blocks
+	SetAside  int64      `json:"setAside"` // of that, kept for what is written next
 	MaxBytes  int64      `json:"maxBytes"`
 	Oldest    *time.Time `json:"oldest,omitempty"`
 	Retention []Rule     `json:"retention"`
@@ -304,7 +305,7 @@ func (s *Stats) log(ctx context.Context) *Log {
 		return nil
 	}
 	figures := engine.Stats()
-	l := &Log{Bytes: figures.DiskBytes, MaxBytes: figures.MaxBytes, Retention: []Rule{}}
+	l := &Log{Bytes: figures.DiskBytes, SetAside: figures.SetAsideBytes, MaxBytes: figures.MaxBytes, Retention: []Rule{}}
 	if t, ok, err := engine.Oldest(ctx); ok && err == nil {
 		l.Oldest = &t
 	}

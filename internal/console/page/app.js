@@ -189,7 +189,7 @@ function streams(s, now, open) {
 function retention(log, now) {
   if (!log) return;
   const share = log.maxBytes ? Math.min(1, log.bytes / log.maxBytes) : 0;
-  $('log-note').textContent = `${bytes(log.bytes)} on disk${log.maxBytes ? ` of at most ${bytes(log.maxBytes)}` : ''}${log.oldest ? `, the oldest event is ${age(now - new Date(log.oldest))} old` : ', empty'}.`;
+  $('log-note').textContent = `${bytes(log.bytes)} on disk${log.setAside ? ` (${bytes(log.setAside)} set aside for what comes next)` : ''}${log.maxBytes ? ` of at most ${bytes(log.maxBytes)}` : ''}${log.oldest ? `, the oldest event is ${age(now - new Date(log.oldest))} old` : ', empty'}.`;
   const bar = shape('svg', { viewBox: '0 0 100 10', preserveAspectRatio: 'none' });
   bar.append(shape('rect', { width: Math.max(share * 100, 0.3), height: 10 }));
   $('log-bar').replaceChildren(bar);
