@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,19 +14,18 @@ import (
 
 // Conns are the connections that have been taken over from net/http. Its methods may be called from any goroutine.
 type Conns struct {
-	o    Options
-	base time.Time // of times
+	o     Options
+	clock poll.Clock
+	loops poll.Ring[*loop]
 
-	next    atomic.Uint32 // of loops
-	buffers sync.Pool     // *[readBytes]byte
-	answers sync.Pool     // *answer
-	pending sync.Pool     // *request
+	buffers sync.Pool // *[readBytes]byte
+	answers sync.Pool // *answer
+	pending sync.Pool // *request
 	date    atomic.Pointer[date]
 	jobs    chan job // to workers that wait
 	waiting atomic.Int64
 
 	mu     sync.RWMutex // guards the fields below
-	loops  []*loop      // made for the first connection
 	closed bool
 	homes  map[*http.Server]*home
 	done   sync.WaitGroup
@@ -54,14 +52,12 @@ func New(o Options) *Conns {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	c := &Conns{o: o, base: time.Now(), homes: map[*http.Server]*home{}, stop: make(chan struct{}), jobs: make(chan job)}
+	c := &Conns{o: o, clock: poll.NewClock(), homes: map[*http.Server]*home{}, stop: make(chan struct{}), jobs: make(chan job)}
 	c.buffers.New = func() any { return new([readBytes]byte) }
 	c.answers.New = func() any { return new(answer) }
 	c.pending.New = func() any { return new(request) }
 	return c
 }
-
-func (c *Conns) now() int64 { return int64(time.Since(c.base)) }
 
 // Wants tells whether a connection can be taken over once its request has been answered.
 func (c *Conns) Wants(w http.ResponseWriter, r *http.Request) bool {
@@ -114,7 +110,10 @@ func (c *Conns) home(server *http.Server) *home {
 	if h := c.homes[server]; h != nil || c.closed {
 		return h
 	}
-	if c.loops == nil && !c.beginLocked() {
+	if len(c.homes) == 0 {
+		c.begin()
+	}
+	if len(c.loops.All()) == 0 {
 		return nil
 	}
 	h = &home{server: server, handler: server.Handler, back: newListener()}
@@ -128,19 +127,14 @@ func (c *Conns) home(server *http.Server) *home {
 	return h
 }
 
-func (c *Conns) beginLocked() bool {
-	c.loops = []*loop{}
-	for range min(runtime.GOMAXPROCS(0), 16) {
-		l, err := newLoop(c)
-		if err != nil {
-			c.o.Logger.Warn("connections of publishers cannot be taken over: net/http goes on with them", slog.Any("err", err))
-			return len(c.loops) > 0
-		}
-		c.loops = append(c.loops, l)
-		c.done.Go(l.run)
+// begin makes the loops.
+func (c *Conns) begin() {
+	if err := c.loops.Begin(func() (*loop, error) { return newLoop(c) }); err != nil {
+		c.o.Logger.Warn("connections of publishers cannot be taken over: net/http goes on with them", slog.Any("err", err))
 	}
-	c.done.Go(c.sweep)
-	return true
+	if len(c.loops.All()) > 0 {
+		c.done.Go(c.sweep)
+	}
 }
 
 // add gives a connection to a loop.
@@ -148,21 +142,18 @@ func (c *Conns) add(h *home, from net.Conn, rest []byte, remote string) bool {
 	if !poll.IsSocket(from) {
 		return false
 	}
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	if c.closed || len(c.loops) == 0 {
-		return false
-	}
-	fd, err := poll.Own(from)
-	if err != nil {
-		return false
-	}
-	n := &conn{conns: c, loop: c.loops[int(c.next.Add(1))%len(c.loops)], home: h, fd: fd, remote: remote, since: c.now(), hold: c.o.Budget.Hold(owner(remote))}
-	if len(rest) > 0 {
-		n.rest, n.fresh = append([]byte(nil), rest...), true
-	}
-	n.loop.enter(n) // its first event comes at once: the socket can be written
-	return true
+	return c.loops.Use(func(l *loop) bool {
+		fd, err := poll.Own(from)
+		if err != nil {
+			return false
+		}
+		n := &conn{conns: c, loop: l, home: h, fd: fd, remote: remote, since: c.clock.Now(), hold: c.o.Budget.Hold(owner(remote))}
+		if len(rest) > 0 {
+			n.rest, n.fresh = append([]byte(nil), rest...), true
+		}
+		l.enter(n) // its first event comes at once: the socket can be written
+		return true
+	})
 }
 
 // owner is whom a peer's bytes are counted to before anybody knows who sends them: its address.
@@ -187,12 +178,14 @@ func (c *Conns) Close() {
 		_ = h.back.Close()
 	}
 	c.mu.Unlock()
-	for c.look() > 0 {
-		time.Sleep(5 * time.Millisecond) // for handlers, which the log answers in time
+	loops := c.loops.Close()
+	c.look() // those that are owned just now end when they are released
+	for _, l := range loops {
+		l.poll.Drain() // handlers are under way, which the log answers in time
 	}
 	close(c.stop)
-	for _, l := range c.loops {
-		l.set.Close()
+	for _, l := range loops {
+		l.poll.Close()
 	}
 	c.done.Wait()
 }
@@ -254,29 +247,22 @@ func (c *Conns) sweep() {
 	}
 }
 
-// look ends the connections that are to end, and returns how many are left.
-func (c *Conns) look() (left int) {
-	c.mu.RLock()
-	loops := c.loops
-	c.mu.RUnlock()
-	now := c.now()
-	for _, l := range loops {
-		for _, n := range l.conns() {
+// look ends the connections that are to end.
+func (c *Conns) look() {
+	now := c.clock.Now()
+	for _, l := range c.loops.All() {
+		for _, n := range l.poll.Owners() {
 			if n.state.CompareAndSwap(idle, owned) {
 				l.overdue(n, now)
 			}
 		}
-		left += l.len()
 	}
-	return left
 }
 
 // Len is how many connections there are.
 func (c *Conns) Len() (n int) {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	for _, l := range c.loops {
-		n += l.len()
+	for _, l := range c.loops.All() {
+		n += l.poll.Len()
 	}
 	return n
 }

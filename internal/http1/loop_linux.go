@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -18,11 +17,12 @@ import (
 // readBytes is how much one call reads.
 const readBytes = 16 << 10
 
-// Who holds a connection that is owned may use its fields, and lets it go again: a loop, the goroutine of a request, the sweep.
+// A connection's state says who may use its fields: a loop's goroutine, that of a request, or the sweep. One that has left its loop
+// stays owned for ever, so that an event which comes late finds nobody.
 const (
 	idle  int32 = iota
 	owned       // by one goroutine
-	news        // the same, and something has happened meanwhile
+	stale       // the same, and something has happened meanwhile that the owner has to look at
 )
 
 // conn is one connection.
@@ -33,21 +33,21 @@ type conn struct {
 	home   *home
 	fd     int
 	remote string
-	slot   uint32
+	slot   poll.Slot
 
 	state atomic.Int32
 
 	// Of the owner.
-	rest    []byte     // has been read and not been answered
-	hold    limit.Hold // for a request that is larger than one read, until it is answered
-	fresh   bool       // rest has not been looked at
-	need    int        // rest is not worth looking at before it has so many bytes
-	out     []byte     // what is left of an answer
-	closing bool       // the answer is the last
-	since   int64      // when it began to wait
+	rest    []byte       // has been read and not been answered
+	hold    limit.Hold   // for a request that is larger than one read, until it is answered
+	fresh   bool         // rest has not been looked at
+	need    int          // rest is not worth looking at before it has so many bytes
+	out     []byte       // what is left of an answer
+	closing bool         // the answer is the last
+	since   poll.Instant // when it began to wait
 }
 
-// acquire makes the caller the owner; false when there is another, which hears of the news.
+// acquire makes the caller the owner; false when there is another, which will look once more.
 func (n *conn) acquire() bool {
 	for {
 		switch n.state.Load() {
@@ -56,7 +56,7 @@ func (n *conn) acquire() bool {
 				return true
 			}
 		case owned:
-			if n.state.CompareAndSwap(owned, news) {
+			if n.state.CompareAndSwap(owned, stale) {
 				return false
 			}
 		default:
@@ -65,108 +65,54 @@ func (n *conn) acquire() bool {
 	}
 }
 
-// release ends the ownership; false when something has happened meanwhile, which the owner has to look at.
-func (n *conn) release() bool {
-	if n.state.CompareAndSwap(owned, idle) {
-		return true
+// release ends the ownership; false when something has happened meanwhile, which the owner has to look at. Where answers are their
+// connections' last, one that waits for a request ends instead: so whoever waits for the end need not look again and again.
+func (l *loop) release(n *conn) bool {
+	between := len(n.out) == 0
+	if !n.state.CompareAndSwap(owned, idle) {
+		n.state.Store(owned)
+		return false
 	}
-	n.state.Store(owned)
-	return false
+	if between && n.home.leaving.Load() && n.state.CompareAndSwap(idle, owned) {
+		l.close(n)
+	}
+	return true
 }
 
-// loop waits for many connections.
+// loop serves many connections.
 type loop struct {
-	of  *Conns
-	set *poll.Set
-
-	mu    sync.Mutex // guards the fields below
-	slots []slot
-	free  []uint32
-}
-
-// slot is a place in the set. Its generation tells news of a former connection from that of the present one.
-type slot struct {
-	n          *conn
-	generation int32
+	of   *Conns
+	poll *poll.Loop[*conn]
+	buf  [readBytes]byte // owned by poll's goroutine
 }
 
 func newLoop(c *Conns) (*loop, error) {
-	set, err := poll.NewSet()
+	l := &loop{of: c}
+	watched, err := poll.NewLoop(l.hear)
 	if err != nil {
 		return nil, err
 	}
-	return &loop{of: c, set: set}, nil
-}
-
-func (l *loop) len() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return len(l.slots) - len(l.free)
-}
-
-func (l *loop) conns() []*conn {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	list := make([]*conn, 0, len(l.slots)-len(l.free))
-	for i := range l.slots {
-		if n := l.slots[i].n; n != nil {
-			list = append(list, n)
-		}
-	}
-	return list
+	l.poll = watched
+	return l, nil
 }
 
 func (l *loop) enter(n *conn) {
-	l.mu.Lock()
-	if last := len(l.free); last > 0 {
-		n.slot, l.free = l.free[last-1], l.free[:last-1]
-	} else {
-		n.slot = uint32(len(l.slots))
-		l.slots = append(l.slots, slot{})
-	}
-	s := &l.slots[n.slot]
-	s.n = n
-	generation := s.generation
-	l.mu.Unlock()
-	if err := l.set.Add(n.fd, n.slot, generation); err != nil && n.acquire() {
+	if err := l.poll.Enter(n.fd, n, &n.slot); err != nil && n.acquire() {
 		l.close(n)
 	}
 }
 
-// leave takes a connection out of the books; its socket is the caller's now.
+// leave takes a connection out of the loop; its socket is the caller's now.
 func (l *loop) leave(n *conn) {
 	n.hold.Free()
-	l.set.Remove(n.fd)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	s := &l.slots[n.slot]
-	s.n = nil
-	s.generation++
-	l.free = append(l.free, n.slot)
+	l.poll.Leave(n.fd, n.slot)
 }
 
-// run hands on the kernel's news.
-func (l *loop) run() {
-	var events [256]poll.Event
-	var list [256]*conn
-	var buf [readBytes]byte
-	for {
-		count, err := l.set.Wait(events[:])
-		if err != nil {
-			return
-		}
-		l.mu.Lock()
-		for i, e := range events[:count] {
-			list[i] = nil
-			if s := &l.slots[e.Fd]; s.generation == e.Pad {
-				list[i] = s.n
-			}
-		}
-		l.mu.Unlock()
-		for i, n := range list[:count] {
-			if n != nil && n.acquire() {
-				l.advance(n, buf[:], events[i].Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0)
-			}
+// hear goes on with the connections of which the kernel tells something.
+func (l *loop) hear(list []poll.Ready[*conn]) {
+	for _, r := range list {
+		if r.Owner.acquire() {
+			l.advance(r.Owner, l.buf[:], r.Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0)
 		}
 	}
 }
@@ -232,12 +178,12 @@ func (l *loop) afford(n *conn) bool {
 	return size <= readBytes || n.hold.Grow(size-n.hold.Bytes()) == nil
 }
 
-// pause lets a connection go that waits for more; false when there is news.
+// pause releases a connection that waits for more; false when something has happened meanwhile.
 func (l *loop) pause(n *conn) bool {
 	if len(n.rest) == 0 {
-		n.since = l.of.now()
+		n.since = l.of.clock.Now()
 	}
-	return n.release()
+	return l.release(n)
 }
 
 // begin looks at what has come; true when somebody else goes on with the connection.
@@ -261,7 +207,7 @@ func (l *loop) begin(n *conn, data []byte, ended bool) bool {
 			n.rest = append([]byte(nil), data[used:]...) // nil when there is nothing
 			n.fresh = len(n.rest) > 0
 			if ended {
-				n.state.Store(news) // to be looked at after the answer
+				n.state.Store(stale) // to be looked at after the answer
 			}
 			r.RemoteAddr = n.remote
 			l.of.work(job{n, r})
@@ -272,7 +218,7 @@ func (l *loop) begin(n *conn, data []byte, ended bool) bool {
 	}
 	if len(n.rest) == 0 {
 		n.rest = append([]byte(nil), data...)
-		n.since = l.of.now()
+		n.since = l.of.clock.Now()
 	}
 	return false
 }
@@ -313,11 +259,11 @@ func (l *loop) serve(n *conn, r *request) {
 		l.close(n)
 		return
 	}
-	n.since = int64(now.Sub(l.of.base))
+	n.since = l.of.clock.At(now)
 	if sent < len(out) {
 		n.out = bytes.Clone(out[sent:])
 	}
-	if len(n.out) > 0 || n.closing || n.fresh || !n.release() {
+	if len(n.out) > 0 || n.closing || n.fresh || !l.release(n) {
 		l.advance(n, buf[:], true)
 	}
 }
@@ -340,7 +286,7 @@ func (l *loop) flush(n *conn) bool {
 		sent, err := poll.Write(n.fd, n.out)
 		switch {
 		case err == unix.EAGAIN:
-			if n.release() {
+			if l.release(n) {
 				return false
 			}
 		case err != nil:
@@ -348,7 +294,7 @@ func (l *loop) flush(n *conn) bool {
 			return false
 		default:
 			n.out = n.out[sent:]
-			n.since = l.of.now()
+			n.since = l.of.clock.Now()
 		}
 	}
 	n.out = nil
@@ -371,7 +317,7 @@ const writeLimit = time.Minute
 
 // overdue looks, as the owner, whether a connection has waited for too long. A request that does not come to its end soon is
 // net/http's, and with it the limits for that.
-func (l *loop) overdue(n *conn, now int64) {
+func (l *loop) overdue(n *conn, now poll.Instant) {
 	server := n.home.server
 	limit := time.Duration(0)
 	switch {
@@ -383,7 +329,7 @@ func (l *loop) overdue(n *conn, now int64) {
 			limit = min(limit, sweepEvery)
 		}
 	case len(n.rest) > 0:
-		if time.Duration(now-n.since) > sweepEvery && !n.home.leaving.Load() {
+		if now.Sub(n.since) > sweepEvery && !n.home.leaving.Load() {
 			l.giveBack(n, n.rest)
 			return
 		}
@@ -392,11 +338,11 @@ func (l *loop) overdue(n *conn, now int64) {
 			limit = server.ReadTimeout
 		}
 	}
-	if (limit > 0 && time.Duration(now-n.since) > limit) || (n.home.leaving.Load() && len(n.out) == 0) {
+	if (limit > 0 && now.Sub(n.since) > limit) || (n.home.leaving.Load() && len(n.out) == 0) {
 		l.close(n)
 		return
 	}
-	if !n.release() {
+	if !l.release(n) {
 		buf := l.of.buffers.Get().(*[readBytes]byte)
 		defer l.of.buffers.Put(buf)
 		l.advance(n, buf[:], true)

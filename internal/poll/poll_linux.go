@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Event is news of a socket: its place in the owner's books, and what happened.
+// Event is an event of a socket: the slot and the generation that Add was given, and what has happened.
 type Event = unix.EpollEvent
 
 // Set is a set of sockets that are waited for together (epoll, edge-triggered). Its methods may be called from any goroutine.
@@ -19,10 +19,10 @@ type Set struct {
 	file *os.File
 	fd   int
 	raw  syscall.RawConn
-	last time.Time // when Wait had news
+	last time.Time // when Wait had events
 }
 
-// NewSet makes a set. Who waits for it holds a goroutine, and no thread: the runtime's own poller does the waiting.
+// NewSet makes a set. Wait holds a goroutine, and no thread: the runtime's own poller does the waiting.
 func NewSet() (*Set, error) {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
@@ -37,25 +37,25 @@ func NewSet() (*Set, error) {
 	return s, nil
 }
 
-// Add waits for a socket too. Its events bring the slot and the generation, which is to tell them from those of a former socket in
-// the same slot. That it can be read, or written, or has ended already is news as well.
+// Add puts a socket into the set. Its events bring the slot and the generation, which tells them from those of a former socket in the
+// same slot. There is an event at once for what the socket is already: that it can be read or written, or has ended.
 func (s *Set) Add(fd int, slot uint32, generation int32) error {
 	e := Event{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLOUT | unix.EPOLLET, Fd: int32(slot), Pad: generation}
 	return unix.EpollCtl(s.fd, unix.EPOLL_CTL_ADD, fd, &e)
 }
 
-// Remove has to come before the socket is closed.
+// Remove takes a socket out of the set. It has to come before the socket is closed.
 func (s *Set) Remove(fd int) { _ = unix.EpollCtl(s.fd, unix.EPOLL_CTL_DEL, fd, nil) }
 
-// A process that is busy asks the kernel for news every ten milliseconds only: the runtime does that when no goroutine can run. So for
-// a while after the last news a set looks for itself.
+// The runtime of a busy process asks the kernel for events every ten milliseconds only, because it does so when no goroutine can run. So
+// for a while after the last event a set asks the kernel itself.
 const (
 	lookEvery = time.Millisecond
 	lookFor   = 20 * time.Millisecond
 )
 
-// Wait blocks until there are events, and returns how many it has put into buf. An error says that the set has been closed. It is for
-// one goroutine at a time.
+// Wait blocks until there are events, and returns how many it has put into buf. An error says that the set has been closed. One
+// goroutine at a time may call it.
 func (s *Set) Wait(buf []Event) (n int, err error) {
 	for {
 		var until time.Time // for ever
@@ -83,8 +83,8 @@ func (s *Set) Wait(buf []Event) (n int, err error) {
 // Close ends the set, and with it Wait. The sockets stay open.
 func (s *Set) Close() { _ = s.file.Close() }
 
-// Own takes the socket out of a connection for which IsSocket is true, and closes that: then all that the runtime keeps for it is let
-// go. The socket does not block, and is the caller's to close. What Unread holds is lost.
+// Own takes the socket out of a connection for which IsSocket is true, and closes that: then the runtime keeps
+// nothing for it any more. The socket does not block, and is the caller's to close. What Unread holds is lost.
 func Own(conn net.Conn) (fd int, err error) {
 	raw, err := bare(conn).(syscall.Conn).SyscallConn()
 	if err != nil {
