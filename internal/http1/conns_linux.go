@@ -147,7 +147,7 @@ func (c *Conns) add(h *home, from net.Conn, rest []byte, remote string) bool {
 		if err != nil {
 			return false
 		}
-		n := &conn{conns: c, loop: l, home: h, fd: fd, remote: remote, since: c.clock.Now(), hold: c.o.Budget.Hold(owner(remote))}
+		n := &conn{loop: l, home: h, fd: fd, remote: remote, since: c.clock.Now(), hold: c.o.Budget.Hold(owner(remote))}
 		if len(rest) > 0 {
 			n.rest, n.fresh = append([]byte(nil), rest...), true
 		}

@@ -407,7 +407,7 @@ func TestLimitsOfTime(t *testing.T) {
 	within(t, "who takes no answer is cut", func() bool { return h.conns.Len() == 0 })
 }
 
-// TestTheEnd: idle connections end at once, a request that runs is answered, with the news that it was the last.
+// TestTheEnd: idle connections end at once, a request that runs is answered, and told that it was the last.
 func TestTheEnd(t *testing.T) {
 	running, goOn := make(chan struct{}), make(chan struct{})
 	h := begin(t, func(w http.ResponseWriter, r *http.Request) {

@@ -28,7 +28,6 @@ const (
 // conn is one connection.
 type conn struct {
 	// Fixed.
-	conns  *Conns
 	loop   *loop
 	home   *home
 	fd     int

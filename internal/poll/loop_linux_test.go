@@ -6,6 +6,7 @@ import (
 	"net"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -107,27 +108,24 @@ func TestDrainWaits(t *testing.T) {
 	if got := l.Owners(); !slices.Equal(got, members) {
 		t.Errorf("%v are in the loop, want %v", got, members)
 	}
-	drained := make(chan int, 1)
-	go func() {
-		l.Drain()
-		drained <- l.Len()
-	}()
-	for _, m := range members {
-		select {
-		case <-drained:
-			t.Fatal("Drain has not waited")
-		default:
+	synctest.Test(t, func(t *testing.T) {
+		drained := false
+		go func() {
+			l.Drain()
+			drained = true
+		}()
+		for _, m := range members {
+			synctest.Wait()
+			if drained {
+				t.Errorf("Drain has ended, and %d are in the loop", l.Len())
+			}
+			l.Leave(m.fd, m.slot)
 		}
-		l.Leave(m.fd, m.slot)
-	}
-	select {
-	case left := <-drained:
-		if left != 0 {
-			t.Errorf("%d are left", left)
+		synctest.Wait()
+		if !drained {
+			t.Fatal("Drain has not ended, and nobody is in the loop")
 		}
-	case <-time.After(20 * time.Second):
-		t.Error("Drain has not ended")
-	}
+	})
 }
 
 // TestSweepVisitsEach: every owner is visited once in a round, spread over its steps; who has left is not, and an empty loop ends the sweep.

@@ -7,7 +7,7 @@
 //
 //   - On Linux, HTTP/1 connections, plain or over TLS, are taken over from net/http and detached: a shard (shard_linux.go) serves many with two
 //     goroutines. Its worker calls gather and writes without waiting (writev_linux.go); a socket that takes nothing makes its stream
-//     wait for epoll's news. What is due by time is found by a sweep (sweep_linux.go), the end is in shard_end_linux.go.
+//     wait for an event of epoll. What is due by time is found by a sweep (sweep_linux.go), the end is in shard_end_linux.go.
 //   - Elsewhere a stream has a goroutine of its own (attached.go), which writes to a wire: a connection taken over (taken.go), also over
 //     TLS, or a ResponseWriter (plain.go), over HTTP/2. A guard (guard.go) ends writes during which the peer takes nothing.
 //

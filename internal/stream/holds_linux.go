@@ -11,27 +11,29 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/poll"
 )
 
-// holds are connections whose answer waits for a timer: each costs a socket, a timer and its answer, and no goroutine. One epoll set
-// tells of peers that have gone. Who takes a hold out of the map owns its socket, and nobody else touches it.
+// holds are connections whose answer waits for a timer: each costs a socket, a timer and its answer, and no goroutine. One loop
+// tells of peers that have gone. The goroutine that claims a hold ends it, and owns its socket from then on.
 type holds struct {
-	mu      sync.Mutex // guards the fields below
-	of      map[uint32]*hold
-	last    uint32
-	set     *poll.Set // made for the first hold
-	over    bool      // nobody is held any more
-	closed  bool      // by close
+	mu      sync.Mutex        // guards the fields below
+	loop    *poll.Loop[*hold] // made for the first hold
+	over    bool              // nobody is held any more
+	closed  bool              // by close
 	closing chan struct{}
 
-	ending  sync.WaitGroup // holds, in the map and on their way out
-	running sync.WaitGroup // goroutines
+	ending  sync.WaitGroup // holds, in the loop and on their way out
+	running sync.WaitGroup // the goroutine that waits for the hub's stop
 }
 
 // hold is one of them.
 type hold struct {
+	// Fixed once it is in the loop.
 	fd     int
+	slot   poll.Slot
 	answer []byte
 	timer  *time.Timer
 	left   func()
+
+	claimed bool // guarded by holds.mu
 }
 
 // hold keeps a connection and sends it the answer after wait, or when the hub stops; false where that cannot be done. left is called
@@ -49,28 +51,24 @@ func (h *holds) hold(s *Streams, conn net.Conn, answer []byte, wait time.Duratio
 	if err != nil {
 		return false
 	}
-	h.last++
-	key := h.last
 	one := &hold{fd: fd, answer: answer, left: left}
-	h.of[key] = one
 	h.ending.Add(1)
-	one.timer = time.AfterFunc(wait, func() { h.end(key, true) })
-	_ = h.set.Add(fd, key, 0) // without it, it waits for the timer
+	one.timer = time.AfterFunc(wait, func() { h.end(one, true) })
+	_ = h.loop.Enter(fd, one, &one.slot) // without events, it waits for the timer
 	return true
 }
 
-// beginLocked makes the set and what listens to it.
+// beginLocked makes the loop.
 func (h *holds) beginLocked(s *Streams) bool {
-	if h.set != nil {
+	if h.loop != nil {
 		return true
 	}
-	set, err := poll.NewSet()
+	loop, err := poll.NewLoop(h.hear)
 	if err != nil {
 		s.o.Logger.Warn("refused connections cannot be detached: each takes a goroutine", slog.Any("err", err))
 		return false
 	}
-	h.set, h.of, h.closing = set, map[uint32]*hold{}, make(chan struct{})
-	h.running.Go(h.listen)
+	h.loop, h.closing = loop, make(chan struct{})
 	h.running.Go(func() {
 		select {
 		case <-s.o.Stopping: // better told early than cut
@@ -81,48 +79,44 @@ func (h *holds) beginLocked(s *Streams) bool {
 	return true
 }
 
-// listen ends the holds whose peer has gone. A peer that has closed its sending half alone is taken for one that has gone: nothing
+// hear ends the holds whose peer has gone. A peer that has closed its sending half alone is taken for one that has gone: nothing
 // can be written to find out, and its place is wanted.
-func (h *holds) listen() {
-	var buf [64]poll.Event
-	for {
-		n, err := h.set.Wait(buf[:])
-		if err != nil {
-			return // it has been closed
-		}
-		for _, e := range buf[:n] {
-			if e.Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
-				h.end(uint32(e.Fd), false)
-			}
+func (h *holds) hear(list []poll.Ready[*hold]) {
+	for _, r := range list {
+		if r.Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+			h.end(r.Owner, false)
 		}
 	}
 }
 
-// end ends one hold, with its answer or without.
-func (h *holds) end(key uint32, answered bool) {
+// end ends one hold, with its answer or without, unless another goroutine does.
+func (h *holds) end(one *hold, answered bool) {
 	h.mu.Lock()
-	one := h.of[key]
-	delete(h.of, key)
+	claimed := one.claimed
+	one.claimed = true
 	h.mu.Unlock()
-	if one != nil {
+	if !claimed {
 		h.finish(one, answered)
 	}
 }
 
 func (h *holds) endAll(answered bool) {
 	h.mu.Lock()
-	list := h.of
-	h.of, h.over = nil, true
+	loop := h.loop
+	h.over = true
 	h.mu.Unlock()
-	for _, one := range list {
-		h.finish(one, answered)
+	if loop == nil {
+		return
+	}
+	for _, one := range loop.Owners() {
+		h.end(one, answered)
 	}
 }
 
 func (h *holds) finish(one *hold, answered bool) {
 	defer h.ending.Done()
 	one.timer.Stop()
-	h.set.Remove(one.fd)
+	h.loop.Leave(one.fd, one.slot)
 	if answered {
 		_, _ = poll.Write(one.fd, one.answer) // nothing else is under way, so the kernel takes it whole
 		_ = unix.Shutdown(one.fd, unix.SHUT_WR)
@@ -142,14 +136,14 @@ func (h *holds) finish(one *hold, answered bool) {
 func (h *holds) close() {
 	h.endAll(true)
 	h.mu.Lock()
-	begun := h.set != nil && !h.closed
+	begun := h.loop != nil && !h.closed
 	h.closed = true
 	h.mu.Unlock()
 	if !begun {
 		return
 	}
-	h.ending.Wait() // before the set is closed, which they leave
+	h.ending.Wait() // those that others end leave the loop, too
 	close(h.closing)
-	h.set.Close()
+	h.loop.Close()
 	h.running.Wait()
 }

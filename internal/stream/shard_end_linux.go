@@ -7,28 +7,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// enter gives a stream a slot and puts its connection into the epoll set.
+// enter has the loop watch a stream's connection.
 func (sh *shard) enter(st *Stream) {
-	if n := len(sh.free); n > 0 {
-		st.slot, sh.free = sh.free[n-1], sh.free[:n-1]
-	} else {
-		st.slot = uint32(len(sh.slots))
-		sh.slots = append(sh.slots, slot{})
-	}
-	s := &sh.slots[st.slot]
 	now := sh.now()
 	st.wrote = now
-	s.st, s.due = st, st.due()
-	sh.count++
-	sh.sweep.quicken(st, now, sh.streams.o.StallLimit)
+	st.lookAt = st.due()
+	sh.quicken(st, now)
 	st.state = open
-	switch err := sh.set.Add(st.fd, st.slot, s.generation); {
+	switch err := sh.loop.Enter(st.fd, st, &st.slot); {
 	case err != nil:
 		sh.finish(st, EndFailed)
 	case st.took > floodLimit:
 		sh.finish(st, EndFlood)
 	case st.tls != nil:
-		sh.arrived(st) // crypto/tls may have it already, so that the kernel has no news of it
+		sh.arrived(st) // crypto/tls may have it already, so that the kernel tells nothing of it
 	}
 }
 
@@ -130,8 +122,8 @@ func (sh *shard) bodyEnds(st *Stream) {
 // lingerStep is how often it is looked whether the peer has acknowledged a stream's end.
 const lingerStep = 5 * time.Millisecond
 
-// finish closes the connection, and lets everything go that the stream has. Only the worker closes connections, after it has
-// taken them out of the epoll set.
+// finish closes the connection, and lets everything go that the stream has. Only the worker closes connections, after they have left
+// the loop.
 func (sh *shard) finish(st *Stream, reason EndReason) {
 	clean := st.over != "" && !st.begun()
 	st.state = closed
@@ -142,16 +134,9 @@ func (sh *shard) finish(st *Stream, reason EndReason) {
 	if cut := st.cut.Load(); cut != nil {
 		reason, clean = *cut, false
 	}
-	sh.set.Remove(st.fd)
+	sh.loop.Leave(st.fd, st.slot)
 	st.live.end(st.sub.Position(), clean) // asks the socket once more, and never again
 	_ = unix.Close(st.fd)
-	s := &sh.slots[st.slot]
-	s.st = nil
-	s.generation++
-	sh.free = append(sh.free, st.slot)
-	if sh.count--; sh.count == 0 {
-		sh.sweep = sweep{}
-	}
 	st.fd, st.tls, st.rest = -1, nil, nil
 	if st.watch != nil {
 		st.watch.Changed()

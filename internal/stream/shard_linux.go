@@ -22,13 +22,14 @@ type detached struct {
 	fd     int                     // the socket; open while state is below closed
 	tls    *poll.TLS               // nil: what is written goes out as it is
 	rest   []byte                  // has to be written first: the head, or what is left of a frame
-	slot   uint32                  // in shard.slots, when it has one
+	slot   poll.Slot               // in shard.loop, once state is open
 	took   int32                   // bytes that the client has sent after its request
 	queue  int32                   // bytes that the kernel held when it was last asked, while blocked
 	state  state
 	over   EndReason // the body ends with rest, or has ended
 	half   bool      // the peer has closed its sending half
 	bye    bool      // the peer has been told within TLS that nothing more comes
+	lookAt int64     // the sweep passes the stream by before
 	since  int64     // when a blocked peer was last seen to take something
 	soon   int64     // in shard.soon since it has something to do then; 0: not
 }
@@ -46,31 +47,25 @@ const (
 )
 
 // shards serve the detached streams.
-type shards struct {
-	next atomic.Uint32 // of list
-
-	mu     sync.RWMutex // guards the fields below
-	list   []*shard     // made for the first stream
-	closed bool
-}
+type shards struct{ ring poll.Ring[*shard] }
 
 // detach hands a stream's connection to a shard, which then ends it; false where that cannot be done. buffered is how many bytes the
 // client has sent after its request. Opened is called before it returns true.
 func (s *shards) detach(streams *Streams, st *Stream, conn net.Conn, buffered int, begin []byte) bool {
-	secure := poll.IsTLS(conn)
-	if !secure && !poll.IsSocket(conn) {
+	if !poll.IsTLS(conn) && !poll.IsSocket(conn) {
 		return false
 	}
-	s.begin(streams)
-	s.mu.RLock() // until the stream is in the inbox: close has the shards look there once more
-	defer s.mu.RUnlock()
-	if len(s.list) == 0 {
-		return false
+	if err := s.ring.Begin(func() (*shard, error) { return newShard(streams) }); err != nil {
+		streams.o.Logger.Warn("streams cannot be detached: each takes a goroutine", slog.Any("err", err))
 	}
-	sh := s.list[int(s.next.Add(1))%len(s.list)] // by turns
+	return s.ring.Use(func(sh *shard) bool { return sh.take(st, conn, buffered, begin) })
+}
+
+// take makes a stream the shard's. When the ring is closed the shard looks into its inbox once more.
+func (sh *shard) take(st *Stream, conn net.Conn, buffered int, begin []byte) bool {
 	var fd int
 	var err error
-	if secure {
+	if poll.IsTLS(conn) {
 		st.tls, fd, err = poll.OwnTLS(conn, &sh.sealed)
 	} else {
 		fd, err = poll.Own(conn)
@@ -78,7 +73,7 @@ func (s *shards) detach(streams *Streams, st *Stream, conn net.Conn, buffered in
 	if err != nil {
 		return false
 	}
-	peer.TuneFD(fd, streams.o.StallLimit)
+	peer.TuneFD(fd, sh.streams.o.StallLimit)
 	st.fd, st.rest, st.took = fd, begin, int32(min(buffered, floodLimit+1))
 	if st.watch != nil {
 		st.live = newLive(st.sub.Position(), acksOf(fd, st.tls))
@@ -90,36 +85,9 @@ func (s *shards) detach(streams *Streams, st *Stream, conn net.Conn, buffered in
 	return true
 }
 
-// begin makes the shards, unless they are there or closed.
-func (s *shards) begin(streams *Streams) {
-	s.mu.RLock()
-	begun := s.list != nil || s.closed
-	s.mu.RUnlock()
-	if begun {
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.list != nil || s.closed {
-		return
-	}
-	s.list = []*shard{}
-	for range min(runtime.GOMAXPROCS(0), 16) {
-		sh, err := newShard(streams)
-		if err != nil {
-			streams.o.Logger.Warn("streams cannot be detached: each takes a goroutine", slog.Any("err", err))
-			return
-		}
-		s.list = append(s.list, sh)
-	}
-}
-
 // close ends all streams and waits for the shards' goroutines.
 func (s *shards) close() {
-	s.mu.Lock()
-	list := s.list
-	s.list, s.closed = nil, true
-	s.mu.Unlock()
+	list := s.ring.Close()
 	for _, sh := range list {
 		close(sh.stopping)
 	}
@@ -128,13 +96,14 @@ func (s *shards) close() {
 	}
 }
 
-// shard serves many streams with two goroutines: one waits for the kernel's news (epoll), the other, the worker, does everything
-// else. A stream is in the worker's queue when it was woken, when its socket has room again, or when it is due.
+// shard serves many streams with two goroutines: its loop's waits for the kernel's events, and the other, the worker, does everything
+// else. A stream is in the worker's queue when it was woken, when its socket has room again, or when it is due. The worker alone
+// has streams enter and leave the loop; an event that comes after that finds the stream closed.
 type shard struct {
 	// Fixed.
 	streams  *Streams
 	self     runner
-	set      *poll.Set
+	loop     *poll.Loop[*Stream]
 	stopping chan struct{}
 	done     sync.WaitGroup
 
@@ -143,33 +112,23 @@ type shard struct {
 	token    chan struct{} // ends the worker's sleep
 
 	mu     sync.Mutex // guards the fields below
-	events []poll.Event
+	events []poll.Ready[*Stream]
 	over   bool      // the worker takes no more
 	room   sync.Cond // events were taken, or over is set
 
 	// Owned by the worker.
-	slots   []slot
-	free    []uint32
-	count   int // of streams that have a slot
 	orphans int // streams that have ended, but not the read of the log
 	lives   queue
 	replays queue // those that have read from the log: they come after the others
 	soon    []*Stream
 	soonest int64
-	sweep   sweep
+	sweep   poll.Sweep[*Stream]
 	ended   bool
 	work    work
-	news    []poll.Event
+	taken   []poll.Ready[*Stream] // of events
 	socket  socket
 	plain   []byte // what is to be sealed
 	sealed  []byte // and sealed
-}
-
-// slot is a place in the epoll set. Its generation tells news of a former stream from that of the present one.
-type slot struct {
-	st         *Stream
-	generation int32
-	due        int64 // it need not be looked at before
 }
 
 // queue is first in, first out.
@@ -192,14 +151,14 @@ func (q *queue) pop() (st *Stream) {
 }
 
 func newShard(streams *Streams) (*shard, error) {
-	set, err := poll.NewSet()
+	sh := &shard{streams: streams, stopping: make(chan struct{}), token: make(chan struct{}, 1)}
+	sh.self = sh
+	sh.room.L = &sh.mu
+	loop, err := poll.NewLoop(sh.hear)
 	if err != nil {
 		return nil, err
 	}
-	sh := &shard{streams: streams, set: set, stopping: make(chan struct{}), token: make(chan struct{}, 1)}
-	sh.self = sh
-	sh.room.L = &sh.mu
-	sh.done.Go(sh.listen)
+	sh.loop, sh.sweep = loop, poll.NewSweep(loop)
 	sh.done.Go(sh.run)
 	return sh, nil
 }
@@ -232,23 +191,16 @@ func (sh *shard) rouse() {
 	}
 }
 
-// listen takes the kernel's news and hands them to the worker.
-func (sh *shard) listen() {
-	const most = 4096 // news that the worker has not taken
-	var buf [256]poll.Event
-	for {
-		n, err := sh.set.Wait(buf[:])
-		if err != nil {
-			return // it has been closed
-		}
-		sh.mu.Lock()
-		for len(sh.events) > most && !sh.over {
-			sh.room.Wait()
-		}
-		sh.events = append(sh.events, buf[:n]...)
-		sh.mu.Unlock()
-		sh.rouse()
+// hear hands the kernel's events to the worker. It waits while the worker is far behind.
+func (sh *shard) hear(list []poll.Ready[*Stream]) {
+	const most = 4096 // events that the worker has not taken
+	sh.mu.Lock()
+	for len(sh.events) > most && !sh.over {
+		sh.room.Wait()
 	}
+	sh.events = append(sh.events, list...)
+	sh.mu.Unlock()
+	sh.rouse()
 }
 
 // collect takes what others have left for the worker.
@@ -270,14 +222,15 @@ func (sh *shard) collect() {
 		st = next
 	}
 	sh.mu.Lock()
-	sh.news, sh.events = sh.events, sh.news[:0]
+	sh.taken, sh.events = sh.events, sh.taken[:0]
 	sh.room.Broadcast()
 	sh.mu.Unlock()
-	for _, e := range sh.news {
-		if s := &sh.slots[e.Fd]; s.st != nil && s.generation == e.Pad {
-			sh.guard(s.st, func() { sh.happened(s.st, e.Events) })
+	for _, r := range sh.taken {
+		if st := r.Owner; st.state < closed {
+			sh.guard(st, func() { sh.happened(st, r.Events) })
 		}
 	}
+	clear(sh.taken)
 }
 
 // yieldAfter is how long the worker goes on before it lets others run: on one core, those who publish wait for that.
@@ -332,10 +285,8 @@ func (sh *shard) stopped() bool {
 		for st := sh.replays.pop(); st != nil; st = sh.replays.pop() {
 			sh.leave(st)
 		}
-		for i := range sh.slots {
-			if st := sh.slots[i].st; st != nil {
-				sh.finish(st, EndDrain)
-			}
+		for _, st := range sh.loop.Owners() {
+			sh.finish(st, EndDrain)
 		}
 	}
 	if sh.orphans > 0 {
@@ -345,7 +296,7 @@ func (sh *shard) stopped() bool {
 	sh.over = true
 	sh.room.Broadcast()
 	sh.mu.Unlock()
-	sh.set.Close()
+	sh.loop.Close()
 	return true
 }
 
@@ -367,9 +318,9 @@ func (sh *shard) leave(st *Stream) {
 func (sh *shard) sleep(timer *time.Timer) {
 	sh.sleeping.Store(true)
 	sh.mu.Lock()
-	news := len(sh.events)
+	events := len(sh.events)
 	sh.mu.Unlock()
-	if sh.inbox.Load() != nil || news > 0 {
+	if sh.inbox.Load() != nil || events > 0 {
 		sh.sleeping.Store(false)
 		return
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/fanfare-hub/fanfare"
 	"github.com/fanfare-hub/fanfare/hub"
 	"github.com/fanfare-hub/fanfare/internal/caller"
+	"github.com/fanfare-hub/fanfare/internal/poll"
 	"github.com/fanfare-hub/fanfare/internal/problem"
 	"github.com/fanfare-hub/fanfare/logtest"
 	"github.com/fanfare-hub/fanfare/pebblelog"
@@ -130,5 +131,20 @@ func TestNoAllocationForADelivery(t *testing.T) {
 	}
 	if both := testing.AllocsPerRun(500, func() { deliver(true) }); both > commit+0.1 {
 		t.Errorf("%.2f allocations for a commit and its delivery, %.2f for the commit alone", both, commit)
+	}
+}
+
+// TestLateEvents: an event that a shard's loop has handed on before its stream has left finds the stream closed, and nothing happens.
+func TestLateEvents(t *testing.T) {
+	var text strings.Builder
+	s := New(Options{Logger: slog.New(slog.NewTextHandler(&text, nil))})
+	st := &Stream{streams: s}
+	sh := &shard{streams: s} // without goroutines: this one is its worker
+	for _, st.state = range []state{closed, orphan} {
+		sh.hear([]poll.Ready[*Stream]{{Owner: st, Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP}, {Owner: st, Events: unix.EPOLLERR}})
+		sh.collect()
+	}
+	if text.Len() > 0 || len(sh.lives.list) > 0 || len(sh.events) > 0 {
+		t.Errorf("%d streams are queued, %d events are left; the log has %s", len(sh.lives.list), len(sh.events), &text)
 	}
 }

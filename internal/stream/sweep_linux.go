@@ -4,33 +4,21 @@ import (
 	"time"
 
 	"github.com/fanfare-hub/fanfare/internal/peer"
+	"github.com/fanfare-hub/fanfare/internal/poll"
 )
 
-// sweep is where the worker is on its way round the slots. It comes by each once in a period and looks whether something is due:
-// so 10,000 streams that were all written to in the same moment do not all beat in the same moment, and a stream costs no timer.
-type sweep struct {
-	period int64 // 0: there is no stream
-	at     int64 // when the next step is due
-	slot   int   // the next one
-}
-
 const (
-	longestPeriod  = 500 * time.Millisecond // so late what is due may come
+	longestPeriod  = 500 * time.Millisecond // of a sweep: so late what is due may come
 	shortestPeriod = 5 * time.Millisecond
-	sweepSteps     = 16 // in which it goes round
 )
 
 // quicken has the sweep go round fast enough for a stream.
-func (s *sweep) quicken(st *Stream, now int64, stall time.Duration) {
-	shortest := min(st.heartbeat, int64(stall))
+func (sh *shard) quicken(st *Stream, now int64) {
+	shortest := min(time.Duration(st.heartbeat), sh.streams.o.StallLimit)
 	if st.ends > 0 {
-		shortest = min(shortest, st.ends-now)
+		shortest = min(shortest, time.Duration(st.ends-now))
 	}
-	period := min(max(shortest/8, int64(shortestPeriod)), int64(longestPeriod))
-	if s.period == 0 || period < s.period {
-		s.period = period
-		s.at = now + period/sweepSteps
-	}
+	sh.sweep.Hasten(poll.Instant(now), min(max(shortest/8, shortestPeriod), longestPeriod))
 }
 
 // soonAt has the worker look at a stream at a time, or before.
@@ -47,13 +35,7 @@ func (sh *shard) soonAt(st *Stream, at int64) {
 
 // nextTick is when tick has something to do; 0: never.
 func (sh *shard) nextTick() int64 {
-	if sh.soonest > 0 && (sh.sweep.period == 0 || sh.soonest < sh.sweep.at) {
-		return sh.soonest
-	}
-	if sh.sweep.period == 0 {
-		return 0
-	}
-	return sh.sweep.at
+	return int64(poll.Instant(sh.soonest).Earlier(sh.sweep.Next()))
 }
 
 // tick does what is due.
@@ -61,35 +43,20 @@ func (sh *shard) tick(now int64) {
 	if sh.soonest > 0 && now >= sh.soonest {
 		sh.lookSoon(now)
 	}
-	for sh.sweep.period > 0 && now >= sh.sweep.at {
-		steps := min(sweepSteps, len(sh.slots))
-		for range (len(sh.slots) + steps - 1) / steps {
-			if sh.sweep.slot >= len(sh.slots) {
-				sh.sweep.slot = 0
-			}
-			s := &sh.slots[sh.sweep.slot]
-			sh.sweep.slot++
-			if s.st == nil || (s.due > now && s.st.state != blocked) {
-				continue
-			}
-			sh.visit(s, now)
-		}
-		sh.sweep.at += sh.sweep.period / int64(steps)
-		if sh.sweep.period > 0 && sh.sweep.at < now-sh.sweep.period {
-			sh.sweep.at = now // it has been held up for more than a round
+	for st := range sh.sweep.Due(poll.Instant(now)) {
+		switch {
+		case st.state == blocked:
+			sh.guard(st, func() { sh.visitBlocked(st, now) })
+		case st.state < closed && st.lookAt <= now:
+			sh.visit(st, now)
 		}
 	}
 }
 
-// visit looks whether a stream is due, or has stalled.
-func (sh *shard) visit(s *slot, now int64) {
-	st := s.st
-	if st.state == blocked {
-		sh.guard(st, func() { sh.visitBlocked(st, now) })
-		return
-	}
-	if s.due = st.due(); s.due <= now {
-		s.due = now + int64(time.Millisecond) // the turn writes
+// visit looks whether a stream is due.
+func (sh *shard) visit(st *Stream, now int64) {
+	if st.lookAt = st.due(); st.lookAt <= now {
+		st.lookAt = now + int64(time.Millisecond) // the turn writes
 		sh.requeue(st)
 	}
 }
