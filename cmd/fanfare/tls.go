@@ -20,7 +20,6 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
-	"go.uber.org/zap"
 
 	"github.com/fanfare-hub/fanfare/server"
 )
@@ -185,9 +184,10 @@ func acmeCertificates(c *settings, listener net.Listener, logger *slog.Logger) (
 	if err != nil || perr != nil {
 		return nil, errors.New("--acme-domain needs a TCP address to listen on")
 	}
+	certLog := newZap(logger)
 	template := certmagic.ACMEIssuer{
 		CA: certmagic.LetsEncryptProductionCA, Email: c.AcmeEmail, Agreed: true, DisableHTTPChallenge: true,
-		AltTLSALPNPort: port, ListenHost: host, Logger: zap.NewNop(),
+		AltTLSALPNPort: port, ListenHost: host, Logger: certLog,
 	}
 	if c.AcmeURL != "" {
 		template.CA = c.AcmeURL
@@ -199,10 +199,10 @@ func acmeCertificates(c *settings, listener net.Listener, logger *slog.Logger) (
 	}
 	var magic *certmagic.Config
 	cache := certmagic.NewCache(certmagic.CacheOptions{
-		GetConfigForCert: func(certmagic.Certificate) (*certmagic.Config, error) { return magic, nil }, Logger: zap.NewNop(),
+		GetConfigForCert: func(certmagic.Certificate) (*certmagic.Config, error) { return magic, nil }, Logger: certLog,
 	})
 	magic = certmagic.New(cache, certmagic.Config{
-		Storage: &certmagic.FileStorage{Path: filepath.Join(c.Data, "acme")}, Logger: zap.NewNop(),
+		Storage: &certmagic.FileStorage{Path: filepath.Join(c.Data, "acme")}, Logger: certLog,
 		DefaultServerName: c.AcmeDomain[0],
 		OnEvent: func(_ context.Context, event string, data map[string]any) error {
 			switch event {
