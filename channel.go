@@ -8,12 +8,14 @@ import (
 // MaxNameBytes is the longest channel or pattern, in bytes of UTF-8.
 const MaxNameBytes = 512
 
-// Channel is the name of a channel: 1 to MaxNameBytes bytes of UTF-8 without control characters and without '*'.
-// A '/' separates segments, which may be empty. Two channels are the same when they compare equal with ==.
-// The zero Channel is no channel; every other value came from ParseChannel and is valid.
+// Channel is the name of a channel: 1 to MaxNameBytes bytes of UTF-8 without control characters and
+// without '*'. A '/' separates segments, which may be empty. Two channels are the same when they
+// compare equal with ==. The zero Channel is no channel; every other value came from ParseChannel
+// and is valid.
 type Channel struct{ name string }
 
-// ParseChannel checks name and returns it as a Channel, or an error with CodeInvalid that says what is wrong.
+// ParseChannel checks name and returns it as a Channel, or an error with CodeInvalid that says what
+// is wrong.
 func ParseChannel(name string) (Channel, error) {
 	if err := checkName("channel", name); err != nil {
 		return Channel{}, err

@@ -1,16 +1,18 @@
-// Package fanfare holds the nouns and the promises of a durable push hub: a back end publishes an event once,
-// and every subscriber that should hear it does, in order, and carries on exactly where it left off after any break.
+// Package fanfare holds the nouns and the promises of a durable push hub: a back end publishes an
+// event once, and every subscriber that should hear it does, in order, and carries on exactly where
+// it left off after any break.
 //
-// The package does no I/O and starts no goroutine. Engines (package pebblelog) implement Log; package hub fans out from a
-// Log to streams; package server puts both behind HTTP.
+// The package does no I/O and starts no goroutine. Engines (package pebblelog) implement Log;
+// package hub fans out from a Log to streams; package server puts both behind HTTP.
 //
 // # Words
 //
-//   - event: channel, type, data (UTF-8 text), time (the server's clock at commit, never used for order); never changed
-//     after publish.
+//   - event: channel, type, data (UTF-8 text), time (the server's clock at commit, never used for
+//     order); never changed after publish.
 //   - channel: a name such as stores/42/pcs/7; see Channel.
 //   - pattern: a channel, or a name with wildcards, that somebody subscribes to; see Pattern.
-//   - position: where an event stands in the log, a 64-bit number; its text is the event's id. See Position.
+//   - position: where an event stands in the log, a 64-bit number; its text is the event's id. See
+//     Position.
 //   - log: the ordered, durable store of events. One engine implements it.
 //   - run: the positions given between one opening of a log and the next.
 //   - trim mark: the highest position of a channel that retention has removed.
@@ -26,12 +28,17 @@
 //
 // # Promises
 //
-//   - P1 Durable, then visible, then acknowledged. What a crash can take back is never seen by anybody.
+//   - P1 Durable, then visible, then acknowledged. What a crash can take back is never seen by
+//     anybody.
 //   - P2 Ordered. Every subscriber sees its channels' events in log order, each once per stream.
-//   - P3 Resume is exact. After position X come all retained events after X, then live ones: no hole, no repeat, no seam.
+//   - P3 Resume is exact. After position X come all retained events after X, then live ones: no
+//     hole, no repeat, no seam.
 //   - P4 A gap is an answer, never a silence.
 //   - P5 A slow reader costs nobody anything. It lags in the log and holds no payloads.
-//   - P6 No silent drop. What cannot be taken is refused with a reason; every drop and cut has a name and a counter.
-//   - P7 Shutting down is a feature. Streams end spread over a window, between events; accepted publishes are kept.
-//   - P8 Nobody hears what they may not. Rights are checked at connect and on every replayed event, and end with the token.
+//   - P6 No silent drop. What cannot be taken is refused with a reason; every drop and cut has a
+//     name and a counter.
+//   - P7 Shutting down is a feature. Streams end spread over a window, between events; accepted
+//     publishes are kept.
+//   - P8 Nobody hears what they may not. Rights are checked at connect and on every replayed event,
+//     and end with the token.
 package fanfare

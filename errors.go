@@ -25,7 +25,8 @@ const (
 	CodeInternal         Code = "internal"
 )
 
-// Error is an error with a public half, which may be shown to whoever asked, and a private half, which may not.
+// Error is an error with a public half, which may be shown to whoever asked, and a private half,
+// which may not.
 type Error struct {
 	Code       Code
 	Detail     string        // public: one sentence that names the field or parameter and the limit
@@ -34,7 +35,8 @@ type Error struct {
 	Err        error         // private: the cause, for the log
 }
 
-// Reason says in one word why something was refused; it is a metric's label. "" is none: the code says enough.
+// Reason says in one word why something was refused; it is a metric's label. "" is none: the code
+// says enough.
 type Reason string
 
 // The reasons.
@@ -93,7 +95,8 @@ func Unavailable(detail string, cause error) *Error {
 	return &Error{Code: CodeUnavailable, Detail: detail, RetryAfter: 2 * time.Second, Err: cause}
 }
 
-// CodeOf returns the code of the first *Error in err's chain, CodeInternal when there is none, "" for nil.
+// CodeOf returns the code of the first *Error in err's chain, CodeInternal when there is none, ""
+// for nil.
 func CodeOf(err error) Code {
 	if err == nil {
 		return ""

@@ -5,7 +5,8 @@ import (
 	"unicode/utf8"
 )
 
-// Event is one thing that was published. It never changes after publish, and so may be shared freely.
+// Event is one thing that was published. It never changes after publish, and so may be shared
+// freely.
 type Event struct {
 	Position Position // given by the log; zero before
 	Channel  Channel
@@ -18,14 +19,16 @@ type Event struct {
 // MaxTypeBytes is the longest event type, in bytes of UTF-8.
 const MaxTypeBytes = 128
 
-// EventType is the name under which a client listens (SSE `event:`). The zero EventType is `message`.
+// EventType is the name under which a client listens (SSE `event:`). The zero EventType is
+// `message`.
 type EventType struct{ name string }
 
 // DefaultType is the name of the zero EventType.
 const DefaultType = "message"
 
-// ParseEventType checks name: at most MaxTypeBytes of UTF-8 without control characters. Empty is `message`. Refused with
-// CodeInvalid are `open` and `error`, which set off a browser's own handlers, and `gap` and `heartbeat`, which are the hub's.
+// ParseEventType checks name: at most MaxTypeBytes of UTF-8 without control characters. Empty is
+// `message`. Refused with CodeInvalid are `open` and `error`, which set off a browser's own
+// handlers, and `gap` and `heartbeat`, which are the hub's.
 func ParseEventType(name string) (EventType, error) {
 	switch {
 	case name == "" || name == DefaultType:

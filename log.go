@@ -7,32 +7,38 @@ import (
 	"github.com/fanfare-hub/fanfare/histogram"
 )
 
-// Log is the ordered, durable store of events: the one source of truth, from which both replay and live delivery read.
-// All methods may be called at once from any goroutine. Package logtest holds the suite that every engine passes.
+// Log is the ordered, durable store of events: the one source of truth, from which both replay and
+// live delivery read. All methods may be called at once from any goroutine. Package logtest holds
+// the suite that every engine passes.
 type Log interface {
-	// Append queues b and returns; done is called exactly once, from a goroutine of the log, and must not block. A nil error
-	// means that b is as durable as the log's setting says, and visible to Read (P1: durable, then visible, then
-	// acknowledged). All events of b are stored, with consecutive positions in their order, or none is.
+	// Append queues b and returns; done is called exactly once, from a goroutine of the log, and
+	// must not block. A nil error means that b is as durable as the log's setting says, and visible
+	// to Read (P1: durable, then visible, then acknowledged). All events of b are stored, with
+	// consecutive positions in their order, or none is.
 	//
-	// Errors: CodeConflict when an idempotency key was used for something else; CodeOverloaded when the queue is full;
-	// CodeUnavailable when the log cannot store at present. After CodeUnavailable b may still turn out to be stored.
-	// b and what it points to belong to the log until done is called; the strings in it for ever.
+	// Errors: CodeConflict when an idempotency key was used for something else; CodeOverloaded when
+	// the queue is full; CodeUnavailable when the log cannot store at present. After
+	// CodeUnavailable b may still turn out to be stored. b and what it points to belong to the log
+	// until done is called; the strings in it for ever.
 	Append(b *Batch, done func(Receipt, error))
 
-	// Read returns the next events of a query, in log order. It never goes beyond the durable position. It may touch the disk.
-	// It does a bounded amount of work: a page may be empty and end before Query.Through.
+	// Read returns the next events of a query, in log order. It never goes beyond the durable
+	// position. It may touch the disk. It does a bounded amount of work: a page may be empty and
+	// end before Query.Through.
 	Read(ctx context.Context, q Query) (Page, error)
 
-	// Missed tells whether events after a position may be missing (P4). It may touch the disk. It does a bounded amount of
-	// work: where that was not enough the answer has a Token, with which it is to be asked again.
+	// Missed tells whether events after a position may be missing (P4). It may touch the disk. It
+	// does a bounded amount of work: where that was not enough the answer has a Token, with which
+	// it is to be asked again.
 	Missed(ctx context.Context, a Absence) (Loss, error)
 
-	// Last goes back over the newest events of patterns, to find where a replay of them starts. It may touch the disk. It
-	// does a bounded amount of work: where that was not enough the answer has a From, from which it is to be asked again.
+	// Last goes back over the newest events of patterns, to find where a replay of them starts. It
+	// may touch the disk. It does a bounded amount of work: where that was not enough the answer
+	// has a From, from which it is to be asked again.
 	Last(ctx context.Context, r Recent) (Past, error)
 
-	// Watch makes w hear of every group of events that becomes visible from now on, until stop is called. When Watch has
-	// returned, w has been told nothing at or below the returned position.
+	// Watch makes w hear of every group of events that becomes visible from now on, until stop is
+	// called. When Watch has returned, w has been told nothing at or below the returned position.
 	Watch(w Watcher) (durable Position, stop func())
 
 	// Status tells how the log is. It does not block.
@@ -41,27 +47,32 @@ type Log interface {
 
 // Keeper stores kept positions; an engine that implements Log implements it too.
 type Keeper interface {
-	// Kept returns what a Batch last kept under name, and false when there is nothing or it has expired, by the log's clock:
-	// while the machine's is behind what the log knows, Expires is stored as much later.
+	// Kept returns what a Batch last kept under name, and false when there is nothing or it has
+	// expired, by the log's clock: while the machine's is behind what the log knows, Expires is
+	// stored as much later.
 	Kept(name string) (Kept, bool, error)
 
-	// EachKept calls f for what is kept under names with a prefix, in the order of the names, until f returns false.
+	// EachKept calls f for what is kept under names with a prefix, in the order of the names, until
+	// f returns false.
 	EachKept(ctx context.Context, prefix string, f func(Kept) bool) error
 
-	// Ride has r asked for kept positions whenever a group is about to be written, until stop is called. They are stored with
-	// the group, so what r has to keep is never older than the events that are being stored.
+	// Ride has r asked for kept positions whenever a group is about to be written, until stop is
+	// called. They are stored with the group, so what r has to keep is never older than the events
+	// that are being stored.
 	Ride(r Rider) (stop func())
 }
 
 // Rider has positions to keep that can wait for a group that is written anyway.
 type Rider interface {
-	// Board returns at most so many positions to keep, and what is called once when they are stored, or with an error when that
-	// is not certain. It is called from one goroutine of the log at a time, which commits nothing meanwhile: it must be quick,
-	// and must not block. done is called as of an Append.
+	// Board returns at most so many positions to keep, and what is called once when they are
+	// stored, or with an error when that is not certain. It is called from one goroutine of the log
+	// at a time, which commits nothing meanwhile: it must be quick, and must not block. done is
+	// called as of an Append.
 	Board(most int) (keep []Kept, done func(error))
 }
 
-// Batch is what one Append stores, all or nothing. A batch without events stores only what it keeps.
+// Batch is what one Append stores, all or nothing. A batch without events stores only what it
+// keeps.
 type Batch struct {
 	Events []Event // Position and Time are set by the log
 	Keys   []Key   // nil, or one for each event; the zero Key is none
@@ -69,8 +80,8 @@ type Batch struct {
 	Keep   []Kept
 }
 
-// Key is an idempotency key: a second batch or event under the same key is not stored, but answered with the first's
-// receipt. Keys are remembered for ten minutes, across restarts.
+// Key is an idempotency key: a second batch or event under the same key is not stored, but answered
+// with the first's receipt. Keys are remembered for ten minutes, across restarts.
 type Key struct {
 	Scope       string   // who and where: equal keys in different scopes are different
 	Text        string   // what the caller sent; empty is no key
@@ -91,8 +102,9 @@ type Query struct {
 	After    Position  // events above it only
 	Through  Position  // up to here at most; zero is the durable position
 	Since    time.Time // events with this time or a later one only, when set
-	// Age leaves out events that were stored longer ago than this, when set. The log knows that better than their times do: a
-	// clock that was wrong for a while makes no event younger or older.
+	// Age leaves out events that were stored longer ago than this, when set. The log knows that
+	// better than their times do: a clock that was wrong for a while makes no event younger or
+	// older.
 	Age   time.Duration
 	Limit int // most events to return; zero is 256
 	Bytes int // stop after this many bytes of data (one event always fits); zero is 256 KiB
@@ -102,8 +114,9 @@ type Query struct {
 type Page struct {
 	Events  []Event
 	Through Position // the answer is complete up to here; ask again with After: Through
-	// Trimmed is the highest trim mark of the query's exact channels, or of the pattern's channels that were met: when it is above
-	// Query.After, events between the two are gone. A mark that is not above Query.After may be left out.
+	// Trimmed is the highest trim mark of the query's exact channels, or of the pattern's channels
+	// that were met: when it is above Query.After, events between the two are gone. A mark that is
+	// not above Query.After may be left out.
 	Trimmed Position
 }
 
@@ -133,7 +146,9 @@ type Recent struct {
 type Past struct {
 	First Position // the oldest of those that were found; zero when none was
 	Count int      // how many were found, at most Recent.Count
-	From  Position // every event above it was looked at; when it is not zero, ask again with Through: From for those that are left
+	// every event above it was looked at; when it is not zero, ask again with Through: From for
+	// those that are left
+	From Position
 }
 
 // GapReason says why a subscriber may have missed events (P4).
@@ -146,7 +161,8 @@ const (
 	GapFuture  GapReason = "future"  // the position is newer than the log
 	GapUnknown GapReason = "unknown" // the text is not a position
 
-	// GapForgotten is not found by a log: a position was kept for somebody who sends none, and is kept no longer.
+	// GapForgotten is not found by a log: a position was kept for somebody who sends none, and is
+	// kept no longer.
 	GapForgotten GapReason = "forgotten"
 )
 
@@ -158,21 +174,23 @@ type Kept struct {
 	Time     time.Time // when it was true; zero in a Batch: when it is stored
 	Expires  time.Time // when it is forgotten; zero in a Batch: Lifetime says it
 
-	// Lifetime, in a Batch, has it forgotten so long after it was stored. What is forgotten is decided by the log's own clock,
-	// which does not follow a machine's clock that is wrong for a while.
+	// Lifetime, in a Batch, has it forgotten so long after it was stored. What is forgotten is
+	// decided by the log's own clock, which does not follow a machine's clock that is wrong for a
+	// while.
 	Lifetime time.Duration
 	Forget   bool // in a Batch: what is kept under the name is forgotten now; the other fields do not count
 
 	Age time.Duration // set by a Keeper: how long ago it was stored, by the log's own clock
 }
 
-// Watcher hears of what becomes visible. Its methods are called from one goroutine of the log, one at a time, in order,
-// before the publishers are answered; they must not block.
+// Watcher hears of what becomes visible. Its methods are called from one goroutine of the log, one
+// at a time, in order, before the publishers are answered; they must not block.
 type Watcher interface {
-	// Committed says that events, in log order, are visible, and the log is durable up to the position given. The slice may
-	// be used until Committed returns, the events for ever.
+	// Committed says that events, in log order, are visible, and the log is durable up to the
+	// position given. The slice may be used until Committed returns, the events for ever.
 	Committed(events []Event, durable Position)
-	// Reopened says that the log has been closed and opened again: events that nobody was told of may stand below durable.
+	// Reopened says that the log has been closed and opened again: events that nobody was told of
+	// may stand below durable.
 	Reopened(durable Position)
 }
 
@@ -182,24 +200,27 @@ type Status struct {
 	Err     error    // why nothing can be stored at present; nil when it can
 }
 
-// Operable is what an engine offers to those who operate it. An engine need not implement it; the hub's page, metrics and
-// commands then show and do less.
+// Operable is what an engine offers to those who operate it. An engine need not implement it; the
+// hub's page, metrics and commands then show and do less.
 type Operable interface {
 	// Stats returns the engine's figures. It does not block for long.
 	Stats() LogStats
 
-	// Oldest returns the time of the oldest event, and false when there is none. It may touch the disk.
+	// Oldest returns the time of the oldest event, and false when there is none. It may touch the
+	// disk.
 	Oldest(ctx context.Context) (time.Time, bool, error)
 
-	// Retention reports what each rule holds at present and what it would remove: with the rules given instead of the ones in
-	// force, or, with nil, the ones in force. It changes nothing, and takes time on a log with very many channels.
+	// Retention reports what each rule holds at present and what it would remove: with the rules
+	// given instead of the ones in force, or, with nil, the ones in force. It changes nothing, and
+	// takes time on a log with very many channels.
 	Retention(ctx context.Context, rules []Rule) ([]RuleReport, error)
 
-	// MaxAge returns for how long the rules in force keep an event of the channel, and 0 when they set no limit to its age.
+	// MaxAge returns for how long the rules in force keep an event of the channel, and 0 when they
+	// set no limit to its age.
 	MaxAge(c Channel) time.Duration
 
-	// Backup copies the log, as it is on disk at one moment, into a folder that does not exist yet, and returns the newest
-	// position in the copy. Publishing goes on meanwhile.
+	// Backup copies the log, as it is on disk at one moment, into a folder that does not exist yet,
+	// and returns the newest position in the copy. Publishing goes on meanwhile.
 	Backup(ctx context.Context, dir string) (Position, error)
 }
 

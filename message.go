@@ -11,13 +11,14 @@ type Message struct {
 	Type    string // the event's type; empty is `message`; see ParseEventType
 	Data    string // UTF-8 text
 
-	// Key is an idempotency key: 1 to 128 characters of printable ASCII; empty is none. A second message to the channel under the
-	// same key is not stored, and gets the first one's position. Keys are remembered for ten minutes, across restarts.
+	// Key is an idempotency key: 1 to 128 characters of printable ASCII; empty is none. A second
+	// message to the channel under the same key is not stored, and gets the first one's position.
+	// Keys are remembered for ten minutes, across restarts.
 	Key string
 }
 
-// Subscription is what a Go program listens to, and where it starts. At most one of All, Last, Since and After is set; with none of
-// them it starts at the newest event.
+// Subscription is what a Go program listens to, and where it starts. At most one of All, Last,
+// Since and After is set; with none of them it starts at the newest event.
 type Subscription struct {
 	Patterns []string // channels, or patterns with wildcards; at least one; see ParsePattern
 
@@ -53,8 +54,9 @@ type Appender interface {
 	Append(b *Batch, done func(Receipt, error))
 }
 
-// Append stores b and waits for the answer, or until ctx is done: then b may still turn out to be stored. It is Log.Append for those
-// who have a goroutine to wait with; errors and ownership are as there.
+// Append stores b and waits for the answer, or until ctx is done: then b may still turn out to be
+// stored. It is Log.Append for those who have a goroutine to wait with; errors and ownership are as
+// there.
 func Append(ctx context.Context, l Appender, b *Batch) (Receipt, error) {
 	type answer struct {
 		receipt Receipt

@@ -2,9 +2,10 @@ package fanfare
 
 import "strings"
 
-// Pattern is what a subscription names: an exact channel, or a name in which a whole segment '*' stands for one segment
-// and a last segment '**' for one or more. A leading wildcard never matches a channel that begins with '$'.
-// Patterns compare with ==. The zero Pattern matches nothing; every other value came from ParsePattern or ExactPattern.
+// Pattern is what a subscription names: an exact channel, or a name in which a whole segment '*'
+// stands for one segment and a last segment '**' for one or more. A leading wildcard never matches
+// a channel that begins with '$'. Patterns compare with ==. The zero Pattern matches nothing; every
+// other value came from ParsePattern or ExactPattern.
 type Pattern struct {
 	text string
 	wild bool
@@ -47,7 +48,8 @@ func (p Pattern) Channel() (Channel, bool) {
 	return Channel{name: p.text}, true
 }
 
-// Match tells whether p matches c in a subscription: a leading wildcard does not match a reserved channel.
+// Match tells whether p matches c in a subscription: a leading wildcard does not match a reserved
+// channel.
 func (p Pattern) Match(c Channel) bool {
 	if p.wild && c.Reserved() && p.text[0] == '*' {
 		return false
@@ -55,7 +57,8 @@ func (p Pattern) Match(c Channel) bool {
 	return p.MatchAll(c)
 }
 
-// MatchAll is Match as rules of the operator see it: a leading wildcard matches reserved channels too.
+// MatchAll is Match as rules of the operator see it: a leading wildcard matches reserved channels
+// too.
 func (p Pattern) MatchAll(c Channel) bool {
 	if !p.wild {
 		return p.text == c.name
@@ -100,7 +103,8 @@ func (p Pattern) Overlaps(q Pattern) bool {
 	}
 }
 
-// LiteralPrefix returns the text before the first wildcard: every channel that p matches begins with it.
+// LiteralPrefix returns the text before the first wildcard: every channel that p matches begins
+// with it.
 func (p Pattern) LiteralPrefix() string {
 	if i := strings.IndexByte(p.text, '*'); i >= 0 {
 		return p.text[:i]
@@ -108,8 +112,9 @@ func (p Pattern) LiteralPrefix() string {
 	return p.text
 }
 
-// MoreSpecific orders rules that match the same channel: an exact name before wildcards, then by the first segment in
-// which they differ, a literal before '*' before '**'. It reports whether p is to be preferred to q.
+// MoreSpecific orders rules that match the same channel: an exact name before wildcards, then by
+// the first segment in which they differ, a literal before '*' before '**'. It reports whether p is
+// to be preferred to q.
 func (p Pattern) MoreSpecific(q Pattern) bool {
 	a, b := strings.Split(p.text, "/"), strings.Split(q.text, "/")
 	for i := 0; i < len(a) && i < len(b); i++ {

@@ -22,10 +22,12 @@ func Actions() []Action {
 	return []Action{ActionPublish, ActionSubscribe, ActionPresence, ActionAck, ActionAdmin}
 }
 
-// Grants are the patterns on which each action is allowed. A `**` does not reach channels that begin with '$'.
+// Grants are the patterns on which each action is allowed. A `**` does not reach channels that
+// begin with '$'.
 type Grants map[Action][]Pattern
 
-// Principal is who sends a request, and what they may do. Nobody changes one after it was made; several requests share it.
+// Principal is who sends a request, and what they may do. Nobody changes one after it was made;
+// several requests share it.
 type Principal struct {
 	Subject   string    // who; "" is nobody in particular
 	Realm     string    // who vouches for the subject: equal subjects of two realms are two principals
@@ -35,13 +37,18 @@ type Principal struct {
 	Ends      time.Time // when streams end, where that is not Expires; see StreamsEnd
 	Unlimited bool      // everything is allowed: nobody has to say who they are, or another program has decided
 	Grants    Grants
-	Self      Pattern // the channel of its own, by which an adapter knows who it is; one with wildcards is any: a token that a fleet shares
+	// the channel of its own, by which an adapter knows who it is; one with wildcards is any: a
+	// token that a fleet shares
+	Self Pattern
 
-	// Ticket is the id of the ticket that the request brought: one stream at a time is served under it. "" is none.
+	// Ticket is the id of the ticket that the request brought: one stream at a time is served under
+	// it. "" is none.
 	Ticket string
-	// Key is the fingerprint of the key that verified the token; "" is none. Rights end when that key is taken away.
+	// Key is the fingerprint of the key that verified the token; "" is none. Rights end when that
+	// key is taken away.
 	Key string
-	// Session is the login by cookie that the request, or its ticket, belongs to; "" is none. TicketMade is when the ticket was made.
+	// Session is the login by cookie that the request, or its ticket, belongs to; "" is none.
+	// TicketMade is when the ticket was made.
 	Session    string
 	TicketMade time.Time
 }
@@ -49,8 +56,8 @@ type Principal struct {
 // Anonymous tells whether the request did not say who sends it.
 func (p *Principal) Anonymous() bool { return p.Subject == "" && p.TokenID == "" }
 
-// StreamsEnd is when streams of the principal end at the latest (P8); zero: never. It is Expires, or, when clocks that differ
-// had the token pass a little later, the end of that leeway.
+// StreamsEnd is when streams of the principal end at the latest (P8); zero: never. It is Expires,
+// or, when clocks that differ had the token pass a little later, the end of that leeway.
 func (p *Principal) StreamsEnd() time.Time {
 	if !p.Ends.IsZero() {
 		return p.Ends
@@ -71,7 +78,8 @@ func (p *Principal) May(a Action, c Channel) bool {
 	return false
 }
 
-// MayAll tells whether the action is allowed on every channel of a pattern: one grant must cover the whole of it.
+// MayAll tells whether the action is allowed on every channel of a pattern: one grant must cover
+// the whole of it.
 func (p *Principal) MayAll(a Action, q Pattern) bool {
 	if p.Unlimited {
 		return true
@@ -84,8 +92,8 @@ func (p *Principal) MayAll(a Action, q Pattern) bool {
 	return false
 }
 
-// Is tells whether the principal is the one whose own channel c is: its token says so, or it has no limits. What it hears there
-// counts as heard.
+// Is tells whether the principal is the one whose own channel c is: its token says so, or it has no
+// limits. What it hears there counts as heard.
 func (p *Principal) Is(c Channel) bool { return p.Unlimited || p.Self.Match(c) }
 
 // Operator tells whether the principal may make an operator's calls: `admin` on `**`.

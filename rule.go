@@ -9,13 +9,16 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/units"
 )
 
-// Rule says what is retained of each channel that Pattern matches; a leading wildcard matches reserved channels too.
-// Of the rules that match a channel the one with the most specific pattern wins, whole.
+// Rule says what is retained of each channel that Pattern matches; a leading wildcard matches
+// reserved channels too. Of the rules that match a channel the one with the most specific pattern
+// wins, whole.
 type Rule struct {
 	Pattern Pattern
 	Count   int           // the newest so many events of each channel; 0: any number
 	Age     time.Duration // events younger than this; 0: of any age
-	Bytes   int64         // the newest events of each channel whose data are at most so many bytes together, and always the last one; 0: any number
+	// the newest events of each channel whose data are at most so many bytes together, and always
+	// the last one; 0: any number
+	Bytes int64
 }
 
 // DefaultRetention keeps everything for seven days.
@@ -39,8 +42,9 @@ func (r Rule) String() string {
 	return r.Pattern.String() + "=" + strings.Join(limits, ",")
 }
 
-// ParseRule reads `PATTERN=count:N,age:D,bytes:B`, with at least one of the three. D is a Go duration, in which `d` stands
-// for 24 hours; B is a number of bytes, or one with a unit such as 64KiB or 10MB.
+// ParseRule reads `PATTERN=count:N,age:D,bytes:B`, with at least one of the three. D is a Go
+// duration, in which `d` stands for 24 hours; B is a number of bytes, or one with a unit such as
+// 64KiB or 10MB.
 func ParseRule(text string) (Rule, error) {
 	at := strings.LastIndexByte(text, '=')
 	if at < 0 {

@@ -28,8 +28,9 @@ const keyPrefix = "fk_"
 // keyIDPrefix begins the TokenID of principals that came with an API key.
 const keyIDPrefix = "key-"
 
-// APIKey is what the hub knows of a back end's key: not the key, but its hash. The key has 256 random bits, so one round of
-// SHA-256 is as good as a slow hash, which is for passwords that can be guessed.
+// APIKey is what the hub knows of a back end's key: not the key, but its hash. The key has 256
+// random bits, so one round of SHA-256 is as good as a slow hash, which is for passwords that can
+// be guessed.
 type APIKey struct {
 	ID      string    `json:"id"`
 	Name    string    `json:"name"` // the principal's subject
@@ -41,10 +42,12 @@ type APIKey struct {
 	Presence  []string `json:"presence,omitempty"`
 	Ack       []string `json:"ack,omitempty"`
 	Admin     []string `json:"admin,omitempty"`
-	Device    string   `json:"device,omitempty"` // stores/S/pcs/P, in which S and P may be `*` for a fleet that shares the key
+	// stores/S/pcs/P, in which S and P may be `*` for a fleet that shares the key
+	Device string `json:"device,omitempty"`
 }
 
-// CreateAPIKey makes a key for k's Name and grants. Only this call returns text, which the bearer sends.
+// CreateAPIKey makes a key for k's Name and grants. Only this call returns text, which the bearer
+// sends.
 func CreateAPIKey(k APIKey) (text string, made APIKey, err error) {
 	var id [9]byte
 	var secret [32]byte
@@ -145,7 +148,8 @@ func (k APIKey) ready() (r readyKey, err error) {
 	if k.Name == "" || len(k.Name) > 128 {
 		return r, fanfare.Invalid("API key %q: want a name of 1 to 128 bytes", k.ID)
 	}
-	p := &fanfare.Principal{Subject: k.Name, Realm: "key", TokenID: keyIDPrefix + k.ID, IssuedAt: k.Created, Grants: fanfare.Grants{}}
+	p := &fanfare.Principal{Subject: k.Name, Realm: "key", TokenID: keyIDPrefix + k.ID, IssuedAt: k.Created,
+		Grants: fanfare.Grants{}}
 	for action, texts := range map[fanfare.Action][]string{
 		fanfare.ActionPublish: k.Publish, fanfare.ActionSubscribe: k.Subscribe, fanfare.ActionPresence: k.Presence,
 		fanfare.ActionAck: k.Ack, fanfare.ActionAdmin: k.Admin,

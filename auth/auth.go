@@ -23,7 +23,8 @@ import (
 // DefaultLeeway is for the clocks of issuers and hub, which differ.
 const DefaultLeeway = 30 * time.Second
 
-// Options set up an Authenticator. The zero value of each field is good: with all of them nobody gets in.
+// Options set up an Authenticator. The zero value of each field is good: with all of them nobody
+// gets in.
 type Options struct {
 	Keys        []Key         // that verify tokens
 	JWKS        string        // https URL of more of them; "": none
@@ -46,8 +47,8 @@ type Options struct {
 	now func() time.Time
 }
 
-// Authenticator verifies tokens and API keys. Make it with New, end it with Close. Its methods may be called from any
-// goroutine.
+// Authenticator verifies tokens and API keys. Make it with New, end it with Close. Its methods may
+// be called from any goroutine.
 type Authenticator struct {
 	// Fixed after New.
 	o         Options
@@ -75,7 +76,8 @@ type stamp struct {
 	missing bool
 }
 
-// Check returns why New would fail; nil when it would not. It reads the files, and asks nobody on the network.
+// Check returns why New would fail; nil when it would not. It reads the files, and asks nobody on
+// the network.
 func Check(o Options) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -148,8 +150,8 @@ func (a *Authenticator) Close() {
 // must end the streams of all principals for which ended returns true.
 func (a *Authenticator) OnEnd(f func(ended func(*fanfare.Principal) bool)) { a.onEnd.Store(&f) }
 
-// Authenticate verifies the token of a request's header Authorization; it has that of everybody where there is none. A Server reads
-// cookies and queries, too, and calls Verify.
+// Authenticate verifies the token of a request's header Authorization; it has that of everybody
+// where there is none. A Server reads cookies and queries, too, and calls Verify.
 func (a *Authenticator) Authenticate(r *http.Request) (*fanfare.Principal, error) {
 	token, source, err := Token(r, false)
 	if err != nil {
@@ -211,11 +213,13 @@ func (a *Authenticator) StillMay(p *fanfare.Principal) error {
 	case p == key.principal:
 		return nil
 	case p.Ticket == "" && !sameRights(p, key.principal):
-		return unauthenticated(fanfare.ReasonRevokedToken, "the API key has other rights now: send the request again", nil)
+		return unauthenticated(fanfare.ReasonRevokedToken, "the API key has other rights now: send the request again",
+			nil)
 	case p.Ticket != "":
 		for _, pattern := range p.Grants[fanfare.ActionSubscribe] {
 			if !key.principal.MayAll(fanfare.ActionSubscribe, pattern) {
-				return &fanfare.Error{Code: fanfare.CodeForbidden, Reason: fanfare.ReasonNoRight, Detail: "the API key behind the ticket may not subscribe to these channels any more"}
+				return &fanfare.Error{Code: fanfare.CodeForbidden, Reason: fanfare.ReasonNoRight,
+					Detail: "the API key behind the ticket may not subscribe to these channels any more"}
 			}
 		}
 	}
@@ -406,7 +410,8 @@ func (a *Authenticator) watch(ctx context.Context) {
 		}
 		if err := a.Reload(); err != nil {
 			wrong = now
-			a.o.Logger.Error("key files have changed and cannot be used; the keys read before stay in force", slog.Any("err", err))
+			a.o.Logger.Error("key files have changed and cannot be used; the keys read before stay in force",
+				slog.Any("err", err))
 		}
 	}
 }
@@ -422,7 +427,8 @@ func (a *Authenticator) Reload() error {
 	if reflect.DeepEqual(before.keys, next.keys) && reflect.DeepEqual(before.apiKeys, next.apiKeys) {
 		return nil
 	}
-	a.o.Logger.Info("keys were read again", slog.Int("tokenKeys", len(next.keys)), slog.Int("apiKeys", len(next.apiKeys)))
+	a.o.Logger.Info("keys were read again", slog.Int("tokenKeys", len(next.keys)),
+		slog.Int("apiKeys", len(next.apiKeys)))
 	a.endOf(func(p *fanfare.Principal) bool {
 		id, isKey := strings.CutPrefix(p.TokenID, keyIDPrefix)
 		if !isKey {
@@ -446,12 +452,12 @@ const (
 	FromQuery   Source = "query"
 )
 
-// Cookie is the name of the cookie that may hold a token. A browser takes it only from https, for the whole host and no other
-// (RFC 6265bis, section 4.1.3.2).
+// Cookie is the name of the cookie that may hold a token. A browser takes it only from https, for
+// the whole host and no other (RFC 6265bis, section 4.1.3.2).
 const Cookie = "__Host-fanfare"
 
-// Token finds the token that a request brings: in the header Authorization (RFC 6750, section 2.1), where query says so in
-// the parameter access_token, or in the cookie; the first of them counts.
+// Token finds the token that a request brings: in the header Authorization (RFC 6750, section 2.1),
+// where query says so in the parameter access_token, or in the cookie; the first of them counts.
 func Token(r *http.Request, query bool) (token string, source Source, err error) {
 	if values := r.Header["Authorization"]; len(values) > 0 {
 		scheme, rest, _ := strings.Cut(values[0], " ")

@@ -14,21 +14,23 @@ import (
 // a fleet that shares a token.
 const deviceAction = "device"
 
-// Grant is one line of grants: an action, or device, and where it is allowed. In Where, {claim} stands for a claim of the
-// token; {a.b} for a member of an object.
+// Grant is one line of grants: an action, or device, and where it is allowed. In Where, {claim}
+// stands for a claim of the token; {a.b} for a member of an object.
 type Grant struct {
 	Action string
 	Where  string
 }
 
-// ParseGrant reads ACTION=PATTERN, such as `subscribe=users/{sub}/**` or `device=stores/{storeId}/pcs/{pcId}`.
+// ParseGrant reads ACTION=PATTERN, such as `subscribe=users/{sub}/**` or
+// `device=stores/{storeId}/pcs/{pcId}`.
 func ParseGrant(text string) (Grant, error) {
 	action, where, ok := strings.Cut(text, "=")
 	if !ok || (action != deviceAction && !slices.Contains(fanfare.Actions(), fanfare.Action(action))) {
 		return Grant{}, fanfare.Invalid("grant %q: want ACTION=PATTERN, the action one of publish, subscribe, presence, ack, admin, device", text)
 	}
 	g := Grant{action, where}
-	// A claim's value has no character that means something in a pattern, so any value shows whether this is one.
+	// A claim's value has no character that means something in a pattern, so any value shows
+	// whether this is one.
 	probe, ok := g.fill(func(string) (string, bool) { return "x", true })
 	if !ok {
 		return Grant{}, fanfare.Invalid("grant %q: a brace is not closed, or names nothing", text)
@@ -72,7 +74,8 @@ func ParseGrants(texts []string) (fanfare.Grants, error) {
 	return grants, nil
 }
 
-// fill replaces each {claim} by its value; false when a value is missing, or could match more than itself.
+// fill replaces each {claim} by its value; false when a value is missing, or could match more than
+// itself.
 func (g Grant) fill(value func(name string) (string, bool)) (string, bool) {
 	var b strings.Builder
 	rest := g.Where
@@ -117,7 +120,8 @@ func (g Grant) addTo(p *fanfare.Principal, value func(name string) (string, bool
 	}
 }
 
-// claimValue finds a claim by its name, or by a path of names with dots: text as it is, whole numbers in decimal.
+// claimValue finds a claim by its name, or by a path of names with dots: text as it is, whole
+// numbers in decimal.
 func claimValue(claims map[string]any, name string) (string, bool) {
 	v, ok := claims[name]
 	for !ok {
@@ -171,12 +175,14 @@ func claimGrants(claim any, p *fanfare.Principal, value func(string) (string, bo
 		}
 		patterns, ok := list.([]any)
 		if !ok || len(patterns) > maxPatterns {
-			return fanfare.Errorf(fanfare.CodeUnauthenticated, "the token's grants: %s must be a list of at most %d patterns", action, maxPatterns)
+			return fanfare.Errorf(fanfare.CodeUnauthenticated,
+				"the token's grants: %s must be a list of at most %d patterns", action, maxPatterns)
 		}
 		for _, one := range patterns {
 			text, ok := one.(string)
 			if !ok {
-				return fanfare.Errorf(fanfare.CodeUnauthenticated, "the token's grants: %s must be a list of patterns", action)
+				return fanfare.Errorf(fanfare.CodeUnauthenticated, "the token's grants: %s must be a list of patterns",
+					action)
 			}
 			Grant{string(action), text}.addTo(p, onlySub)
 		}

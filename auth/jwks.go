@@ -156,7 +156,8 @@ func (j *jwks) fetch(ctx context.Context) {
 	switch {
 	case j.life.Err() != nil:
 	case err != nil && !was:
-		j.logger.Warn("the JWKS cannot be fetched; the keys known so far stay in force", slog.String("url", j.url), slog.Any("err", err))
+		j.logger.Warn("the JWKS cannot be fetched; the keys known so far stay in force", slog.String("url", j.url),
+			slog.Any("err", err))
 	case news:
 		j.logger.Info("a JWKS was fetched", slog.String("url", j.url), slog.Int("keys", len(keys)))
 		j.changed()
@@ -201,8 +202,8 @@ func (j *jwks) get(ctx context.Context) ([]byte, []verifier, error) {
 	return body, keys, err
 }
 
-// parseJWKS reads the keys that can verify signatures, and pins each to one algorithm. Secrets (kty oct) are not taken from
-// a place that everybody can read; x5u and x5c are not looked at.
+// parseJWKS reads the keys that can verify signatures, and pins each to one algorithm. Secrets (kty
+// oct) are not taken from a place that everybody can read; x5u and x5c are not looked at.
 func parseJWKS(body []byte) ([]verifier, error) {
 	var set struct {
 		Keys []json.RawMessage `json:"keys"`

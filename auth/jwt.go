@@ -98,8 +98,10 @@ func checkTypes(claims jwt.MapClaims) error {
 		if !ok && claims[name] != nil {
 			return wrongType(name, "a number of seconds since 1970")
 		}
-		// The library's times overflow into the past. An exp before 1970 is fine: the token has expired.
-		if seconds, err := n.Float64(); ok && (err != nil || seconds > latestSeconds || (seconds < 0 && name != "exp")) {
+		// The library's times overflow into the past. An exp before 1970 is fine: the token has
+		// expired.
+		if seconds, err := n.Float64(); ok &&
+			(err != nil || seconds > latestSeconds || (seconds < 0 && name != "exp")) {
 			return wrongType(name, "a number of seconds since 1970, before the year 10000")
 		}
 	}
@@ -147,7 +149,8 @@ func signingInput(token string) string { return token[:strings.LastIndexByte(tok
 func identify(p *fanfare.Principal, claims jwt.MapClaims, token string) error {
 	p.TokenID, _ = claims["jti"].(string)
 	if p.TokenID == "" {
-		// Not of the signature: that of an ECDSA key can be changed into another that is valid too, and was not revoked.
+		// Not of the signature: that of an ECDSA key can be changed into another that is valid too,
+		// and was not revoked.
 		sum := sha256.Sum256([]byte(signingInput(token)))
 		p.TokenID = "sha256-" + hex.EncodeToString(sum[:12])
 	}
@@ -174,7 +177,8 @@ const maxSubject = 1024
 // when the settings name none (RFC 7519, section 4.1.3).
 func (a *Authenticator) checkIssuer(claims jwt.MapClaims) error {
 	if aud, err := claims.GetAudience(); err == nil && len(aud) > 0 && len(a.o.Audiences) == 0 {
-		return unauthenticated(fanfare.ReasonBadToken, "the token is for an audience (aud), and the hub knows none: set --jwt-audience", nil)
+		return unauthenticated(fanfare.ReasonBadToken,
+			"the token is for an audience (aud), and the hub knows none: set --jwt-audience", nil)
 	}
 	if len(a.o.Issuers) == 0 {
 		return nil
@@ -193,8 +197,9 @@ var (
 	errNoKeysYet = errors.New("the JWKS has not been fetched yet")
 )
 
-// keysFor chooses keys by algorithm and kid. The header's jku, x5u, x5c and jwk are not looked at; crit names what a reader
-// must understand (RFC 7515, section 4.1.11), and this one understands no extension.
+// keysFor chooses keys by algorithm and kid. The header's jku, x5u, x5c and jwk are not looked at;
+// crit names what a reader must understand (RFC 7515, section 4.1.11), and this one understands no
+// extension.
 func (a *Authenticator) keysFor(ctx context.Context, t *jwt.Token) ([]verifier, error) {
 	if _, there := t.Header["crit"]; there {
 		return nil, errors.New("crit is not understood")
@@ -230,7 +235,8 @@ func refusal(err error) error {
 	case errors.Is(err, jwt.ErrTokenExpired):
 		return unauthenticated(fanfare.ReasonExpiredToken, "the token has expired", err)
 	case errors.Is(err, jwt.ErrTokenNotValidYet), errors.Is(err, jwt.ErrTokenUsedBeforeIssued):
-		return unauthenticated(fanfare.ReasonBadToken, "the token is not valid yet: see its nbf and iat, and the clocks", err)
+		return unauthenticated(fanfare.ReasonBadToken,
+			"the token is not valid yet: see its nbf and iat, and the clocks", err)
 	case errors.Is(err, jwt.ErrTokenInvalidAudience):
 		return unauthenticated(fanfare.ReasonBadToken, "the token's audience (aud) is not this hub", err)
 	case errors.Is(err, jwt.ErrTokenRequiredClaimMissing):

@@ -24,9 +24,11 @@ import (
 )
 
 // Algorithms are the signature algorithms that a key can be for.
-var algorithms = []string{"HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
+var algorithms = []string{"HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256",
+	"ES384", "ES512", "EdDSA"}
 
-// Key verifies tokens of one algorithm. A token's header cannot choose another (RFC 8725, section 3.1).
+// Key verifies tokens of one algorithm. A token's header cannot choose another (RFC 8725, section
+// 3.1).
 type Key struct {
 	Algorithm string // such as RS256
 	ID        string // kid; "" fits tokens with any, and without one
@@ -34,7 +36,8 @@ type Key struct {
 	Text      string // the same, given directly
 }
 
-// ParseKey reads ALG[:KID]=FILE, such as RS256=/etc/fanfare/issuer.pem; instead of a file PEM text may stand there.
+// ParseKey reads ALG[:KID]=FILE, such as RS256=/etc/fanfare/issuer.pem; instead of a file PEM text
+// may stand there.
 func ParseKey(text string) (Key, error) {
 	k, rest, err := parseKey(text)
 	if strings.HasPrefix(rest, "-----BEGIN ") {
@@ -45,7 +48,8 @@ func ParseKey(text string) (Key, error) {
 	return k, err
 }
 
-// ParseSecret reads ALG[:KID]=SECRET, for HS256, HS384 and HS512. Its errors do not show the secret.
+// ParseSecret reads ALG[:KID]=SECRET, for HS256, HS384 and HS512. Its errors do not show the
+// secret.
 func ParseSecret(text string) (Key, error) {
 	k, rest, err := parseKey(text)
 	k.Text = rest
@@ -110,10 +114,12 @@ func (k Key) load() (verifier, error) {
 		secret := bytes.TrimRight(b, "\r\n")
 		// RFC 7518, section 3.2: a key as long as the hash at least; shorter ones can be guessed.
 		if need := map[string]int{"HS256": 32, "HS384": 48, "HS512": 64}[k.Algorithm]; len(secret) < need {
-			return verifier{}, fanfare.Invalid("%s: a secret for %s must have at least %d bytes, this one has %d", name, k.Algorithm, need, len(secret))
+			return verifier{}, fanfare.Invalid("%s: a secret for %s must have at least %d bytes, this one has %d", name,
+				k.Algorithm, need, len(secret))
 		}
 		if bytes.Contains(secret, []byte("-----BEGIN ")) {
-			return verifier{}, fanfare.Invalid("%s: a public key is no secret: want RS…, PS…, ES… or EdDSA for it", name)
+			return verifier{}, fanfare.Invalid("%s: a public key is no secret: want RS…, PS…, ES… or EdDSA for it",
+				name)
 		}
 		v.key = secret
 		return v.ready()
@@ -123,7 +129,8 @@ func (k Key) load() (verifier, error) {
 		return verifier{}, fanfare.Invalid("%s: %v", name, err)
 	}
 	if !fits(k.Algorithm, public) {
-		return verifier{}, fanfare.Invalid("%s: a %T cannot verify %s, or is too small for it", name, public, k.Algorithm)
+		return verifier{}, fanfare.Invalid("%s: a %T cannot verify %s, or is too small for it", name, public,
+			k.Algorithm)
 	}
 	v.key = public
 	return v.ready()
@@ -160,7 +167,8 @@ const minRSABits = 2048
 func fits(algorithm string, public any) bool {
 	switch key := public.(type) {
 	case *rsa.PublicKey:
-		return (strings.HasPrefix(algorithm, "RS") || strings.HasPrefix(algorithm, "PS")) && key.N.BitLen() >= minRSABits
+		return (strings.HasPrefix(algorithm, "RS") || strings.HasPrefix(algorithm, "PS")) &&
+			key.N.BitLen() >= minRSABits
 	case *ecdsa.PublicKey:
 		return algorithm == ecAlgorithm(key.Curve)
 	case ed25519.PublicKey:

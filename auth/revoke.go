@@ -15,8 +15,9 @@ import (
 
 const revokedPrefix = "revoked/"
 
-// Revocations remember tokens and subjects that are refused from now on, across restarts where there is a log. A token is known
-// by its id; of a subject all tokens are refused that were issued before. Its methods may be called from any goroutine.
+// Revocations remember tokens and subjects that are refused from now on, across restarts where
+// there is a log. A token is known by its id; of a subject all tokens are refused that were issued
+// before. Its methods may be called from any goroutine.
 type Revocations struct {
 	// Fixed after NewRevocations.
 	log    Log // nil: in memory only
@@ -41,7 +42,8 @@ type RevocationOptions struct {
 	Leeway time.Duration // by how much an issuer's clock may be ahead; default DefaultLeeway
 }
 
-// NewRevocations reads what was revoked from the log, which may be nil: then revocations do not survive a restart.
+// NewRevocations reads what was revoked from the log, which may be nil: then revocations do not
+// survive a restart.
 func NewRevocations(ctx context.Context, log Log, o RevocationOptions) (*Revocations, error) {
 	if o.Most == 0 {
 		o.Most = 100_000
@@ -145,7 +147,8 @@ func (r *Revocations) note(names []string, until time.Time) (kept []fanfare.Kept
 	if r.roomLocked(sessions) < added {
 		return nil, &fanfare.Error{
 			Code: fanfare.CodeOverloaded, Reason: fanfare.ReasonMaxRevocations, RetryAfter: time.Hour,
-			Detail: fmt.Sprintf("there is no room for %d more revocations, there may be %d (--max-revocations)", added, r.most),
+			Detail: fmt.Sprintf("there is no room for %d more revocations, there may be %d (--max-revocations)", added,
+				r.most),
 		}
 	}
 	for _, name := range names {

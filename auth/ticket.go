@@ -33,9 +33,10 @@ const (
 	TicketKeyBytes = 32
 )
 
-// Tickets stand in for a token in the URL of an EventSource, which can send no header and repeats its URL at each reconnect. A
-// ticket is worth less than a token: it opens one stream of the channels that it was made for, and must be opened soon. It is sealed
-// (AES-256-GCM), so nothing can be read from it or changed in it. Its methods may be called from any goroutine.
+// Tickets stand in for a token in the URL of an EventSource, which can send no header and repeats
+// its URL at each reconnect. A ticket is worth less than a token: it opens one stream of the
+// channels that it was made for, and must be opened soon. It is sealed (AES-256-GCM), so nothing
+// can be read from it or changed in it. Its methods may be called from any goroutine.
 type Tickets struct {
 	seal cipher.AEAD
 	log  Log
@@ -45,8 +46,8 @@ type Tickets struct {
 	used map[string]time.Time // tickets opened by this process, and when they end; guarded by mu
 }
 
-// NewTickets returns tickets sealed with a key of TicketKeyBytes; with nil, with a random one. log may be nil: then a ticket
-// that was opened does not survive a restart.
+// NewTickets returns tickets sealed with a key of TicketKeyBytes; with nil, with a random one. log
+// may be nil: then a ticket that was opened does not survive a restart.
 func NewTickets(key []byte, log Log) (*Tickets, error) {
 	if key == nil {
 		key = make([]byte, TicketKeyBytes)
@@ -80,7 +81,8 @@ type ticket struct {
 	Channels []byte `json:"c"` // a hash of them
 }
 
-// Make makes a ticket for streams of the patterns. The caller has checked that p may subscribe to them.
+// Make makes a ticket for streams of the patterns. The caller has checked that p may subscribe to
+// them.
 func (t *Tickets) Make(p *fanfare.Principal, patterns []fanfare.Pattern) (text string, expires time.Time, err error) {
 	now := t.now()
 	expires = now.Add(TicketLastsFor)
@@ -118,8 +120,8 @@ func hashPatterns(patterns []fanfare.Pattern) []byte {
 
 var errTicket = unauthenticated(fanfare.ReasonBadToken, "the ticket is not valid", nil)
 
-// Verify checks a ticket for a stream of the patterns. The principal may hear those patterns, and do nothing else. It may read
-// the log.
+// Verify checks a ticket for a stream of the patterns. The principal may hear those patterns, and
+// do nothing else. It may read the log.
 func (t *Tickets) Verify(text string, patterns []fanfare.Pattern) (*fanfare.Principal, error) {
 	sealed, err := base64.RawURLEncoding.Strict().DecodeString(strings.TrimPrefix(text, ticketPrefix))
 	if err != nil || !strings.HasPrefix(text, ticketPrefix) || len(sealed) < t.seal.NonceSize() {
@@ -146,7 +148,8 @@ func (t *Tickets) Verify(text string, patterns []fanfare.Pattern) (*fanfare.Prin
 		}
 	}
 	if string(hashPatterns(patterns)) != string(k.Channels) {
-		return nil, &fanfare.Error{Code: fanfare.CodeForbidden, Reason: fanfare.ReasonNoRight, Detail: "the ticket is for other channels"}
+		return nil, &fanfare.Error{Code: fanfare.CodeForbidden, Reason: fanfare.ReasonNoRight,
+			Detail: "the ticket is for other channels"}
 	}
 	p := &fanfare.Principal{
 		Subject: k.Subject, Realm: k.Realm, TokenID: k.TokenID, Expires: expires, Ticket: k.ID, Key: k.Key, Session: k.Session, TicketMade: time.UnixMilli(k.Made),

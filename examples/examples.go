@@ -1,5 +1,6 @@
-// Package examples holds four worked examples, one for each use of Server-Sent Events: a page and a publisher each. The hub
-// serves the pages under /examples/; the publishers are programs (go run ./examples/quotes).
+// Package examples holds four worked examples, one for each use of Server-Sent Events: a page and a
+// publisher each. The hub serves the pages under /examples/; the publishers are programs (go run
+// ./examples/quotes).
 package examples
 
 import "embed"

@@ -1,4 +1,5 @@
-// Package histogram counts durations, so that the core and engines can report without knowing who publishes their figures.
+// Package histogram counts durations, so that the core and engines can report without knowing who
+// publishes their figures.
 package histogram
 
 import (
@@ -7,8 +8,8 @@ import (
 	"time"
 )
 
-// Histogram counts durations in buckets. Its zero value is ready; its methods may be called from any goroutine and do not
-// block.
+// Histogram counts durations in buckets. Its zero value is ready; its methods may be called from
+// any goroutine and do not block.
 type Histogram struct {
 	buckets [len(bounds) + 1]atomic.Uint64
 	nanos   atomic.Int64
@@ -45,7 +46,8 @@ type Counts struct {
 
 // Counts returns the figures.
 func (h *Histogram) Counts() Counts {
-	c := Counts{Bounds: slices.Clone(bounds[:]), Counts: make([]uint64, len(h.buckets)), Sum: time.Duration(h.nanos.Load())}
+	c := Counts{Bounds: slices.Clone(bounds[:]), Counts: make([]uint64, len(h.buckets)),
+		Sum: time.Duration(h.nanos.Load())}
 	for i := range h.buckets {
 		c.Counts[i] = h.buckets[i].Load()
 		c.Count += c.Counts[i]
@@ -53,8 +55,8 @@ func (h *Histogram) Counts() Counts {
 	return c
 }
 
-// Quantile returns the bound below which the share q (0 to 1) of the durations lies: the upper bound of a bucket. It is zero
-// when nothing was counted.
+// Quantile returns the bound below which the share q (0 to 1) of the durations lies: the upper
+// bound of a bucket. It is zero when nothing was counted.
 func (c Counts) Quantile(q float64) time.Duration {
 	if c.Count == 0 {
 		return 0
@@ -71,7 +73,8 @@ func (c Counts) Quantile(q float64) time.Duration {
 
 // Since returns what was counted after an earlier moment.
 func (c Counts) Since(earlier Counts) Counts {
-	d := Counts{Bounds: c.Bounds, Counts: make([]uint64, len(c.Counts)), Count: c.Count - earlier.Count, Sum: c.Sum - earlier.Sum}
+	d := Counts{Bounds: c.Bounds, Counts: make([]uint64, len(c.Counts)), Count: c.Count - earlier.Count,
+		Sum: c.Sum - earlier.Sum}
 	for i := range c.Counts {
 		d.Counts[i] = c.Counts[i]
 		if i < len(earlier.Counts) {

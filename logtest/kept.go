@@ -12,12 +12,15 @@ func testKept(h *harness) {
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	keep := fanfare.Kept{Name: "pc/1", Position: 7, Time: now, Expires: now.Add(time.Hour)}
 	event := fanfare.Event{Channel: Channel("a"), Data: "x"}
-	if _, err := Append(h.log, &fanfare.Batch{Events: []fanfare.Event{event}, Keep: []fanfare.Kept{{Name: "pc/1", Position: 3, Expires: now}}}); err != nil {
+	if _, err := Append(h.log, &fanfare.Batch{Events: []fanfare.Event{event},
+		Keep: []fanfare.Kept{{Name: "pc/1", Position: 3, Expires: now}}}); err != nil {
 		h.Fatal(err)
 	}
 	more := fanfare.Kept{Name: "pc/3", Position: 8, Value: "\x00 and more \xff", Time: now, Expires: now.Add(time.Hour)}
 	other := fanfare.Kept{Name: "seen/1", Time: now, Expires: now.Add(time.Hour)}
-	if _, err := Append(h.log, &fanfare.Batch{Keep: []fanfare.Kept{keep, more, other, {Name: "pc/2", Position: 1, Expires: now.Add(-time.Second)}, {Name: "old", Position: 1, Expires: now.Add(-time.Second)}}}); err != nil {
+	if _, err := Append(h.log, &fanfare.Batch{Keep: []fanfare.Kept{keep, more, other,
+		{Name: "pc/2", Position: 1, Expires: now.Add(-time.Second)}, {Name: "old", Position: 1,
+			Expires: now.Add(-time.Second)}}}); err != nil {
 		h.Fatal(err)
 	}
 	h.twice(func() {
@@ -50,16 +53,19 @@ func ageless(k fanfare.Kept) fanfare.Kept {
 	return k
 }
 
-// testKeptFor: what is kept for a time is stamped by the log, says how old it is, and can be forgotten at once.
+// testKeptFor: what is kept for a time is stamped by the log, says how old it is, and can be
+// forgotten at once.
 func testKeptFor(h *harness) {
 	began := time.Now()
 	if _, err := Append(h.log, &fanfare.Batch{Keep: []fanfare.Kept{
 		{Name: "long", Position: 1, Lifetime: time.Hour}, {Name: "short", Position: 2, Lifetime: time.Millisecond},
-		{Name: "given", Time: began.Add(-time.Hour), Lifetime: time.Hour}, {Name: "again", Position: 3, Lifetime: time.Hour},
+		{Name: "given", Time: began.Add(-time.Hour), Lifetime: time.Hour}, {Name: "again", Position: 3,
+			Lifetime: time.Hour},
 	}}); err != nil {
 		h.Fatal(err)
 	}
-	if _, err := Append(h.log, &fanfare.Batch{Keep: []fanfare.Kept{{Name: "again", Forget: true}, {Name: "never", Forget: true}}}); err != nil {
+	if _, err := Append(h.log, &fanfare.Batch{Keep: []fanfare.Kept{{Name: "again", Forget: true},
+		{Name: "never", Forget: true}}}); err != nil {
 		h.Fatal(err)
 	}
 	time.Sleep(5 * time.Millisecond)
@@ -68,10 +74,12 @@ func testKeptFor(h *harness) {
 		if err != nil || !ok || long.Position != 1 {
 			h.Fatalf("kept: %+v, %v, %v", long, ok, err)
 		}
-		if since := time.Since(began); long.Age < time.Millisecond || long.Age > since+time.Second || began.Sub(long.Time) > time.Millisecond || time.Since(long.Time) > since+time.Second {
+		if since := time.Since(began); long.Age < time.Millisecond || long.Age > since+time.Second ||
+			began.Sub(long.Time) > time.Millisecond || time.Since(long.Time) > since+time.Second {
 			h.Errorf("kept %+v, which was %v ago at most", long, since)
 		}
-		if given, _, err := h.log.Kept("given"); err != nil || began.Sub(given.Time) < time.Hour || given.Age > time.Minute {
+		if given, _, err := h.log.Kept("given"); err != nil || began.Sub(given.Time) < time.Hour ||
+			given.Age > time.Minute {
 			h.Errorf("with a time of its own: %+v, %v", given, err)
 		}
 		for _, name := range []string{"short", "again", "never"} {
@@ -95,7 +103,8 @@ func (r *riding) Board(most int) ([]fanfare.Kept, func(error)) {
 	r.left--
 	keep := make([]fanfare.Kept, most)
 	for i := range keep {
-		keep[i] = fanfare.Kept{Name: fmt.Sprintf("ride/%d/%d", r.left, i), Position: fanfare.Position(i + 1), Lifetime: time.Hour}
+		keep[i] = fanfare.Kept{Name: fmt.Sprintf("ride/%d/%d", r.left, i), Position: fanfare.Position(i + 1),
+			Lifetime: time.Hour}
 	}
 	return keep, func(err error) { r.stored <- err }
 }
@@ -125,7 +134,8 @@ func testRide(h *harness) {
 	h.twice(func() {
 		for left := range 2 {
 			for i, want := range map[int]bool{0: true, 999: true, 1000: false} {
-				if k, ok, err := h.log.Kept(fmt.Sprintf("ride/%d/%d", left, i)); err != nil || ok != want || (ok && k.Position != fanfare.Position(i+1)) {
+				if k, ok, err := h.log.Kept(fmt.Sprintf("ride/%d/%d", left, i)); err != nil || ok != want ||
+					(ok && k.Position != fanfare.Position(i+1)) {
 					h.Errorf("%d of ride %d: %+v, %v, %v", i, left, k, ok, err)
 				}
 			}

@@ -29,7 +29,8 @@ type Keep struct {
 
 // Engine makes logs for the suite.
 type Engine struct {
-	// New makes fresh storage and returns a function that opens it; the suite calls that again after each Close.
+	// New makes fresh storage and returns a function that opens it; the suite calls that again
+	// after each Close.
 	New func(t *testing.T, keep Keep) (open func() Log)
 }
 
@@ -191,8 +192,8 @@ func Missed(l fanfare.Log, after fanfare.Position, patterns ...string) (fanfare.
 	return fanfare.Loss{}, errors.New("the search for what was missed has no end")
 }
 
-// Last asks for the newest events until all were found, or there are no more. It returns the position of the oldest of them; zero
-// when there is none.
+// Last asks for the newest events until all were found, or there are no more. It returns the
+// position of the oldest of them; zero when there is none.
 func Last(l fanfare.Log, count int, patterns ...string) (first fanfare.Position, err error) {
 	r := fanfare.Recent{Patterns: Patterns(patterns...), Count: count}
 	for range 1_000_000 {

@@ -60,7 +60,8 @@ func testBatch(h *harness) {
 	}
 	h.twice(func() {
 		h.equal("data", []string{"1", "2", "3"}, h.data(fanfare.Query{Patterns: Patterns("a")}))
-		h.equal("merged", []string{"2", "3", "4"}, h.data(fanfare.Query{Patterns: Patterns("b", "a", "a"), After: positions[0]}))
+		h.equal("merged", []string{"2", "3", "4"},
+			h.data(fanfare.Query{Patterns: Patterns("b", "a", "a"), After: positions[0]}))
 	})
 }
 
@@ -109,7 +110,8 @@ func testPatterns(h *harness) {
 			"s/*/p":   {"s/1/p"},
 		} {
 			h.equal(pattern, want, h.data(fanfare.Query{Patterns: Patterns(pattern)}))
-			h.equal("last of "+pattern, want[len(want)-1:], h.data(fanfare.Query{Patterns: Patterns(pattern), After: h.last(1, pattern) - 1}))
+			h.equal("last of "+pattern, want[len(want)-1:],
+				h.data(fanfare.Query{Patterns: Patterns(pattern), After: h.last(1, pattern) - 1}))
 		}
 	})
 }
@@ -156,8 +158,10 @@ func testRuns(h *harness) {
 			if c.want == fanfare.GapFuture {
 				from = 0
 			}
-			if first := h.first(fanfare.Query{Patterns: Patterns(pattern), After: from}); loss.Reason != c.want || first != c.first {
-				h.Errorf("%s (%s): reason %q first %v, want %q %v", c.name, pattern, loss.Reason, first, c.want, c.first)
+			if first := h.first(fanfare.Query{Patterns: Patterns(pattern), After: from}); loss.Reason != c.want ||
+				first != c.first {
+				h.Errorf("%s (%s): reason %q first %v, want %q %v", c.name, pattern, loss.Reason, first, c.want,
+					c.first)
 			}
 		}
 	}
@@ -214,7 +218,8 @@ func testLast(h *harness) {
 				h.Errorf("last %d of %v: %v, want %v", c.count, c.patterns, first, c.want)
 			}
 		}
-		past, err := h.log.Last(context.Background(), fanfare.Recent{Patterns: Patterns("a", "b"), Count: 2, Through: at[4]})
+		past, err := h.log.Last(context.Background(),
+			fanfare.Recent{Patterns: Patterns("a", "b"), Count: 2, Through: at[4]})
 		if err != nil || past.First != at[3] || past.Count != 2 {
 			h.Errorf("up to a position: %+v, %v", past, err)
 		}
@@ -228,7 +233,8 @@ func testAge(h *harness) {
 	time.Sleep(20 * time.Millisecond)
 	h.twice(func() {
 		for _, pattern := range []string{"a", "*"} {
-			for age, want := range map[time.Duration]fanfare.Position{250 * time.Millisecond: young[0], time.Hour: old[0], 1: young[0] + 1} {
+			for age, want := range map[time.Duration]fanfare.Position{250 * time.Millisecond: young[0],
+				time.Hour: old[0], 1: young[0] + 1} {
 				first := h.first(fanfare.Query{Patterns: Patterns(pattern), After: old[0] - 1, Age: age})
 				if first < want || (age > time.Second && first > want) { // slow machines make things older
 					h.Errorf("%s, younger than %v: first %v, want %v", pattern, age, first, want)
@@ -358,7 +364,8 @@ func testRetainCount(h *harness) {
 			h.Fatalf("trimmed %v, %v; want %v", trimmed, err, at[6])
 		}
 		for _, pattern := range []string{"a", "*"} {
-			for i, want := range []fanfare.GapReason{0: fanfare.GapTrimmed, 5: fanfare.GapTrimmed, 6: "", 7: "", 11: ""} {
+			for i, want := range []fanfare.GapReason{0: fanfare.GapTrimmed, 5: fanfare.GapTrimmed, 6: "", 7: "",
+				11: ""} {
 				if i != 0 && i != 5 && want == "" && i < 6 {
 					continue
 				}
@@ -370,7 +377,8 @@ func testRetainCount(h *harness) {
 				h.Errorf("%s: first retained %v, want %v", pattern, first, at[7])
 			}
 		}
-		if loss := h.missed(at[0], "b"); loss.Reason != "" || h.first(fanfare.Query{Patterns: Patterns("b"), After: at[0]}) != b[0] {
+		if loss := h.missed(at[0], "b"); loss.Reason != "" ||
+			h.first(fanfare.Query{Patterns: Patterns("b"), After: at[0]}) != b[0] {
 			h.Errorf("another channel's trim mark is no gap: %+v", loss)
 		}
 		if first := h.last(100, "a"); first != at[7] {
@@ -433,7 +441,8 @@ func testWatch(h *harness) {
 			at := h.publish("a", fmt.Sprint(i))
 			l.mu.Lock()
 			if l.last != at[0] || l.wrong != "" {
-				h.Fatalf("answered at %v, the watcher has heard up to %v %s: visible comes before acknowledged", at[0], l.last, l.wrong)
+				h.Fatalf("answered at %v, the watcher has heard up to %v %s: visible comes before acknowledged", at[0],
+					l.last, l.wrong)
 			}
 			l.mu.Unlock()
 		}
@@ -456,13 +465,16 @@ func testConcurrent(h *harness) {
 		wg.Go(func() {
 			var last fanfare.Position
 			for i := range each {
-				r, err := Append(h.log, &fanfare.Batch{Events: []fanfare.Event{{Channel: Channel(fmt.Sprint("c", w)), Data: fmt.Sprint(i)}}})
+				r, err := Append(h.log,
+					&fanfare.Batch{Events: []fanfare.Event{{Channel: Channel(fmt.Sprint("c", w)),
+						Data: fmt.Sprint(i)}}})
 				if err != nil || r.Positions[0] <= last {
 					h.Errorf("writer %d: %v after %v, %v", w, r.Positions, last, err)
 					return
 				}
 				last = r.Positions[0]
-				page, err := h.log.Read(context.Background(), fanfare.Query{Patterns: Patterns(fmt.Sprint("c", w)), After: last - 1})
+				page, err := h.log.Read(context.Background(),
+					fanfare.Query{Patterns: Patterns(fmt.Sprint("c", w)), After: last - 1})
 				if err != nil || len(page.Events) != 1 {
 					h.Errorf("writer %d does not see what was acknowledged: %+v, %v", w, page, err)
 					return
@@ -505,14 +517,17 @@ func testRetainBytes(h *harness) {
 	}
 	b := h.publish("b", "a text that is longer than thirty-five bytes by itself")
 	h.twice(func() {
-		h.equal("clipped at once", []string{"0000000009", "0000000010", "0000000011"}, h.data(fanfare.Query{Patterns: Patterns("a")}))
-		if loss := h.missed(at[7], "a"); loss.Reason != fanfare.GapTrimmed || h.first(fanfare.Query{Patterns: Patterns("a"), After: at[7]}) != at[9] {
+		h.equal("clipped at once", []string{"0000000009", "0000000010", "0000000011"},
+			h.data(fanfare.Query{Patterns: Patterns("a")}))
+		if loss := h.missed(at[7], "a"); loss.Reason != fanfare.GapTrimmed ||
+			h.first(fanfare.Query{Patterns: Patterns("a"), After: at[7]}) != at[9] {
 			h.Errorf("below the mark: %+v", loss)
 		}
 		if loss := h.missed(at[8], "a"); loss.Reason != "" {
 			h.Errorf("at the mark: %+v", loss)
 		}
-		if loss := h.missed(b[0]-1, "b"); loss.Reason != "" || h.first(fanfare.Query{Patterns: Patterns("b"), After: b[0] - 1}) != b[0] {
+		if loss := h.missed(b[0]-1, "b"); loss.Reason != "" ||
+			h.first(fanfare.Query{Patterns: Patterns("b"), After: b[0] - 1}) != b[0] {
 			h.Errorf("the newest event stays, however long: %+v", loss)
 		}
 	})

@@ -61,9 +61,12 @@ func (n *statusNote) Unwrap() http.ResponseWriter { return n.ResponseWriter }
 
 // log writes the record: never the query, which may hold a token.
 func (a *accessRecord) log(logger *slog.Logger, r *http.Request, began time.Time) {
-	isStream := !a.refused && a.status == http.StatusOK && strings.HasPrefix(a.Header().Get("Content-Type"), sse.MediaType)
-	logger.Info("request", slog.String("method", r.Method), slog.String("path", r.URL.EscapedPath()), slog.Int("status", a.status),
-		slog.Int64("bytes", a.bytes), slog.Bool("stream", isStream), slog.Duration("took", time.Since(began)), slog.String("remote", r.RemoteAddr))
+	isStream := !a.refused && a.status == http.StatusOK &&
+		strings.HasPrefix(a.Header().Get("Content-Type"), sse.MediaType)
+	logger.Info("request", slog.String("method", r.Method), slog.String("path", r.URL.EscapedPath()),
+		slog.Int("status", a.status),
+		slog.Int64("bytes", a.bytes), slog.Bool("stream", isStream), slog.Duration("took",
+			time.Since(began)), slog.String("remote", r.RemoteAddr))
 }
 
 // SetAccessLog replaces Options.AccessLog while the server runs.

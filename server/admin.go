@@ -14,7 +14,8 @@ func (s *Server) Admin() http.Handler {
 		answers := map[string]http.HandlerFunc{"/metrics": s.metrics.ServeHTTP, "/livez": s.livez, "/readyz": s.readyz}
 		answer, ok := answers[r.URL.Path]
 		if !ok {
-			s.problems.Write(w, r, fanfare.Errorf(fanfare.CodeNotFound, "there is nothing at this path: /metrics, /livez and /readyz are here"))
+			s.problems.Write(w, r, fanfare.Errorf(fanfare.CodeNotFound,
+				"there is nothing at this path: /metrics, /livez and /readyz are here"))
 			return
 		}
 		s.dispatch(w, r, endpoint{get: plain(answer), open: true})

@@ -85,12 +85,15 @@ func (g *guard) lookLocal(hostport string) bool {
 	return err == nil && ip.Unmap().IsLoopback()
 }
 
-// check refuses requests for unknown hosts and of foreign origins, and sets the CORS headers for allowed origins.
+// check refuses requests for unknown hosts and of foreign origins, and sets the CORS headers for
+// allowed origins.
 func (g *guard) check(w http.ResponseWriter, r *http.Request) error {
-	probe := g.asks && (r.URL.Path == "/livez" || r.URL.Path == "/readyz") // kubelets name an address; these tell nothing
+	// kubelets name an address; these tell nothing
+	probe := g.asks && (r.URL.Path == "/livez" || r.URL.Path == "/readyz")
 	if (!g.asks || len(g.hosts) > 0) && !probe && !g.local(r.Host) && (r.Host != "" || r.ProtoAtLeast(1, 1)) {
 		g.warn("refused a request for an unknown host: list it with --allowed-host", slog.String("host", clip(r.Host)))
-		e := fanfare.Errorf(fanfare.CodeForbidden, "the host %.128q is not served here: list it with --allowed-host", r.Host)
+		e := fanfare.Errorf(fanfare.CodeForbidden, "the host %.128q is not served here: list it with --allowed-host",
+			r.Host)
 		e.Reason = fanfare.ReasonUnknownHost
 		return e
 	}
@@ -107,14 +110,17 @@ func (g *guard) check(w http.ResponseWriter, r *http.Request) error {
 		h.Set("Access-Control-Allow-Origin", "*")
 	default:
 		if g.cross.Check(r) != nil {
-			g.warn("refused a request from a foreign page: list its origin with --cors-origin", slog.String("origin", clip(origin)))
-			e := fanfare.Errorf(fanfare.CodeForbidden, "pages of the origin %.128q may not change anything here: list it with --cors-origin", origin)
+			g.warn("refused a request from a foreign page: list its origin with --cors-origin",
+				slog.String("origin", clip(origin)))
+			e := fanfare.Errorf(fanfare.CodeForbidden,
+				"pages of the origin %.128q may not change anything here: list it with --cors-origin", origin)
 			e.Reason = fanfare.ReasonForeignOrigin
 			return e
 		}
 		return nil
 	}
-	h.Set("Access-Control-Expose-Headers", "Retry-After, Idempotent-Replayed, Preference-Applied, RateLimit, RateLimit-Policy, WWW-Authenticate")
+	h.Set("Access-Control-Expose-Headers",
+		"Retry-After, Idempotent-Replayed, Preference-Applied, RateLimit, RateLimit-Policy, WWW-Authenticate")
 	return nil
 }
 
@@ -150,7 +156,8 @@ func (g *guard) preflight(w http.ResponseWriter, r *http.Request, methods string
 		return
 	}
 	h.Set("Access-Control-Allow-Methods", methods)
-	h.Set("Access-Control-Allow-Headers", "Authorization, Cache-Control, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID, Prefer, "+
-		"Traceparent, Tracestate, Baggage, Sentry-Trace") // what tracing adds to each request of a page
+	h.Set("Access-Control-Allow-Headers",
+		"Authorization, Cache-Control, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID, Prefer, "+
+			"Traceparent, Tracestate, Baggage, Sentry-Trace") // what tracing adds to each request of a page
 	h.Set("Access-Control-Max-Age", fmt.Sprint(600))
 }

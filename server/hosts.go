@@ -94,14 +94,16 @@ func checkName(name string) error {
 			return errNoName
 		}
 	}
-	// Browsers take a name that ends in a number for an address of IPv4, and spell it as four numbers, or refuse it.
+	// Browsers take a name that ends in a number for an address of IPv4, and spell it as four
+	// numbers, or refuse it.
 	if last := labels[len(labels)-1]; isNumber(last) {
 		return errors.New("want an address of IPv4 as four numbers, such as 10.0.0.7")
 	}
 	return nil
 }
 
-// isNumber tells whether browsers read a label as a number: of digits alone, or hexadecimal after 0x.
+// isNumber tells whether browsers read a label as a number: of digits alone, or hexadecimal after
+// 0x.
 func isNumber(label string) bool {
 	digits, hexadecimal := strings.CutPrefix(label, "0x")
 	if !hexadecimal {
@@ -110,10 +112,12 @@ func isNumber(label string) bool {
 	return strings.Trim(digits, "0123456789abcdef") == ""
 }
 
-// originOf reads an origin and spells it as browsers do (RFC 6454, section 6.2): in lower case, without a default port.
+// originOf reads an origin and spells it as browsers do (RFC 6454, section 6.2): in lower case,
+// without a default port.
 func originOf(text string) (string, error) {
 	u, err := url.Parse(strings.TrimSuffix(text, "/"))
-	if err != nil || u.Scheme == "" || u.Host == "" || u.User != nil || u.Path != "" || u.RawQuery != "" || u.Fragment != "" {
+	if err != nil || u.Scheme == "" || u.Host == "" || u.User != nil || u.Path != "" || u.RawQuery != "" ||
+		u.Fragment != "" {
 		return "", errors.New("want scheme://host[:port], such as https://app.example.com, or *")
 	}
 	name, err := hostName(u.Host)

@@ -11,15 +11,17 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/peer"
 )
 
-// Listener readies l for web, an http.Server whose Handler is s, or leads to it: call web.Serve with what it returns. The kernel's
-// buffers for a reader that never reads are bounded then, and s knows its peers over TLS and HTTP/2 as it does over plain HTTP/1.1:
-// what they have acknowledged, so that a PC gets no command twice and loses none, and that they have vanished. With a config it speaks
-// TLS itself, HTTP/2 included: do not call ServeTLS. It has to stand below HTTP/2 and above TLS, where net/http lets nothing in; so
-// web takes the connections for plain ones, with HTTP/2 by prior knowledge, and gets Request.TLS from here. Without a config
-// there is HTTP/2 if web.Protocols has UnencryptedHTTP2.
+// Listener readies l for web, an http.Server whose Handler is s, or leads to it: call web.Serve
+// with what it returns. The kernel's buffers for a reader that never reads are bounded then, and s
+// knows its peers over TLS and HTTP/2 as it does over plain HTTP/1.1: what they have acknowledged,
+// so that a PC gets no command twice and loses none, and that they have vanished. With a config it
+// speaks TLS itself, HTTP/2 included: do not call ServeTLS. It has to stand below HTTP/2 and above
+// TLS, where net/http lets nothing in; so web takes the connections for plain ones, with HTTP/2 by
+// prior knowledge, and gets Request.TLS from here. Without a config there is HTTP/2 if
+// web.Protocols has UnencryptedHTTP2.
 //
-// Plain HTTP/1.1 does without, and so does HTTP/1.1 by ServeTLS. A stream over an HTTP/2 connection from elsewhere starts again where it
-// started, after whatever end.
+// Plain HTTP/1.1 does without, and so does HTTP/1.1 by ServeTLS. A stream over an HTTP/2 connection
+// from elsewhere starts again where it started, after whatever end.
 func (s *Server) Listener(web *http.Server, l net.Listener, config *tls.Config) net.Listener {
 	protocols := protocolsOf(web)
 	if config != nil {
@@ -53,7 +55,8 @@ func protocolsOf(web *http.Server) *http.Protocols {
 	return p
 }
 
-// speaksHTTP2 tells whether net/http serves HTTP/2: with GODEBUG=http2server=0 it does not, and clients must not be offered it.
+// speaksHTTP2 tells whether net/http serves HTTP/2: with GODEBUG=http2server=0 it does not, and
+// clients must not be offered it.
 func speaksHTTP2() bool {
 	probe := &http.Server{Protocols: new(http.Protocols)}
 	probe.Protocols.SetUnencryptedHTTP2(true)
@@ -67,7 +70,8 @@ func (noListener) Accept() (net.Conn, error) { return nil, net.ErrClosed }
 func (noListener) Close() error              { return nil }
 func (noListener) Addr() net.Addr            { return &net.TCPAddr{} }
 
-// nextProtos is what is offered by ALPN: what config has, or else HTTP, as far as it is to be spoken.
+// nextProtos is what is offered by ALPN: what config has, or else HTTP, as far as it is to be
+// spoken.
 func nextProtos(names []string, p *http.Protocols) (offered []string) {
 	if len(names) == 0 {
 		names = []string{"h2", "http/1.1"}

@@ -22,8 +22,9 @@ type Options struct {
 	Streams StreamOptions
 	Stores  StoreOptions
 
-	AccessLog int            // log one of so many requests, without their queries; 0: none
-	AuditRate int            // records of each kind a second in the audit trail, one of a thousand beyond; default: no trail
+	AccessLog int // log one of so many requests, without their queries; 0: none
+	// records of each kind a second in the audit trail, one of a thousand beyond; default: no trail
+	AuditRate int
 	Tracer    Tracer         // told of publishes; nil: nobody
 	LogLevel  *slog.LevelVar // of Logger, where it can be changed while running; nil: it cannot
 	NoPage    bool           // leave out the page at / and /examples/
@@ -31,10 +32,10 @@ type Options struct {
 
 // AccessOptions say who may send requests, and from where.
 type AccessOptions struct {
-	// Auth says who sends a request, and what they may do: an *auth.Authenticator for tokens and API
-	// keys, or AuthFunc for a program that has a login of its own. Nil: everybody may do everything,
-	// and requests may name only loopback and Hosts. It serves one Server; the caller closes it, after
-	// Close.
+	// Auth says who sends a request, and what they may do: an *auth.Authenticator for tokens and
+	// API keys, or AuthFunc for a program that has a login of its own. Nil: everybody may do
+	// everything, and requests may name only loopback and Hosts. It serves one Server; the caller
+	// closes it, after Close.
 	Auth Authenticator
 
 	QueryToken     bool     // take a token from the query, as ?access_token=: it then stands in the logs of proxies
@@ -48,9 +49,11 @@ type AccessOptions struct {
 
 // PublishOptions limit requests that publish, and what all requests hold.
 type PublishOptions struct {
-	MaxEventBytes    int           // of one event's data; default 1 MiB
-	MaxRequestBytes  int           // of one request's body, of one line with NDJSON; default 16 MiB
-	MaxInflightBytes int           // held by requests under way: bodies, lines, answers and pages; default 256 MiB, at least four times MaxRequestBytes
+	MaxEventBytes   int // of one event's data; default 1 MiB
+	MaxRequestBytes int // of one request's body, of one line with NDJSON; default 16 MiB
+	// held by requests under way: bodies, lines, answers and pages; default 256 MiB, at least four
+	// times MaxRequestBytes
+	MaxInflightBytes int
 	BodyTimeout      time.Duration // in which a body over 16 KiB must come; default 1 min
 	IngestIdle       time.Duration // end an NDJSON body that brings nothing for so long; default 10 min
 
@@ -58,10 +61,10 @@ type PublishOptions struct {
 	BytesRate float64 // bytes a second of one caller; default: no limit
 	Burst     float64 // how many seconds' worth of these may come at once; default 1
 
-	// Detach has connections over plain HTTP/1.1 taken over after their first publish, on Linux, and
-	// be served by code that knows publishes alone; other requests on them go back to the http.Server.
-	// A handler around the Server must then not write after the Server has returned, nor keep a
-	// request of theirs, which is used again.
+	// Detach has connections over plain HTTP/1.1 taken over after their first publish, on Linux,
+	// and be served by code that knows publishes alone; other requests on them go back to the
+	// http.Server. A handler around the Server must then not write after the Server has returned,
+	// nor keep a request of theirs, which is used again.
 	Detach bool
 }
 
@@ -72,13 +75,15 @@ type StreamOptions struct {
 	StallLimit      time.Duration // end a stream, or a long answer, whose peer takes nothing for so long; default 30 s
 	BareContentType bool          // without `; charset=utf-8`
 
-	Max                       int     // default: no limit
-	MaxPerAddress             int     // default: no limit; loopback is not counted
-	MaxPerSubject             int     // default: no limit
-	MaxPerChannel             int     // streams of one channel, or of one pattern; default: no limit
-	MaxNewPerSecond           float64 // default: no limit
-	MaxRefusalsHeld           int     // refused streams whose answer waits for 1 to 3 s, since their clients would come back at once; default 1,000
-	MaxRefusalsHeldPerAddress int     // of these, of one address, loopback and proxies' own included; default 32
+	Max             int     // default: no limit
+	MaxPerAddress   int     // default: no limit; loopback is not counted
+	MaxPerSubject   int     // default: no limit
+	MaxPerChannel   int     // streams of one channel, or of one pattern; default: no limit
+	MaxNewPerSecond float64 // default: no limit
+	// refused streams whose answer waits for 1 to 3 s, since their clients would come back at once;
+	// default 1,000
+	MaxRefusalsHeld           int
+	MaxRefusalsHeldPerAddress int // of these, of one address, loopback and proxies' own included; default 32
 
 	TailBytes  int // memory for the newest frames; default 64 MiB
 	MaxReplays int // streams and pages of history that read the log at once, others wait; default 16
@@ -91,15 +96,17 @@ type StreamOptions struct {
 
 // StoreOptions are of the streams of stores' PCs.
 type StoreOptions struct {
-	Lifetime  time.Duration // default 299 s, negative: for ever
-	ResumeFor time.Duration // how long a PC's position is good after its stream's end; default: as long as the PC's events are retained, negative: not at all
+	Lifetime time.Duration // default 299 s, negative: for ever
+	// how long a PC's position is good after its stream's end; default: as long as the PC's events
+	// are retained, negative: not at all
+	ResumeFor time.Duration
 	GapReplay time.Duration // after a gap replay to a PC only events younger than this; default 1 h
 }
 
 // Authenticator says who sends a request. Its methods may be called from any goroutine.
 type Authenticator interface {
-	// Authenticate returns who sends r, and what they may do; nil is somebody without any rights. The
-	// hub answers a *fanfare.Error with its own code, and any other error with 401.
+	// Authenticate returns who sends r, and what they may do; nil is somebody without any rights.
+	// The hub answers a *fanfare.Error with its own code, and any other error with 401.
 	Authenticate(r *http.Request) (*fanfare.Principal, error)
 }
 

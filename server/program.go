@@ -12,17 +12,20 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/wire"
 )
 
-// program is the principal that the program is which the server is part of. It has every right and no rate.
+// program is the principal that the program is which the server is part of. It has every right and
+// no rate.
 const program = "\x00program"
 
-// Publish stores messages, all or none, with consecutive positions, and waits until they are durable and visible, as a publish over
-// HTTP does. It undergoes the same checks, except rights and rates. Any number of goroutines may publish at once; many together are
-// faster than one, because they share each write to the disk.
+// Publish stores messages, all or none, with consecutive positions, and waits until they are
+// durable and visible, as a publish over HTTP does. It undergoes the same checks, except rights and
+// rates. Any number of goroutines may publish at once; many together are faster than one, because
+// they share each write to the disk.
 //
-// Errors are *fanfare.Error: CodeInvalid and CodeTooLarge say which message and which limit; CodeForbidden is a reserved channel;
-// CodeConflict is a key that was used for something else; CodeOverloaded and CodeUnavailable may be tried again. When ctx ends first
-// the error is its own. After that, and after CodeUnavailable, the messages may still turn out to be stored: with keys, another
-// try stores nothing twice.
+// Errors are *fanfare.Error: CodeInvalid and CodeTooLarge say which message and which limit;
+// CodeForbidden is a reserved channel; CodeConflict is a key that was used for something else;
+// CodeOverloaded and CodeUnavailable may be tried again. When ctx ends first the error is its own.
+// After that, and after CodeUnavailable, the messages may still turn out to be stored: with keys,
+// another try stores nothing twice.
 func (s *Server) Publish(ctx context.Context, messages ...fanfare.Message) (fanfare.Receipt, error) {
 	if err := ctx.Err(); err != nil {
 		return fanfare.Receipt{}, err
@@ -38,21 +41,23 @@ func (s *Server) Publish(ctx context.Context, messages ...fanfare.Message) (fanf
 	return receipt, err
 }
 
-// Subscribe returns the events of a subscription as they come, in log order, each once (P2, P3), and gaps (P4). The loop ends when
-// its body leaves it, or with one error: ctx's; CodeInvalid when the subscription cannot be; CodeOverloaded when StreamOptions.Max
-// are open, of which it is one; CodeUnavailable when the log cannot be read to find the start, or when the hub drains or closes.
+// Subscribe returns the events of a subscription as they come, in log order, each once (P2, P3),
+// and gaps (P4). The loop ends when its body leaves it, or with one error: ctx's; CodeInvalid when
+// the subscription cannot be; CodeOverloaded when StreamOptions.Max are open, of which it is one;
+// CodeUnavailable when the log cannot be read to find the start, or when the hub drains or closes.
 //
-// A slow body holds up nobody: the loop lags in the log, as streams do, and holds at most 256 KiB of events, or one. Who wants
-// to carry on after a restart stores Delivery.Position when a delivery has been dealt with, and starts there with Subscription.After.
-// While the log cannot be read for a time the loop waits. Each call of the iterator is a subscription of its own.
+// A slow body holds up nobody: the loop lags in the log, as streams do, and holds at most 256 KiB
+// of events, or one. Who wants to carry on after a restart stores Delivery.Position when a delivery
+// has been dealt with, and starts there with Subscription.After. While the log cannot be read for a
+// time the loop waits. Each call of the iterator is a subscription of its own.
 func (s *Server) Subscribe(ctx context.Context, sub fanfare.Subscription) iter.Seq2[fanfare.Delivery, error] {
 	return func(yield func(fanfare.Delivery, error) bool) {
 		s.deliver(ctx, sub, math.MaxUint64, yield)
 	}
 }
 
-// History is Subscribe for what is stored already: the loop ends after the newest event of when it began. A subscription that
-// does not say where to start begins with everything that is retained.
+// History is Subscribe for what is stored already: the loop ends after the newest event of when it
+// began. A subscription that does not say where to start begins with everything that is retained.
 func (s *Server) History(ctx context.Context, sub fanfare.Subscription) iter.Seq2[fanfare.Delivery, error] {
 	sub.All = sub.All || (sub.Last == 0 && sub.Since.IsZero() && sub.After == 0)
 	return func(yield func(fanfare.Delivery, error) bool) {
@@ -77,7 +82,9 @@ func (l *listener) Wake() {
 }
 
 // deliver is the loop, up to an event that History ends with.
-func (s *Server) deliver(ctx context.Context, sub fanfare.Subscription, through fanfare.Position, yield func(fanfare.Delivery, error) bool) {
+func (s *Server) deliver(
+	ctx context.Context, sub fanfare.Subscription, through fanfare.Position, yield func(fanfare.Delivery, error) bool,
+) {
 	l := &listener{server: s, woken: make(chan struct{}, 1)}
 	patterns, start, err := startOf(sub)
 	if err == nil {
@@ -162,7 +169,8 @@ func (l *listener) wait(ctx context.Context, timer <-chan time.Time) error {
 	}
 }
 
-// hand gives the turn to the loop's body; false when the body leaves the loop, or History is at its end.
+// hand gives the turn to the loop's body; false when the body leaves the loop, or History is at its
+// end.
 func (l *listener) hand(ctx context.Context, through fanfare.Position, yield func(fanfare.Delivery, error) bool) bool {
 	defer clear(l.turn.Frames)
 	if l.turn.Gap != nil && !yield(fanfare.Delivery{Gap: l.turn.Gap}, nil) {
@@ -177,10 +185,12 @@ func (l *listener) hand(ctx context.Context, through fanfare.Position, yield fun
 	return true
 }
 
-// event is a frame's event with its data as it was published. Few have line ends that a frame does not tell apart.
+// event is a frame's event with its data as it was published. Few have line ends that a frame does
+// not tell apart.
 func (s *Server) event(ctx context.Context, f *hub.Frame) fanfare.Event {
 	if f.Folded {
-		page, err := s.o.Log.Read(ctx, fanfare.Query{Patterns: []fanfare.Pattern{fanfare.ExactPattern(f.Channel)}, After: f.Position - 1, Through: f.Position})
+		page, err := s.o.Log.Read(ctx, fanfare.Query{Patterns: []fanfare.Pattern{fanfare.ExactPattern(f.Channel)},
+			After: f.Position - 1, Through: f.Position})
 		if err == nil && len(page.Events) == 1 {
 			return page.Events[0]
 		}

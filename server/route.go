@@ -45,8 +45,8 @@ func (e endpoint) allow() string {
 	return strings.Join(append(methods, http.MethodOptions), ", ")
 }
 
-// route finds the endpoint by the path as it stands. http.ServeMux would clean it, and redirect "//" and ".." to another
-// channel.
+// route finds the endpoint by the path as it stands. http.ServeMux would clean it, and redirect
+// "//" and ".." to another channel.
 func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 	e, ok := s.find(r)
 	if !ok {
@@ -116,15 +116,17 @@ func refuseEncoded(w http.ResponseWriter, r *http.Request) error {
 		for coding := range strings.SplitSeq(value, ",") {
 			if coding = strings.TrimSpace(coding); coding != "" && !strings.EqualFold(coding, "identity") {
 				w.Header().Set("Accept-Encoding", "identity")
-				return fanfare.Errorf(fanfare.CodeUnsupported, "Content-Encoding: %.64q is not taken: send the body as it is", coding)
+				return fanfare.Errorf(fanfare.CodeUnsupported,
+					"Content-Encoding: %.64q is not taken: send the body as it is", coding)
 			}
 		}
 	}
 	return nil
 }
 
-// maxHeaderNames is how many headers a request may have that differ in name. net/http keeps some eighty bytes for each, however
-// short it is: 60,000 of them, in 240 KB, are 4.6 MB for as long as the request lasts. Browsers and proxies send thirty.
+// maxHeaderNames is how many headers a request may have that differ in name. net/http keeps some
+// eighty bytes for each, however short it is: 60,000 of them, in 240 KB, are 4.6 MB for as long as
+// the request lasts. Browsers and proxies send thirty.
 const maxHeaderNames = 256
 
 func refuseManyHeaders(w http.ResponseWriter, r *http.Request) error {
@@ -188,7 +190,10 @@ func (s *Server) find(r *http.Request) (endpoint, bool) {
 		return endpoint{get: plain(page), open: true}, true
 	}
 	if channel, ok := strings.CutPrefix(path, "/v1/channels/"); ok {
-		return endpoint{post: func(w http.ResponseWriter, r *http.Request, by caller.Caller) { s.native.PublishTo(w, r, by, channel) }}, true
+		return endpoint{post: func(w http.ResponseWriter, r *http.Request,
+			by caller.Caller) {
+			s.native.PublishTo(w, r, by, channel)
+		}}, true
 	}
 	if rest, ok := strings.CutPrefix(path, "/v1/stores/"); ok {
 		return s.findStore(strings.Split(rest, "/"))
@@ -196,7 +201,8 @@ func (s *Server) find(r *http.Request) (endpoint, bool) {
 	return endpoint{}, false
 }
 
-// isPublish tells whether a request is one whose handler reads the body as a whole, and answers once: all publishes but NDJSON.
+// isPublish tells whether a request is one whose handler reads the body as a whole, and answers
+// once: all publishes but NDJSON.
 func isPublish(r *http.Request) bool {
 	if r.Method != http.MethodPost {
 		return false
@@ -241,7 +247,8 @@ func (s *Server) findStore(segments []string) (endpoint, bool) {
 	return endpoint{}, false
 }
 
-// toFront redirects a prefix without its last slash to the one with it: the page's links are relative.
+// toFront redirects a prefix without its last slash to the one with it: the page's links are
+// relative.
 func (s *Server) toFront(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Location", s.origin.Prefix(r)+"/")
 	w.WriteHeader(http.StatusPermanentRedirect)

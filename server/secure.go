@@ -85,7 +85,8 @@ func (s *Server) nobody(r *http.Request) caller.Caller {
 	if limited {
 		by.Address = by.Network
 	}
-	if by.Direct = limited && isPeer(r.RemoteAddr, address); !by.Direct && address.IsValid() && !isPeer(r.RemoteAddr, address) {
+	if by.Direct = limited && isPeer(r.RemoteAddr, address); !by.Direct && address.IsValid() &&
+		!isPeer(r.RemoteAddr, address) {
 		by.Remote = address.String() // as a trusted proxy says
 	}
 	return by
@@ -96,7 +97,8 @@ func isPeer(remote string, a netip.Addr) bool {
 	return err == nil && ap.Addr().Unmap().WithZone("") == a
 }
 
-// caller adds the principal to by, the caller that nobody returned, or says why the request is refused.
+// caller adds the principal to by, the caller that nobody returned, or says why the request is
+// refused.
 func (s *Server) caller(r *http.Request, by caller.Caller) (caller.Caller, error) {
 	who, err := s.principal(r)
 	if err != nil {
@@ -152,7 +154,8 @@ func public(err error) error {
 	if _, ok := errors.AsType[*fanfare.Error](err); ok {
 		return err
 	}
-	return &fanfare.Error{Code: fanfare.CodeUnauthenticated, Reason: fanfare.ReasonBadToken, Detail: "the request is not authenticated", Err: err}
+	return &fanfare.Error{Code: fanfare.CodeUnauthenticated, Reason: fanfare.ReasonBadToken,
+		Detail: "the request is not authenticated", Err: err}
 }
 
 // sameOrigin refuses requests with the hub's cookie that a page of another site makes a browser
@@ -179,7 +182,8 @@ func (s *Server) sameOrigin(r *http.Request) error {
 // bringsTicket tells whether a request opens a stream by ticket. The header Authorization wins.
 func (s *Server) bringsTicket(r *http.Request) bool {
 	return r.URL.Path == "/v1/events" && (r.Method == http.MethodGet || r.Method == http.MethodHead) &&
-		len(r.Header["Authorization"]) == 0 && strings.Contains(r.URL.RawQuery, "ticket=") && r.URL.Query().Get("ticket") != ""
+		len(r.Header["Authorization"]) == 0 && strings.Contains(r.URL.RawQuery, "ticket=") &&
+		r.URL.Query().Get("ticket") != ""
 }
 
 func (s *Server) byTicket(r *http.Request) (*fanfare.Principal, error) {
@@ -204,7 +208,8 @@ func (s *Server) byTicket(r *http.Request) (*fanfare.Principal, error) {
 // stillMay checks again the rights of a principal that was checked before (P8).
 func (s *Server) stillMay(who *fanfare.Principal) error {
 	if end := who.StreamsEnd(); !end.IsZero() && !time.Now().Before(end) {
-		return &fanfare.Error{Code: fanfare.CodeUnauthenticated, Reason: fanfare.ReasonExpiredToken, Detail: "the token has expired"}
+		return &fanfare.Error{Code: fanfare.CodeUnauthenticated, Reason: fanfare.ReasonExpiredToken,
+			Detail: "the token has expired"}
 	}
 	if err := s.revocations.Check(who); err != nil {
 		return err
@@ -272,10 +277,12 @@ func (s *Server) beginSession(w http.ResponseWriter, r *http.Request, by caller.
 	token, source, err := auth.Token(r, false)
 	switch {
 	case s.tokens == nil:
-		err = fanfare.Errorf(fanfare.CodeNotFound, "the hub keeps no sessions: no authentication of its own is configured")
+		err = fanfare.Errorf(fanfare.CodeNotFound,
+			"the hub keeps no sessions: no authentication of its own is configured")
 	case err != nil:
 	case source != auth.FromHeader:
-		err = &fanfare.Error{Code: fanfare.CodeUnauthenticated, Reason: fanfare.ReasonNoCredentials, Detail: "want the token in the header Authorization"}
+		err = &fanfare.Error{Code: fanfare.CodeUnauthenticated, Reason: fanfare.ReasonNoCredentials,
+			Detail: "want the token in the header Authorization"}
 	case len(token) > most:
 		err = fanfare.Errorf(fanfare.CodeTooLarge, "the token has %d bytes, a cookie takes %d", len(token), most)
 	}
@@ -283,7 +290,8 @@ func (s *Server) beginSession(w http.ResponseWriter, r *http.Request, by caller.
 		s.problems.Write(w, r, err)
 		return
 	}
-	c := &http.Cookie{Name: auth.Cookie, Value: token, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteStrictMode}
+	c := &http.Cookie{Name: auth.Cookie, Value: token, Path: "/", Secure: true, HttpOnly: true,
+		SameSite: http.SameSiteStrictMode}
 	if !by.Who.Expires.IsZero() {
 		c.MaxAge = max(int(time.Until(by.Who.Expires).Seconds()), 1)
 	}
@@ -304,7 +312,8 @@ func (s *Server) endSession(w http.ResponseWriter, r *http.Request, by caller.Ca
 		s.problems.Write(w, r, err)
 		return
 	}
-	http.SetCookie(w, &http.Cookie{Name: auth.Cookie, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteStrictMode, MaxAge: -1})
+	http.SetCookie(w, &http.Cookie{Name: auth.Cookie, Path: "/", Secure: true, HttpOnly: true,
+		SameSite: http.SameSiteStrictMode, MaxAge: -1})
 	if c, err := r.Cookie(auth.Cookie); err == nil && c.Value != "" {
 		session := sessionOf(c.Value)
 		if !stale { // a stale cookie's tickets are refused already, and strangers must not fill the list

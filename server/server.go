@@ -89,7 +89,8 @@ func New(o Options) (*Server, error) {
 	if err := s.secure(o); err != nil {
 		return nil, err
 	}
-	s.hub = hub.New(hub.Options{Log: o.Log, Encode: wire.Encode, MaxSubscribers: o.Streams.Max, TailBytes: o.Streams.TailBytes, MaxReplays: o.Streams.MaxReplays})
+	s.hub = hub.New(hub.Options{Log: o.Log, Encode: wire.Encode, MaxSubscribers: o.Streams.Max,
+		TailBytes: o.Streams.TailBytes, MaxReplays: o.Streams.MaxReplays})
 	s.streams = stream.New(stream.Options{
 		Hub: s.hub, Problems: s.problems, Logger: o.Logger, Heartbeat: o.Streams.Heartbeat,
 		MaxPerAddress: o.Streams.MaxPerAddress, MaxPerSubject: o.Streams.MaxPerSubject, MaxPerChannel: o.Streams.MaxPerChannel, NewPerSecond: o.Streams.MaxNewPerSecond,
@@ -123,7 +124,8 @@ func New(o Options) (*Server, error) {
 		Hub: s.hub.Stats, Streams: s.streams.Stats, Publish: s.publisher.Latency.Counts, Refused: s.problems.Counts, Reasons: s.problems.Reasons,
 		Revocations: s.revocations.Len, JWKSFailures: s.jwksFailures,
 		InflightBytes: s.inflight.Held, InflightMost: o.Publish.MaxInflightBytes, Cut: s.native.Cut.Counts,
-		AsyncFailed: s.stores.AsyncFailed, Stores: s.storeCounts, Ready: func() bool { return s.ready() == nil }, Log: o.Log, Version: o.Version,
+		AsyncFailed: s.stores.AsyncFailed, Stores: s.storeCounts, Ready: func() bool { return s.ready() == nil },
+		Log: o.Log, Version: o.Version,
 	}), o.Streams.StallLimit)
 	s.stats = stats.New(stats.Options{
 		Log: o.Log, Hub: s.hub, Streams: s.streams, Publish: &s.publisher.Latency, Ready: s.ready, Version: o.Version,
@@ -151,9 +153,10 @@ func step(t Tracer) func(traceparent, name string, began, ended time.Time) {
 	return t.Step
 }
 
-// Drain begins the shutdown (P7): new streams are refused, the running ones end, spread over the window, and it returns when
-// the last one has, or with ctx's error. Publishes are still taken; afterwards NDJSON bodies, and refusals that were put off,
-// are brought to their end, so that http.Server.Shutdown does not wait for them.
+// Drain begins the shutdown (P7): new streams are refused, the running ones end, spread over the
+// window, and it returns when the last one has, or with ctx's error. Publishes are still taken;
+// afterwards NDJSON bodies, and refusals that were put off, are brought to their end, so that
+// http.Server.Shutdown does not wait for them.
 func (s *Server) Drain(ctx context.Context, window time.Duration) error {
 	s.draining.Store(true)
 	err := s.hub.Drain(ctx, window)

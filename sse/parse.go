@@ -27,9 +27,9 @@ var ErrTooLong = errors.New("sse: event larger than the limit")
 // DefaultMaxEventBytes is the limit of a Parser whose MaxEventBytes is zero.
 const DefaultMaxEventBytes = 16 << 20
 
-// Parser reads one connection's bytes, pushed by Write in pieces cut anywhere, and calls its Handler at once: it never
-// waits for a byte more than the standard needs. Use a new Parser for each connection, with LastEventID carried over.
-// One goroutine at a time may use it.
+// Parser reads one connection's bytes, pushed by Write in pieces cut anywhere, and calls its
+// Handler at once: it never waits for a byte more than the standard needs. Use a new Parser for
+// each connection, with LastEventID carried over. One goroutine at a time may use it.
 type Parser struct {
 	Handler       Handler
 	MaxEventBytes int    // of a line, and of an event's data; zero is DefaultMaxEventBytes
@@ -48,7 +48,8 @@ type Parser struct {
 
 var bom = []byte("\xef\xbb\xbf")
 
-// Write parses p, calling the handler for whatever is complete. It fails with ErrTooLong, and then for good.
+// Write parses p, calling the handler for whatever is complete. It fails with ErrTooLong, and then
+// for good.
 func (p *Parser) Write(b []byte) (int, error) {
 	n := len(b)
 	for p.err == nil && len(b) > 0 {
@@ -161,8 +162,9 @@ func digits(b []byte) (int64, bool) {
 	return n, true
 }
 
-// decode is UTF-8 decode of the WHATWG Encoding standard: each maximal subpart of an ill-formed sequence becomes one
-// U+FFFD. (strings.ToValidUTF8 makes one of a whole run, and a range loop one of each byte.)
+// decode is UTF-8 decode of the WHATWG Encoding standard: each maximal subpart of an ill-formed
+// sequence becomes one U+FFFD. (strings.ToValidUTF8 makes one of a whole run, and a range loop one
+// of each byte.)
 func decode(b []byte) string {
 	if utf8.Valid(b) {
 		return string(b)
@@ -180,8 +182,9 @@ func decode(b []byte) string {
 	return s.String()
 }
 
-// maximalSubpart returns the length of the longest prefix of b, at least 1, that begins a well-formed sequence
-// (Unicode standard, section 3.9, table 3-7). b does not begin with a whole one.
+// maximalSubpart returns the length of the longest prefix of b, at least 1, that begins a
+// well-formed sequence (Unicode standard, section 3.9, table 3-7). b does not begin with a whole
+// one.
 func maximalSubpart(b []byte) int {
 	low, high, need := byte(0x80), byte(0xbf), 0
 	switch c := b[0]; {

@@ -9,7 +9,8 @@ import (
 	"github.com/fanfare-hub/fanfare/server"
 )
 
-// adminHandler is what answers on --admin-addr: metrics and readiness to everybody who reaches it, profiles to this machine.
+// adminHandler is what answers on --admin-addr: metrics and readiness to everybody who reaches it,
+// profiles to this machine.
 func adminHandler(s *server.Server) http.Handler {
 	profiles := http.NewServeMux()
 	profiles.HandleFunc("/debug/pprof/", pprof.Index)

@@ -45,7 +45,8 @@ taskset. Both need as many open files as there are streams. Plain HTTP only.`
 func (c *benchCmd) Run(ctx context.Context, std *stdio) error {
 	u, ok := parseTarget(c.URL)
 	if !ok || u.Scheme != "http" || strings.Trim(u.Path, "/") != "" {
-		return &exitError{exitUsage, fmt.Errorf("--url %q: want http://host:port: TLS would measure TLS", shownURL(c.URL))}
+		return &exitError{exitUsage,
+			fmt.Errorf("--url %q: want http://host:port: TLS would measure TLS", shownURL(c.URL))}
 	}
 	host := u.Host
 	if u.Port() == "" {

@@ -106,10 +106,13 @@ func asExit(err error) error {
 	return &exitError{exitRefused, err}
 }
 
-func (t target) request(ctx context.Context, method, path string, query url.Values, body []byte) (*http.Request, error) {
+func (t target) request(
+	ctx context.Context, method, path string, query url.Values, body []byte,
+) (*http.Request, error) {
 	base := strings.TrimSuffix(t.URL, "/")
 	if _, ok := parseTarget(base); !ok {
-		return nil, &exitError{exitUsage, fmt.Errorf("--url %q: want http://host:port or https://host", shownURL(t.URL))}
+		return nil, &exitError{exitUsage,
+			fmt.Errorf("--url %q: want http://host:port or https://host", shownURL(t.URL))}
 	}
 	full := base + path
 	if len(query) > 0 {
@@ -154,9 +157,11 @@ func asProblem(resp *http.Response, body []byte) *problem {
 	return p
 }
 
-// publish posts a body under an idempotency key, again and again while that may help, for so long. The key makes a repeat
-// harmless: what had been stored is not stored twice.
-func (t *target) publish(ctx context.Context, path string, query url.Values, contentType, key string, body []byte, retryFor time.Duration) ([]byte, error) {
+// publish posts a body under an idempotency key, again and again while that may help, for so long.
+// The key makes a repeat harmless: what had been stored is not stored twice.
+func (t *target) publish(
+	ctx context.Context, path string, query url.Values, contentType, key string, body []byte, retryFor time.Duration,
+) ([]byte, error) {
 	began := time.Now()
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
 		req, err := t.request(ctx, http.MethodPost, path, query, body)
@@ -186,7 +191,8 @@ func newKey() string {
 	return fmt.Sprintf("%016x%016x", rand.Uint64(), rand.Uint64())
 }
 
-// channelPath is the path that publishes to a channel: every byte that is not plain is escaped, '/' stays.
+// channelPath is the path that publishes to a channel: every byte that is not plain is escaped, '/'
+// stays.
 func channelPath(channel string) string {
 	segments := strings.Split(channel, "/")
 	for i := range segments {

@@ -49,7 +49,8 @@ func completions(node *kong.Node, path string, words map[string][]string) {
 	}
 }
 
-// bashCompletion wants the cases of a switch by command. What a flag or an argument takes is completed as a file's name.
+// bashCompletion wants the cases of a switch by command. What a flag or an argument takes is
+// completed as a file's name.
 const bashCompletion = `_fanfare() {
   local path="" word words i
   for ((i = 1; i < COMP_CWORD; i++)); do

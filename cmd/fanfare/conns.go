@@ -9,8 +9,9 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/forwarded"
 )
 
-// connections bounds how many connections an address may have, streams that were taken over excepted, for which there are limits
-// of their own. One too many is closed before anything is read from it.
+// connections bounds how many connections an address may have, streams that were taken over
+// excepted, for which there are limits of their own. One too many is closed before anything is read
+// from it.
 type connections struct {
 	most   int
 	exempt func(netip.Addr) bool

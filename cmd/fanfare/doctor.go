@@ -49,7 +49,8 @@ func (c *doctorCmd) Run(ctx context.Context, std *stdio) error {
 		return &exitError{exitUsage, fmt.Errorf("%q: want http://host:port or https://host", shownURL(c.URL))}
 	}
 	transport := &http.Transport{
-		DisableCompression: true, ForceAttemptHTTP2: true, Proxy: http.ProxyFromEnvironment, // compression is asked for by hand
+		// compression is asked for by hand
+		DisableCompression: true, ForceAttemptHTTP2: true, Proxy: http.ProxyFromEnvironment,
 	}
 	if c.CACert != "" {
 		roots, err := readRoots(c.CACert)
@@ -131,7 +132,8 @@ func (d *checkup) reach(ctx context.Context) (*http.Response, error) {
 	case resp.StatusCode == http.StatusServiceUnavailable:
 		d.bad("look at the hub's log; "+asProblem(resp, body).Error(), "the hub is reached, and is not ready")
 	default:
-		d.bad("check that the proxy passes /readyz and /v1/ on to the hub as they are", "GET /readyz was answered %s, and not by a hub", resp.Status)
+		d.bad("check that the proxy passes /readyz and /v1/ on to the hub as they are",
+			"GET /readyz was answered %s, and not by a hub", resp.Status)
 	}
 	return resp, nil
 }
@@ -144,7 +146,8 @@ func (d *checkup) clock(resp *http.Response) {
 		return
 	}
 	if off := time.Since(at); off > 5*time.Second || off < -5*time.Second {
-		d.bad("run an NTP client on both machines", "the server's clock and this one differ by %s", off.Round(time.Second))
+		d.bad("run an NTP client on both machines", "the server's clock and this one differ by %s",
+			off.Round(time.Second))
 		return
 	}
 	d.good("clocks agree")
@@ -152,17 +155,20 @@ func (d *checkup) clock(resp *http.Response) {
 
 func (d *checkup) tls(resp *http.Response) {
 	if resp.TLS == nil {
-		if ip := net.ParseIP(resp.Request.URL.Hostname()); resp.Request.URL.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		if ip := net.ParseIP(resp.Request.URL.Hostname()); resp.Request.URL.Hostname() != "localhost" &&
+			(ip == nil || !ip.IsLoopback()) {
 			d.bad("put TLS in front: docs/guide/proxy.md has configurations for nginx, Caddy and HAProxy",
 				"the connection is not encrypted: proxies on the way may buffer or change it, and tokens can be read")
 		}
 		return
 	}
 	if left := time.Until(resp.TLS.PeerCertificates[0].NotAfter); left < 14*24*time.Hour {
-		d.bad("renew it, and see why it is not renewed by itself", "the certificate expires in %s", left.Round(time.Hour))
+		d.bad("renew it, and see why it is not renewed by itself", "the certificate expires in %s",
+			left.Round(time.Hour))
 		return
 	}
-	d.good("%s, and the certificate holds until %s", tls.VersionName(resp.TLS.Version), resp.TLS.PeerCertificates[0].NotAfter.Format(time.DateOnly))
+	d.good("%s, and the certificate holds until %s", tls.VersionName(resp.TLS.Version),
+		resp.TLS.PeerCertificates[0].NotAfter.Format(time.DateOnly))
 }
 
 func (d *checkup) protocol(resp *http.Response) {
@@ -183,7 +189,8 @@ func (d *checkup) headers(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
 	began := time.Now()
-	resp, err := d.get(ctx, d.streamPath("&heartbeat=1"), "Accept", "text/event-stream", "Accept-Encoding", "gzip, br, zstd, deflate")
+	resp, err := d.get(ctx, d.streamPath("&heartbeat=1"), "Accept", "text/event-stream", "Accept-Encoding",
+		"gzip, br, zstd, deflate")
 	if err != nil {
 		d.bad(buffered, "a stream was not answered within 15 s: %v", err)
 		return false
@@ -201,7 +208,8 @@ func (d *checkup) headers(ctx context.Context) bool {
 		d.bad("a stream needs 200; "+asProblem(resp, body).Error(), "a stream was answered %s", resp.Status)
 		return false
 	case !strings.HasPrefix(kind, "text/event-stream"):
-		d.bad("check that the proxy passes /v1/events on to the hub and does not answer it itself", "a stream has the content type %q", kind)
+		d.bad("check that the proxy passes /v1/events on to the hub and does not answer it itself",
+			"a stream has the content type %q", kind)
 		return false
 	}
 	d.good("a stream opens, in %s", time.Since(began).Round(time.Millisecond))
@@ -211,8 +219,10 @@ func (d *checkup) headers(ctx context.Context) bool {
 	} else {
 		d.good("nothing compresses the stream")
 	}
-	if cache := resp.Header.Get("Cache-Control"); !strings.Contains(cache, "no-cache") && !strings.Contains(cache, "no-store") {
-		d.bad("have the proxy leave the hub's Cache-Control as it is", "Cache-Control is %q: something may keep the stream", cache)
+	if cache := resp.Header.Get("Cache-Control"); !strings.Contains(cache, "no-cache") &&
+		!strings.Contains(cache, "no-store") {
+		d.bad("have the proxy leave the hub's Cache-Control as it is",
+			"Cache-Control is %q: something may keep the stream", cache)
 	}
 	if resp.ContentLength >= 0 {
 		d.bad(buffered, "the stream has a Content-Length: something has read it to an end")
@@ -244,7 +254,8 @@ func lines(resp *http.Response) <-chan string {
 	return out
 }
 
-// heldBack is more than the way to a client and back takes; HAProxy without http-no-delay waits for 110 to 220 ms.
+// heldBack is more than the way to a client and back takes; HAProxy without http-no-delay waits for
+// 110 to 220 ms.
 const heldBack = 80 * time.Millisecond
 
 // buffering publishes events and waits for each.
@@ -311,7 +322,8 @@ func (d *checkup) publish(ctx context.Context, data string) error {
 	if err != nil {
 		return err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, d.cmd.URL+"/v1/events", strings.NewReader(string(body)))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, d.cmd.URL+"/v1/events",
+		strings.NewReader(string(body)))
 	if err != nil {
 		return err
 	}

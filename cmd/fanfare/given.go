@@ -10,12 +10,14 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// parse reads a command's flags, arguments, variables and settings file, and refuses what is given with nothing in it.
+// parse reads a command's flags, arguments, variables and settings file, and refuses what is given
+// with nothing in it.
 func parse(parser *kong.Kong, args []string) (*kong.Context, error) {
 	if path, there := os.LookupEnv("FANFARE_CONFIG"); there && path == "" && !namesConfig(args) {
 		return nil, emptyVariable("FANFARE_CONFIG") // kong would read it as a file
 	}
-	if i := slices.Index(args, "--config"); slices.Contains(args, "--config=") || (i >= 0 && i+1 < len(args) && args[i+1] == "") {
+	if i := slices.Index(args, "--config"); slices.Contains(args, "--config=") ||
+		(i >= 0 && i+1 < len(args) && args[i+1] == "") {
 		return nil, errors.New("--config is empty: leave it out, or give it a value (is a variable not set?)")
 	}
 	parsed, err := parser.Parse(args)

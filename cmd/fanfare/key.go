@@ -38,7 +38,8 @@ shown again.`
 
 func (c *keyCreateCmd) Run(std *stdio) error {
 	if len(c.Publish)+len(c.Subscribe)+len(c.Presence)+len(c.Ack)+len(c.Admin) == 0 && c.Device == "" {
-		return &exitError{exitUsage, fmt.Errorf("a key without grants may do nothing: give --publish, --subscribe, --device or --admin")}
+		return &exitError{exitUsage,
+			fmt.Errorf("a key without grants may do nothing: give --publish, --subscribe, --device or --admin")}
 	}
 	text, made, err := auth.CreateAPIKey(auth.APIKey{
 		Name: c.Name, Publish: c.Publish, Subscribe: c.Subscribe, Presence: c.Presence, Ack: c.Ack, Admin: c.Admin, Device: c.Device,
@@ -94,7 +95,8 @@ func (c *keyListCmd) Run(std *stdio) error {
 		for _, grants := range []struct {
 			name     string
 			patterns []string
-		}{{"publish", k.Publish}, {"subscribe", k.Subscribe}, {"presence", k.Presence}, {"ack", k.Ack}, {"admin", k.Admin}} {
+		}{{"publish", k.Publish}, {"subscribe", k.Subscribe}, {"presence", k.Presence}, {"ack", k.Ack}, {"admin",
+			k.Admin}} {
 			if len(grants.patterns) > 0 {
 				may = append(may, grants.name+" "+strings.Join(grants.patterns, " "))
 			}

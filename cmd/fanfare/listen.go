@@ -13,15 +13,16 @@ import (
 	"github.com/fanfare-hub/fanfare/pebblelog"
 )
 
-// listeners are what the hub listens on. They are handed over by whoever started the process (systemd's socket activation,
-// LISTEN_FDS), or opened by the hub.
+// listeners are what the hub listens on. They are handed over by whoever started the process
+// (systemd's socket activation, LISTEN_FDS), or opened by the hub.
 type listeners struct {
 	public net.Listener
 	admin  net.Listener // nil: none
 	held   bool         // public stays open when the hub closes it
 }
 
-// takeListeners takes what was handed over. A socket with the name admin is for operators, the other for everybody.
+// takeListeners takes what was handed over. A socket with the name admin is for operators, the
+// other for everybody.
 func takeListeners(c *settings) (*listeners, error) {
 	l := &listeners{}
 	byName, err := activation.ListenersWithNames()
@@ -52,9 +53,9 @@ func takeListeners(c *settings) (*listeners, error) {
 	return l, nil
 }
 
-// closeHeld closes a socket that others hold too. Whether a socket blocks is shared by all of them, and whoever hands it to
-// the next hub may switch that on: an accept of this one then waits for a connection, and Close for the accept. So it gets
-// one, which is closed at once.
+// closeHeld closes a socket that others hold too. Whether a socket blocks is shared by all of them,
+// and whoever hands it to the next hub may switch that on: an accept of this one then waits for a
+// connection, and Close for the accept. So it gets one, which is closed at once.
 func closeHeld(l net.Listener) {
 	doNotBlock(l)
 	closed := make(chan struct{})
@@ -76,7 +77,8 @@ func closeHeld(l net.Listener) {
 	}
 }
 
-// open opens what was not handed over. With a held socket the hub before may still be closing its admin listener.
+// open opens what was not handed over. With a held socket the hub before may still be closing its
+// admin listener.
 func (l *listeners) open(c *settings) (err error) {
 	if l.public == nil {
 		if l.public, err = net.Listen("tcp", c.Addr); err != nil {
@@ -107,8 +109,8 @@ func (l *listeners) close() {
 // notify tells systemd how the hub is; without systemd it does nothing.
 func notify(state string) { _, _ = daemon.SdNotify(false, state) }
 
-// watchdog tells systemd that the hub lives, as often as it wants to hear it, while the log answers at all: that the disk is
-// full is no reason for a restart, that everything hangs is one.
+// watchdog tells systemd that the hub lives, as often as it wants to hear it, while the log answers
+// at all: that the disk is full is no reason for a restart, that everything hangs is one.
 func watchdog(log *pebblelog.Log) (stop func()) {
 	interval, err := daemon.SdWatchdogEnabled(false)
 	if err != nil || interval == 0 {

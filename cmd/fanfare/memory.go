@@ -7,9 +7,10 @@ import (
 	"time"
 )
 
-// A fleet that comes back leaves a hub with many times the memory that its streams take: what the handshakes and requests of some seconds
-// took, and what the collector keeps ready for as much again. The runtime gives that back in the course of minutes, or of hours on a
-// hub that is idle. So after a burst, once little is allocated, the command has it given back at once.
+// A fleet that comes back leaves a hub with many times the memory that its streams take: what the
+// handshakes and requests of some seconds took, and what the collector keeps ready for as much
+// again. The runtime gives that back in the course of minutes, or of hours on a hub that is idle.
+// So after a burst, once little is allocated, the command has it given back at once.
 
 const (
 	memoryLook  = 5 * time.Second

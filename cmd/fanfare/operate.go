@@ -71,7 +71,8 @@ func (c *retentionCmd) Run(ctx context.Context, std *stdio) error {
 		if !r.Oldest.IsZero() {
 			oldest = r.Oldest.Format(time.RFC3339)
 		}
-		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%s\t%d\t%d\n", r.Rule, r.Channels, r.Events, r.Bytes, oldest, r.RemovesEvents, r.RemovesBytes)
+		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%s\t%d\t%d\n", r.Rule, r.Channels, r.Events, r.Bytes, oldest, r.RemovesEvents,
+			r.RemovesBytes)
 	}
 	return w.Flush()
 }
@@ -158,7 +159,8 @@ func printReport(ctx context.Context, std *stdio, dir string) error {
 	if r.Events > 0 {
 		newest = r.Newest.String()
 	}
-	fmt.Fprintf(std.out, "%s: %d events in %d channels, newest %s, %d runs, %d kept positions\n", dir, r.Events, r.Channels, newest, r.Runs, r.Kept)
+	fmt.Fprintf(std.out, "%s: %d events in %d channels, newest %s, %d runs, %d kept positions\n", dir, r.Events,
+		r.Channels, newest, r.Runs, r.Kept)
 	if r.Faults > 0 {
 		return fmt.Errorf("%d things in the log do not fit together: restore a backup, or save what is whole with fanfare export and fanfare import", r.Faults)
 	}

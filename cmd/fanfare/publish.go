@@ -58,7 +58,8 @@ func (c *publishCmd) Run(ctx context.Context, std *stdio) error {
 	if c.Event != "" {
 		query.Set("event", c.Event)
 	}
-	answer, err := c.publish(ctx, channelPath(c.Channel), query, "text/plain; charset=utf-8", key, []byte(*c.Data), time.Duration(c.RetryFor))
+	answer, err := c.publish(ctx, channelPath(c.Channel), query, "text/plain; charset=utf-8", key, []byte(*c.Data),
+		time.Duration(c.RetryFor))
 	if err != nil {
 		return err
 	}
@@ -83,7 +84,8 @@ type lineEvent struct {
 	Data    string `json:"data"`
 }
 
-// lines publishes standard input line by line. Every batch has a key of its own, so one that was sent twice is stored once.
+// lines publishes standard input line by line. Every batch has a key of its own, so one that was
+// sent twice is stored once.
 func (c *publishCmd) lines(ctx context.Context, std *stdio) error {
 	// What would be wrong with every line is said before the first is read.
 	if _, err := fanfare.ParseChannel(c.Channel); err != nil {
@@ -123,8 +125,8 @@ func (c *publishCmd) lines(ctx context.Context, std *stdio) error {
 	}
 }
 
-// sendLines publishes a batch. When the hub refuses what is in it, a line that is too long, say, its lines go one by one, so
-// that only the bad ones are left out; each of these is named.
+// sendLines publishes a batch. When the hub refuses what is in it, a line that is too long, say,
+// its lines go one by one, so that only the bad ones are left out; each of these is named.
 func (c *publishCmd) sendLines(ctx context.Context, std *stdio, before int, batch []string) (published int, err error) {
 	if !slices.ContainsFunc(batch, notText) { // JSON would have other characters in their place
 		err = c.sendBatch(ctx, batch)
@@ -171,7 +173,8 @@ func (c *publishCmd) sendBatch(ctx context.Context, batch []string) error {
 		return err
 	}
 	// What was read is sent even when the user has interrupted: it is gone from the pipe.
-	_, err = c.publish(context.WithoutCancel(ctx), "/v1/events", nil, "application/json", newKey(), body, time.Duration(c.RetryFor))
+	_, err = c.publish(context.WithoutCancel(ctx), "/v1/events", nil, "application/json", newKey(), body,
+		time.Duration(c.RetryFor))
 	return err
 }
 

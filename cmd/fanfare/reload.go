@@ -10,8 +10,9 @@ import (
 // reloadable are the settings that a running hub takes over on SIGHUP.
 var reloadable = []string{"retention", "max-log-bytes", "log-level", "access-log"}
 
-// reload reads the settings again: flags as they were, the environment of the process, and the file as it is now. What can
-// change while running changes; of the rest it says that a restart is needed. When something is wrong nothing changes.
+// reload reads the settings again: flags as they were, the environment of the process, and the file
+// as it is now. What can change while running changes; of the rest it says that a restart is
+// needed. When something is wrong nothing changes.
 func (h *hub) reload(parsed *kong.Context, in *invocation) {
 	notify("RELOADING=1")
 	defer notify("READY=1")

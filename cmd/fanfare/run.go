@@ -135,7 +135,8 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 	return parsed.Run(&stdio{in, out, errOut}, call)
 }
 
-// usual understands what people try first: `fanfare --version`, `fanfare help` and `fanfare help COMMAND`.
+// usual understands what people try first: `fanfare --version`, `fanfare help` and `fanfare help
+// COMMAND`.
 func usual(args []string) []string {
 	switch {
 	case len(args) == 1 && args[0] == "--version":

@@ -85,8 +85,8 @@ func (c *serveCmd) Run(ctx context.Context, std *stdio, parsed *kong.Context, in
 	return h.serve(ctx, parsed, in)
 }
 
-// open opens the log and makes the server. With a socket that is held for the hub, a former one may still be ending: then it
-// waits for the data directory.
+// open opens the log and makes the server. With a socket that is held for the hub, a former one may
+// still be ending: then it waits for the data directory.
 func (h *hub) open(ctx context.Context, rules []fanfare.Rule) error {
 	c := h.set
 	o := pebblelog.Options{
@@ -159,7 +159,8 @@ func (h *hub) newWeb(handler http.Handler) *http.Server {
 	}
 }
 
-// ServeHTTP has connections end with their next answer while the hub leaves, so that the next hub gets them.
+// ServeHTTP has connections end with their next answer while the hub leaves, so that the next hub
+// gets them.
 func (h *hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if h.leaving.Load() {
 		w.Header().Set("Connection", "close")
@@ -226,7 +227,8 @@ func (h *hub) shutDown(web *http.Server) error {
 	window := time.Duration(h.set.DrainWindow)
 	h.logger.Info("shutting down", slog.Duration("window", window))
 	if h.listen.held {
-		// The socket stays open in the hands of whoever gave it: new connections wait there for the next hub.
+		// The socket stays open in the hands of whoever gave it: new connections wait there for the
+		// next hub.
 		closeHeld(h.listen.public)
 	}
 	deadline := time.Now().Add(window + shutdownGrace - 300*time.Millisecond)
@@ -248,12 +250,13 @@ func (h *hub) drain(deadline time.Time, window time.Duration, web *http.Server) 
 	defer cancel()
 	_ = h.server.Drain(drain, window) // streams that have not ended by then are cut with the process
 	if h.listen.held {
-		// Publishers were served to the end of the window. Those that are busy hear with their next answer that it was the
-		// last one on this connection; theirs is not cut while they write.
+		// Publishers were served to the end of the window. Those that are busy hear with their next
+		// answer that it was the last one on this connection; theirs is not cut while they write.
 		h.leaving.Store(true)
 		time.Sleep(leaveTime)
 	}
-	rest, cancelRest := context.WithDeadline(context.Background(), minTime(deadline.Add(-200*time.Millisecond), time.Now().Add(1500*time.Millisecond)))
+	rest, cancelRest := context.WithDeadline(context.Background(),
+		minTime(deadline.Add(-200*time.Millisecond), time.Now().Add(1500*time.Millisecond)))
 	defer cancelRest()
 	if err := web.Shutdown(rest); err != nil {
 		_ = web.Close()
@@ -322,7 +325,8 @@ func (c *settings) checkLoopback(flag, addr string) error {
 		"Configure it with --jwt-key, --jwks-url or --api-keys (docs/guide/security.md), or use --addr 127.0.0.1:8082 behind a proxy that authenticates, and --allowed-host for its name", flag, addr)
 }
 
-// checkAddr refuses what cannot be listened on, whatever the machine. It asks nobody for the host's address.
+// checkAddr refuses what cannot be listened on, whatever the machine. It asks nobody for the host's
+// address.
 func checkAddr(flag, addr string) error {
 	_, port, err := net.SplitHostPort(addr)
 	if err == nil && port != "" {

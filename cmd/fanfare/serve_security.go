@@ -90,7 +90,8 @@ func (c *securitySettings) check() error {
 		return errors.New("--max-refusals-held and --max-refusals-held-per-address must be at least 1")
 	case c.PublishBurst < span(10*time.Millisecond):
 		return errors.New("--publish-burst must be at least 10ms")
-	case c.HeaderTimeout < span(100*time.Millisecond) || c.BodyTimeout < span(100*time.Millisecond) || c.IdleTimeout < span(100*time.Millisecond):
+	case c.HeaderTimeout < span(100*time.Millisecond) || c.BodyTimeout < span(100*time.Millisecond) ||
+		c.IdleTimeout < span(100*time.Millisecond):
 		return errors.New("--header-timeout, --body-timeout and --idle-timeout must be at least 100ms")
 	}
 	if _, err := forwarded.New(c.TrustedProxy, c.ProxyHeader); err != nil {
@@ -170,7 +171,8 @@ func (c *securitySettings) apply(o *server.Options) {
 	o.Access.MaxRevocations, o.AuditRate = c.MaxRevocations, c.auditRate()
 }
 
-// ticketKey is the key that seals tickets. It lies beside the log, so that a stream's ticket outlives a restart.
+// ticketKey is the key that seals tickets. It lies beside the log, so that a stream's ticket
+// outlives a restart.
 func ticketKey(dir string) ([]byte, error) {
 	name := filepath.Join(dir, "ticket.key")
 	key, err := os.ReadFile(name)

@@ -16,7 +16,8 @@ import (
 	"github.com/fanfare-hub/fanfare/server"
 )
 
-// settings are all of a hub's: the flags, the variables and the keys of the file come from this struct.
+// settings are all of a hub's: the flags, the variables and the keys of the file come from this
+// struct.
 type settings struct {
 	Config kong.ConfigFlag `help:"YAML file of settings: the flags' names without the dashes." placeholder:"FILE"`
 
@@ -63,8 +64,8 @@ type settings struct {
 	TraceSample   float64  `default:"0.01" help:"Share of publishes to trace, from 0 to 1, when they bring no traceparent that says so."`
 }
 
-// check refuses settings that cannot be, or name files that cannot be used, and returns the retention rules. It is all that
-// serve refuses before it opens anything.
+// check refuses settings that cannot be, or name files that cannot be used, and returns the
+// retention rules. It is all that serve refuses before it opens anything.
 func (c *settings) check() ([]fanfare.Rule, error) {
 	switch {
 	case c.Heartbeat < span(10*time.Millisecond):
@@ -128,10 +129,12 @@ func (c *settings) serverOptions(log *pebblelog.Log, logger *slog.Logger) server
 		Log:       log,
 		Logger:    logger,
 		AccessLog: int(c.AccessLog),
-		Streams:   server.StreamOptions{Heartbeat: time.Duration(c.Heartbeat), Max: c.MaxStreams, MaxPerAddress: int(c.MaxStreamsPerAddress), BareContentType: !c.ContentTypeCharset, TailBytes: int(c.TailBytes), Attached: !c.DetachStreams},
-		Publish:   server.PublishOptions{MaxEventBytes: int(c.MaxEventBytes), MaxRequestBytes: int(c.MaxRequestBytes), IngestIdle: time.Duration(c.IngestIdle), Detach: c.DetachPublishers && c.MaxConnectionsPerAddress == 0},
-		Stores:    server.StoreOptions{GapReplay: max(time.Duration(c.StoreGapReplay), 1)},
-		Access:    server.AccessOptions{Hosts: c.AllowedHost, Origins: c.CorsOrigin},
+		Streams: server.StreamOptions{Heartbeat: time.Duration(c.Heartbeat), Max: c.MaxStreams,
+			MaxPerAddress: int(c.MaxStreamsPerAddress), BareContentType: !c.ContentTypeCharset, TailBytes: int(c.TailBytes), Attached: !c.DetachStreams},
+		Publish: server.PublishOptions{MaxEventBytes: int(c.MaxEventBytes), MaxRequestBytes: int(c.MaxRequestBytes),
+			IngestIdle: time.Duration(c.IngestIdle), Detach: c.DetachPublishers && c.MaxConnectionsPerAddress == 0},
+		Stores: server.StoreOptions{GapReplay: max(time.Duration(c.StoreGapReplay), 1)},
+		Access: server.AccessOptions{Hosts: c.AllowedHost, Origins: c.CorsOrigin},
 	}
 	c.apply(&o)
 	if c.MaxInflightBytes != nil {
@@ -173,7 +176,8 @@ func durability(name string) pebblelog.Durability {
 	}[name]
 }
 
-// retention reads the rules; the default is added unless one names `**`. A variable may hold several, between semicolons.
+// retention reads the rules; the default is added unless one names `**`. A variable may hold
+// several, between semicolons.
 func retention(texts []string) ([]fanfare.Rule, error) {
 	var rules []fanfare.Rule
 	named := map[fanfare.Pattern]bool{}

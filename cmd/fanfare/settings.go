@@ -98,7 +98,8 @@ func holdsSomething(document yaml.Node) bool {
 	return len(document.Content) > 0 && document.Content[0].Tag != "!!null"
 }
 
-// read takes the keys and values of a file. yaml would tell of a key that is there twice without naming the file.
+// read takes the keys and values of a file. yaml would tell of a key that is there twice without
+// naming the file.
 func (y *yamlSettings) read(top *yaml.Node) error {
 	if top.Kind != yaml.MappingNode {
 		return fmt.Errorf("%s, line %d: want lines such as `heartbeat: 15s`", y.file, top.Line)
@@ -208,7 +209,8 @@ func (y yamlSettings) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (a
 	}
 	if _, list := texts.([]any); list && flag.Target.Kind() != reflect.Slice {
 		// kong's own error would show what is in the list, a password perhaps.
-		err = fmt.Errorf("%s, line %d: the key %q takes one value, not a list", y.file, y.values[flag.Name].key.Line, flag.Name)
+		err = fmt.Errorf("%s, line %d: the key %q takes one value, not a list", y.file, y.values[flag.Name].key.Line,
+			flag.Name)
 	}
 	return texts, err
 }
@@ -225,8 +227,9 @@ func settingNames(node *kong.Node) []string {
 	return names
 }
 
-// unknownVariables lists variables of our prefix that set nothing, each with the one that was probably meant. They are worth a
-// warning and no more: Kubernetes sets FANFARE_PORT and the like for a service of that name.
+// unknownVariables lists variables of our prefix that set nothing, each with the one that was
+// probably meant. They are worth a warning and no more: Kubernetes sets FANFARE_PORT and the like
+// for a service of that name.
 func unknownVariables(ctx *kong.Context) (unknown []string) {
 	known := settingNames(ctx.Model.Node)
 	for _, variable := range os.Environ() {
@@ -244,7 +247,8 @@ func unknownVariables(ctx *kong.Context) (unknown []string) {
 	return unknown
 }
 
-// nameVariables gives each flag its environment variable. kong.DefaultEnvars would call that of --h2c FANFARE_H_2_C.
+// nameVariables gives each flag its environment variable. kong.DefaultEnvars would call that of
+// --h2c FANFARE_H_2_C.
 func nameVariables(node *kong.Node) {
 	for _, flag := range node.Flags {
 		if flag.Name != "help" {

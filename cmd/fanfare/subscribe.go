@@ -31,7 +31,8 @@ Prints the data of each event; with patterns, or more than one channel, the chan
 opened again, and nothing is lost or repeated.`
 }
 
-// silence is how long a hub may say nothing, not even a heartbeat, before the connection counts as broken.
+// silence is how long a hub may say nothing, not even a heartbeat, before the connection counts as
+// broken.
 const silence = 45 * time.Second
 
 // subscription is one run of the command.

@@ -85,8 +85,8 @@ func tlsConfig() *tls.Config {
 // certificateCheck is how often the files are looked at.
 const certificateCheck = time.Second
 
-// fileCertificates reads a certificate, and reads it again when a file changes. One that cannot be used is told of, and the one
-// before stays.
+// fileCertificates reads a certificate, and reads it again when a file changes. One that cannot be
+// used is told of, and the one before stays.
 func fileCertificates(cert, key string, logger *slog.Logger) (*certificates, error) {
 	var current atomic.Pointer[tls.Certificate]
 	load := func() error {
@@ -117,7 +117,8 @@ func fileCertificates(cert, key string, logger *slog.Logger) (*certificates, err
 			}
 			seen = now
 			if err := load(); err != nil {
-				logger.Error("the certificate has changed and cannot be used; the one before stays", slog.Any("err", err))
+				logger.Error("the certificate has changed and cannot be used; the one before stays",
+					slog.Any("err", err))
 				continue
 			}
 			logger.Info("the certificate was read again", slog.Time("until", current.Load().Leaf.NotAfter))
@@ -165,7 +166,8 @@ func (c *securitySettings) checkFiles() (err error) {
 	return err
 }
 
-// filesStamp tells files from other versions of them, by what is in them: size and time may be the same.
+// filesStamp tells files from other versions of them, by what is in them: size and time may be the
+// same.
 func filesStamp(names ...string) (stamp [sha256.Size]byte) {
 	h := sha256.New()
 	for _, name := range names {
@@ -176,8 +178,8 @@ func filesStamp(names ...string) (stamp [sha256.Size]byte) {
 	return [sha256.Size]byte(h.Sum(nil))
 }
 
-// acmeCertificates has certmagic get certificates and renew them, into the folder acme of the data directory. Challenges are
-// answered on the hub's own listener (TLS-ALPN-01, RFC 8737).
+// acmeCertificates has certmagic get certificates and renew them, into the folder acme of the data
+// directory. Challenges are answered on the hub's own listener (TLS-ALPN-01, RFC 8737).
 func acmeCertificates(c *settings, listener net.Listener, logger *slog.Logger) (*certificates, error) {
 	host, portText, err := net.SplitHostPort(listener.Addr().String())
 	port, perr := strconv.Atoi(portText)
@@ -207,9 +209,11 @@ func acmeCertificates(c *settings, listener net.Listener, logger *slog.Logger) (
 		OnEvent: func(_ context.Context, event string, data map[string]any) error {
 			switch event {
 			case "cert_obtained":
-				logger.Info("a certificate was obtained", slog.Any("name", data["identifier"]), slog.Any("renewal", data["renewal"]))
+				logger.Info("a certificate was obtained", slog.Any("name", data["identifier"]),
+					slog.Any("renewal", data["renewal"]))
 			case "cert_failed":
-				logger.Error("no certificate could be obtained; it is tried again", slog.Any("name", data["identifier"]), slog.Any("err", data["error"]))
+				logger.Error("no certificate could be obtained; it is tried again",
+					slog.Any("name", data["identifier"]), slog.Any("err", data["error"]))
 			}
 			return nil
 		},

@@ -63,7 +63,8 @@ func (c *tokenCmd) Run(std *stdio) error {
 	if c.Device != "" {
 		grants["device"] = c.Device
 	}
-	claims := jwt.MapClaims{"iat": now.Unix(), "exp": now.Add(time.Duration(c.Expires)).Unix(), "jti": hex.EncodeToString(jti[:]), c.Claim: grants}
+	claims := jwt.MapClaims{"iat": now.Unix(), "exp": now.Add(time.Duration(c.Expires)).Unix(),
+		"jti": hex.EncodeToString(jti[:]), c.Claim: grants}
 	for name, value := range map[string]string{"sub": c.Subject, "iss": c.Issuer} {
 		if value != "" {
 			claims[name] = value
@@ -98,7 +99,8 @@ func (c *tokenCmd) checkGrants() error {
 				return fmt.Errorf("--%s: %w", grants.action, err)
 			}
 			if strings.ContainsAny(strings.ReplaceAll(text, "{sub}", ""), "{}") {
-				return fmt.Errorf("--%s %q: of a token's claims only {sub} can stand in its own grants", grants.action, text)
+				return fmt.Errorf("--%s %q: of a token's claims only {sub} can stand in its own grants", grants.action,
+					text)
 			}
 			if strings.Contains(text, "{sub}") && (c.Subject == "" || strings.ContainsAny(c.Subject, "/*$")) {
 				return fmt.Errorf("--%s %q: {sub} needs a --subject without / * $", grants.action, text)
@@ -136,7 +138,8 @@ type endCmd struct {
 
 func (c *endCmd) post(ctx context.Context, std *stdio, path, lasts string) error {
 	selection := map[string]any{}
-	for name, text := range map[string]string{"subject": c.Subject, "tokenId": c.TokenID, "channel": c.Channel, "for": lasts} {
+	for name, text := range map[string]string{"subject": c.Subject, "tokenId": c.TokenID, "channel": c.Channel,
+		"for": lasts} {
 		if text != "" { // given empty it is refused before: see refuseEmpty
 			selection[name] = text
 		}

@@ -29,7 +29,8 @@ type traces struct {
 
 var _ server.Tracer = (*traces)(nil)
 
-// newTraces returns nil when no endpoint is set. It does not wait for the collector: what cannot be sent is dropped.
+// newTraces returns nil when no endpoint is set. It does not wait for the collector: what cannot be
+// sent is dropped.
 func newTraces(ctx context.Context, c *settings, logger *slog.Logger) (*traces, error) {
 	if c.TraceEndpoint == "" {
 		return nil, nil
@@ -38,11 +39,13 @@ func newTraces(ctx context.Context, c *settings, logger *slog.Logger) (*traces, 
 	if err != nil {
 		return nil, err
 	}
-	exporter, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(u.String()), otlptracehttp.WithHeaders(headers))
+	exporter, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(u.String()),
+		otlptracehttp.WithHeaders(headers))
 	if err != nil {
 		return nil, fmt.Errorf("--trace-endpoint: %w", err)
 	}
-	res := resource.NewSchemaless(attribute.String("service.name", "fanfare"), attribute.String("service.version", version()))
+	res := resource.NewSchemaless(attribute.String("service.name", "fanfare"),
+		attribute.String("service.version", version()))
 	provider := sdk.NewTracerProvider(
 		sdk.WithBatcher(reporting{exporter, logger}), sdk.WithResource(res),
 		sdk.WithSampler(sdk.ParentBased(sdk.TraceIDRatioBased(c.TraceSample))),

@@ -1,5 +1,6 @@
-// Command board plays the PCs of a few stores: each keeps its stream open, says now and then that it is well, and publishes
-// the figures of the machine that it really runs on. With -late one PC of each store goes silent after a while.
+// Command board plays the PCs of a few stores: each keeps its stream open, says now and then that
+// it is well, and publishes the figures of the machine that it really runs on. With -late one PC of
+// each store goes silent after a while.
 package main
 
 import (
@@ -64,7 +65,8 @@ func pause(ctx context.Context, d time.Duration) {
 // listen keeps the stream open and prints the commands that come.
 func (p pc) listen(ctx context.Context) {
 	for ; ctx.Err() == nil; pause(ctx, time.Second) {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.hub.URL+"/v1/stores/event-sources?storeId="+p.store+"&pcId="+p.id, nil)
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet,
+			p.hub.URL+"/v1/stores/event-sources?storeId="+p.store+"&pcId="+p.id, nil)
 		if err != nil {
 			return
 		}
@@ -85,13 +87,15 @@ func (p pc) listen(ctx context.Context) {
 func (p pc) report(ctx context.Context) {
 	var meter hubclient.Meter
 	for ; ctx.Err() == nil; pause(ctx, 2*time.Second) {
-		if req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.hub.URL+"/v1/health?storeId="+p.store+"&pcId="+p.id, nil); err == nil {
+		if req, err := http.NewRequestWithContext(ctx, http.MethodGet,
+			p.hub.URL+"/v1/health?storeId="+p.store+"&pcId="+p.id, nil); err == nil {
 			if resp, err := p.hub.Do(req); err == nil {
 				_ = resp.Body.Close()
 			}
 		}
-		_ = p.hub.Publish(ctx, hubclient.Event{Channel: "board/" + p.store + "/" + p.id, Event: "figures", Data: map[string]any{
-			"store": p.store, "pc": p.id, "figures": meter.Read(),
-		}})
+		_ = p.hub.Publish(ctx,
+			hubclient.Event{Channel: "board/" + p.store + "/" + p.id, Event: "figures", Data: map[string]any{
+				"store": p.store, "pc": p.id, "figures": meter.Read(),
+			}})
 	}
 }

@@ -1,4 +1,5 @@
-// Command logs follows a log file and publishes each new line, as tail -F does: by default from the file's beginning.
+// Command logs follows a log file and publishes each new line, as tail -F does: by default from the
+// file's beginning.
 package main
 
 import (

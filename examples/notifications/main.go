@@ -1,5 +1,5 @@
-// Command notifications publishes notifications for one user: the text given, or, without one, what this machine has to say
-// every few seconds: its own CPU, memory and load.
+// Command notifications publishes notifications for one user: the text given, or, without one, what
+// this machine has to say every few seconds: its own CPU, memory and load.
 package main
 
 import (
@@ -43,7 +43,8 @@ func run(ctx context.Context, hub *hubclient.Hub, user, text string, every time.
 		select {
 		case <-tick.C:
 			f := meter.Read()
-			if err := notify("This machine", fmt.Sprintf("CPU %.0f %%, memory %.0f %%, load %.2f", f.CPU, f.Memory, f.Load)); err != nil {
+			if err := notify("This machine",
+				fmt.Sprintf("CPU %.0f %%, memory %.0f %%, load %.2f", f.CPU, f.Memory, f.Load)); err != nil {
 				return err
 			}
 		case <-ctx.Done():

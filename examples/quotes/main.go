@@ -1,5 +1,5 @@
-// Command quotes publishes GENERATED quotes: 50 symbols that walk at random, hundreds of changes a second. No real market is
-// behind them.
+// Command quotes publishes GENERATED quotes: 50 symbols that walk at random, hundreds of changes a
+// second. No real market is behind them.
 package main
 
 import (
@@ -63,7 +63,8 @@ func generate(ctx context.Context, rate int, events chan<- hubclient.Event) {
 			i := rand.IntN(symbols)
 			price[i] *= 1 + 0.0015*rand.NormFloat64()
 			name := fmt.Sprintf("GEN%02d", i+1)
-			q := quote{name, math.Round(price[i]*100) / 100, math.Round((price[i]/start[i]-1)*10000) / 100, time.Now().UnixMilli()}
+			q := quote{name, math.Round(price[i]*100) / 100, math.Round((price[i]/start[i]-1)*10000) / 100,
+				time.Now().UnixMilli()}
 			select {
 			case events <- hubclient.Event{Channel: "quotes/" + name, Event: "quote", Data: q}:
 			case <-ctx.Done():

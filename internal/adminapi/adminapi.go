@@ -64,7 +64,8 @@ func (a *API) answer(w http.ResponseWriter, r *http.Request, status int, v any, 
 	publish.WriteJSON(w, r, status, body)
 }
 
-// Retention is GET /v1/admin/retention[?rule=PATTERN=…]: what each rule holds, and, with rules given, what those would remove.
+// Retention is GET /v1/admin/retention[?rule=PATTERN=…]: what each rule holds, and, with rules
+// given, what those would remove.
 func (a *API) Retention(w http.ResponseWriter, r *http.Request) {
 	takesLong(w)
 	rules, err := a.retention(r)
@@ -92,7 +93,8 @@ func (a *API) retention(r *http.Request) ([]stats.Rule, error) {
 	return stats.Rules(reports), err
 }
 
-// Backup is POST /v1/admin/backup {"dir":"/absolute/path"}: a copy of the log into a new folder of the hub's machine.
+// Backup is POST /v1/admin/backup {"dir":"/absolute/path"}: a copy of the log into a new folder of
+// the hub's machine.
 func (a *API) Backup(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 	takesLong(w)
 	made, err := a.backup(w, r, by)

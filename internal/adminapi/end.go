@@ -39,11 +39,14 @@ type selection struct {
 	given   int
 }
 
-// revokedFor is how long a revocation lasts unless the call says otherwise. Tokens should expire sooner.
+// revokedFor is how long a revocation lasts unless the call says otherwise. Tokens should expire
+// sooner.
 const revokedFor = 366 * 24 * time.Hour
 
 // readSelection reads a body. Members beyond the selection's own are more.
-func (a *API) readSelection(w http.ResponseWriter, r *http.Request, by caller.Caller, more ...string) (s selection, err error) {
+func (a *API) readSelection(
+	w http.ResponseWriter, r *http.Request, by caller.Caller, more ...string,
+) (s selection, err error) {
 	o, err := a.body(w, r, by, `{"subject":"ada"}`, append([]string{"subject", "tokenId", "channel", "stream"}, more...)...)
 	if err != nil {
 		return s, err
@@ -97,7 +100,8 @@ func untilWhen(o publish.Object) (time.Time, error) {
 // stream. An administrator of some channels may end streams that listen to no other channel.
 func (s *selection) fits(h stream.Held, by caller.Caller) bool {
 	who := h.Caller.Who
-	if (s.subject != "" && who.Subject != s.subject) || (s.tokenID != "" && who.TokenID != s.tokenID) || (s.stream != 0 && h.ID != s.stream) {
+	if (s.subject != "" && who.Subject != s.subject) || (s.tokenID != "" && who.TokenID != s.tokenID) ||
+		(s.stream != 0 && h.ID != s.stream) {
 		return false
 	}
 	listens := s.channel == ""
@@ -127,12 +131,13 @@ type ended struct {
 	Streams int `json:"streams"`           // that end now
 	Revoked int `json:"revoked,omitempty"` // tokens and subjects that are refused from now on
 
-	// NotRevoked counts tokens that allow more than the caller administers: their streams may come back.
+	// NotRevoked counts tokens that allow more than the caller administers: their streams may come
+	// back.
 	NotRevoked int `json:"notRevoked,omitempty"`
 }
 
-// Disconnect is POST /v1/admin/disconnect {"subject" | "tokenId" | "channel" | "stream": …}: their streams end within a second,
-// and may come back.
+// Disconnect is POST /v1/admin/disconnect {"subject" | "tokenId" | "channel" | "stream": …}: their
+// streams end within a second, and may come back.
 func (a *API) Disconnect(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 	var done ended
 	err := mayEnd(by)
@@ -151,7 +156,8 @@ func (a *API) Disconnect(w http.ResponseWriter, r *http.Request, by caller.Calle
 }
 
 func (a *API) record(kind audit.Kind, by caller.Caller, s selection, done ended) {
-	a.Audit.RecordAlways(kind, by, slog.String("ofSubject", s.subject), slog.String("ofTokenId", s.tokenID), slog.String("ofChannel", s.channel),
+	a.Audit.RecordAlways(kind, by, slog.String("ofSubject", s.subject), slog.String("ofTokenId", s.tokenID),
+		slog.String("ofChannel", s.channel),
 		slog.Uint64("ofStream", s.stream), slog.Int("streams", done.Streams), slog.Int("revoked", done.Revoked),
 		slog.Int("notRevoked", done.NotRevoked))
 }
@@ -249,7 +255,8 @@ func (v *revoking) found() (tokens []string) {
 	return tokens
 }
 
-// end ends all streams whose token or subject was revoked and, the first time, all selected streams.
+// end ends all streams whose token or subject was revoked and, the first time, all selected
+// streams.
 func (v *revoking) end(first bool) (n int) {
 	for h := range v.api.Streams.Each() {
 		meant := first && v.selection.fits(h, v.by)

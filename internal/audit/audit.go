@@ -1,5 +1,6 @@
-// Package audit writes down who connected, published, was refused, and was cut, and why: log records whose message is the stable
-// name of what happened. Tokens, queries and data never stand in them.
+// Package audit writes down who connected, published, was refused, and was cut, and why: log
+// records whose message is the stable name of what happened. Tokens, queries and data never stand
+// in them.
 package audit
 
 import (
@@ -38,7 +39,8 @@ type Trail struct {
 	kinds map[Kind]*sampled // guarded by mu
 }
 
-// sampled is how much of a kind came in the present second, and what was left out since the last record.
+// sampled is how much of a kind came in the present second, and what was left out since the last
+// record.
 type sampled struct {
 	second  int64
 	n       int
@@ -48,7 +50,8 @@ type sampled struct {
 // oneOf is how many records of a kind are left out for each that is written, beyond the rate.
 const oneOf = 1000
 
-// New returns a Trail that writes up to so many records of each kind a second, and one of a thousand beyond.
+// New returns a Trail that writes up to so many records of each kind a second, and one of a
+// thousand beyond.
 func New(logger *slog.Logger, perSecond int) *Trail {
 	return &Trail{logger: logger, perSecond: perSecond, now: time.Now, kinds: map[Kind]*sampled{}}
 }
@@ -74,8 +77,8 @@ func (t *Trail) take(kind Kind) (skipped uint64, ok bool) {
 	return skipped, true
 }
 
-// Record writes what happened, and who did it. It is left out when too much of the kind happens; then the next record of the
-// kind says how many were.
+// Record writes what happened, and who did it. It is left out when too much of the kind happens;
+// then the next record of the kind says how many were.
 func (t *Trail) Record(kind Kind, by caller.Caller, more ...slog.Attr) {
 	if t == nil {
 		return

@@ -9,15 +9,18 @@ import (
 
 // Caller is who sends a request, and from where.
 type Caller struct {
-	Who     *fanfare.Principal
-	Remote  string     // address and port of the peer, or the address that a trusted proxy says, for records
-	Direct  bool       // the peer is no proxy: neither loopback, a Unix socket, nor a trusted one
-	Address netip.Addr // limits go by it: an IPv4 address, or an IPv6 network; not valid when it counts for no limit: loopback, a trusted proxy's own, a Unix socket
+	Who    *fanfare.Principal
+	Remote string // address and port of the peer, or the address that a trusted proxy says, for records
+	Direct bool   // the peer is no proxy: neither loopback, a Unix socket, nor a trusted one
+	// limits go by it: an IPv4 address, or an IPv6 network; not valid when it counts for no limit:
+	// loopback, a trusted proxy's own, a Unix socket
+	Address netip.Addr
 	Network netip.Addr // Address, and the same of those that count for no limit; not valid for a Unix socket
 }
 
-// Name is what limits and idempotency keys go by: the subject with its realm, or the token where that names nobody; "" for
-// everybody who does not say who they are. An API key's name and a token's subject are never the same name.
+// Name is what limits and idempotency keys go by: the subject with its realm, or the token where
+// that names nobody; "" for everybody who does not say who they are. An API key's name and a
+// token's subject are never the same name.
 func (c Caller) Name() string {
 	switch {
 	case c.Who.Subject == "":
@@ -45,7 +48,8 @@ type Refused struct{ Caller Caller }
 // Error implements error.
 func (r *Refused) Error() string { return "refused to " + r.Caller.Remote }
 
-// Refuse notes in an error who was refused. Other errors than public ones, and nil, stay what they are.
+// Refuse notes in an error who was refused. Other errors than public ones, and nil, stay what they
+// are.
 func (c Caller) Refuse(err error) error {
 	if e, ok := err.(*fanfare.Error); ok && e.Err == nil {
 		named := *e
@@ -55,8 +59,8 @@ func (c Caller) Refuse(err error) error {
 	return err
 }
 
-// denied is 401 for who has not said who they are, since a token may help, and 403 for who has. The format begins with what
-// there is no right to do.
+// denied is 401 for who has not said who they are, since a token may help, and 403 for who has. The
+// format begins with what there is no right to do.
 func (c Caller) denied(format string, args ...any) error {
 	if c.Who.Anonymous() {
 		e := fanfare.Errorf(fanfare.CodeUnauthenticated, "a token is needed "+format, args...)
@@ -76,7 +80,8 @@ func (c Caller) MayPublish(ch fanfare.Channel) error {
 	return c.denied("to publish to channel %q", ch)
 }
 
-// MayPublishAnything returns nil, or why the caller may publish nowhere: then a body need not be read.
+// MayPublishAnything returns nil, or why the caller may publish nowhere: then a body need not be
+// read.
 func (c Caller) MayPublishAnything() error {
 	if c.Who.Unlimited || len(c.Who.Grants[fanfare.ActionPublish]) > 0 {
 		return nil
@@ -94,8 +99,9 @@ func (c Caller) MaySubscribe(patterns ...fanfare.Pattern) error {
 	return nil
 }
 
-// MayBe returns nil, or why the caller may neither be the one whose own channel it is, nor listen to all of its channels; what names
-// it. Who may only listen looks on. Who is another one may not, whatever else it may do.
+// MayBe returns nil, or why the caller may neither be the one whose own channel it is, nor listen
+// to all of its channels; what names it. Who may only listen looks on. Who is another one may not,
+// whatever else it may do.
 func (c Caller) MayBe(own fanfare.Channel, channels []fanfare.Pattern, what string) error {
 	other := c.Who.Self != fanfare.Pattern{}
 	if c.Who.Is(own) || (!other && c.MaySubscribe(channels...) == nil) {

@@ -33,12 +33,14 @@ func Of(channel string) (d Device) {
 // MaxIDBytes is the longest storeId or pcId.
 const MaxIDBytes = 64
 
-// CheckID checks a storeId or pcId, which parameter names: 1 to MaxIDBytes of A–Z a–z 0–9 . _ ~ -. The error has CodeInvalid.
+// CheckID checks a storeId or pcId, which parameter names: 1 to MaxIDBytes of A–Z a–z 0–9 . _ ~ -.
+// The error has CodeInvalid.
 func CheckID(parameter, id string) error {
 	ok := id != "" && len(id) <= MaxIDBytes
 	for i := 0; ok && i < len(id); i++ {
 		c := id[i]
-		ok = c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '.' || c == '_' || c == '~' || c == '-'
+		ok = c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '.' || c == '_' || c == '~' ||
+			c == '-'
 	}
 	if !ok {
 		return fanfare.Invalid("%s must have 1 to %d of the characters A-Z a-z 0-9 . _ ~ -", parameter, MaxIDBytes)
@@ -46,8 +48,8 @@ func CheckID(parameter, id string) error {
 	return nil
 }
 
-// ParseDevice reads stores/S/pcs/P, in which S and P may be `*`, as the pattern of the PCs' own channels; false when the text is
-// none.
+// ParseDevice reads stores/S/pcs/P, in which S and P may be `*`, as the pattern of the PCs' own
+// channels; false when the text is none.
 func ParseDevice(text string) (fanfare.Pattern, bool) {
 	d := Of(text)
 	for _, id := range []string{d.Store, d.PC} {

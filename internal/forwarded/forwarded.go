@@ -1,4 +1,5 @@
-// Package forwarded finds out from where a request really comes, behind proxies that are trusted to say so.
+// Package forwarded finds out from where a request really comes, behind proxies that are trusted to
+// say so.
 package forwarded
 
 import (
@@ -17,16 +18,18 @@ const (
 	Forwarded     = "Forwarded" // RFC 7239
 )
 
-// Resolver knows the proxies. The zero Resolver trusts none. Its methods may be called from any goroutine.
+// Resolver knows the proxies. The zero Resolver trusts none. Its methods may be called from any
+// goroutine.
 type Resolver struct {
 	trusted []netip.Prefix
 	unix    bool   // whoever connects to a Unix socket is trusted
 	header  string // the one that counts where a request has both
 }
 
-// New returns a Resolver that trusts proxies at the addresses and ranges, such as 10.0.0.0/8; `unix` is whoever connects to a
-// Unix socket. header says what counts when a request has both headers; default X-Forwarded-For. A proxy sets one of them and
-// passes the other on as the client sent it, so the wrong one is the client's own word.
+// New returns a Resolver that trusts proxies at the addresses and ranges, such as 10.0.0.0/8;
+// `unix` is whoever connects to a Unix socket. header says what counts when a request has both
+// headers; default X-Forwarded-For. A proxy sets one of them and passes the other on as the client
+// sent it, so the wrong one is the client's own word.
 func New(trusted []string, header string) (*Resolver, error) {
 	r := &Resolver{header: XForwardedFor}
 	switch {
@@ -45,7 +48,8 @@ func New(trusted []string, header string) (*Resolver, error) {
 		if err != nil {
 			a, aerr := netip.ParseAddr(text)
 			if aerr != nil || a.Zone() != "" {
-				return nil, fanfare.Invalid("trusted proxy %q: want an address, a range such as 10.0.0.0/8, or unix", text)
+				return nil, fanfare.Invalid("trusted proxy %q: want an address, a range such as 10.0.0.0/8, or unix",
+					text)
 			}
 			p = netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen())
 		}
@@ -59,9 +63,9 @@ func (r *Resolver) Trusts(a netip.Addr) bool {
 	return slices.ContainsFunc(r.trusted, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-// Client returns the address that a request comes from: the peer's, or, when that is a trusted proxy, the last address in the
-// header that is not one. limited is false for addresses that stand for nobody in particular: loopback, a trusted proxy's own,
-// and what cannot be read.
+// Client returns the address that a request comes from: the peer's, or, when that is a trusted
+// proxy, the last address in the header that is not one. limited is false for addresses that stand
+// for nobody in particular: loopback, a trusted proxy's own, and what cannot be read.
 func (r *Resolver) Client(req *http.Request) (a netip.Addr, limited bool) {
 	a, ok := peer(req.RemoteAddr)
 	if !ok && !r.unix {
@@ -76,7 +80,8 @@ func (r *Resolver) Client(req *http.Request) (a netip.Addr, limited bool) {
 		other := map[bool]string{true: XForwardedFor, false: Forwarded}[forwarded]
 		values, forwarded = req.Header[http.CanonicalHeaderKey(other)], !forwarded
 	}
-	// From the right: each proxy appends who it heard from. What stands left of the first stranger is that stranger's own word.
+	// From the right: each proxy appends who it heard from. What stands left of the first stranger
+	// is that stranger's own word.
 	for i := len(values) - 1; i >= 0; i-- {
 		items := strings.Split(values[i], ",") // X-Forwarded-For knows no quotes
 		if forwarded {
@@ -99,8 +104,9 @@ func (r *Resolver) Client(req *http.Request) (a netip.Addr, limited bool) {
 	return a, false
 }
 
-// Prefix returns the path below which a client sees the hub, such as /push, "" for the root: what a handler in front has taken off the
-// path (http.StripPrefix), and, where the peer is a trusted proxy, what that says it has (X-Forwarded-Prefix).
+// Prefix returns the path below which a client sees the hub, such as /push, "" for the root: what a
+// handler in front has taken off the path (http.StripPrefix), and, where the peer is a trusted
+// proxy, what that says it has (X-Forwarded-Prefix).
 func (r *Resolver) Prefix(req *http.Request) string {
 	own := ""
 	if seen, _, _ := strings.Cut(req.RequestURI, "?"); strings.HasPrefix(seen, "/") {
@@ -124,11 +130,13 @@ const maxPrefix = 256
 
 // plainPath tells whether a text is a path and can be nothing else in a URL.
 func plainPath(text string) bool {
-	if len(text) > maxPrefix || !strings.HasPrefix(text, "/") || strings.HasPrefix(text, "//") || strings.Contains(text, "..") {
+	if len(text) > maxPrefix || !strings.HasPrefix(text, "/") || strings.HasPrefix(text, "//") ||
+		strings.Contains(text, "..") {
 		return false
 	}
 	for _, c := range text {
-		plain := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune("/-._~", c)
+		plain := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' ||
+			strings.ContainsRune("/-._~", c)
 		if !plain {
 			return false
 		}
@@ -144,8 +152,9 @@ func peer(remote string) (netip.Addr, bool) {
 	return parseAddress(host)
 }
 
-// split cuts a list at commas that stand outside of quotes. A list that ends within quotes is cut at every comma: the client left
-// them open, so that what the proxy appended would be taken for a part of its own text.
+// split cuts a list at commas that stand outside of quotes. A list that ends within quotes is cut
+// at every comma: the client left them open, so that what the proxy appended would be taken for a
+// part of its own text.
 func split(list string) (items []string) {
 	quoted, begin := false, 0
 	for i := 0; i < len(list); i++ {
@@ -169,7 +178,8 @@ func split(list string) (items []string) {
 	return append(items, list[begin:])
 }
 
-// forParameter is the value of `for` in one element of a Forwarded header (RFC 7239, section 4); "" when there is none.
+// forParameter is the value of `for` in one element of a Forwarded header (RFC 7239, section 4); ""
+// when there is none.
 func forParameter(element string) string {
 	for _, pair := range strings.Split(element, ";") {
 		name, value, ok := strings.Cut(pair, "=")
@@ -191,7 +201,8 @@ func parseAddress(text string) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-// Network is what limits go by: an IPv4 address, or the /64 of an IPv6 one, of which each customer has many addresses.
+// Network is what limits go by: an IPv4 address, or the /64 of an IPv6 one, of which each customer
+// has many addresses.
 func Network(a netip.Addr) netip.Addr {
 	if a.Is6() {
 		if p, err := a.Prefix(64); err == nil {

@@ -19,10 +19,11 @@ import (
 
 // Options set up an API. All are required.
 type Options struct {
-	Log        fanfare.Log
-	Publisher  *publish.Publisher
-	Replay     func(ctx context.Context, owner string, read func() error) error // whose turn it is to read the log; see hub.Hub.Replay
-	StillMay   func(*fanfare.Principal) error                                   // asked for each line of an NDJSON body
+	Log       fanfare.Log
+	Publisher *publish.Publisher
+	// whose turn it is to read the log; see hub.Hub.Replay
+	Replay     func(ctx context.Context, owner string, read func() error) error
+	StillMay   func(*fanfare.Principal) error // asked for each line of an NDJSON body
 	Streams    *stream.Streams
 	Problems   *problem.Writer
 	Logger     *slog.Logger
@@ -103,7 +104,8 @@ func (a *API) streamRequest(r *http.Request) (req stream.Request, err error) {
 	return req, nil
 }
 
-// replayStart reads replay, which is `all` or a number, and since, which is a time; without them it is the newest position.
+// replayStart reads replay, which is `all` or a number, and since, which is a time; without them it
+// is the newest position.
 func replayStart(q url.Values) (hub.Start, error) {
 	text := q.Get("replay")
 	if since := q.Get("since"); since != "" {

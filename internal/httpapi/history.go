@@ -19,13 +19,15 @@ const (
 	MaxHistoryBytes = 1 << 20
 )
 
-// History is GET /v1/history: one channel's retained events, a page at a time. A page ends at its limit of events, or before the
-// event that would make it larger than MaxHistoryBytes, or where retention overtakes the reading; `next` leads on.
+// History is GET /v1/history: one channel's retained events, a page at a time. A page ends at its
+// limit of events, or before the event that would make it larger than MaxHistoryBytes, or where
+// retention overtakes the reading; `next` leads on.
 //
-// The events are read and written by turns, some 64 KiB at a time, so that a page costs no more memory than that, however slowly
-// it is taken, and nobody's turn to read the log is held while a peer is waited for. What fails before the first byte is a problem
-// document. What fails later ends the connection (or the HTTP/2 stream), without the end of the body: no client can take that for
-// a whole answer.
+// The events are read and written by turns, some 64 KiB at a time, so that a page costs no more
+// memory than that, however slowly it is taken, and nobody's turn to read the log is held while a
+// peer is waited for. What fails before the first byte is a problem document. What fails later ends
+// the connection (or the HTTP/2 stream), without the end of the body: no client can take that for a
+// whole answer.
 func (a *API) History(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 	ask, err := readHistoryRequest(r, by)
 	if err != nil {
@@ -104,20 +106,22 @@ func readAfter(text string) (from historyStart, err error) {
 	}
 	detail := err.(*fanfare.Error).Detail
 	if from.since, from.ago, err = query.Time("after", text); err != nil {
-		return from, fanfare.Invalid("after: %s, nor a time such as 2026-11-22T10:00:00Z, or 10m for ten minutes ago", detail)
+		return from, fanfare.Invalid("after: %s, nor a time such as 2026-11-22T10:00:00Z, or 10m for ten minutes ago",
+			detail)
 	}
 	return from, nil
 }
 
-// historyGap tells of events after a position that are gone. A position below a log's first run is no gap here: reading from
-// the beginning is what history is for.
+// historyGap tells of events after a position that are gone. A position below a log's first run is
+// no gap here: reading from the beginning is what history is for.
 func (a *API) historyGap(r *http.Request, patterns []fanfare.Pattern, after fanfare.Position) ([]byte, error) {
 	loss, err := a.o.Log.Missed(r.Context(), fanfare.Absence{Patterns: patterns, After: after})
 	if err != nil || loss.Reason == "" || (loss.Reason == fanfare.GapTrimmed && after >= loss.Trimmed) {
 		return nil, err
 	}
 	oldest := loss.Durable + 1
-	for q := (fanfare.Query{Patterns: patterns, After: after, Through: loss.Durable, Limit: 1, Bytes: 1}); q.After < q.Through; {
+	for q := (fanfare.Query{Patterns: patterns, After: after, Through: loss.Durable, Limit: 1,
+		Bytes: 1}); q.After < q.Through; {
 		page, err := a.o.Log.Read(r.Context(), q)
 		if err != nil {
 			return nil, err

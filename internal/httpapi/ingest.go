@@ -16,18 +16,20 @@ import (
 
 func itoa(n int) string { return strconv.Itoa(n) }
 
-// heldAnswers is how much of the answers is held for a client that does not read them; then its body is read no further. What is
-// beyond freeAnswers comes out of the budget of all requests, and when that has no more, the body is read no further either.
+// heldAnswers is how much of the answers is held for a client that does not read them; then its
+// body is read no further. What is beyond freeAnswers comes out of the budget of all requests, and
+// when that has no more, the body is read no further either.
 const (
 	heldAnswers = 1 << 20
 	freeAnswers = 64 << 10
 )
 
-// unansweredBytes is how much of the lines is with the log at once: a body that comes faster than the disk takes it waits,
-// instead of filling the log's queue and being refused.
+// unansweredBytes is how much of the lines is with the log at once: a body that comes faster than
+// the disk takes it waits, instead of filling the log's queue and being refused.
 const unansweredBytes = 4 << 20
 
-// A batch of lines is what has come by the time that it is looked at, within these bounds: many lines are one thing to the log.
+// A batch of lines is what has come by the time that it is looked at, within these bounds: many
+// lines are one thing to the log.
 const (
 	batchLines = 256
 	batchBytes = 256 << 10
@@ -36,8 +38,9 @@ const (
 // answerBytes is what one answer is counted as before it is known.
 const answerBytes = 64
 
-// ingest is POST /v1/events with NDJSON: an answer line for each line, in full duplex. Lines are handed to the log as they
-// come, those that have come together as one batch, without waiting for one another; the answers are written in the lines' order.
+// ingest is POST /v1/events with NDJSON: an answer line for each line, in full duplex. Lines are
+// handed to the log as they come, those that have come together as one batch, without waiting for
+// one another; the answers are written in the lines' order.
 func (a *API) ingest(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 	if key, err := publish.HeaderKey(r); err != nil || key != "" {
 		if err == nil {
@@ -58,7 +61,8 @@ func (a *API) ingest(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 	w.WriteHeader(http.StatusOK)
 	_ = rc.Flush()
 
-	in := &ingest{api: a, by: by, traceparent: r.Header.Get("Traceparent"), w: w, rc: rc, ready: make(chan struct{}, 1), closed: make(chan struct{}),
+	in := &ingest{api: a, by: by, traceparent: r.Header.Get("Traceparent"), w: w, rc: rc, ready: make(chan struct{}, 1),
+		closed:   make(chan struct{}),
 		lineHold: a.o.Publisher.Bodies.Hold(by), answersHold: a.o.Publisher.Bodies.Hold(by)}
 	defer in.lineHold.Free()
 	defer in.answersHold.Free()
@@ -137,7 +141,8 @@ func (in *ingest) stop() {
 	in.freed.Broadcast()
 }
 
-// sendContinue has the client send its body (RFC 9110, section 10.1.1). What is set for the answer waits for that.
+// sendContinue has the client send its body (RFC 9110, section 10.1.1). What is set for the answer
+// waits for that.
 func sendContinue(w http.ResponseWriter) {
 	h := w.Header()
 	answer := h.Clone()
@@ -146,8 +151,8 @@ func sendContinue(w http.ResponseWriter) {
 	maps.Copy(h, answer)
 }
 
-// take takes one line to be stored; false when the request is over. A line with an idempotency key, or with rates to be held
-// against, goes to the log alone, since it may get an answer of its own.
+// take takes one line to be stored; false when the request is over. A line with an idempotency key,
+// or with rates to be held against, goes to the log alone, since it may get an answer of its own.
 func (in *ingest) take(n int, line []byte) bool {
 	o, err := publish.ParseObjectOf(line, "the line", "")
 	var b *fanfare.Batch
@@ -198,8 +203,8 @@ func (in *ingest) refuse(n int, err error) bool {
 	return true
 }
 
-// pend queues an answer, to so many bytes of lines. It waits while too much is held or under way; false when the client is gone, or the
-// hub is stopping and the lines would have to be stored.
+// pend queues an answer, to so many bytes of lines. It waits while too much is held or under way;
+// false when the client is gone, or the hub is stopping and the lines would have to be stored.
 func (in *ingest) pend(p *pendingAnswer, size int, storing bool) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -215,8 +220,9 @@ func (in *ingest) pend(p *pendingAnswer, size int, storing bool) bool {
 	return true
 }
 
-// fullLocked tells whether an answer, or lines, must wait until others are out of the way. Nobody else is ever waited for: whoever is
-// refused by the budget has answers of its own that are being written.
+// fullLocked tells whether an answer, or lines, must wait until others are out of the way. Nobody
+// else is ever waited for: whoever is refused by the budget has answers of its own that are being
+// written.
 func (in *ingest) fullLocked(answer, lines int) bool {
 	if in.unanswered > 0 && in.unanswered+lines > unansweredBytes {
 		return true
@@ -272,7 +278,8 @@ func (in *ingest) signal() {
 	}
 }
 
-// writeAnswers writes the known answers at the front of the queue, until no line is left and none will come.
+// writeAnswers writes the known answers at the front of the queue, until no line is left and none
+// will come.
 func (in *ingest) writeAnswers() {
 	closed := in.closed
 	for {
@@ -316,7 +323,8 @@ func (in *ingest) known() (out []byte, cost, left int, stored storedLines) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	n := 0
-	for n < len(in.pending) && in.pending[n].text != nil && (n == 0 || len(out)+len(in.pending[n].text) <= ingestBuffer) {
+	for n < len(in.pending) && in.pending[n].text != nil &&
+		(n == 0 || len(out)+len(in.pending[n].text) <= ingestBuffer) {
 		out = append(out, in.pending[n].text...)
 		cost += in.pending[n].cost
 		n++

@@ -27,12 +27,14 @@ func appendEventTail(b []byte, e *fanfare.Event) []byte {
 // eventBytes is how much JSON an event is, with a comma.
 func eventBytes(e *fanfare.Event) int {
 	const names = len(`{"id":"","channel":"","event":"","data":"","time":"","traceparent":""},`)
-	return names + fanfare.PositionTextBytes + textBytes(e.Channel.String()) + textBytes(e.Type.String()) + textBytes(e.Data) + len(time.RFC3339Nano) + len(e.Trace)
+	return names + fanfare.PositionTextBytes + textBytes(e.Channel.String()) + textBytes(e.Type.String()) +
+		textBytes(e.Data) + len(time.RFC3339Nano) + len(e.Trace)
 }
 
 const hexDigits = "0123456789abcdef"
 
-// escaped is how a byte below 0x80 stands in a JSON string: 0 as it is, else how many bytes it becomes.
+// escaped is how a byte below 0x80 stands in a JSON string: 0 as it is, else how many bytes it
+// becomes.
 var escaped = func() (n [utf8.RuneSelf]uint8) {
 	for c := range byte(' ') {
 		n[c] = uint8(len(`\u0000`))
@@ -43,8 +45,8 @@ var escaped = func() (n [utf8.RuneSelf]uint8) {
 	return n
 }()
 
-// special is what a character above 0x7f that cannot stand as it is becomes: U+2028 and U+2029, where some clients split lines,
-// and what is no UTF-8. "" for all others.
+// special is what a character above 0x7f that cannot stand as it is becomes: U+2028 and U+2029,
+// where some clients split lines, and what is no UTF-8. "" for all others.
 func special(c rune, size int) string {
 	switch {
 	case c == utf8.RuneError && size == 1:

@@ -77,8 +77,8 @@ func (r idleReader) Read(p []byte) (int, error) {
 	return r.r.Read(p)
 }
 
-// readLine reads a line without its end. One that is refused, since it is too long or there is no room for it, is read to its end
-// and thrown away.
+// readLine reads a line without its end. One that is refused, since it is too long or there is no
+// room for it, is read to its end and thrown away.
 func (in *ingest) readLine(r *bufio.Reader, limit int) (line []byte, refused, err error) {
 	for {
 		piece, err := r.ReadSlice('\n')
@@ -127,7 +127,8 @@ func (in *ingest) growLine(line *[]byte, n, limit int) error {
 
 func (in *ingest) endLine() { in.lineEnds = time.Time{} }
 
-// idle puts the read deadline off, unless the hub is stopping. A line that holds some of the budget must come to its end.
+// idle puts the read deadline off, unless the hub is stopping. A line that holds some of the budget
+// must come to its end.
 func (in *ingest) idle() {
 	deadline := time.Now().Add(in.api.o.IngestIdle)
 	if !in.lineEnds.IsZero() && in.lineEnds.Before(deadline) {

@@ -100,8 +100,9 @@ func (p *page) read() (events []fanfare.Event, err error) {
 	return p.afford(got.Events)
 }
 
-// afford takes from the budget what the events need until they are written. When they do not fit, the last one, which is the only
-// large one, is left to the next page; when it would be the page's first, the page is refused.
+// afford takes from the budget what the events need until they are written. When they do not fit,
+// the last one, which is the only large one, is left to the next page; when it would be the page's
+// first, the page is refused.
 func (p *page) afford(events []fanfare.Event) ([]fanfare.Event, error) {
 	p.hold.Free()
 	bytes := 0

@@ -39,8 +39,11 @@ func (a *API) Publish(w http.ResponseWriter, r *http.Request, by caller.Caller) 
 	a.answer(w, r, by, b, array)
 }
 
-// readBatch reads a body of one event or an array. The body is let go of before anybody waits for the log.
-func (a *API) readBatch(w http.ResponseWriter, r *http.Request, by caller.Caller) (b *fanfare.Batch, array bool, err error) {
+// readBatch reads a body of one event or an array. The body is let go of before anybody waits for
+// the log.
+func (a *API) readBatch(
+	w http.ResponseWriter, r *http.Request, by caller.Caller,
+) (b *fanfare.Batch, array bool, err error) {
 	header, err := publish.HeaderKey(r)
 	if err != nil {
 		return nil, false, err
@@ -89,7 +92,8 @@ func (a *API) batch(by caller.Caller, objects []publish.Object, header string, a
 		}
 	}
 	if array && header != "" {
-		b.Key = fanfare.Key{Scope: by.Name() + "\x00\x00array", Text: header, Fingerprint: publish.Fingerprint(parts...)}
+		b.Key = fanfare.Key{Scope: by.Name() + "\x00\x00array", Text: header,
+			Fingerprint: publish.Fingerprint(parts...)}
 	}
 	return b, nil
 }
@@ -164,8 +168,9 @@ func (a *API) answer(w http.ResponseWriter, r *http.Request, by caller.Caller, b
 	publish.WriteJSON(w, r, publish.Status(w, receipt), append(body, "]}"...))
 }
 
-// PublishTo is POST /v1/channels/{channel…}: the body is the data. escaped is what stands after the prefix in the escaped
-// path; it is unescaped once and not cleaned, since "//" and ".." are other channels and no detours.
+// PublishTo is POST /v1/channels/{channel…}: the body is the data. escaped is what stands after the
+// prefix in the escaped path; it is unescaped once and not cleaned, since "//" and ".." are other
+// channels and no detours.
 func (a *API) PublishTo(w http.ResponseWriter, r *http.Request, by caller.Caller, escaped string) {
 	b, err := a.rawBatch(w, r, by, escaped)
 	if err != nil {
@@ -175,7 +180,9 @@ func (a *API) PublishTo(w http.ResponseWriter, r *http.Request, by caller.Caller
 	a.answer(w, r, by, b, false)
 }
 
-func (a *API) rawBatch(w http.ResponseWriter, r *http.Request, by caller.Caller, escaped string) (*fanfare.Batch, error) {
+func (a *API) rawBatch(
+	w http.ResponseWriter, r *http.Request, by caller.Caller, escaped string,
+) (*fanfare.Batch, error) {
 	name, err := url.PathUnescape(escaped)
 	if err != nil {
 		return nil, fanfare.Invalid("channel: the path is not escaped correctly")

@@ -13,7 +13,8 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// Rates are token buckets, two for each caller. The zero Rates limit nothing. Their methods may be called from any goroutine.
+// Rates are token buckets, two for each caller. The zero Rates limit nothing. Their methods may be
+// called from any goroutine.
 type Rates struct {
 	Events float64 // a second; 0: no limit
 	Bytes  float64 // of data a second; 0: no limit
@@ -29,8 +30,8 @@ type buckets struct {
 	used          time.Time     // guarded by Rates.mu
 }
 
-// bucketsMost is how many callers are remembered. Beyond it those are forgotten whose buckets have filled again, and, where that is
-// not enough, others, who begin with full buckets.
+// bucketsMost is how many callers are remembered. Beyond it those are forgotten whose buckets have
+// filled again, and, where that is not enough, others, who begin with full buckets.
 const bucketsMost = 100_000
 
 // On tells whether anything is limited.
@@ -92,14 +93,17 @@ type Verdict struct {
 	policy    string
 }
 
-// Take takes so many events and bytes out of the owner's buckets, or nothing. What is more than a whole bucket takes a whole bucket.
+// Take takes so many events and bytes out of the owner's buckets, or nothing. What is more than a
+// whole bucket takes a whole bucket.
 func (r *Rates) Take(owner string, events, bytes int) (v Verdict) {
 	if !r.On() {
 		return v
 	}
 	now := time.Now()
 	b := r.of(owner, now)
-	b.mu.Lock() // a reservation that is taken back at once must not be seen by others: they would be told to wait longer
+	// a reservation that is taken back at once must not be seen by others: they would be told to
+	// wait longer
+	b.mu.Lock()
 	defer b.mu.Unlock()
 	v = take(b.events, now, events, "events", fanfare.ReasonPublishRate, "events a second (--publish-rate)")
 	if v.Err != nil || b.bytes == nil {

@@ -1,6 +1,7 @@
-// Package load drives a hub with many streams and publishers from one thread, and measures what comes of it. It speaks HTTP/1.1 over
-// plain TCP and waits with epoll, so that it needs less than what it measures. It works against anything that serves
-// Server-Sent Events and takes publishes by POST; how their paths look is set.
+// Package load drives a hub with many streams and publishers from one thread, and measures what
+// comes of it. It speaks HTTP/1.1 over plain TCP and waits with epoll, so that it needs less than
+// what it measures. It works against anything that serves Server-Sent Events and takes publishes by
+// POST; how their paths look is set.
 package load
 
 import (
@@ -14,9 +15,11 @@ import (
 
 // Options describe a run. Those without a default are required.
 type Options struct {
-	Addr        string        // host:port
-	Header      []string      // further header lines of each request, "Name: value"
-	StreamPath  string        // {channel} stands for the channel's name, {n} for the stream's number; default that of the native API
+	Addr   string   // host:port
+	Header []string // further header lines of each request, "Name: value"
+	// {channel} stands for the channel's name, {n} for the stream's number; default that of the
+	// native API
+	StreamPath  string
 	PublishPath string        // the same, without {n}
 	Streams     int           // to open
 	Publishers  int           // connections that publish
@@ -28,8 +31,8 @@ type Options struct {
 	Wait        time.Duration // measure for so long; default 10 s
 	PID         int           // the server's, for its CPU time and memory; 0: not known
 
-	// Between, if set, is called by Resume between publishing and coming back, with all connections closed: to restart the server.
-	// It returns the new PID, 0 when it is not known.
+	// Between, if set, is called by Resume between publishing and coming back, with all connections
+	// closed: to restart the server. It returns the new PID, 0 when it is not known.
 	Between func(context.Context) (pid int, err error)
 }
 
@@ -101,7 +104,8 @@ func Run(ctx context.Context, w Workload, o Options) (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
-	r := &run{ctx: ctx, o: o, addr: addr, channels: channels(w == Own || (w == Resume && o.OwnChannels), o.Streams), report: Report{Workload: w, Streams: o.Streams}}
+	r := &run{ctx: ctx, o: o, addr: addr, channels: channels(w == Own || (w == Resume && o.OwnChannels), o.Streams),
+		report: Report{Workload: w, Streams: o.Streams}}
 	if err := r.loop.open(); err != nil {
 		return Report{}, err
 	}
@@ -220,7 +224,8 @@ func (r *run) miss() (position string, err error) {
 			return "", err
 		}
 		if time.Now().After(deadline) {
-			return "", fmt.Errorf("in %v only %d of %d events could be published, and %d of %d were delivered", r.o.Wait, r.report.Publishes, missed+1,
+			return "", fmt.Errorf("in %v only %d of %d events could be published, and %d of %d were delivered",
+				r.o.Wait, r.report.Publishes, missed+1,
 				r.report.Deliveries, r.o.Missed+1)
 		}
 		if !first.note {
@@ -231,7 +236,8 @@ func (r *run) miss() (position string, err error) {
 	return first.position, nil
 }
 
-// between lets go of all connections while Between does its work, and waits until the server listens.
+// between lets go of all connections while Between does its work, and waits until the server
+// listens.
 func (r *run) between() error {
 	r.closeAll()
 	pid, err := r.o.Between(r.ctx)

@@ -28,7 +28,8 @@ func (l *loop) close(fd int) { _ = unix.Close(fd) }
 // forget waits for a connection no more.
 func (l *loop) forget(c *conn) { _ = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, c.fd, nil) }
 
-// dial connects, waiting for that, and returns a socket that does not wait any more. A narrow one holds little that was not read.
+// dial connects, waiting for that, and returns a socket that does not wait any more. A narrow one
+// holds little that was not read.
 func (l *loop) dial(a *net.TCPAddr, narrow bool) (int, error) {
 	family, to := unix.AF_INET, unix.Sockaddr(nil)
 	if v4 := a.IP.To4(); v4 != nil {

@@ -24,8 +24,10 @@ type Report struct {
 	Measured    bool          `json:"measured"`
 	CPU         time.Duration `json:"cpu"` // nanoseconds, the server's
 	MemoryBytes int64         `json:"memoryBytes"`
-	Dead        int           `json:"dead,omitempty"`        // streams that never read
-	KernelBytes int64         `json:"kernelBytes,omitempty"` // with dead streams: what the system's TCP has taken meanwhile, for both ends of all connections
+	Dead        int           `json:"dead,omitempty"` // streams that never read
+	// with dead streams: what the system's TCP has taken meanwhile, for both ends of all
+	// connections
+	KernelBytes int64 `json:"kernelBytes,omitempty"`
 }
 
 // Percentiles are of durations, in nanoseconds.
@@ -53,27 +55,32 @@ func (r Report) String() string {
 	}
 	per := func(n int) float64 { return float64(n) / max(r.Took.Seconds(), 1e-9) }
 	line("workload", "%s, %d streams", r.Workload, r.Streams)
-	line("opened", "in %v, %.0f a second", r.OpenedIn.Round(time.Millisecond), float64(r.Streams)/max(r.OpenedIn.Seconds(), 1e-9))
+	line("opened", "in %v, %.0f a second", r.OpenedIn.Round(time.Millisecond),
+		float64(r.Streams)/max(r.OpenedIn.Seconds(), 1e-9))
 	if r.Workload != Idle {
 		line("publishes", "%d, %.0f a second, %d refused", r.Publishes, per(r.Publishes), r.Refused)
 		line("deliveries", "%d, %.0f a second", r.Deliveries, per(r.Deliveries))
 	}
 	if r.Workload == FanOut || r.Workload == Own {
-		line("acknowledged", "p50 %v, p90 %v, p99 %v, max %v", round(r.Ack.P50), round(r.Ack.P90), round(r.Ack.P99), round(r.Ack.Max))
-		line("delivered", "p50 %v, p90 %v, p99 %v, max %v", round(r.Delay.P50), round(r.Delay.P90), round(r.Delay.P99), round(r.Delay.Max))
+		line("acknowledged", "p50 %v, p90 %v, p99 %v, max %v", round(r.Ack.P50), round(r.Ack.P90), round(r.Ack.P99),
+			round(r.Ack.Max))
+		line("delivered", "p50 %v, p90 %v, p99 %v, max %v", round(r.Delay.P50), round(r.Delay.P90), round(r.Delay.P99),
+			round(r.Delay.Max))
 	}
 	if r.Ended > 0 {
 		line("ended", "%d streams ended meanwhile", r.Ended)
 	}
 	if r.Dead > 0 {
-		line("dead", "%d streams never read; the kernel took %.0f KB more for each", r.Dead, float64(r.KernelBytes)/1000/float64(r.Dead))
+		line("dead", "%d streams never read; the kernel took %.0f KB more for each", r.Dead,
+			float64(r.KernelBytes)/1000/float64(r.Dead))
 	}
 	if r.Measured {
 		if r.Streams > 0 {
 			line("memory", "%.2f KB more for each stream", float64(r.MemoryBytes)/1000/float64(r.Streams))
 		}
 		if r.Workload != Idle {
-			line("CPU", "%v, %.0f %% of one processor, %.2f µs a delivery", r.CPU.Round(time.Millisecond), 100*r.CPU.Seconds()/max(r.Took.Seconds(), 1e-9),
+			line("CPU", "%v, %.0f %% of one processor, %.2f µs a delivery", r.CPU.Round(time.Millisecond),
+				100*r.CPU.Seconds()/max(r.Took.Seconds(), 1e-9),
 				float64(r.CPU.Microseconds())/float64(max(r.Deliveries, 1)))
 		}
 	}
@@ -113,7 +120,8 @@ func usageOf(pid int) (u usage, ok bool) {
 	return u, true
 }
 
-// kernelBytes is the memory that the system's TCP has taken (/proc/net/sockstat); 0 when it is not known.
+// kernelBytes is the memory that the system's TCP has taken (/proc/net/sockstat); 0 when it is not
+// known.
 func kernelBytes() int64 {
 	b, err := os.ReadFile("/proc/net/sockstat")
 	if err != nil {

@@ -74,7 +74,8 @@ func (r *run) request(method, path, channel string, n int, more ...string) []byt
 	return []byte(b + "\r\n")
 }
 
-// openStreams opens streams and waits until each has had its first event. So many connect at once as a server's queue takes.
+// openStreams opens streams and waits until each has had its first event. So many connect at once
+// as a server's queue takes.
 func (r *run) openStreams(n int, after string) error {
 	const atOnce = 100
 	began, ready, opened := time.Now(), r.ready, 0
@@ -156,7 +157,8 @@ func (r *run) pace() error {
 	return nil
 }
 
-// stamp stands before the time of a publish, in nanoseconds since 1970, at the beginning of its data.
+// stamp stands before the time of a publish, in nanoseconds since 1970, at the beginning of its
+// data.
 const stamp = "t="
 
 func (r *run) publish(c *conn) error {
@@ -169,7 +171,8 @@ func (r *run) publish(c *conn) error {
 	for len(body) < r.o.DataBytes {
 		body = append(body, 'x')
 	}
-	request := r.request("POST", r.o.PublishPath, channel, 0, "Content-Type: text/plain", "Content-Length: "+strconv.Itoa(len(body)))
+	request := r.request("POST", r.o.PublishPath, channel, 0, "Content-Type: text/plain",
+		"Content-Length: "+strconv.Itoa(len(body)))
 	return r.loop.write(c.fd, append(request, body...))
 }
 
@@ -200,7 +203,8 @@ func (r *run) turn(wait time.Duration) error {
 		}
 		most := min(time.Until(deadline), 5*time.Millisecond)
 		if r.publishing && r.o.Rate > 0 && len(r.idleOnes) > 0 {
-			most = min(most, time.Until(r.paced)) // below a millisecond it does not wait: publishes would come in bursts
+			// below a millisecond it does not wait: publishes would come in bursts
+			most = min(most, time.Until(r.paced))
 		}
 		if err := r.loop.wait(most, r.came); err != nil {
 			return err
@@ -272,7 +276,8 @@ func (r *run) sample(b []byte, now int64) {
 
 var errNoRoom = errors.New("a stream was ended before its first event: is there room for so many?")
 
-// beginning waits for the head and the first block: an event that says where the stream begins, or, with other servers, a comment.
+// beginning waits for the head and the first block: an event that says where the stream begins, or,
+// with other servers, a comment.
 func (r *run) beginning(c *conn, b []byte) error {
 	c.buffered = append(c.buffered, b...)
 	head := bytes.Index(c.buffered, []byte("\r\n\r\n"))

@@ -11,8 +11,9 @@ import (
 	"time"
 )
 
-// Conn is a connection as HTTP is spoken on it: a socket, or TLS over one. Where that is HTTP/2 it follows the frames that leave.
-// net.Conn's methods are used as those of any connection, with one writer at a time; the others may be called from any goroutine.
+// Conn is a connection as HTTP is spoken on it: a socket, or TLS over one. Where that is HTTP/2 it
+// follows the frames that leave. net.Conn's methods are used as those of any connection, with one
+// writer at a time; the others may be called from any goroutine.
 type Conn struct {
 	net.Conn // socket, or secure
 
@@ -53,7 +54,8 @@ const (
 
 type contextKey struct{}
 
-// NewContext returns a context for a connection's requests, from which FromContext takes the connection.
+// NewContext returns a context for a connection's requests, from which FromContext takes the
+// connection.
 func NewContext(ctx context.Context, c *Conn) context.Context {
 	return context.WithValue(ctx, contextKey{}, c)
 }
@@ -78,10 +80,12 @@ func (c *Conn) Socket() net.Conn {
 // TLS returns nil without TLS, and before the handshake.
 func (c *Conn) TLS() *tls.ConnectionState { return c.state.Load() }
 
-// TimedOut reports whether the connection has ended because its peer took or acknowledged nothing for the stall limit.
+// TimedOut reports whether the connection has ended because its peer took or acknowledged nothing
+// for the stall limit.
 func (c *Conn) TimedOut() bool { return c.timedOut.Load() }
 
-// Writing returns the number of the write that is under way, and 0 when there is none: a write that is there twice waits for the peer.
+// Writing returns the number of the write that is under way, and 0 when there is none: a write that
+// is there twice waits for the peer.
 func (c *Conn) Writing() uint64 { return c.writing.Load() }
 
 // Acked returns how many bytes of the connection the peer's TCP has acknowledged.
@@ -158,9 +162,11 @@ func (c *Conn) writeFrames(p []byte) (int, error) {
 	return max(n-asked, 0), err
 }
 
-// ping is a frame that is answered at once (RFC 9113, section 6.7). It goes before the DATA of bodies that are watched. Else a peer's TCP
-// may take its time to acknowledge (40 ms on Linux, which takes HTTP/2 for a conversation, 200 ms elsewhere), and a PC that obeys
-// REBOOT before that would be told to reboot again at each boot. net/http pays no attention to an answer that it did not ask for.
+// ping is a frame that is answered at once (RFC 9113, section 6.7). It goes before the DATA of
+// bodies that are watched. Else a peer's TCP may take its time to acknowledge (40 ms on Linux,
+// which takes HTTP/2 for a conversation, 200 ms elsewhere), and a PC that obeys REBOOT before that
+// would be told to reboot again at each boot. net/http pays no attention to an answer that it did
+// not ask for.
 const ping = "\x00\x00\x08\x06\x00\x00\x00\x00\x00fanfare\x00"
 
 // mark notes how far the kernel has been given what a write held that has returned.
@@ -179,8 +185,8 @@ func (c *Conn) mark(write uint64) {
 	}
 }
 
-// Rest waits until no frames are being written, but not for longer than that. Those who use a connection that has broken may hear of it
-// before its last write has returned.
+// Rest waits until no frames are being written, but not for longer than that. Those who use a
+// connection that has broken may hear of it before its last write has returned.
 func (c *Conn) Rest(most time.Duration) {
 	timer := time.NewTimer(most)
 	defer timer.Stop()
@@ -197,7 +203,8 @@ func (c *Conn) ended(err error) {
 	}
 }
 
-// closeWait is how long Close waits for a write to return. A peer can have what it brings, and have reset the connection, before it does.
+// closeWait is how long Close waits for a write to return. A peer can have what it brings, and have
+// reset the connection, before it does.
 const closeWait = 50 * time.Millisecond
 
 // Close implements net.Conn. What the peer had acknowledged can be asked for afterwards.
@@ -221,7 +228,8 @@ func (c *Conn) CloseWrite() error {
 	return half.CloseWrite()
 }
 
-// Body is one response's body among the frames of an HTTP/2 connection. Its methods may be called from any goroutine.
+// Body is one response's body among the frames of an HTTP/2 connection. Its methods may be called
+// from any goroutine.
 type Body struct {
 	conn *Conn
 
@@ -236,7 +244,8 @@ type Body struct {
 	since   int // writes that began after it was closed
 }
 
-// Body returns the body of a response of which nothing has been written; nil where nothing can be known of it.
+// Body returns the body of a response of which nothing has been written; nil where nothing can be
+// known of it.
 func (c *Conn) Body() *Body {
 	if c.kernel == nil {
 		return nil
@@ -251,8 +260,9 @@ func (b *Body) Watch() {
 	b.watched = true
 }
 
-// Expect is called before the first bytes of the body are written that are no comment line: with these, as long as they are written in
-// one piece. Every response that might begin like another's has to be announced, also when nobody asks what the peer has of it.
+// Expect is called before the first bytes of the body are written that are no comment line: with
+// these, as long as they are written in one piece. Every response that might begin like another's
+// has to be announced, also when nobody asks what the peer has of it.
 func (b *Body) Expect(first []byte) {
 	b.conn.mu.Lock()
 	defer b.conn.mu.Unlock()

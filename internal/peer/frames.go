@@ -6,12 +6,14 @@ import (
 	"slices"
 )
 
-// frames follows the frames that a server sends over an HTTP/2 connection (RFC 9113, section 4.1), to count the DATA of each response.
-// It changes nothing, and decodes nothing but the frames' headers.
+// frames follows the frames that a server sends over an HTTP/2 connection (RFC 9113, section 4.1),
+// to count the DATA of each response. It changes nothing, and decodes nothing but the frames'
+// headers.
 //
-// Whose response a frame belongs to the frames do not tell: a handler does not learn its stream's number. It says what its body is
-// about to begin with (Body.Expect), and the response whose body begins so is its own. Two that announce the same at the same time
-// cannot be told apart; neither is followed then. A stream's first event has a `retry:` of its own, so that hardly ever happens.
+// Whose response a frame belongs to the frames do not tell: a handler does not learn its stream's
+// number. It says what its body is about to begin with (Body.Expect), and the response whose body
+// begins so is its own. Two that announce the same at the same time cannot be told apart; neither
+// is followed then. A stream's first event has a `retry:` of its own, so that hardly ever happens.
 type frames struct {
 	header [9]byte // of the present frame
 	have   int     // of header
@@ -51,7 +53,8 @@ const (
 // between tells whether another frame may be put before what is about to be written.
 func (f *frames) between() bool { return f.have == 0 && !f.block }
 
-// scan reads what is about to be written, and appends the bodies to touched that are in it and watched.
+// scan reads what is about to be written, and appends the bodies to touched that are in it and
+// watched.
 func (f *frames) scan(p []byte, touched []*Body) []*Body {
 	f.touched = touched
 	for len(p) > 0 {
@@ -79,8 +82,9 @@ func (f *frames) scan(p []byte, touched []*Body) []*Body {
 	return touched
 }
 
-// expire drops what was to begin bodies that are closed, once it can come no more: what net/http had taken of it by then is in the
-// first write that began afterwards, or has its end in the second.
+// expire drops what was to begin bodies that are closed, once it can come no more: what net/http
+// had taken of it by then is in the first write that began afterwards, or has its end in the
+// second.
 func (f *frames) expire() {
 	f.expected = slices.DeleteFunc(f.expected, func(b *Body) bool {
 		if b.closed {
@@ -194,8 +198,8 @@ func (f *frames) expect(b *Body, first []byte) {
 	f.expected = append(f.expected, b)
 }
 
-// drop stops following a body. What it begins with stays expected until it has left, or can come no more: else it might be taken for
-// another's.
+// drop stops following a body. What it begins with stays expected until it has left, or can come no
+// more: else it might be taken for another's.
 func (f *frames) drop(b *Body) {
 	b.closed = true
 	for id, one := range f.bodies {

@@ -9,9 +9,9 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/poll"
 )
 
-// Listener returns a listener that accepts l's connections, and bounds what the kernel holds for each. With a config it speaks TLS on
-// them, and whoever serves them must take them for plain ones. Without one, and without watch, they are l's own. A handshake that
-// fails is told to failed.
+// Listener returns a listener that accepts l's connections, and bounds what the kernel holds for
+// each. With a config it speaks TLS on them, and whoever serves them must take them for plain ones.
+// Without one, and without watch, they are l's own. A handshake that fails is told to failed.
 func Listener(l net.Listener, config *tls.Config, watch bool, failed func(remote net.Addr, err error)) net.Listener {
 	return &listener{Listener: l, config: config, watch: watch || config != nil, failed: failed}
 }
@@ -41,7 +41,8 @@ func (l *listener) Accept() (net.Conn, error) {
 	return c, nil
 }
 
-// handshake is the beginning of TLS. It ends with the deadlines of the connection, as they are set for a request's head.
+// handshake is the beginning of TLS. It ends with the deadlines of the connection, as they are set
+// for a request's head.
 func (c *Conn) handshake() error {
 	err := c.secure.Handshake()
 	if err == nil {
@@ -49,15 +50,18 @@ func (c *Conn) handshake() error {
 		c.state.Store(&state)
 		return nil
 	}
-	if header, ok := errors.AsType[tls.RecordHeaderError](err); ok && header.Conn != nil && looksLikeHTTP(header.RecordHeader) {
-		_, _ = io.WriteString(header.Conn, "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n")
+	if header, ok := errors.AsType[tls.RecordHeaderError](err); ok && header.Conn != nil &&
+		looksLikeHTTP(header.RecordHeader) {
+		_, _ = io.WriteString(header.Conn,
+			"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n")
 		err = errors.New("the client sent an HTTP request to an HTTPS server")
 	}
 	c.failed(c.RemoteAddr(), err)
 	return err
 }
 
-// looksLikeHTTP tells whether the first bytes of what should have been TLS are those of a request, as net/http does.
+// looksLikeHTTP tells whether the first bytes of what should have been TLS are those of a request,
+// as net/http does.
 func looksLikeHTTP(header [5]byte) bool {
 	switch string(header[:]) {
 	case "GET /", "HEAD ", "POST ", "PUT /", "OPTIO":

@@ -1,7 +1,7 @@
 package peer
 
-// Marks says how much of a stream the peer has, by how much of what its connection was given it has acknowledged. The zero value is
-// ready to use; its methods must not be called at once.
+// Marks says how much of a stream the peer has, by how much of what its connection was given it has
+// acknowledged. The zero value is ready to use; its methods must not be called at once.
 type Marks struct {
 	list []mark // not known to be acknowledged, oldest first
 	got  int64
@@ -13,8 +13,8 @@ type mark struct{ given, sent int64 }
 // marksMost bounds the marks of a peer that is far behind.
 const marksMost = 256
 
-// Add notes that the stream's first sent bytes are among the first given bytes of the connection. sent must not fall from call to
-// call.
+// Add notes that the stream's first sent bytes are among the first given bytes of the connection.
+// sent must not fall from call to call.
 func (m *Marks) Add(given, sent int64) {
 	n := len(m.list)
 	if sent <= m.got || (n > 0 && m.list[n-1].sent == sent) {
@@ -36,7 +36,8 @@ func (m *Marks) Add(given, sent int64) {
 	m.list = kept
 }
 
-// Sent returns how many bytes of the stream a peer has that has acknowledged so many of the connection.
+// Sent returns how many bytes of the stream a peer has that has acknowledged so many of the
+// connection.
 func (m *Marks) Sent(acked int64) int64 {
 	n := 0
 	for n < len(m.list) && m.list[n].given <= acked {

@@ -9,12 +9,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// notSentLowat bounds what the kernel takes from us beyond what it can send: a reader that never reads costs some 160 KB
-// with it, and 2.8 MB without.
+// notSentLowat bounds what the kernel takes from us beyond what it can send: a reader that never
+// reads costs some 160 KB with it, and 2.8 MB without.
 const notSentLowat = 32 << 10
 
-// TuneFD sets a socket up for streams: what the kernel holds for a peer that does not read is bounded, and the connection of a peer
-// that acknowledges nothing for the stall limit, or has no room for so long, ends. What the system refuses is done without.
+// TuneFD sets a socket up for streams: what the kernel holds for a peer that does not read is
+// bounded, and the connection of a peer that acknowledges nothing for the stall limit, or has no
+// room for so long, ends. What the system refuses is done without.
 func TuneFD(fd int, stall time.Duration) {
 	boundFD(fd)
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(stall.Milliseconds()))
@@ -24,8 +25,8 @@ func boundFD(fd int) {
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, notSentLowat)
 }
 
-// AckedFD asks the kernel how many bytes the peer's TCP has acknowledged since the connection began (tcpi_bytes_acked). It answers for
-// a connection that was reset, too.
+// AckedFD asks the kernel how many bytes the peer's TCP has acknowledged since the connection began
+// (tcpi_bytes_acked). It answers for a connection that was reset, too.
 func AckedFD(fd int) (n int64, known bool) {
 	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 	if err != nil {
@@ -34,11 +35,13 @@ func AckedFD(fd int) (n int64, known bool) {
 	return int64(info.Bytes_acked), true
 }
 
-// QueuedFD is how many bytes the kernel holds that the peer has not acknowledged (SIOCOUTQ, tcp(7)).
+// QueuedFD is how many bytes the kernel holds that the peer has not acknowledged (SIOCOUTQ,
+// tcp(7)).
 func QueuedFD(fd int) (int, error) { return unix.IoctlGetInt(fd, unix.SIOCOUTQ) }
 
-// GivenFD is how many bytes the kernel has been given since the connection began. It is exact while nobody writes, and never too low:
-// what it holds is asked between two looks at what was acknowledged, and only when these are the same do the two belong together.
+// GivenFD is how many bytes the kernel has been given since the connection began. It is exact while
+// nobody writes, and never too low: what it holds is asked between two looks at what was
+// acknowledged, and only when these are the same do the two belong together.
 func GivenFD(fd int) (n int64, known bool) {
 	const tries = 4
 	for try := 1; ; try++ {
@@ -54,8 +57,9 @@ func GivenFD(fd int) (n int64, known bool) {
 	}
 }
 
-// DrainedFD tells whether the peer of a Unix socket has read everything; known is false for other sockets. Of a peer that has closed the
-// connection it says no: what that had not read the kernel has thrown away.
+// DrainedFD tells whether the peer of a Unix socket has read everything; known is false for other
+// sockets. Of a peer that has closed the connection it says no: what that had not read the kernel
+// has thrown away.
 func DrainedFD(fd int) (drained, known bool) {
 	if domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN); err != nil || domain != unix.AF_UNIX {
 		return false, false
@@ -64,7 +68,8 @@ func DrainedFD(fd int) (drained, known bool) {
 	if err != nil || queued > 0 {
 		return false, err == nil
 	}
-	state := []unix.PollFd{{Fd: int32(fd)}} // after the queue was asked: a peer that closes says so before it throws away
+	// after the queue was asked: a peer that closes says so before it throws away
+	state := []unix.PollFd{{Fd: int32(fd)}}
 	_, err = unix.Poll(state, 0)
 	return err == nil && state[0].Revents&(unix.POLLHUP|unix.POLLERR) == 0, true
 }
@@ -77,7 +82,8 @@ func Drained(conn net.Conn) (drained, known bool) {
 	return drained, known
 }
 
-// Socket is what the kernel knows of a TCP connection that may be closed meanwhile. Its methods may be called from any goroutine.
+// Socket is what the kernel knows of a TCP connection that may be closed meanwhile. Its methods may
+// be called from any goroutine.
 type Socket struct {
 	raw syscall.RawConn
 
@@ -92,7 +98,8 @@ type answer struct {
 	known bool
 }
 
-// SocketOf returns nil when the system does not tell what the peer has acknowledged: it is no TCP connection, say.
+// SocketOf returns nil when the system does not tell what the peer has acknowledged: it is no TCP
+// connection, say.
 func SocketOf(conn net.Conn) *Socket {
 	raw := rawConn(conn)
 	if raw == nil {
@@ -125,7 +132,8 @@ func (s *Socket) GivenAtClose() (n int64, known bool) {
 	return s.given.n, s.given.known
 }
 
-// Closing is to be called before the connection is closed: Acked then goes on telling what it would have told now.
+// Closing is to be called before the connection is closed: Acked then goes on telling what it would
+// have told now.
 func (s *Socket) Closing() {
 	if s == nil {
 		return

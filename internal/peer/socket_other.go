@@ -10,7 +10,8 @@ import (
 // Socket is what the system knows of a connection: nothing, here.
 type Socket struct{}
 
-// SocketOf returns nil: what the peer has acknowledged is not known here, so nothing counts as such before the end.
+// SocketOf returns nil: what the peer has acknowledged is not known here, so nothing counts as such
+// before the end.
 func SocketOf(net.Conn) *Socket { return nil }
 
 // Acked is for other systems.

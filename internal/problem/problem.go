@@ -51,7 +51,8 @@ type Writer struct {
 
 // NewWriter returns a Writer that logs what the public may not see.
 func NewWriter(logger *slog.Logger) *Writer {
-	w := &Writer{logger: logger, counts: map[fanfare.Code]*atomic.Uint64{}, reasons: map[fanfare.Reason]*atomic.Uint64{}}
+	w := &Writer{logger: logger, counts: map[fanfare.Code]*atomic.Uint64{},
+		reasons: map[fanfare.Reason]*atomic.Uint64{}}
 	for _, reason := range fanfare.Reasons() {
 		w.reasons[reason] = new(atomic.Uint64)
 	}
@@ -87,12 +88,13 @@ func Reason(err error) slog.Attr {
 	return slog.Attr{}
 }
 
-// Document makes the document of err, and counts it. An error that is not a *fanfare.Error is internal: its text is
-// logged and not shown.
+// Document makes the document of err, and counts it. An error that is not a *fanfare.Error is
+// internal: its text is logged and not shown.
 func (p *Writer) Document(err error) (d Document, retryAfter time.Duration) {
 	public, ok := errors.AsType[*fanfare.Error](err)
 	if !ok {
-		public = &fanfare.Error{Code: fanfare.CodeInternal, Detail: "something went wrong in the hub; its log says more", Err: err}
+		public = &fanfare.Error{Code: fanfare.CodeInternal,
+			Detail: "something went wrong in the hub; its log says more", Err: err}
 	}
 	if public.Code == fanfare.CodeInternal {
 		p.logger.Error("internal error", slog.Any("err", err))
@@ -112,7 +114,8 @@ func (p *Writer) Document(err error) (d Document, retryAfter time.Duration) {
 	return d, retryAfter
 }
 
-// Write answers r with err. The caller has written nothing yet, and sets Allow for CodeMethodNotAllowed.
+// Write answers r with err. The caller has written nothing yet, and sets Allow for
+// CodeMethodNotAllowed.
 func (p *Writer) Write(w http.ResponseWriter, r *http.Request, err error) {
 	if errors.Is(err, context.Canceled) && r.Context().Err() != nil {
 		err = fanfare.Unavailable("the request was given up", err) // by its sender, who hears nothing of it any more
@@ -144,7 +147,8 @@ func (p *Writer) Write(w http.ResponseWriter, r *http.Request, err error) {
 
 // challenge says how to say who one is, and, when that was tried, that it did not do.
 func challenge(err error) string {
-	if public, ok := errors.AsType[*fanfare.Error](err); ok && public.Reason != fanfare.ReasonNoCredentials && public.Reason != "" {
+	if public, ok := errors.AsType[*fanfare.Error](err); ok && public.Reason != fanfare.ReasonNoCredentials &&
+		public.Reason != "" {
 		return `Bearer realm="fanfare", error="invalid_token"`
 	}
 	return `Bearer realm="fanfare"`

@@ -1,5 +1,5 @@
-// Package promstats shows the hub's figures to Prometheus. It is the only package that knows Prometheus: the core reports
-// plain structs.
+// Package promstats shows the hub's figures to Prometheus. It is the only package that knows
+// Prometheus: the core reports plain structs.
 package promstats
 
 import (
@@ -49,7 +49,8 @@ type Stores struct {
 // Handler returns the handler of /metrics, with a registry of its own.
 func Handler(s Sources) http.Handler {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collector{s})
+	registry.MustRegister(collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collector{s})
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
 }
 
@@ -135,78 +136,137 @@ func metrics() []metric {
 		define("build_info", "gauge", "version", "1, with the version that runs.", func(f *figures) []sample {
 			return []sample{{value: 1, labels: []string{f.s.Version}}}
 		}),
-		gauge("ready", "1 when the hub takes publishes and streams, 0 while it shuts down or its log has failed.", func(f *figures) float64 {
-			if f.s.Ready() {
-				return 1
-			}
-			return 0
-		}),
-		define("streams_open", "gauge", "adapter", "Streams open now.", func(f *figures) []sample { return labelled(f.streams.Open) }),
-		define("streams_opened_total", "counter", "adapter", "Streams opened.", func(f *figures) []sample { return labelled(f.streams.Opened) }),
-		define("streams_ended_total", "counter", "reason", "Streams ended, by reason.", func(f *figures) []sample { return labelled(f.streams.Ended) }),
-		counter("streams_refused_total", "Streams refused: no room, shutting down, or no log.", func(f *figures) uint64 { return f.streams.Refused }),
-		counter("refusals_paced_total", "Refusals of streams, whatever their code, whose answer waited for 1 to 3 s, because their client would come back at once.", func(f *figures) uint64 { return f.streams.RefusalsPaced }),
-		gauge("refusals_held", "Refusals whose answer waits now (--max-refusals-held, --max-refusals-held-per-address).", func(f *figures) float64 { return float64(f.streams.RefusalsHeld) }),
-		counter("refusals_cut_total", "Refusals that could not wait, because as many as may did: their connection was closed unanswered, or they were told at once when to come back.", func(f *figures) uint64 { return f.streams.RefusalsCut }),
-		counter("streams_stopped_total", "Streams answered 204, because another client has their ticket.", func(f *figures) uint64 { return f.streams.Stopped }),
-		gauge("slowest_stream_lag_positions", "Positions between the newest and the stream that is furthest behind and has something to get.",
+		gauge("ready", "1 when the hub takes publishes and streams, 0 while it shuts down or its log has failed.",
+			func(f *figures) float64 {
+				if f.s.Ready() {
+					return 1
+				}
+				return 0
+			}),
+		define("streams_open", "gauge", "adapter", "Streams open now.",
+			func(f *figures) []sample { return labelled(f.streams.Open) }),
+		define("streams_opened_total", "counter", "adapter", "Streams opened.",
+			func(f *figures) []sample { return labelled(f.streams.Opened) }),
+		define("streams_ended_total", "counter", "reason", "Streams ended, by reason.",
+			func(f *figures) []sample { return labelled(f.streams.Ended) }),
+		counter("streams_refused_total", "Streams refused: no room, shutting down, or no log.",
+			func(f *figures) uint64 { return f.streams.Refused }),
+		counter("refusals_paced_total",
+			"Refusals of streams, whatever their code, whose answer waited for 1 to 3 s, because their client would come back at once.", func(f *figures) uint64 { return f.streams.RefusalsPaced }),
+		gauge("refusals_held",
+			"Refusals whose answer waits now (--max-refusals-held, --max-refusals-held-per-address).",
+			func(f *figures) float64 { return float64(f.streams.RefusalsHeld) }),
+		counter("refusals_cut_total",
+			"Refusals that could not wait, because as many as may did: their connection was closed unanswered, or they were told at once when to come back.", func(f *figures) uint64 { return f.streams.RefusalsCut }),
+		counter("streams_stopped_total", "Streams answered 204, because another client has their ticket.",
+			func(f *figures) uint64 { return f.streams.Stopped }),
+		gauge("slowest_stream_lag_positions",
+			"Positions between the newest and the stream that is furthest behind and has something to get.",
 			func(f *figures) float64 { return float64(f.hub.SlowestLag) }),
-		counter("events_delivered_total", "Events handed to streams.", func(f *figures) uint64 { return f.streams.Delivered }),
-		counter("delivered_bytes_total", "Bytes of these, as they are on the wire.", func(f *figures) uint64 { return f.streams.DeliveredBytes }),
-		counter("events_replayed_total", "Of the events delivered, those read from the log.", func(f *figures) uint64 { return f.streams.Replayed }),
-		counter("replayed_bytes_total", "Bytes of these, as they are on the wire.", func(f *figures) uint64 { return f.streams.ReplayedBytes }),
-		durations("publish_seconds", "From a publish's way to the log until its answer.", func(f *figures) histogram.Counts { return f.s.Publish() }),
-		durations("delivery_seconds", "From an event's becoming visible until a stream handed it to the kernel; replays left out.",
+		counter("events_delivered_total", "Events handed to streams.",
+			func(f *figures) uint64 { return f.streams.Delivered }),
+		counter("delivered_bytes_total", "Bytes of these, as they are on the wire.",
+			func(f *figures) uint64 { return f.streams.DeliveredBytes }),
+		counter("events_replayed_total", "Of the events delivered, those read from the log.",
+			func(f *figures) uint64 { return f.streams.Replayed }),
+		counter("replayed_bytes_total", "Bytes of these, as they are on the wire.",
+			func(f *figures) uint64 { return f.streams.ReplayedBytes }),
+		durations("publish_seconds", "From a publish's way to the log until its answer.",
+			func(f *figures) histogram.Counts { return f.s.Publish() }),
+		durations("delivery_seconds",
+			"From an event's becoming visible until a stream handed it to the kernel; replays left out.",
 			func(f *figures) histogram.Counts { return f.streams.Delivery }),
-		define("requests_refused_total", "counter", "code", "Requests refused, by the code of the answer.", func(f *figures) []sample { return labelled(f.refused) }),
-		define("refusals_total", "counter", "reason", "Of these and of the streams refused, those with a reason: rights, tokens, origins, limits.", func(f *figures) []sample { return labelled(f.s.Reasons()) }),
-		counter("events_withheld_total", "Replayed events held back from a stream that may not hear them: anything but 0 is a fault.", func(f *figures) uint64 { return f.streams.Withheld }),
-		gauge("replays_waiting", "Streams and pages of history that wait for their turn to read the log (--max-replays).", func(f *figures) float64 { return float64(f.hub.Waiting) }),
+		define("requests_refused_total", "counter", "code", "Requests refused, by the code of the answer.",
+			func(f *figures) []sample { return labelled(f.refused) }),
+		define("refusals_total", "counter", "reason",
+			"Of these and of the streams refused, those with a reason: rights, tokens, origins, limits.",
+			func(f *figures) []sample { return labelled(f.s.Reasons()) }),
+		counter("events_withheld_total",
+			"Replayed events held back from a stream that may not hear them: anything but 0 is a fault.",
+			func(f *figures) uint64 { return f.streams.Withheld }),
+		gauge("replays_waiting",
+			"Streams and pages of history that wait for their turn to read the log (--max-replays).",
+			func(f *figures) float64 { return float64(f.hub.Waiting) }),
 		counter("replays_waited_total", "Those that have had to wait.", func(f *figures) uint64 { return f.hub.Waits }),
-		gauge("inflight_bytes", "Bytes that requests under way hold: bodies, lines, answers and pages beyond the first 16 KiB (64 KiB with NDJSON).", func(f *figures) float64 { return float64(f.s.InflightBytes()) }),
-		gauge("inflight_max_bytes", "What they may hold (--max-inflight-bytes).", func(f *figures) float64 { return float64(f.s.InflightMost) }),
-		define("answers_cut_total", "counter", "reason", "Pages of history that ended in their middle: the peer took nothing or closed the connection, or the log failed.", func(f *figures) []sample { return labelled(f.s.Cut()) }),
-		gauge("revocations", "Tokens and subjects that are revoked.", func(f *figures) float64 { return float64(f.s.Revocations()) }),
-		counter("jwks_failures_total", "Fetches of the JWKS that failed.", func(f *figures) uint64 { return f.s.JWKSFailures() }),
-		counter("async_publishes_failed_total", "Commands that were answered 202 and could not be stored.", func(f *figures) uint64 { return f.s.AsyncFailed() }),
-		define("store_shared_total", "counter", "readers", "Times a PC's stream was found to be read twice at once: by the same reader (one token and address), or by different ones.",
+		gauge("inflight_bytes",
+			"Bytes that requests under way hold: bodies, lines, answers and pages beyond the first 16 KiB (64 KiB with NDJSON).", func(f *figures) float64 { return float64(f.s.InflightBytes()) }),
+		gauge("inflight_max_bytes", "What they may hold (--max-inflight-bytes).",
+			func(f *figures) float64 { return float64(f.s.InflightMost) }),
+		define("answers_cut_total", "counter", "reason",
+			"Pages of history that ended in their middle: the peer took nothing or closed the connection, or the log failed.", func(f *figures) []sample { return labelled(f.s.Cut()) }),
+		gauge("revocations", "Tokens and subjects that are revoked.",
+			func(f *figures) float64 { return float64(f.s.Revocations()) }),
+		counter("jwks_failures_total", "Fetches of the JWKS that failed.",
+			func(f *figures) uint64 { return f.s.JWKSFailures() }),
+		counter("async_publishes_failed_total", "Commands that were answered 202 and could not be stored.",
+			func(f *figures) uint64 { return f.s.AsyncFailed() }),
+		define("store_shared_total", "counter", "readers",
+			"Times a PC's stream was found to be read twice at once: by the same reader (one token and address), or by different ones.",
 			func(f *figures) []sample { return labelled(f.stores.SharedReaders) }),
-		counter("store_readers_dropped_total", "Positions given up because a PC had more readers than it may have.", func(f *figures) uint64 { return f.stores.DroppedReaders }),
-		counter("store_forgotten_total", "Streams of PCs that were away longer than their position is kept, and began with a gap.", func(f *figures) uint64 { return f.stores.Forgotten }),
-		define("store_looks_total", "counter", "why", "Streams of PCs that moved no position: they asked to look, or their caller is not the PC.",
+		counter("store_readers_dropped_total", "Positions given up because a PC had more readers than it may have.",
+			func(f *figures) uint64 { return f.stores.DroppedReaders }),
+		counter("store_forgotten_total",
+			"Streams of PCs that were away longer than their position is kept, and began with a gap.",
+			func(f *figures) uint64 { return f.stores.Forgotten }),
+		define("store_looks_total", "counter", "why",
+			"Streams of PCs that moved no position: they asked to look, or their caller is not the PC.",
 			func(f *figures) []sample { return labelled(f.stores.Looks) }),
-		gauge("filters", "Channels and patterns that somebody listens to.", func(f *figures) float64 { return float64(f.hub.Filters) }),
-		counter("tail_hits_total", "Turns of streams that were served from memory.", func(f *figures) uint64 { return f.hub.TailHits }),
-		counter("tail_misses_total", "Turns of streams that read the log.", func(f *figures) uint64 { return f.hub.TailMisses }),
-		gauge("tail_bytes", "Memory that holds the newest events.", func(f *figures) float64 { return float64(f.hub.TailBytes) }),
+		gauge("filters", "Channels and patterns that somebody listens to.",
+			func(f *figures) float64 { return float64(f.hub.Filters) }),
+		counter("tail_hits_total", "Turns of streams that were served from memory.",
+			func(f *figures) uint64 { return f.hub.TailHits }),
+		counter("tail_misses_total", "Turns of streams that read the log.",
+			func(f *figures) uint64 { return f.hub.TailMisses }),
+		gauge("tail_bytes", "Memory that holds the newest events.",
+			func(f *figures) float64 { return float64(f.hub.TailBytes) }),
 		gauge("log_up", "1 when the log can store, 0 when it cannot.", func(f *figures) float64 {
 			if f.status.Err != nil {
 				return 0
 			}
 			return 1
 		}),
-		gauge("log_position", "The newest position, as a number.", func(f *figures) float64 { return float64(f.status.Durable) }),
+		gauge("log_position", "The newest position, as a number.",
+			func(f *figures) float64 { return float64(f.status.Durable) }),
 	}
 	return append(list, logMetrics(
 		counter("events_published_total", "Events stored.", func(f *figures) uint64 { return f.log.Events }),
 		counter("published_bytes_total", "Bytes of data of these.", func(f *figures) uint64 { return f.log.Bytes }),
-		counter("publishes_replayed_total", "Publishes that were answered by their idempotency key.", func(f *figures) uint64 { return f.log.ReplayedKeys }),
-		counter("log_appends_refused_total", "Publishes that the log did not store: full, slow or failed disk, or too much waits.", func(f *figures) uint64 { return f.log.Refused }),
-		durations("log_fsync_seconds", "From handing a group of publishes to the disk until it is there.", func(f *figures) histogram.Counts { return f.log.Fsync }),
-		gauge("log_queue_bytes", "Bytes that wait to be stored.", func(f *figures) float64 { return float64(f.log.QueueBytes) }),
-		gauge("log_bytes", "What the log's files take on disk, by blocks.", func(f *figures) float64 { return float64(f.log.DiskBytes) }),
-		gauge("log_set_aside_bytes", "Of that, what is kept for what is written next; it follows use.", func(f *figures) float64 { return float64(f.log.SetAsideBytes) }),
-		gauge("log_max_bytes", "What they may take (--max-log-bytes); 0 is no limit.", func(f *figures) float64 { return float64(f.log.MaxBytes) }),
-		gauge("log_oldest_event_age_seconds", "Age of the oldest event in the log; 0 when it is empty.", func(f *figures) float64 { return f.oldest }),
-		counter("log_written_bytes_total", "Bytes written to files, with what flushes and compactions write again.", func(f *figures) uint64 { return f.log.WrittenBytes }),
-		counter("log_trimmed_events_total", "Events that retention removed channel by channel.", func(f *figures) uint64 { return f.log.Trimmed }),
-		counter("log_forgotten_channels_total", "Channels that became empty and were forgotten.", func(f *figures) uint64 { return f.log.Forgotten }),
-		counter("log_size_limited_total", "Times the oldest events were removed because of --max-log-bytes.", func(f *figures) uint64 { return f.log.Limited }),
-		counter("log_limit_waits_total", "Times publishers waited for room, because they were faster than the oldest events could go.", func(f *figures) uint64 { return f.log.LimitWaits }),
-		counter("log_reopened_total", "Times the log failed and was opened again.", func(f *figures) uint64 { return f.log.Reopened }),
-		counter("log_corruption_total", "Times a damaged file was met.", func(f *figures) uint64 { return f.log.Corrupt }),
-		counter("clock_jumps_total", "Times the clock was found to have jumped by more than a minute.", func(f *figures) uint64 { return f.log.ClockJumps }),
-		gauge("clock_ahead_seconds", "How far the machine's clock is ahead of the time by which things grow old and are removed; below zero: behind. Near 0 when the clock is believed.",
+		counter("publishes_replayed_total", "Publishes that were answered by their idempotency key.",
+			func(f *figures) uint64 { return f.log.ReplayedKeys }),
+		counter("log_appends_refused_total",
+			"Publishes that the log did not store: full, slow or failed disk, or too much waits.",
+			func(f *figures) uint64 { return f.log.Refused }),
+		durations("log_fsync_seconds", "From handing a group of publishes to the disk until it is there.",
+			func(f *figures) histogram.Counts { return f.log.Fsync }),
+		gauge("log_queue_bytes", "Bytes that wait to be stored.",
+			func(f *figures) float64 { return float64(f.log.QueueBytes) }),
+		gauge("log_bytes", "What the log's files take on disk, by blocks.",
+			func(f *figures) float64 { return float64(f.log.DiskBytes) }),
+		gauge("log_set_aside_bytes", "Of that, what is kept for what is written next; it follows use.",
+			func(f *figures) float64 { return float64(f.log.SetAsideBytes) }),
+		gauge("log_max_bytes", "What they may take (--max-log-bytes); 0 is no limit.",
+			func(f *figures) float64 { return float64(f.log.MaxBytes) }),
+		gauge("log_oldest_event_age_seconds", "Age of the oldest event in the log; 0 when it is empty.",
+			func(f *figures) float64 { return f.oldest }),
+		counter("log_written_bytes_total", "Bytes written to files, with what flushes and compactions write again.",
+			func(f *figures) uint64 { return f.log.WrittenBytes }),
+		counter("log_trimmed_events_total", "Events that retention removed channel by channel.",
+			func(f *figures) uint64 { return f.log.Trimmed }),
+		counter("log_forgotten_channels_total", "Channels that became empty and were forgotten.",
+			func(f *figures) uint64 { return f.log.Forgotten }),
+		counter("log_size_limited_total", "Times the oldest events were removed because of --max-log-bytes.",
+			func(f *figures) uint64 { return f.log.Limited }),
+		counter("log_limit_waits_total",
+			"Times publishers waited for room, because they were faster than the oldest events could go.",
+			func(f *figures) uint64 { return f.log.LimitWaits }),
+		counter("log_reopened_total", "Times the log failed and was opened again.",
+			func(f *figures) uint64 { return f.log.Reopened }),
+		counter("log_corruption_total", "Times a damaged file was met.",
+			func(f *figures) uint64 { return f.log.Corrupt }),
+		counter("clock_jumps_total", "Times the clock was found to have jumped by more than a minute.",
+			func(f *figures) uint64 { return f.log.ClockJumps }),
+		gauge("clock_ahead_seconds",
+			"How far the machine's clock is ahead of the time by which things grow old and are removed; below zero: behind. Near 0 when the clock is believed.",
 			func(f *figures) float64 { return f.log.ClockAhead.Seconds() }),
 	)...)
 }
@@ -231,7 +291,8 @@ func (c collector) Describe(out chan<- *prometheus.Desc) {
 }
 
 func (c collector) gather() *figures {
-	f := &figures{s: c.s, hub: c.s.Hub(), streams: c.s.Streams(), refused: c.s.Refused(), stores: c.s.Stores(), status: c.s.Log.Status()}
+	f := &figures{s: c.s, hub: c.s.Hub(), streams: c.s.Streams(), refused: c.s.Refused(), stores: c.s.Stores(),
+		status: c.s.Log.Status()}
 	if engine, ok := c.s.Log.(fanfare.Operable); ok {
 		f.hasLog, f.log = true, engine.Stats()
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
@@ -252,7 +313,8 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		}
 		for _, s := range m.values(f) {
 			if s.counts != nil {
-				out <- prometheus.MustNewConstHistogram(m.desc, s.counts.Count, s.counts.Sum.Seconds(), cumulative(*s.counts))
+				out <- prometheus.MustNewConstHistogram(m.desc, s.counts.Count, s.counts.Sum.Seconds(),
+					cumulative(*s.counts))
 				continue
 			}
 			out <- prometheus.MustNewConstMetric(m.desc, m.kind, s.value, s.labels...)

@@ -31,8 +31,9 @@ const stallLimit = 30 * time.Second
 // pieceBytes is how much a peer must take within the limit: at 30 s a kilobyte a second.
 const pieceBytes = 32 << 10
 
-// Paced writes a long answer in pieces, and gives up on a peer that takes nothing of one for the limit. It is an http.Server's
-// WriteTimeout for answers of any length, also where the server has none. One goroutine uses it.
+// Paced writes a long answer in pieces, and gives up on a peer that takes nothing of one for the
+// limit. It is an http.Server's WriteTimeout for answers of any length, also where the server has
+// none. One goroutine uses it.
 type Paced struct {
 	w     http.ResponseWriter
 	rc    *http.ResponseController
@@ -94,7 +95,8 @@ type pacedWriter struct {
 // Write implements http.ResponseWriter.
 func (p *pacedWriter) Write(b []byte) (int, error) { return p.paced.Write(b) }
 
-// Status is 201 for what was stored now, and 200, with Idempotent-Replayed, for what had been stored before.
+// Status is 201 for what was stored now, and 200, with Idempotent-Replayed, for what had been
+// stored before.
 func Status(w http.ResponseWriter, receipt fanfare.Receipt) int {
 	if receipt.Replayed {
 		w.Header().Set("Idempotent-Replayed", "true")

@@ -12,16 +12,17 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/limit"
 )
 
-// Bodies reads the bodies of requests. Memory follows what has come, not what a header announces: a body begins with FreeBytes,
-// and each further step is taken from the budget. What the budget refuses is answered 503 at once, and frees what it held, so
-// that bodies which are half here never wait for one another. Its methods may be called from any goroutine.
+// Bodies reads the bodies of requests. Memory follows what has come, not what a header announces: a
+// body begins with FreeBytes, and each further step is taken from the budget. What the budget
+// refuses is answered 503 at once, and frees what it held, so that bodies which are half here never
+// wait for one another. Its methods may be called from any goroutine.
 type Bodies struct {
 	Budget  *limit.Budget
 	Timeout time.Duration // in which a body must come once it holds some of the budget
 }
 
-// FreeBytes is how much of a body is not counted: about what its connection costs anyway. Most publishes are smaller, and never
-// touch the budget.
+// FreeBytes is how much of a body is not counted: about what its connection costs anyway. Most
+// publishes are smaller, and never touch the budget.
 const FreeBytes = 16 << 10
 
 // Hold is what a request holds of the budget.
@@ -39,9 +40,11 @@ type Body struct {
 // Free gives the body's share of the budget back.
 func (b *Body) Free() { b.hold.Free() }
 
-// Read reads a request's body of at most so many bytes; flag names that limit. A body that says it is larger is refused before
-// it is read.
-func (s *Bodies) Read(w http.ResponseWriter, r *http.Request, by caller.Caller, most int, flag string) (b Body, err error) {
+// Read reads a request's body of at most so many bytes; flag names that limit. A body that says it
+// is larger is refused before it is read.
+func (s *Bodies) Read(
+	w http.ResponseWriter, r *http.Request, by caller.Caller, most int, flag string,
+) (b Body, err error) {
 	if r.ContentLength > int64(most) {
 		return b, tooLarge(most, flag)
 	}
@@ -91,8 +94,8 @@ type growing struct {
 	timed     bool // a read deadline of ours is set
 }
 
-// grow makes room for more: four to eight times as much as has come, where so much is announced, so that a large body is copied
-// little; about twice as much without a word of how much will come.
+// grow makes room for more: four to eight times as much as has come, where so much is announced, so
+// that a large body is copied little; about twice as much without a word of how much will come.
 func (g *growing) grow() error {
 	old := cap(g.body.Bytes)
 	size := Step(max(2*old, 512), g.end)
@@ -122,8 +125,9 @@ func (g *growing) grow() error {
 	return nil
 }
 
-// Step is the next size of a buffer that grows to no more than end: the last step is taken early enough that the buffer and
-// its copy are one and a half ends together, which a budget of four has room for (an owner alone gets half).
+// Step is the next size of a buffer that grows to no more than end: the last step is taken early
+// enough that the buffer and its copy are one and a half ends together, which a budget of four has
+// room for (an owner alone gets half).
 func Step(size, end int) int {
 	if 2*size > end {
 		return end
@@ -131,7 +135,8 @@ func Step(size, end int) int {
 	return size
 }
 
-// finish takes the read deadline back: it would cancel the request's context while the handler works.
+// finish takes the read deadline back: it would cancel the request's context while the handler
+// works.
 func (g *growing) finish() {
 	if g.timed {
 		_ = http.NewResponseController(g.w).SetReadDeadline(time.Time{})
@@ -150,13 +155,15 @@ func readError(err error, most int, flag string) error {
 
 // SlowBody is the error of a body, or a part of one, that was not here in time.
 func SlowBody(what string, err error) error {
-	return &fanfare.Error{Code: fanfare.CodeInvalid, Reason: fanfare.ReasonSlowBody, Detail: what + " did not come in time (--body-timeout)", Err: err}
+	return &fanfare.Error{Code: fanfare.CodeInvalid, Reason: fanfare.ReasonSlowBody,
+		Detail: what + " did not come in time (--body-timeout)", Err: err}
 }
 
 // wholeBody is a body that has come as a whole, of ContentLength bytes.
 type wholeBody interface{ Text() string }
 
-// Text is Read as a string, which is counted no longer: whoever publishes it has it counted by the log's queue.
+// Text is Read as a string, which is counted no longer: whoever publishes it has it counted by the
+// log's queue.
 func (s *Bodies) Text(w http.ResponseWriter, r *http.Request, by caller.Caller, most int, flag string) (string, error) {
 	if whole, ok := r.Body.(wholeBody); ok && r.ContentLength <= int64(most) {
 		return whole.Text(), nil

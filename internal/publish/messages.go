@@ -9,8 +9,8 @@ import (
 // MaxEvents is how many events one batch may have that somebody outside brings.
 const MaxEvents = 1000
 
-// Messages makes a batch of what the program itself publishes, with every check that events from outside undergo. An error names the
-// message, when there are several.
+// Messages makes a batch of what the program itself publishes, with every check that events from
+// outside undergo. An error names the message, when there are several.
 func (p *Publisher) Messages(principal string, messages []fanfare.Message) (*fanfare.Batch, error) {
 	if len(messages) == 0 || len(messages) > MaxEvents {
 		return nil, fanfare.Invalid("there are %d messages: a batch has 1 to %d", len(messages), MaxEvents)
@@ -31,7 +31,8 @@ func (p *Publisher) Messages(principal string, messages []fanfare.Message) (*fan
 		bytes += len(messages[i].Data)
 	}
 	if bytes > p.MaxRequestBytes {
-		return nil, fanfare.Errorf(fanfare.CodeTooLarge, "the messages have %d bytes of data together, the limit is %d (--max-request-bytes)", bytes, p.MaxRequestBytes)
+		return nil, fanfare.Errorf(fanfare.CodeTooLarge,
+			"the messages have %d bytes of data together, the limit is %d (--max-request-bytes)", bytes, p.MaxRequestBytes)
 	}
 	return b, nil
 }

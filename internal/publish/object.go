@@ -13,8 +13,9 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/spell"
 )
 
-// Object is a JSON object's members, as they stand in the text, which nobody may change. encoding/json would match names without
-// regard to case and let the last of two members win; here names are exact, and a member given twice is refused.
+// Object is a JSON object's members, as they stand in the text, which nobody may change.
+// encoding/json would match names without regard to case and let the last of two members win; here
+// names are exact, and a member given twice is refused.
 type Object []member
 
 type member struct {
@@ -25,7 +26,8 @@ type member struct {
 // ParseObject reads one JSON object and nothing else.
 func ParseObject(body []byte) (Object, error) { return ParseObjectOf(body, "the body", "") }
 
-// ParseObjectOf is ParseObject of a text that errors call what, and of which they show an example where there is one.
+// ParseObjectOf is ParseObject of a text that errors call what, and of which they show an example
+// where there is one.
 func ParseObjectOf(text []byte, what, example string) (Object, error) {
 	if err := valid(text, what); err != nil {
 		return nil, err
@@ -72,8 +74,9 @@ func tooMany(most int) error {
 	return fanfare.Errorf(fanfare.CodeTooLarge, "the array has more than %d events", most)
 }
 
-// manyElements tells of a text that begins with an array, and may be no JSON beyond that, whether the array has more than so
-// many elements. It stops there, so that an array of 600,000 events costs no more than one of a thousand.
+// manyElements tells of a text that begins with an array, and may be no JSON beyond that, whether
+// the array has more than so many elements. It stops there, so that an array of 600,000 events
+// costs no more than one of a thousand.
 func manyElements(b []byte, most int) bool {
 	commas, depth := 0, 0
 	for i := 0; i < len(b); i++ {
@@ -103,7 +106,8 @@ func manyElements(b []byte, most int) bool {
 	return false
 }
 
-// valid makes sure that what errors call so is one JSON text in UTF-8, which is what the functions below rely on.
+// valid makes sure that what errors call so is one JSON text in UTF-8, which is what the functions
+// below rely on.
 func valid(text []byte, what string) error {
 	if !utf8.Valid(text) {
 		return fanfare.Invalid("%s is not valid UTF-8", what)
@@ -133,12 +137,14 @@ func space(b []byte) []byte {
 	return b
 }
 
-// MaxMembers is how many members an object may have. Each costs some fifty bytes besides its text, which may have five, and is
-// held against all before it; objects that mean something here have ten at most.
+// MaxMembers is how many members an object may have. Each costs some fifty bytes besides its text,
+// which may have five, and is held against all before it; objects that mean something here have ten
+// at most.
 const MaxMembers = 64
 
-// readObject reads the object at the beginning of a valid text, and returns what follows it. A json.Decoder does the same with an
-// allocation for each token; it was half of the time that an NDJSON line took.
+// readObject reads the object at the beginning of a valid text, and returns what follows it. A
+// json.Decoder does the same with an allocation for each token; it was half of the time that an
+// NDJSON line took.
 func readObject(b []byte, what, example string) (o Object, rest []byte, err error) {
 	if b[0] != '{' {
 		return nil, b, fanfare.Invalid("%s must be a JSON object%s", what, example)
@@ -193,7 +199,8 @@ func valueEnd(b []byte) int {
 	return len(b)
 }
 
-// stringEnd is where the string at the beginning of a text ends; below 0 when it does not, which a valid text's does.
+// stringEnd is where the string at the beginning of a text ends; below 0 when it does not, which a
+// valid text's does.
 func stringEnd(b []byte) int {
 	for i := 1; ; i++ {
 		n := bytes.IndexByte(b[i:], '"')
@@ -254,7 +261,8 @@ func (o Object) Has(name string) bool {
 	return ok && string(raw) != "null"
 }
 
-// Data returns what goes out for a member: a string as it is, other JSON compact. Absent is an error.
+// Data returns what goes out for a member: a string as it is, other JSON compact. Absent is an
+// error.
 func (o Object) Data(name string) (string, error) {
 	raw, ok := o.find(name)
 	if !ok {
@@ -270,7 +278,8 @@ func (o Object) Data(name string) (string, error) {
 	return compact.String(), nil
 }
 
-// Only refuses an object that has other members than those named: one that is misspelt would do nothing, and say nothing.
+// Only refuses an object that has other members than those named: one that is misspelt would do
+// nothing, and say nothing.
 func (o Object) Only(names ...string) error {
 	for i := range o {
 		if slices.Contains(names, o[i].name) {
@@ -284,8 +293,8 @@ func (o Object) Only(names ...string) error {
 	return nil
 }
 
-// Name returns a member that must be a text with something in it where it is given at all. An empty one, and null, come from a
-// variable that was not set, and would be taken for none.
+// Name returns a member that must be a text with something in it where it is given at all. An empty
+// one, and null, come from a variable that was not set, and would be taken for none.
 func (o Object) Name(name string) (text string, given bool, err error) {
 	raw, given := o.find(name)
 	if !given {

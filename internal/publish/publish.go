@@ -1,5 +1,5 @@
-// Package publish is what all adapters share on the way in: reading bodies within limits, idempotency keys, and the wait for
-// the log's answer.
+// Package publish is what all adapters share on the way in: reading bodies within limits,
+// idempotency keys, and the wait for the log's answer.
 package publish
 
 import (
@@ -38,10 +38,11 @@ type Publisher struct {
 	warned map[fanfare.Channel]bool // of large data; guarded by mu
 }
 
-// Tracer is told of the life of a publish. Its methods may be called from any goroutine, and must not block.
+// Tracer is told of the life of a publish. Its methods may be called from any goroutine, and must
+// not block.
 type Tracer interface {
-	// Publish begins the span of a publish, under what the request brought. It returns what to keep with the events, "" when
-	// this publish is not traced, and how to end the span.
+	// Publish begins the span of a publish, under what the request brought. It returns what to keep
+	// with the events, "" when this publish is not traced, and how to end the span.
 	Publish(traceparent string) (keep string, end func(error))
 	// Step is a span below what Publish returned, after it has ended.
 	Step(traceparent, name string, began, ended time.Time)
@@ -67,8 +68,8 @@ func dataBytes(b *fanfare.Batch) (n int) {
 	return n
 }
 
-// AdmitSoon is Admit for one of many batches on a connection: it waits until the rates allow the batch, or stop is closed. false
-// when it was.
+// AdmitSoon is Admit for one of many batches on a connection: it waits until the rates allow the
+// batch, or stop is closed. false when it was.
 func (p *Publisher) AdmitSoon(by caller.Caller, b *fanfare.Batch, stop <-chan struct{}) bool {
 	for p.Rates.On() {
 		v := p.Rates.Take(by.Owner(), len(b.Events), dataBytes(b))
@@ -91,26 +92,31 @@ func (p *Publisher) Stored(by caller.Caller, b *fanfare.Batch, r fanfare.Receipt
 	if p.Audit == nil || len(b.Events) == 0 {
 		return
 	}
-	p.Audit.Record(audit.Published, by, slog.String("channel", b.Events[0].Channel.String()), slog.Int("events", len(b.Events)),
+	p.Audit.Record(audit.Published, by, slog.String("channel", b.Events[0].Channel.String()),
+		slog.Int("events", len(b.Events)),
 		slog.String("id", r.Positions[0].String()), slog.Bool("replayed", r.Replayed))
 }
 
 // Queued is Stored for what is answered before it is stored.
 func (p *Publisher) Queued(by caller.Caller, channel, reference string) {
 	if p.Audit != nil {
-		p.Audit.Record(audit.Published, by, slog.String("channel", channel), slog.Int("events", 1), slog.String("referenceId", reference), slog.Bool("queued", true))
+		p.Audit.Record(audit.Published, by, slog.String("channel", channel), slog.Int("events", 1),
+			slog.String("referenceId", reference), slog.Bool("queued", true))
 	}
 }
 
-// StoredLines is Stored for lines of one body: how many since the last time, and the last one's channel and id.
+// StoredLines is Stored for lines of one body: how many since the last time, and the last one's
+// channel and id.
 func (p *Publisher) StoredLines(by caller.Caller, c fanfare.Channel, events int, id fanfare.Position) {
 	if p.Audit != nil {
-		p.Audit.Record(audit.Published, by, slog.String("channel", c.String()), slog.Int("events", events), slog.String("id", id.String()))
+		p.Audit.Record(audit.Published, by, slog.String("channel", c.String()), slog.Int("events", events),
+			slog.String("id", id.String()))
 	}
 }
 
-// Publish appends b and waits for the answer. It does not end when the client goes: once a body has come, storing it does
-// not depend on who listens to the answer. The log answers within its limit for slow commits.
+// Publish appends b and waits for the answer. It does not end when the client goes: once a body has
+// come, storing it does not depend on who listens to the answer. The log answers within its limit
+// for slow commits.
 func (p *Publisher) Publish(b *fanfare.Batch, traceparent string) (fanfare.Receipt, error) {
 	return p.PublishUntil(context.Background(), b, traceparent)
 }
@@ -158,18 +164,22 @@ func (p *Publisher) Append(b *fanfare.Batch, traceparent string, done func(fanfa
 func Channel(name string) (fanfare.Channel, error) {
 	c, err := fanfare.ParseChannel(name)
 	if err == nil && c.Reserved() {
-		err = fanfare.Errorf(fanfare.CodeForbidden, "channel %.64q begins with '$': such channels are the hub's own", name)
+		err = fanfare.Errorf(fanfare.CodeForbidden, "channel %.64q begins with '$': such channels are the hub's own",
+			name)
 	}
 	return c, err
 }
 
-// largeData is where two known Go clients begin to loop for ever, because they read lines into 64 KiB.
+// largeData is where two known Go clients begin to loop for ever, because they read lines into 64
+// KiB.
 const largeData = 64 << 10
 
-// CheckData holds data against the limit, and warns once per channel of what some clients cannot read.
+// CheckData holds data against the limit, and warns once per channel of what some clients cannot
+// read.
 func (p *Publisher) CheckData(c fanfare.Channel, data string) error {
 	if len(data) > p.MaxEventBytes {
-		return fanfare.Errorf(fanfare.CodeTooLarge, "data is %d bytes, the limit is %d (--max-event-bytes)", len(data), p.MaxEventBytes)
+		return fanfare.Errorf(fanfare.CodeTooLarge, "data is %d bytes, the limit is %d (--max-event-bytes)", len(data),
+			p.MaxEventBytes)
 	}
 	if len(data) > largeData {
 		p.warnOnce(c, len(data))
@@ -224,8 +234,8 @@ func CheckKey(what, key string) error {
 	return nil
 }
 
-// Key makes the idempotency key of one event: its scope is who publishes, where. While nobody has to say who they are,
-// everybody is the same principal.
+// Key makes the idempotency key of one event: its scope is who publishes, where. While nobody has
+// to say who they are, everybody is the same principal.
 func Key(principal string, c fanfare.Channel, text string, parts ...string) fanfare.Key {
 	if text == "" {
 		return fanfare.Key{}

@@ -15,9 +15,10 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/units"
 )
 
-// Parse reads the query string of an endpoint that knows the parameters named. One that cannot be decoded is CodeInvalid. A
-// parameter that nobody knows passes, since services add their own; one that is nearly a known one is CodeInvalid, since it would
-// do nothing where its writer expects something.
+// Parse reads the query string of an endpoint that knows the parameters named. One that cannot be
+// decoded is CodeInvalid. A parameter that nobody knows passes, since services add their own; one
+// that is nearly a known one is CodeInvalid, since it would do nothing where its writer expects
+// something.
 func Parse(r *http.Request, known ...string) (url.Values, error) {
 	if r.URL.RawQuery == "" {
 		return nil, nil
@@ -37,10 +38,12 @@ func Parse(r *http.Request, known ...string) (url.Values, error) {
 	return q, nil
 }
 
-// maxParameters is how many parameters a query string may have: each is looked at by itself. Streams have a hundred channels.
+// maxParameters is how many parameters a query string may have: each is looked at by itself.
+// Streams have a hundred channels.
 const maxParameters = 1000
 
-// InBody refuses parameters that have the names of a body's members, or nearly: they would do nothing.
+// InBody refuses parameters that have the names of a body's members, or nearly: they would do
+// nothing.
 func InBody(r *http.Request, members ...string) error {
 	if r.URL.RawQuery == "" {
 		return nil
@@ -99,8 +102,9 @@ func ParsePatterns(channels []string) ([]fanfare.Pattern, error) {
 // olderConnectedID is the id that the older system gave its CONNECTED event: no position.
 const olderConnectedID = "conn"
 
-// Start reads where a client wants to carry on: the header Last-Event-ID, else one of the query parameters that clients
-// which cannot send it use. The header wins even when it is garbage; an empty value is none.
+// Start reads where a client wants to carry on: the header Last-Event-ID, else one of the query
+// parameters that clients which cannot send it use. The header wins even when it is garbage; an
+// empty value is none.
 func Start(r *http.Request, q url.Values) hub.Start {
 	text := r.Header.Get("Last-Event-ID")
 	for _, name := range startNames {
@@ -132,8 +136,9 @@ func Heartbeat(q url.Values) (time.Duration, error) {
 	return time.Duration(n) * time.Second, nil
 }
 
-// Time reads a moment: RFC 3339, such as 2026-11-22T10:00:00Z, or how long ago, such as 10m or 2d. How long ago something was
-// is for the log to say, not for the machine's clock, so it is returned as it is; at least a nanosecond.
+// Time reads a moment: RFC 3339, such as 2026-11-22T10:00:00Z, or how long ago, such as 10m or 2d.
+// How long ago something was is for the log to say, not for the machine's clock, so it is returned
+// as it is; at least a nanosecond.
 func Time(name, text string) (at time.Time, ago time.Duration, err error) {
 	if t, err := time.Parse(time.RFC3339, text); err == nil {
 		return t, 0, nil
@@ -141,7 +146,8 @@ func Time(name, text string) (at time.Time, ago time.Duration, err error) {
 	if d, err := units.ParseDuration(text); err == nil && d >= 0 {
 		return time.Time{}, max(d, 1), nil
 	}
-	return time.Time{}, 0, fanfare.Invalid("%s must be a time such as 2026-11-22T10:00:00Z, or how long ago, such as 10m or 2d", name)
+	return time.Time{}, 0,
+		fanfare.Invalid("%s must be a time such as 2026-11-22T10:00:00Z, or how long ago, such as 10m or 2d", name)
 }
 
 // Bool reads `true` or `false`, and whether it was given.

@@ -11,9 +11,10 @@ var synonyms = map[string]string{
 	"key": "idempotencyKey",
 }
 
-// Nearest returns the known name that word probably stands for, and "" when none is near. A name is near when it differs in case
-// or in separators alone, when word is a synonym of it, or when it takes one edit to get from one to the other: a letter more or less,
-// or two letters swapped. Names of eight letters and more may take two edits, another letter among them; of shorter ones another
+// Nearest returns the known name that word probably stands for, and "" when none is near. A name is
+// near when it differs in case or in separators alone, when word is a synonym of it, or when it
+// takes one edit to get from one to the other: a letter more or less, or two letters swapped. Names
+// of eight letters and more may take two edits, another letter among them; of shorter ones another
 // letter makes another word: pcIp is not pcId. A word that is known is near itself.
 func Nearest(word string, known ...string) string {
 	folded := fold(word)
@@ -22,7 +23,8 @@ func Nearest(word string, known ...string) string {
 		if name == word {
 			return name
 		}
-		if n := edits(folded, fold(name)); n <= allowed(folded, name) && n < fewest && !otherLetter(folded, fold(name)) {
+		if n := edits(folded, fold(name)); n <= allowed(folded, name) && n < fewest &&
+			!otherLetter(folded, fold(name)) {
 			best, fewest = name, n
 		}
 	}
@@ -43,7 +45,8 @@ func fold(s string) string {
 	return strings.ToLower(strings.NewReplacer("_", "", "-", "").Replace(s))
 }
 
-// allowed is how many edits may lie between two names. Short ones must fit exactly: `v` and `t` are everybody's.
+// allowed is how many edits may lie between two names. Short ones must fit exactly: `v` and `t` are
+// everybody's.
 func allowed(word, name string) int {
 	switch n := min(len(word), len(name)); {
 	case n < 4:
@@ -54,7 +57,8 @@ func allowed(word, name string) int {
 	return 2
 }
 
-// otherLetter tells whether two words of the same length, short ones or with their last letters apart, differ in one letter.
+// otherLetter tells whether two words of the same length, short ones or with their last letters
+// apart, differ in one letter.
 func otherLetter(a, b string) bool {
 	if len(a) != len(b) || a == b {
 		return false

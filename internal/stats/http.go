@@ -16,8 +16,8 @@ import (
 	"github.com/fanfare-hub/fanfare/sse"
 )
 
-// Handler serves GET /v1/stats: one JSON document, or, where Accept names text/event-stream, one event `stats` every
-// interval until stopping is closed or the client goes.
+// Handler serves GET /v1/stats: one JSON document, or, where Accept names text/event-stream, one
+// event `stats` every interval until stopping is closed or the client goes.
 type Handler struct {
 	Stats    *Stats
 	Problems *problem.Writer
@@ -26,7 +26,8 @@ type Handler struct {
 	streams atomic.Int32
 }
 
-// streamsMost is how many streams of figures there may be: each looks at all streams every interval.
+// streamsMost is how many streams of figures there may be: each looks at all streams every
+// interval.
 const streamsMost = 50
 
 // Serve answers GET and HEAD.
@@ -53,7 +54,9 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, by caller.Caller
 		}
 		if r.Method != http.MethodHead && h.streams.Add(1) > streamsMost {
 			h.streams.Add(-1)
-			h.Stats.o.Streams.Refuse(w, r, stream.Request{Adapter: "stats", Caller: by}, fanfare.Errorf(fanfare.CodeOverloaded, "no room for another stream of figures: there are %d", streamsMost))
+			h.Stats.o.Streams.Refuse(w, r, stream.Request{Adapter: "stats", Caller: by},
+				fanfare.Errorf(fanfare.CodeOverloaded, "no room for another stream of figures: there are %d",
+					streamsMost))
 			return
 		}
 		h.stream(w, r, most, time.Duration(interval)*time.Second)

@@ -33,14 +33,15 @@ const (
 
 // Point is what happened in one step of the history.
 type Point struct {
-	Time        time.Time `json:"time"` // of its end
-	Streams     int       `json:"streams"`
-	Published   float64   `json:"publishedPerSecond"`
-	Delivered   float64   `json:"deliveredPerSecond"`
-	PublishP50  float64   `json:"publishP50Ms"` // upper bounds of a histogram's buckets, in milliseconds; 0 when nothing came
-	PublishP99  float64   `json:"publishP99Ms"`
-	DeliveryP50 float64   `json:"deliveryP50Ms"`
-	DeliveryP99 float64   `json:"deliveryP99Ms"`
+	Time      time.Time `json:"time"` // of its end
+	Streams   int       `json:"streams"`
+	Published float64   `json:"publishedPerSecond"`
+	Delivered float64   `json:"deliveredPerSecond"`
+	// upper bounds of a histogram's buckets, in milliseconds; 0 when nothing came
+	PublishP50  float64 `json:"publishP50Ms"`
+	PublishP99  float64 `json:"publishP99Ms"`
+	DeliveryP50 float64 `json:"deliveryP50Ms"`
+	DeliveryP99 float64 `json:"deliveryP99Ms"`
 }
 
 // Snapshot is what GET /v1/stats answers.
@@ -118,9 +119,10 @@ type Store struct {
 
 // PC is one PC of a store.
 type PC struct {
-	PC       string    `json:"pc"`
-	Open     bool      `json:"open"`              // a stream is open
-	LastSeen time.Time `json:"lastSeen"`          // now when a stream is open, else when its last stream stood or its health mark came
+	PC   string `json:"pc"`
+	Open bool   `json:"open"` // a stream is open
+	// now when a stream is open, else when its last stream stood or its health mark came
+	LastSeen time.Time `json:"lastSeen"`
 	Readers  []Reader  `json:"readers,omitempty"` // for whom a position is kept
 	Shared   bool      `json:"shared,omitempty"`  // lately two machines or programs have read it at once
 }
@@ -151,7 +153,8 @@ const (
 	openMost   = 200
 )
 
-// Stats gathers figures. Make it with New, end it with Close. Its methods may be called from any goroutine.
+// Stats gathers figures. Make it with New, end it with Close. Its methods may be called from any
+// goroutine.
 type Stats struct {
 	o       Options
 	started time.Time
@@ -305,7 +308,8 @@ func (s *Stats) log(ctx context.Context) *Log {
 		return nil
 	}
 	figures := engine.Stats()
-	l := &Log{Bytes: figures.DiskBytes, SetAside: figures.SetAsideBytes, MaxBytes: figures.MaxBytes, Retention: []Rule{}}
+	l := &Log{Bytes: figures.DiskBytes, SetAside: figures.SetAsideBytes, MaxBytes: figures.MaxBytes,
+		Retention: []Rule{}}
 	if t, ok, err := engine.Oldest(ctx); ok && err == nil {
 		l.Oldest = &t
 	}
@@ -313,8 +317,8 @@ func (s *Stats) log(ctx context.Context) *Log {
 	return l
 }
 
-// retention asks what each rule holds, but not so often that it takes more than a hundredth of the time: it looks at every
-// channel.
+// retention asks what each rule holds, but not so often that it takes more than a hundredth of the
+// time: it looks at every channel.
 func (s *Stats) retention(ctx context.Context, engine fanfare.Operable) []Rule {
 	s.mu.Lock()
 	rules, due := s.rules, s.rulesDue
@@ -338,7 +342,8 @@ func (s *Stats) retention(ctx context.Context, engine fanfare.Operable) []Rule {
 func Rules(reports []fanfare.RuleReport) []Rule {
 	rules := []Rule{}
 	for _, r := range reports {
-		rule := Rule{Rule: r.Rule.String(), Channels: r.Channels, Events: r.Events, Bytes: r.Bytes, RemovesEvents: r.RemovesEvents, RemovesBytes: r.RemovesBytes}
+		rule := Rule{Rule: r.Rule.String(), Channels: r.Channels, Events: r.Events, Bytes: r.Bytes,
+			RemovesEvents: r.RemovesEvents, RemovesBytes: r.RemovesBytes}
 		if r.Rule == (fanfare.Rule{}) {
 			rule.Rule = "(no rule)"
 		}

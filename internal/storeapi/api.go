@@ -26,13 +26,16 @@ type Options struct {
 	Streams   *stream.Streams
 	Problems  *problem.Writer
 	Logger    *slog.Logger
-	Lifetime  time.Duration                       // of streams; 0: for ever
-	ResumeFor time.Duration                       // how long after its end a stream's position is kept; 0: as long as the PC's events, below 0: not at all
+	Lifetime  time.Duration // of streams; 0: for ever
+	// how long after its end a stream's position is kept; 0: as long as the PC's events, below 0:
+	// not at all
+	ResumeFor time.Duration
 	MaxAge    func(fanfare.Channel) time.Duration // for how long events of a channel are retained; 0: for any time
 	GapReplay time.Duration                       // after a gap replay only events younger than this; 0: all
 }
 
-// API serves the store API. Make it with New, end it with Close. Its methods may be called from any goroutine.
+// API serves the store API. Make it with New, end it with Close. Its methods may be called from any
+// goroutine.
 type API struct {
 	o     Options
 	kept  *positions
@@ -66,7 +69,8 @@ func queryID(q url.Values, parameter string) (string, error) {
 	return id, fleet.CheckID(parameter, id)
 }
 
-// mayBe tells whether the caller is a PC, or only may look at its stream; an error says why it may not.
+// mayBe tells whether the caller is a PC, or only may look at its stream; an error says why it may
+// not.
 func mayBe(by caller.Caller, d fleet.Device) (is bool, err error) {
 	own, err := fanfare.ParseChannel(d.Channel())
 	if err != nil {
@@ -117,8 +121,9 @@ func (a *API) Stream(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 	a.o.Streams.Serve(w, r, req)
 }
 
-// begin has a stream that brings no position start where its reader stood, and follows how far it comes. One that only looks, for
-// whatever reason, starts where the PC's would, and is not followed.
+// begin has a stream that brings no position start where its reader stood, and follows how far it
+// comes. One that only looks, for whatever reason, starts where the PC's would, and is not
+// followed.
 func (a *API) begin(req *stream.Request, v *visit, look string) {
 	given := req.Start.From != hub.FromNewest
 	switch {
@@ -181,7 +186,8 @@ func connected(dst []byte, id string) []byte {
 	return sse.AppendEvent(dst, id, eventType, "CONNECTED")
 }
 
-// Health is GET /v1/health; with storeId and pcId it marks that PC as alive, when the caller is that PC.
+// Health is GET /v1/health; with storeId and pcId it marks that PC as alive, when the caller is
+// that PC.
 func (a *API) Health(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 	body, err := a.health(r, by)
 	if err == nil {

@@ -99,7 +99,9 @@ func (a *API) send(w http.ResponseWriter, r *http.Request, by caller.Caller, cha
 }
 
 // batch reads the body and makes the event.
-func (a *API) batch(w http.ResponseWriter, r *http.Request, by caller.Caller, channel, store, username string, broadcast bool) (*fanfare.Batch, string, error) {
+func (a *API) batch(
+	w http.ResponseWriter, r *http.Request, by caller.Caller, channel, store, username string, broadcast bool,
+) (*fanfare.Batch, string, error) {
 	c, err := publish.Channel(channel)
 	if err == nil {
 		err = by.MayPublish(c)
@@ -155,7 +157,9 @@ func (a *API) batch(w http.ResponseWriter, r *http.Request, by caller.Caller, ch
 	return b, cmd.ReferenceID, nil
 }
 
-func (a *API) readCommand(o publish.Object, store, username string, broadcast bool) (cmd command, parts []string, err error) {
+func (a *API) readCommand(
+	o publish.Object, store, username string, broadcast bool,
+) (cmd command, parts []string, err error) {
 	if err := o.Only(commandMembers...); err != nil {
 		return cmd, nil, err
 	}
@@ -167,7 +171,8 @@ func (a *API) readCommand(o publish.Object, store, username string, broadcast bo
 		bytes += len(texts[name])
 	}
 	if most := a.o.Publisher.MaxEventBytes; bytes > most { // before it is put into JSON twice, which may make four bytes of one
-		return cmd, nil, fanfare.Errorf(fanfare.CodeTooLarge, "objectId, event, eventType and referenceType have %d bytes, the limit is %d (--max-event-bytes)", bytes, most)
+		return cmd, nil, fanfare.Errorf(fanfare.CodeTooLarge,
+			"objectId, event, eventType and referenceType have %d bytes, the limit is %d (--max-event-bytes)", bytes, most)
 	}
 	if texts["event"] == "" {
 		return cmd, nil, fanfare.Invalid("event is missing: name the command, such as REBOOT")
@@ -185,7 +190,8 @@ func (a *API) readCommand(o publish.Object, store, username string, broadcast bo
 	return cmd, []string{"store", cmd.EventType, cmd.ReferenceType, cmd.Data}, nil
 }
 
-// marshal makes JSON without HTML escapes. U+2028 and U+2029 are escaped, because one Python client splits lines there.
+// marshal makes JSON without HTML escapes. U+2028 and U+2029 are escaped, because one Python client
+// splits lines there.
 func marshal(v any) string {
 	var b strings.Builder
 	enc := json.NewEncoder(&b)
@@ -208,8 +214,8 @@ func prefersAsync(r *http.Request) bool {
 	return false
 }
 
-// enqueue hands b to the log and does not wait for it. What the log refuses at once is an error; what fails later is
-// logged and counted.
+// enqueue hands b to the log and does not wait for it. What the log refuses at once is an error;
+// what fails later is logged and counted.
 func (a *API) enqueue(b *fanfare.Batch, reference string) error {
 	var mu sync.Mutex
 	var answered bool

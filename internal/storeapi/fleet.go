@@ -13,8 +13,10 @@ import (
 // PC is what is known of one PC.
 type PC struct {
 	fleet.Device
-	Open     bool      // a stream of it is
-	Seen     time.Time // when its last stream stood, or its health mark came, as far as that is stored; zero when it is not
+	Open bool // a stream of it is
+	// when its last stream stood, or its health mark came, as far as that is stored; zero when it
+	// is not
+	Seen     time.Time
 	Readers  []Reader
 	SharedBy time.Duration // how long ago it was found to be read twice at once; 0: not lately
 }
@@ -51,7 +53,8 @@ func (a *API) Present() (list []PC) {
 	return list
 }
 
-// Known returns PCs that are known from the log, and were there in the last month, at most so many. It reads the log.
+// Known returns PCs that are known from the log, and were there in the last month, at most so many.
+// It reads the log.
 func (a *API) Known(ctx context.Context, most int) (list []PC) {
 	known := map[fleet.Device]int{} // indices in list
 	for _, prefix := range []string{keptPrefix, seenPrefix} {

@@ -11,7 +11,8 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/stream"
 )
 
-// positions keeps the cursors of the PCs' readers: those of a PC that has streams open in memory, all in the log. See reader.go.
+// positions keeps the cursors of the PCs' readers: those of a PC that has streams open in memory,
+// all in the log. See reader.go.
 type positions struct {
 	o       Options
 	began   time.Time // its clock
@@ -32,7 +33,8 @@ type positions struct {
 	says says
 }
 
-// shared is when a PC was found to be read twice at once, and when that was logged; on positions' clock.
+// shared is when a PC was found to be read twice at once, and when that was logged; on positions'
+// clock.
 type shared struct{ found, warned int64 }
 
 // due is a PC whose cursors are to be stored, or the name of a health mark.
@@ -48,22 +50,25 @@ const (
 	flushMost    = 1000 // PCs in one group
 	seenFor      = 30 * 24 * time.Hour
 
-	// unlimited is how long cursors are kept where rules set no limit to the age of a PC's events. They are small, but PCs do not
-	// tell when they are gone for good.
+	// unlimited is how long cursors are kept where rules set no limit to the age of a PC's events.
+	// They are small, but PCs do not tell when they are gone for good.
 	unlimited = 365 * 24 * time.Hour
-	// rememberFor is how much longer the log knows that there was a cursor, so that the PC hears of what it may have missed.
+	// rememberFor is how much longer the log knows that there was a cursor, so that the PC hears of
+	// what it may have missed.
 	rememberFor = 365 * 24 * time.Hour
 )
 
 func newPositions(o Options) *positions {
-	k := &positions{o: o, began: time.Now(), stop: make(chan struct{}), pcs: map[string]*pc{}, seen: map[string]time.Time{}, shared: map[string]shared{}}
+	k := &positions{o: o, began: time.Now(), stop: make(chan struct{}), pcs: map[string]*pc{},
+		seen: map[string]time.Time{}, shared: map[string]shared{}}
 	k.says.logger = o.Logger
 	k.unride = o.Keeper.Ride(k)
 	k.stopped.Go(k.loop)
 	return k
 }
 
-// now is the time on positions' clock, in milliseconds since some moment before the process. Nobody sets it.
+// now is the time on positions' clock, in milliseconds since some moment before the process. Nobody
+// sets it.
 func (k *positions) now() int64 { return time.Since(k.began).Milliseconds() + 1 }
 
 const keptPrefix = "pc/"
@@ -95,8 +100,9 @@ func (k *positions) resumeFor(d fleet.Device) time.Duration {
 	return longest
 }
 
-// visit begins a request for the stream of the PC that has a channel. It may read the log; where that fails there is an error: to
-// start at the newest would lose what the PC has missed. leave must follow.
+// visit begins a request for the stream of the PC that has a channel. It may read the log; where
+// that fails there is an error: to start at the newest would lose what the PC has missed. leave
+// must follow.
 func (k *positions) visit(channel string, id readerID) (*visit, error) {
 	k.mu.Lock()
 	p := k.pcs[channel]
@@ -162,8 +168,8 @@ func (k *positions) dropLocked(p *pc) {
 	}
 }
 
-// start is where the visit's stream starts when it brings no position. It may block for a moment, to learn what the peer of an
-// earlier stream has.
+// start is where the visit's stream starts when it brings no position. It may block for a moment,
+// to learn what the peer of an earlier stream has.
 func (v *visit) start() hub.Start {
 	k := v.pc.k
 	if !k.keeps() {
@@ -186,9 +192,10 @@ func (v *visit) start() hub.Start {
 	return k.startAt(v.pc, pos, lives, forgotten)
 }
 
-// peek is where the PC's stream would start, for somebody who only looks. A cursor that nobody is known to own, because an earlier
-// version kept it, is not for who looks only because their token is of that version's time: each of their streams would start there, and
-// a PC obey the same REBOOT again and again.
+// peek is where the PC's stream would start, for somebody who only looks. A cursor that nobody is
+// known to own, because an earlier version kept it, is not for who looks only because their token
+// is of that version's time: each of their streams would start there, and a PC obey the same REBOOT
+// again and again.
 func (v *visit) peek(why string) hub.Start {
 	k := v.pc.k
 	if !k.keeps() {
@@ -232,7 +239,8 @@ func (k *positions) startAt(p *pc, pos fanfare.Position, lives []*stream.Live, f
 	return hub.Start{From: hub.FromAfter, After: pos}
 }
 
-// standing is where a reader stands: at a position, or where its streams that are open do, or nowhere any more.
+// standing is where a reader stands: at a position, or where its streams that are open do, or
+// nowhere any more.
 func (r *reader) standing(good int64) (pos fanfare.Position, lives []*stream.Live, forgotten bool) {
 	if r.left != 0 {
 		if r.used <= good {
@@ -244,7 +252,8 @@ func (r *reader) standing(good int64) (pos fanfare.Position, lives []*stream.Liv
 	return 0, lives, false
 }
 
-// standing is where the reader stands that was there last; nobodys says that a cursor without an owner counts.
+// standing is where the reader stands that was there last; nobodys says that a cursor without an
+// owner counts.
 func (p *pc) standing(good int64, nobodys bool) (pos fanfare.Position, lives []*stream.Live, forgotten bool) {
 	var last *reader
 	for r := p.readers; r != nil; r = r.next {
@@ -306,7 +315,8 @@ func (v *visit) Changed() {
 	}
 }
 
-// reviveLocked finds the PC's streams whose peers have turned out to be still there though a newer stream had opened.
+// reviveLocked finds the PC's streams whose peers have turned out to be still there though a newer
+// stream had opened.
 func (k *positions) reviveLocked(p *pc) {
 	for r := p.readers; r != nil; r = r.next {
 		for v := r.open; v != nil; v = v.next {

@@ -7,24 +7,30 @@ import (
 
 // Readers and their cursors
 //
-// The older client sends no position, so the hub keeps one for it: a cursor. Several programs may read the stream of one PC: the
-// PC's own, one on a cloned disk, somebody who looks with curl. So a cursor belongs to a reader: the subject of its credential,
-// and its address. A reader's cursor is where its last stream stood.
+// The older client sends no position, so the hub keeps one for it: a cursor. Several programs may
+// read the stream of one PC: the PC's own, one on a cloned disk, somebody who looks with curl. So a
+// cursor belongs to a reader: the subject of its credential, and its address. A reader's cursor is
+// where its last stream stood.
 //
-// A client that comes back while its last stream still looks open is the ordinary case: that stream is half-dead. The newer
-// stream takes the reader's cursor over, and the older one is superseded: it leaves no cursor when it ends, because that would be
-// an old one. But two machines may be one reader, behind one address or with one disk. What tells the two cases apart is an
-// acknowledgement: a superseded stream whose peer acknowledges bytes written later is no dead one, and has a cursor of its own
-// again. Of the cursors that the streams of one reader leave only the lowest is kept, and the reader's next stream takes it: so
-// nothing is lost that was not lost to the other machine.
+// A client that comes back while its last stream still looks open is the ordinary case: that stream
+// is half-dead. The newer stream takes the reader's cursor over, and the older one is superseded:
+// it leaves no cursor when it ends, because that would be an old one. But two machines may be one
+// reader, behind one address or with one disk. What tells the two cases apart is an
+// acknowledgement: a superseded stream whose peer acknowledges bytes written later is no dead one,
+// and has a cursor of its own again. Of the cursors that the streams of one reader leave only the
+// lowest is kept, and the reader's next stream takes it: so nothing is lost that was not lost to
+// the other machine.
 //
-// A reader without a cursor starts where the reader stood that was there last, and leaves that one alone.
+// A reader without a cursor starts where the reader stood that was there last, and leaves that one
+// alone.
 
-// readersMost is how many readers a PC may have, and of how many streams of one reader the cursors are followed.
+// readersMost is how many readers a PC may have, and of how many streams of one reader the cursors
+// are followed.
 const readersMost = 4
 
-// pc is a PC that has streams open, or cursors that are not stored yet. There is one for each PC that is connected, so it is small,
-// and so are the two below. All of its fields but k and channel are guarded by positions.mu.
+// pc is a PC that has streams open, or cursors that are not stored yet. There is one for each PC
+// that is connected, so it is small, and so are the two below. All of its fields but k and channel
+// are guarded by positions.mu.
 type pc struct {
 	k       *positions
 	channel string  // the PC's own, which its streams hold anyway
@@ -56,7 +62,9 @@ func (p *pc) unset(s state)   { p.state &^= s }
 type reader struct {
 	id   readerID
 	next *reader
-	used int64            // when it was last there, on positions' clock; of before the start of the process when it is negative
+	// when it was last there, on positions' clock; of before the start of the process when it is
+	// negative
+	used int64
 	left fanfare.Position // the lowest that an ended stream left, and no stream has taken; 0: none
 	open *visit           // its streams whose cursors are followed, the newest first
 }
@@ -177,7 +185,8 @@ func (p *pc) begin(v *visit, from fanfare.Position, now int64) (dropped []*reade
 	return p.bound(r)
 }
 
-// heard is for a stream whose peer is now known to have heard of its gap: it is the newest of its reader from here on.
+// heard is for a stream whose peer is now known to have heard of its gap: it is the newest of its
+// reader from here on.
 func (v *visit) heard(now int64) {
 	r := v.reader
 	v.pending = false
@@ -187,8 +196,8 @@ func (v *visit) heard(now int64) {
 	}
 }
 
-// bound lets those go that are too many: a reader that was not there for longest, the oldest stream. It returns the readers that
-// lost a cursor by it.
+// bound lets those go that are too many: a reader that was not there for longest, the oldest
+// stream. It returns the readers that lost a cursor by it.
 func (p *pc) bound(r *reader) (dropped []*reader) {
 	n := 0
 	for v := r.open; v != nil; v = v.next {

@@ -12,8 +12,9 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/caller"
 )
 
-// readerID tells the readers of a PC apart: who they say they are, and where they are. The zero readerID is a reader of whom
-// neither is known. There is one for each PC in memory, so it is small.
+// readerID tells the readers of a PC apart: who they say they are, and where they are. The zero
+// readerID is a reader of whom neither is known. There is one for each PC in memory, so it is
+// small.
 type readerID struct {
 	subject uint64 // of the SHA-256 of the credential's subject; 0: it names nobody
 	network uint64 // see networkOf
@@ -28,8 +29,8 @@ func readerOf(by caller.Caller) (id readerID) {
 	return id
 }
 
-// subjectOf is the credential's subject, with who vouches for it; "" when it names nobody. A token's id does not count: who renews a
-// token is the same reader.
+// subjectOf is the credential's subject, with who vouches for it; "" when it names nobody. A
+// token's id does not count: who renews a token is the same reader.
 func subjectOf(by caller.Caller) string {
 	if by.Who.Subject == "" {
 		return ""
@@ -37,13 +38,15 @@ func subjectOf(by caller.Caller) string {
 	return by.Name()
 }
 
-// What networkOf adds to an IPv4 address, and what ::/64 is. No IPv6 network has these numbers (RFC 4291, section 2.4).
+// What networkOf adds to an IPv4 address, and what ::/64 is. No IPv6 network has these numbers (RFC
+// 4291, section 2.4).
 const (
 	networkIPv4 = 1 << 32
 	networkZero = 2 << 32
 )
 
-// networkOf is an IPv4 address, or the first half of an IPv6 one, as a number: limits go by the same (forwarded.Network). 0 is none.
+// networkOf is an IPv4 address, or the first half of an IPv6 one, as a number: limits go by the
+// same (forwarded.Network). 0 is none.
 func networkOf(a netip.Addr) uint64 {
 	switch {
 	case !a.IsValid():
@@ -71,21 +74,24 @@ func (id readerID) text() string {
 	return netip.PrefixFrom(netip.AddrFrom16(b), 64).String()
 }
 
-// cursor is where a reader stands, as it is stored. A cursor that is older than positions are kept says only that there was one.
+// cursor is where a reader stands, as it is stored. A cursor that is older than positions are kept
+// says only that there was one.
 type cursor struct {
 	id       readerID
 	position fanfare.Position
 	age      time.Duration // since the reader was there, when it was stored
 }
 
-// recordVersion begins the value that is kept with a PC's position; docs/format/pebblelog.md describes it.
+// recordVersion begins the value that is kept with a PC's position; docs/format/pebblelog.md
+// describes it.
 const recordVersion = 1
 
 // appendCursors makes the value of a PC's cursors.
 func appendCursors(dst []byte, list []cursor) []byte {
 	dst = append(dst, recordVersion)
 	for _, c := range list {
-		for _, n := range []uint64{c.id.subject, c.id.network, uint64(c.position), uint64(max(c.age.Milliseconds(), 0))} {
+		for _, n := range []uint64{c.id.subject, c.id.network, uint64(c.position),
+			uint64(max(c.age.Milliseconds(), 0))} {
 			dst = binary.AppendUvarint(dst, n)
 		}
 	}
@@ -94,7 +100,8 @@ func appendCursors(dst []byte, list []cursor) []byte {
 
 var errRecord = errors.New("the cursors kept for a PC are damaged")
 
-// readCursors reads what is kept for a PC. Of one that an earlier version kept it is not known whose cursor it is.
+// readCursors reads what is kept for a PC. Of one that an earlier version kept it is not known
+// whose cursor it is.
 func readCursors(k fanfare.Kept) (list []cursor, err error) {
 	if k.Value == "" {
 		return []cursor{{position: k.Position, age: k.Age}}, nil

@@ -11,7 +11,8 @@ import (
 
 // Readers are counts of what happens where a PC has several readers, or one that was away for long.
 type Readers struct {
-	Shared    uint64            // times a stream turned out to be read on though a newer one of the same reader had opened
+	// times a stream turned out to be read on though a newer one of the same reader had opened
+	Shared    uint64
 	Several   uint64            // the same, the newer one being another reader's
 	Dropped   uint64            // cursors that were given up because a PC had too many
 	Forgotten uint64            // streams that began with the gap `forgotten`
@@ -33,7 +34,8 @@ const saysMost = 20
 // subjectsMost bounds who is remembered to have been warned of.
 const subjectsMost = 10_000
 
-// says writes warnings down, not more than a log can take. Its methods may be called from any goroutine.
+// says writes warnings down, not more than a log can take. Its methods may be called from any
+// goroutine.
 type says struct {
 	logger *slog.Logger
 
@@ -113,7 +115,8 @@ func (s *says) dropped(d fleet.Device, id readerID) {
 }
 
 func (s *says) forgotten(d fleet.Device) {
-	s.warn("forgotten", "a PC was away for longer than its position is kept: it is told of a gap (--store-resume-for)", named(d)...)
+	s.warn("forgotten", "a PC was away for longer than its position is kept: it is told of a gap (--store-resume-for)",
+		named(d)...)
 }
 
 // looks warns of a subject once.
@@ -131,6 +134,7 @@ func (s *says) looks(by caller.Caller, d fleet.Device) {
 	s.mu.Unlock()
 	if !known && !full {
 		s.warn("looks", "who may listen to a PC's channels but is not the PC only looks: no position is kept for it and no health mark is taken; a PC's token needs `device`",
-			slog.String("subject", by.Who.Subject), slog.String("remote", by.Remote), slog.String("storeId", d.Store), slog.String("pcId", d.PC))
+			slog.String("subject", by.Who.Subject), slog.String("remote", by.Remote), slog.String("storeId",
+				d.Store), slog.String("pcId", d.PC))
 	}
 }

@@ -10,9 +10,9 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/stream"
 )
 
-// This file brings cursors into the log. While events are published anyway they ride with the groups that store those, so what a
-// PC has heard and acknowledged does not come again after a crash that follows. When nothing is published, an empty group is
-// made for them twice a second.
+// This file brings cursors into the log. While events are published anyway they ride with the
+// groups that store those, so what a PC has heard and acknowledged does not come again after a
+// crash that follows. When nothing is published, an empty group is made for them twice a second.
 
 // Board implements fanfare.Rider.
 func (k *positions) Board(most int) (keep []fanfare.Kept, done func(error)) {
@@ -99,8 +99,8 @@ func (k *positions) record(p *pc) (kept fanfare.Kept, ok bool) {
 	}, true
 }
 
-// cursors are where the PC's readers stand, with what the peers of their open streams have, and where the one stands that was
-// there last.
+// cursors are where the PC's readers stand, with what the peers of their open streams have, and
+// where the one stands that was there last.
 func (p *pc) cursors(open []followed, now int64) (list []cursor, last fanfare.Position) {
 	var room [readersMost]cursor
 	list = room[:0]
@@ -199,8 +199,8 @@ func (k *positions) again() {
 	k.late = nil
 }
 
-// look finds streams that have turned out to be read by two machines, and has the cursors of idle streams stored again before they
-// look too old.
+// look finds streams that have turned out to be read by two machines, and has the cursors of idle
+// streams stored again before they look too old.
 func (k *positions) look(now int64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

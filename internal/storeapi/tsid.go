@@ -9,8 +9,8 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// tsids makes time-sorted unique identifiers: 42 bits of milliseconds since 2020 and 22 random bits, which count up within
-// a millisecond. Their text is that of a position.
+// tsids makes time-sorted unique identifiers: 42 bits of milliseconds since 2020 and 22 random
+// bits, which count up within a millisecond. Their text is that of a position.
 type tsids struct {
 	mu   sync.Mutex
 	last uint64
@@ -21,7 +21,8 @@ var tsidEpoch = time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
 func (t *tsids) next() string {
 	var random [4]byte
 	_, _ = rand.Read(random[:]) // never fails
-	id := uint64(max(time.Since(tsidEpoch).Milliseconds(), 0))<<22 | uint64(binary.LittleEndian.Uint32(random[:])&(1<<22-1))
+	id := uint64(max(time.Since(tsidEpoch).Milliseconds(),
+		0))<<22 | uint64(binary.LittleEndian.Uint32(random[:])&(1<<22-1))
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if id <= t.last {

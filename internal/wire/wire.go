@@ -1,4 +1,5 @@
-// Package wire is how events stand on the wire of a stream: as finished bytes, made once and shared by all who receive them.
+// Package wire is how events stand on the wire of a stream: as finished bytes, made once and shared
+// by all who receive them.
 package wire
 
 import (
@@ -11,7 +12,8 @@ import (
 	"github.com/fanfare-hub/fanfare/sse"
 )
 
-// Encode makes the frame of an event: the SSE block, and the same as an HTTP/1.1 chunk, in one array.
+// Encode makes the frame of an event: the SSE block, and the same as an HTTP/1.1 chunk, in one
+// array.
 func Encode(e fanfare.Event) hub.Frame {
 	const room = 10 // for a chunk's length in hexadecimal, and CRLF
 	kind := ""
@@ -29,7 +31,8 @@ func Encode(e fanfare.Event) hub.Frame {
 		buf[begin] = "0123456789abcdef"[n&15]
 	}
 	buf = append(buf, '\r', '\n')
-	return hub.Frame{Body: buf[room : room+size : room+size], Chunk: buf[begin:], Folded: strings.IndexByte(e.Data, '\r') >= 0}
+	return hub.Frame{Body: buf[room : room+size : room+size], Chunk: buf[begin:],
+		Folded: strings.IndexByte(e.Data, '\r') >= 0}
 }
 
 var (
@@ -37,8 +40,8 @@ var (
 	dataField  = []byte("data: ")
 )
 
-// Decode reads a frame's event back. Where the frame is folded, each CR and CRLF of the data has become LF. A trace is known only of
-// live events.
+// Decode reads a frame's event back. Where the frame is folded, each CR and CRLF of the data has
+// become LF. A trace is known only of live events.
 func Decode(f *hub.Frame) fanfare.Event {
 	e := fanfare.Event{Position: f.Position, Channel: f.Channel, Time: time.UnixMilli(f.TimeMs).UTC()}
 	if f.Trace != nil {

@@ -1,4 +1,5 @@
-// Package hubclient is how the examples' publishers speak to the hub: plain HTTP, with the standard library.
+// Package hubclient is how the examples' publishers speak to the hub: plain HTTP, with the standard
+// library.
 package hubclient
 
 import (
@@ -71,8 +72,8 @@ func (h *Hub) Publish(ctx context.Context, e Event) error {
 	return nil
 }
 
-// Stream publishes events as they come, over one request (NDJSON): the hub answers a line for each line. It ends when events is
-// closed, or with an error.
+// Stream publishes events as they come, over one request (NDJSON): the hub answers a line for each
+// line. It ends when events is closed, or with an error.
 func (h *Hub) Stream(ctx context.Context, events <-chan Event) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
