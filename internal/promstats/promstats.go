@@ -5,6 +5,7 @@ package promstats
 import (
 	"context"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -132,7 +133,13 @@ func logMetrics(list ...metric) []metric {
 }
 
 func metrics() []metric {
-	list := []metric{
+	return slices.Concat(
+		processMetrics(), streamMetrics(), requestMetrics(), storeMetrics(), memoryMetrics(), storageMetrics(),
+	)
+}
+
+func processMetrics() []metric {
+	return []metric{
 		define("build_info", "gauge", "version", "1, with the version that runs.", func(f *figures) []sample {
 			return []sample{{value: 1, labels: []string{f.s.Version}}}
 		}),
@@ -143,6 +150,11 @@ func metrics() []metric {
 				}
 				return 0
 			}),
+	}
+}
+
+func streamMetrics() []metric {
+	return []metric{
 		define("streams_open", "gauge", "adapter", "Streams open now.",
 			func(f *figures) []sample { return labelled(f.streams.Open) }),
 		define("streams_opened_total", "counter", "adapter", "Streams opened.",
@@ -171,6 +183,11 @@ func metrics() []metric {
 			func(f *figures) uint64 { return f.streams.Replayed }),
 		counter("replayed_bytes_total", "Bytes of these, as they are on the wire.",
 			func(f *figures) uint64 { return f.streams.ReplayedBytes }),
+	}
+}
+
+func requestMetrics() []metric {
+	return []metric{
 		durations("publish_seconds", "From a publish's way to the log until its answer.",
 			func(f *figures) histogram.Counts { return f.s.Publish() }),
 		durations("delivery_seconds",
@@ -200,6 +217,11 @@ func metrics() []metric {
 			func(f *figures) uint64 { return f.s.JWKSFailures() }),
 		counter("async_publishes_failed_total", "Commands that were answered 202 and could not be stored.",
 			func(f *figures) uint64 { return f.s.AsyncFailed() }),
+	}
+}
+
+func storeMetrics() []metric {
+	return []metric{
 		define("store_shared_total", "counter", "readers",
 			"Times a PC's stream was found to be read twice at once: by the same reader (one token and address), or by different ones.",
 			func(f *figures) []sample { return labelled(f.stores.SharedReaders) }),
@@ -211,6 +233,11 @@ func metrics() []metric {
 		define("store_looks_total", "counter", "why",
 			"Streams of PCs that moved no position: they asked to look, or their caller is not the PC.",
 			func(f *figures) []sample { return labelled(f.stores.Looks) }),
+	}
+}
+
+func memoryMetrics() []metric {
+	return []metric{
 		gauge("filters", "Channels and patterns that somebody listens to.",
 			func(f *figures) float64 { return float64(f.hub.Filters) }),
 		counter("tail_hits_total", "Turns of streams that were served from memory.",
@@ -228,7 +255,10 @@ func metrics() []metric {
 		gauge("log_position", "The newest position, as a number.",
 			func(f *figures) float64 { return float64(f.status.Durable) }),
 	}
-	return append(list, logMetrics(
+}
+
+func storageMetrics() []metric {
+	return logMetrics(
 		counter("events_published_total", "Events stored.", func(f *figures) uint64 { return f.log.Events }),
 		counter("published_bytes_total", "Bytes of data of these.", func(f *figures) uint64 { return f.log.Bytes }),
 		counter("publishes_replayed_total", "Publishes that were answered by their idempotency key.",
@@ -268,7 +298,7 @@ func metrics() []metric {
 		gauge("clock_ahead_seconds",
 			"How far the machine's clock is ahead of the time by which things grow old and are removed; below zero: behind. Near 0 when the clock is believed.",
 			func(f *figures) float64 { return f.log.ClockAhead.Seconds() }),
-	)...)
+	)
 }
 
 // Metrics lists all metrics but those of the process and of Go, for the manual.
