@@ -6,3 +6,17 @@ import "github.com/fanfare-hub/fanfare/internal/adminapi"
 func (s *Server) WrapRevocations(f func(adminapi.Revocations) adminapi.Revocations) {
 	s.admin.Revocations = f(s.admin.Revocations)
 }
+
+// Routes returns "METHOD path" of all routes of the table.
+func (s *Server) Routes() (list []string) {
+	for _, rt := range s.routes() {
+		for method, there := range map[string]bool{
+			"GET": rt.get != nil, "POST": rt.takesPosts(), "DELETE": rt.del != nil,
+		} {
+			if there {
+				list = append(list, method+" "+rt.path)
+			}
+		}
+	}
+	return list
+}

@@ -17,13 +17,17 @@ type handler func(w http.ResponseWriter, r *http.Request, by caller.Caller)
 type endpoint struct {
 	get  handler // HEAD too
 	post handler
-	del  handler
+	// postTo is post of a path with parameters, whose values are params.
+	postTo func(w http.ResponseWriter, r *http.Request, by caller.Caller, params []string)
+	params []string
+	del    handler
 
 	open     bool // callers need not be identified
 	delOpen  bool // del identifies the caller itself
 	operator bool // takes `admin` on `**`
 
-	streams string // the adapter whose streams get serves; "" is none
+	streams   string // the adapter whose streams get serves; "" is none
+	publishes bool   // post reads the body as a whole, and answers once, unless the body is NDJSON
 }
 
 // plain makes a handler of one that needs no caller.
@@ -31,12 +35,14 @@ func plain(h http.HandlerFunc) handler {
 	return func(w http.ResponseWriter, r *http.Request, _ caller.Caller) { h(w, r) }
 }
 
+func (e endpoint) takesPosts() bool { return e.post != nil || e.postTo != nil }
+
 func (e endpoint) allow() string {
 	methods := []string{}
 	if e.get != nil {
 		methods = append(methods, http.MethodGet, http.MethodHead)
 	}
-	if e.post != nil {
+	if e.takesPosts() {
 		methods = append(methods, http.MethodPost)
 	}
 	if e.del != nil {
@@ -45,8 +51,7 @@ func (e endpoint) allow() string {
 	return strings.Join(append(methods, http.MethodOptions), ", ")
 }
 
-// route finds the endpoint by the path as it stands. http.ServeMux would clean it, and redirect
-// "//" and ".." to another channel.
+// route answers a request.
 func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 	e, ok := s.find(r)
 	if !ok {
@@ -61,7 +66,7 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request, e endpoint) {
 	switch {
 	case e.get != nil && (r.Method == http.MethodGet || r.Method == http.MethodHead):
 		s.serve(w, r, e, e.get)
-	case e.post != nil && r.Method == http.MethodPost:
+	case e.takesPosts() && r.Method == http.MethodPost:
 		s.serve(w, r, e, e.post)
 	case e.del != nil && r.Method == http.MethodDelete:
 		e.open = e.open || e.delOpen
@@ -105,6 +110,10 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, e endpoint, answe
 			return
 		}
 	}
+	if answer == nil {
+		e.postTo(w, r, by, e.params)
+		return
+	}
 	answer(w, r, by)
 }
 
@@ -146,81 +155,8 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, e endpoint, by c
 	s.streams.Refuse(w, r, stream.Request{Adapter: e.streams, Caller: by, Pause: e.streams == "store"}, err)
 }
 
-func (s *Server) find(r *http.Request) (endpoint, bool) {
-	path := r.URL.EscapedPath()
-	switch path {
-	case "":
-		return endpoint{get: plain(s.toFront), open: true}, true
-	case "/v1/events":
-		return endpoint{get: s.native.Stream, post: s.native.Publish, streams: "native"}, true
-	case "/v1/history":
-		return endpoint{get: s.native.History}, true
-	case "/v1/health":
-		// Without parameters it says no more than /livez.
-		q := r.URL.Query()
-		return endpoint{get: s.stores.Health, open: !q.Has("storeId") && !q.Has("pcId")}, true
-	case "/v1/stores/event-sources":
-		return endpoint{get: s.stores.Stream, streams: "store"}, true
-	case "/v1/stores/events":
-		return endpoint{post: s.stores.SendToAll}, true
-	case "/v1/stats":
-		return endpoint{get: s.figures.Serve, operator: true}, true
-	case "/v1/admin/retention":
-		return endpoint{get: plain(s.admin.Retention), operator: true}, true
-	case "/v1/admin/backup":
-		return endpoint{post: s.admin.Backup, operator: true}, true
-	case "/v1/admin/log-level":
-		return endpoint{get: plain(s.admin.LogLevel), post: s.admin.SetLogLevel, operator: true}, true
-	case "/v1/admin/disconnect":
-		return endpoint{post: s.admin.Disconnect}, true
-	case "/v1/admin/revoke":
-		return endpoint{post: s.admin.Revoke}, true
-	case "/v1/tickets":
-		return endpoint{post: s.makeTicket}, true
-	case "/v1/session":
-		return endpoint{post: s.beginSession, del: s.endSession, delOpen: true}, true
-	case "/livez":
-		return endpoint{get: plain(s.livez), open: true}, true
-	case "/readyz":
-		return endpoint{get: plain(s.readyz), open: true}, true
-	case "/metrics":
-		return endpoint{get: plain(s.metrics.ServeHTTP), operator: true}, true
-	}
-	if page, ok := s.findPage(path); ok {
-		return endpoint{get: plain(page), open: true}, true
-	}
-	if channel, ok := strings.CutPrefix(path, "/v1/channels/"); ok {
-		return endpoint{post: func(w http.ResponseWriter, r *http.Request,
-			by caller.Caller) {
-			s.native.PublishTo(w, r, by, channel)
-		}}, true
-	}
-	if rest, ok := strings.CutPrefix(path, "/v1/stores/"); ok {
-		return s.findStore(strings.Split(rest, "/"))
-	}
-	return endpoint{}, false
-}
-
-// isPublish tells whether a request is one whose handler reads the body as a whole, and answers
-// once: all publishes but NDJSON.
-func isPublish(r *http.Request) bool {
-	if r.Method != http.MethodPost {
-		return false
-	}
-	for _, kind := range r.Header["Content-Type"] {
-		if len(kind) >= 20 && strings.Contains(strings.ToLower(kind), "ndjson") {
-			return false
-		}
-	}
-	path := r.URL.EscapedPath()
-	return path == "/v1/events" || strings.HasPrefix(path, "/v1/channels/") || strings.HasPrefix(path, "/v1/stores/")
-}
-
-// findPage finds the page at /, the examples, and the description of the API.
+// findPage finds the page at /, and the examples.
 func (s *Server) findPage(path string) (http.HandlerFunc, bool) {
-	if path == "/openapi.yaml" {
-		return openapi, true
-	}
 	if s.o.NoPage {
 		return nil, false
 	}
@@ -230,21 +166,6 @@ func (s *Server) findPage(path string) (http.HandlerFunc, bool) {
 		}
 	}
 	return nil, false
-}
-
-// findStore matches {S}/events and {S}/pcs/{P}/events.
-func (s *Server) findStore(segments []string) (endpoint, bool) {
-	switch {
-	case len(segments) == 2 && segments[1] == "events":
-		return endpoint{post: func(w http.ResponseWriter, r *http.Request, by caller.Caller) {
-			s.stores.SendToStore(w, r, by, segments[0])
-		}}, true
-	case len(segments) == 4 && segments[1] == "pcs" && segments[3] == "events":
-		return endpoint{post: func(w http.ResponseWriter, r *http.Request, by caller.Caller) {
-			s.stores.SendToPC(w, r, by, segments[0], segments[2])
-		}}, true
-	}
-	return endpoint{}, false
 }
 
 // toFront redirects a prefix without its last slash to the one with it: the page's links are

@@ -53,6 +53,7 @@ type Server struct {
 	figures   *stats.Handler
 	admin     *adminapi.API
 	guard     *guard
+	router    router
 	senders   *http1.Conns // nil: net/http serves them
 	pages     []console.Pages
 	inflight  *limit.Budget
@@ -132,7 +133,7 @@ func New(o Options) (*Server, error) {
 		Known: s.knownPCs, Present: s.presentPCs, Readers: s.storeReaders,
 	})
 	if o.Publish.Detach {
-		s.senders = http1.New(http1.Options{Takes: isPublish, Budget: s.inflight, Logger: o.Logger})
+		s.senders = http1.New(http1.Options{Takes: s.isPublish, Budget: s.inflight, Logger: o.Logger})
 	}
 	s.pages = []console.Pages{console.Page(), console.Below("/examples/", examples.Files)}
 	s.accessLog.Store(int64(o.AccessLog))
@@ -143,6 +144,7 @@ func New(o Options) (*Server, error) {
 	if s.tokens != nil {
 		s.admin.Everybody = s.tokens.Anonymous()
 	}
+	s.router = newRouter(s.routes())
 	return s, nil
 }
 
@@ -192,7 +194,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			panic(http.ErrAbortHandler)
 		}
 	}()
-	if s.senders == nil || !s.senders.Wants(w, r) || !isPublish(r) || len(w.Header()["Content-Encoding"]) > 0 {
+	if s.senders == nil || !s.senders.Wants(w, r) || !s.isPublish(r) || len(w.Header()["Content-Encoding"]) > 0 {
 		s.handle(w, r)
 		return
 	}
