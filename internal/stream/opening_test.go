@@ -16,6 +16,7 @@ import (
 	"github.com/fanfare-hub/fanfare"
 	"github.com/fanfare-hub/fanfare/hub"
 	"github.com/fanfare-hub/fanfare/internal/caller"
+	"github.com/fanfare-hub/fanfare/internal/poll"
 	"github.com/fanfare-hub/fanfare/internal/problem"
 	"github.com/fanfare-hub/fanfare/logtest"
 	"github.com/fanfare-hub/fanfare/pebblelog"
@@ -192,7 +193,7 @@ func until(t *testing.T, lines <-chan string, prefix string) (before []string) {
 func TestHeadBeforeTheStartIsFound(t *testing.T) {
 	for kind := range kinds {
 		t.Run(kind+"/replay", func(t *testing.T) {
-			at := holdLog(t, kind, Request{Start: hub.Start{From: hub.FromLast, Last: 2}, Heartbeat: time.Hour}, hub.Options{})
+			at := holdLog(t, kind, Request{Start: hub.Start{From: hub.FromLast, Last: 2}, Manner: Manner{Heartbeat: time.Hour}}, hub.Options{})
 			lines, _ := at.open(t)
 			if line := within(t, "a comment with the head", lines); line != ":\n" {
 				t.Fatalf("%q", line)
@@ -317,7 +318,7 @@ func TestStartCannotBeFound(t *testing.T) {
 	for kind := range kinds {
 		t.Run(kind, func(t *testing.T) {
 			for _, from := range []hub.From{hub.FromAll, hub.FromAfter} {
-				h := holdLog(t, kind, Request{Start: hub.Start{From: from}, Farewell: FarewellPosition}, hub.Options{})
+				h := holdLog(t, kind, Request{Start: hub.Start{From: from}, Manner: Manner{Farewell: FarewellPosition}}, hub.Options{})
 				h.log.fail = fanfare.Unavailable("the disk is gone", nil)
 				lines, _ := h.open(t)
 				within(t, "the question", h.log.asked)
@@ -350,7 +351,7 @@ func TestStartCannotBeFound(t *testing.T) {
 func TestEndBeforeTheStartIsFound(t *testing.T) {
 	for kind := range kinds {
 		t.Run(kind, func(t *testing.T) {
-			h := holdLog(t, kind, Request{Start: hub.Start{From: hub.FromAll}, Farewell: FarewellPosition, Idle: IdleEvent}, hub.Options{})
+			h := holdLog(t, kind, Request{Start: hub.Start{From: hub.FromAll}, Manner: Manner{Farewell: FarewellPosition, Idle: IdleEvent}}, hub.Options{})
 			lines, _ := h.open(t)
 			within(t, "the question", h.log.asked)
 			for range 3 {
@@ -390,17 +391,17 @@ func TestNoPositionBeforeTheStartIsTold(t *testing.T) {
 	defer never.Close()
 	h := hub.New(hub.Options{Log: log, TailBytes: 1, Encode: func(fanfare.Event) hub.Frame { return hub.Frame{} }})
 	defer h.Close()
-	says := func(a *attached, read bool, now int64) string {
+	says := func(a *attached, read bool, now poll.Instant) string {
 		a.st.gather(&a.work, &a.work.turn, read, now)
 		return string(a.work.prefix)
 	}
 	for _, start := range []hub.Start{{From: hub.FromAll}, {From: hub.FromAfter, After: 7}} {
-		req := Request{Patterns: logtest.Patterns("a"), Start: start, Idle: IdleEvent, Farewell: FarewellPosition}
+		req := Request{Patterns: logtest.Patterns("a"), Start: start, Manner: Manner{Idle: IdleEvent, Farewell: FarewellPosition}}
 		a := attach(t, New(Options{Hub: never, Heartbeat: time.Second}), &told{}, req)
 		if err := a.st.sub.Read(t.Context(), &a.work.turn); err != nil || a.work.turn.Opens {
 			t.Fatal(err, a.work.turn)
 		}
-		if text := says(a, true, int64(time.Hour)); text != ":\n" {
+		if text := says(a, true, poll.Instant(time.Hour)); text != ":\n" {
 			t.Errorf("an idle sign while it searches: %q", text)
 		}
 

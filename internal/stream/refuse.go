@@ -39,13 +39,13 @@ func (s *Streams) Refuse(w http.ResponseWriter, r *http.Request, req Request, er
 	code := fanfare.CodeOf(err)
 	a.later = code == fanfare.CodeOverloaded || code == fanfare.CodeUnavailable
 	if a.later {
-		s.refused.Add(1)
+		s.counts.refused.Add(1)
 	}
 	if a.later && AcceptsStream(r) {
 		_, _ = s.o.Problems.Document(err) // counts it
 		s.o.Audit.Record(audit.StreamRefused, req.Caller, slog.String("adapter", req.Adapter), slog.String("code", string(code)), problem.Reason(err))
 		s.setHeader(a.header)
-		a.stream, a.body = true, sse.AppendRetry(nil, s.comeBack())
+		a.stream, a.body = true, appendRetry(nil, s.comeBack())
 	} else {
 		s.o.Problems.Write(a, r, err)
 	}
@@ -199,14 +199,11 @@ func (a *answer) appendRaw(b []byte, http11 bool) []byte {
 	return append(b, raw.Bytes()...)
 }
 
-// retryTime is jittered, so that clients do not come back all at once; in milliseconds.
-func retryTime() int64 { return 2000 + rand.Int64N(2001) }
-
 // comeBack is retryTime for clients that are sent away. While the hub drains it covers the rest of the window, for who comes back
 // before is refused again; and it is spread over half a window more, for the window is how fast the operator wants clients to come.
-func (s *Streams) comeBack() int64 {
+func (s *Streams) comeBack() time.Duration {
 	left, window := s.o.Hub.DrainLeft()
-	return left.Milliseconds() + 2000 + rand.Int64N(max(2000, window.Milliseconds()/2)+1)
+	return left + 2*time.Second + rand.N(max(2*time.Second, window/2)+time.Millisecond)
 }
 
 // AcceptsStream tells whether the Accept header names text/event-stream. A wildcard does not.

@@ -1,53 +1,38 @@
 package stream
 
 import (
+	"log/slog"
 	"sync/atomic"
+	"time"
 
-	"github.com/fanfare-hub/fanfare"
 	"github.com/fanfare-hub/fanfare/hub"
 	"github.com/fanfare-hub/fanfare/internal/caller"
+	"github.com/fanfare-hub/fanfare/internal/poll"
 )
 
-// Stream is one response on its way. Times are in nanoseconds on Streams' clock.
+// Stream is one response on its way, from admission to its end. It is one allocation for the three rooms of the package: what admission
+// knows of it, its machine, and what its runner has.
 type Stream struct {
 	// Fixed before it runs.
-	streams   *Streams
-	sub       *hub.Subscriber
-	adapter   string
-	caller    caller.Caller
-	owned     int                        // see Request.Owned
-	may       func(fanfare.Channel) bool // see Request.May
-	watch     Watcher                    // nil: none
-	byTicket  *byTicket                  // nil: opened otherwise
-	id        uint64
-	began     int64 // in nanoseconds since 1970
-	heartbeat int64
-	ends      int64 // 0: never
-	expires   int64 // when the caller's rights end; 0: never
-	idle      Idle
-	envelope  bool
-	farewell  Farewell
+	streams  *Streams
+	adapter  string
+	caller   caller.Caller
+	owned    int       // see Request.Owned
+	watch    Watcher   // nil: none
+	byTicket *byTicket // nil: opened otherwise
+	id       uint64
+	began    time.Time
 
-	runner        atomic.Pointer[runner]    // nil before it runs
-	cut           atomic.Pointer[EndReason] // set by endNow: nothing more may be sent
-	events, bytes atomic.Uint64             // handed to the kernel, the last one perhaps in part
+	runner        atomic.Pointer[runner] // nil before it runs
+	events, bytes atomic.Uint64          // handed to the kernel, the last one perhaps in part
 
-	// Owned by the goroutine that runs it.
-	chunked bool                               // frames and texts go out as chunks of HTTP/1.1
-	first   func(dst []byte, id string) []byte // appends the first event, which has not been told yet; nil: none
-	retry   bool                               // `retry:` has not been sent yet
-	leaving bool                               // the last turn has been taken
-	failed  bool                               // its start could not be found
-	reading bool                               // a turn is being read from the log
-	unread  int64                              // the log could not be read: it is not asked again before
-	wrote   int64
-	lastID  fanfare.Position
-	live    *Live // nil when nobody watches
+	live *Live // nil when nobody watches; made by the runner
 
+	machine
 	detached
 }
 
-// A runner calls gather and sends what comes of it: a goroutine of the stream's own, or a shard, which serves many.
+// A runner asks the machine and sends what comes of it: a goroutine of the stream's own, or a shard, which serves many.
 type runner interface {
 	wake(*Stream) // there may be something to do; from any goroutine
 	stop(*Stream) // it must end soon, also when its peer takes nothing; from any goroutine
@@ -63,7 +48,7 @@ func (st *Stream) Wake() {
 // endNow has the stream end before its next event; the first reason counts, and false says that there was one. A peer that takes
 // nothing is cut soon after. It may be called from any goroutine, and does not block.
 func (st *Stream) endNow(reason EndReason) bool {
-	if !st.cut.CompareAndSwap(nil, &reason) {
+	if !st.end(reason) {
 		return false
 	}
 	if r := st.runner.Load(); r != nil {
@@ -72,35 +57,82 @@ func (st *Stream) endNow(reason EndReason) bool {
 	return true
 }
 
-// mustEnd says why the stream has to end; "" when it has not.
-func (st *Stream) mustEnd(now int64) EndReason {
-	if st.expires > 0 && now >= st.expires {
-		reason := EndExpired
-		st.cut.CompareAndSwap(nil, &reason)
+// gather asks the machine for the next pieces, as machine.next does, and tells those who have to know before they go out. Runners call it.
+func (st *Stream) gather(w *work, t *hub.Turn, fetched bool, now poll.Instant) verdict {
+	v := st.next(w, t, fetched, now)
+	if w.withheld > 0 {
+		st.streams.noteWithheld(w.withheld)
 	}
-	switch cut := st.cut.Load(); {
-	case cut != nil:
-		return *cut
-	case st.failed:
-		return EndFailed
-	case st.sub.Ending():
-		return EndDrain
-	case st.ends > 0 && now >= st.ends:
-		return EndLifetime
+	if v == over {
+		if w.reason == EndReplaced {
+			st.streams.tickets.pushedOut(st)
+		}
+		st.live.settled()
 	}
-	return ""
+	return v
 }
 
-// due is when the stream has something to do though nothing wakes it.
-func (st *Stream) due() int64 {
-	due := st.wrote + st.heartbeat
-	if st.ends > 0 {
-		due = min(due, st.ends)
+// sent says that what was gathered is certain to go out: all of it, or the first frames. A peer may have a frame, and be gone, before
+// the write returns, so live has been told before, by sending.
+func (st *Stream) sent(w *work, t *hub.Turn, frames int, now time.Time) {
+	if frames < len(t.Frames) {
+		st.live.unsent(st, t.Frames[frames:])
 	}
-	if st.expires > 0 {
-		due = min(due, st.expires)
+	st.count(t.Frames[:frames], now)
+	st.advance(w, t, frames, st.streams.clock.At(now))
+	if frames > 0 && st.watch != nil {
+		st.watch.Changed()
 	}
-	return due
+}
+
+// count counts what was sent. The delay is that of a turn's first live event: one observation a turn is enough.
+func (st *Stream) count(frames []hub.Frame, now time.Time) {
+	if len(frames) == 0 {
+		return
+	}
+	bytes, replayed, live := 0, 0, uint64(0)
+	var heard int64
+	for i := range frames {
+		f := &frames[i]
+		n := len(st.piece(f))
+		bytes += n
+		if f.Heard == 0 {
+			replayed += n
+			continue
+		}
+		if f.Trace != nil && st.streams.o.Step != nil && f.Trace.First.CompareAndSwap(false, true) {
+			st.streams.o.Step(f.Trace.Parent, "first delivery", time.Unix(0, f.Heard), now)
+		}
+		if live++; heard == 0 {
+			heard = f.Heard
+		}
+	}
+	st.events.Add(uint64(len(frames)))
+	st.bytes.Add(uint64(bytes))
+	counts := &st.streams.counts
+	counts.delivered.Add(uint64(len(frames)))
+	counts.deliveredBytes.Add(uint64(bytes))
+	if replayed > 0 {
+		counts.replayed.Add(uint64(len(frames)) - live)
+		counts.replayedBytes.Add(uint64(replayed))
+	}
+	if live > 0 {
+		counts.delivery.ObserveN(time.Duration(now.UnixNano()-heard), live)
+	}
+}
+
+// noteReadFailed is machine.readFailed, and says in the log that the stream ends.
+func (st *Stream) noteReadFailed(err error, now poll.Instant) {
+	if st.readFailed(err, now) {
+		st.streams.o.Logger.Warn("a stream ends, because the log cannot be read to find where it starts",
+			slog.String("remote", st.caller.Remote), slog.Any("err", err))
+	}
+}
+
+// fetched is a turn that was read from the log. It has to be released.
+type fetched struct {
+	turn *hub.Turn
+	err  error
 }
 
 func (st *Stream) channels() (texts []string) {
@@ -108,14 +140,4 @@ func (st *Stream) channels() (texts []string) {
 		texts = append(texts, p.String())
 	}
 	return texts
-}
-
-// frameBytes is what a frame takes on the connection.
-func (st *Stream) frameBytes(f *hub.Frame) int { return len(st.piece(f)) }
-
-func (st *Stream) piece(f *hub.Frame) []byte {
-	if st.chunked {
-		return f.Chunk
-	}
-	return f.Body
 }

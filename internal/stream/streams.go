@@ -22,6 +22,7 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/audit"
 	"github.com/fanfare-hub/fanfare/internal/caller"
 	"github.com/fanfare-hub/fanfare/internal/forwarded"
+	"github.com/fanfare-hub/fanfare/internal/poll"
 	"github.com/fanfare-hub/fanfare/internal/problem"
 	"github.com/fanfare-hub/fanfare/sse"
 )
@@ -77,21 +78,15 @@ var EndReasons = []EndReason{EndLifetime, EndDrain, EndGone, EndStalled, EndFloo
 type Streams struct {
 	o Options
 
-	refused        atomic.Uint64
-	delivered      atomic.Uint64
-	replayed       atomic.Uint64
-	deliveredBytes atomic.Uint64
-	replayedBytes  atomic.Uint64
-	ended          map[EndReason]*atomic.Uint64 // fixed keys
-	withheld       atomic.Uint64
-	delivery       histogram.Histogram
-	begins         *rate.Limiter // nil: no limit
-	base           time.Time     // streams' clock begins here
-	shards         shards
-	tickets        *tickets
-	pacer          *pacer
-	holds          holds
-	warned         atomic.Int64 // when warnOfCuts last did, in seconds since 1970
+	counts  counts
+	begins  *rate.Limiter // nil: no limit
+	clock   poll.Clock
+	house   house
+	shards  shards
+	tickets *tickets
+	pacer   *pacer
+	holds   holds
+	warned  atomic.Int64 // when warnOfCuts last did, in seconds since 1970
 
 	mu        sync.Mutex // guards the fields below
 	addresses map[netip.Addr]int
@@ -114,7 +109,7 @@ func New(o Options) *Streams {
 		o.MaxRefusalsHeldPerAddress = 32
 	}
 	s := &Streams{
-		o: o, base: time.Now(), addresses: map[netip.Addr]int{}, subjects: map[string]int{}, channels: map[fanfare.Pattern]int{}, ended: map[EndReason]*atomic.Uint64{},
+		o: o, clock: poll.NewClock(), addresses: map[netip.Addr]int{}, subjects: map[string]int{}, channels: map[fanfare.Pattern]int{},
 		open: map[*Stream]struct{}{}, opened: map[string]uint64{}, tickets: newTickets(), pacer: newPacer(o.MaxRefusalsHeld, o.MaxRefusalsHeldPerAddress),
 	}
 	if o.NewPerSecond > 0 {
@@ -123,10 +118,32 @@ func New(o Options) *Streams {
 	for _, adapter := range o.Adapters {
 		s.opened[adapter] = 0
 	}
+	s.house = house{time.Now, s.comeBack}
+	s.counts.ended = map[EndReason]*atomic.Uint64{}
 	for _, reason := range EndReasons {
-		s.ended[reason] = new(atomic.Uint64)
+		s.counts.ended[reason] = new(atomic.Uint64)
 	}
 	return s
+}
+
+// counts are what Stats tells.
+type counts struct {
+	refused, withheld             atomic.Uint64
+	delivered, replayed           atomic.Uint64
+	deliveredBytes, replayedBytes atomic.Uint64
+	ended                         map[EndReason]*atomic.Uint64 // fixed keys
+	delivery                      histogram.Histogram
+}
+
+// noteWithheld counts events that a stream may not hear though it was admitted.
+func (s *Streams) noteWithheld(n int) {
+	if s.counts.withheld.Add(uint64(n)) == uint64(n) {
+		s.o.Logger.Error("an event was withheld from a stream that may not hear it: this is a fault of the hub")
+	}
+}
+
+func (s *Streams) panicked(p any, stack []byte) {
+	s.o.Logger.Error("a stream panicked", slog.Any("panic", p), slog.String("stack", string(stack)))
 }
 
 // Stats are counts since New.
@@ -150,9 +167,9 @@ type Stats struct {
 // Stats returns the counts.
 func (s *Streams) Stats() Stats {
 	st := Stats{
-		Open: map[string]int{}, Refused: s.refused.Load(), Ended: map[EndReason]uint64{},
-		Delivered: s.delivered.Load(), Replayed: s.replayed.Load(),
-		DeliveredBytes: s.deliveredBytes.Load(), ReplayedBytes: s.replayedBytes.Load(), Withheld: s.withheld.Load(), Delivery: s.delivery.Counts(),
+		Open: map[string]int{}, Refused: s.counts.refused.Load(), Ended: map[EndReason]uint64{},
+		Delivered: s.counts.delivered.Load(), Replayed: s.counts.replayed.Load(),
+		DeliveredBytes: s.counts.deliveredBytes.Load(), ReplayedBytes: s.counts.replayedBytes.Load(), Withheld: s.counts.withheld.Load(), Delivery: s.counts.delivery.Counts(),
 		RefusalsPaced: s.pacer.paced.Load(), RefusalsHeld: s.pacer.waiting(), RefusalsCut: s.pacer.cut.Load(), Stopped: s.tickets.stopped.Load(),
 	}
 	s.mu.Lock()
@@ -164,14 +181,14 @@ func (s *Streams) Stats() Stats {
 		st.Open[one.adapter]++
 	}
 	s.mu.Unlock()
-	for reason, n := range s.ended {
+	for reason, n := range s.counts.ended {
 		st.Ended[reason] = n.Load()
 	}
 	return st
 }
 
 // Idle says what an idle stream sends.
-type Idle int
+type Idle uint8
 
 // The signs of life.
 const (
@@ -180,7 +197,7 @@ const (
 )
 
 // Farewell says when the hub ends a stream with one more heartbeat event.
-type Farewell int
+type Farewell uint8
 
 // The farewells. With each of them nothing is said when rights have ended.
 const (
@@ -191,21 +208,29 @@ const (
 
 // Request is what an adapter asks Streams to serve.
 type Request struct {
-	Adapter   string // who serves it: a metric's label
-	Caller    caller.Caller
-	Owned     int                        // of Patterns, the first so many: who administers them may end the stream; 0: it takes all of them
-	May       func(fanfare.Channel) bool // whether the caller may hear a replayed event (P8); nil: all
-	Patterns  []fanfare.Pattern
-	Start     hub.Start
-	First     func(dst []byte, id string) []byte // appends the first event; nil: none
-	Idle      Idle
-	Heartbeat time.Duration // overrides Options.Heartbeat when set
-	Lifetime  time.Duration // 0: for ever; jittered down by up to a tenth
-	Envelope  bool          // events as JSON objects with channel, event, data and time, all of type message
-	Farewell  Farewell
-	Pause     bool    // its clients come back at once, whatever they are told: every refusal waits
-	Watch     Watcher // may be nil
+	Adapter  string // who serves it: a metric's label
+	Caller   caller.Caller
+	Owned    int                        // of Patterns, the first so many: who administers them may end the stream; 0: it takes all of them
+	May      func(fanfare.Channel) bool // whether the caller may hear a replayed event (P8); nil: all
+	Patterns []fanfare.Pattern
+	Start    hub.Start
+	Manner
+	Pause bool    // its clients come back at once, whatever they are told: every refusal waits
+	Watch Watcher // may be nil
 }
+
+// Manner is how a client wants its stream, beside the events.
+type Manner struct {
+	First     func(dst []byte, id string) []byte // appends the first event, which tells the start position; nil: none
+	Heartbeat time.Duration                      // overrides Options.Heartbeat when set
+	Lifetime  time.Duration                      // 0: for ever; jittered down by up to a tenth
+	Idle      Idle
+	Farewell  Farewell
+	Envelope  bool // events as JSON objects with channel, event, data and time, all of type message
+}
+
+// AppendHeartbeat appends a heartbeat event, which carries a position. It is a Manner.First.
+func AppendHeartbeat(dst []byte, id string) []byte { return appendHeartbeat(dst, id, time.Now()) }
 
 // Watcher hears of one stream, from the stream's goroutine; its methods must not block.
 type Watcher interface {
@@ -262,13 +287,13 @@ func (s *Streams) Serve(w http.ResponseWriter, r *http.Request, req Request) {
 		s.o.Audit.Record(audit.StreamOpened, req.Caller, slog.Uint64("stream", st.id), slog.String("adapter", req.Adapter),
 			slog.Any("channels", st.channels()), slog.Bool("resumed", req.Start.From == hub.FromAfter))
 	}
-	runs = s.begin(w, r, st, &req)
+	runs = s.run(w, r, st, &req)
 }
 
-// begin has the stream run: in a shard, which ends it, or here, to its end. It returns true when others see to its end.
-func (s *Streams) begin(w http.ResponseWriter, r *http.Request, st *Stream, req *Request) (detached bool) {
+// run gives the stream to a runner: to a shard, which ends it, or to this goroutine, which runs it to its end. It returns true when others see to its end.
+func (s *Streams) run(w http.ResponseWriter, r *http.Request, st *Stream, req *Request) (detached bool) {
 	if lifetime := req.Lifetime; lifetime > 0 {
-		st.ends = s.at(time.Now()) + int64(lifetime-time.Duration(rand.Float64()*0.1*float64(lifetime)))
+		st.ends = s.clock.Now().Add(lifetime - time.Duration(rand.Float64()*0.1*float64(lifetime)))
 	}
 	s.setHeader(w.Header())
 	conn, buffered, err := takeOver(w, r)
@@ -277,7 +302,7 @@ func (s *Streams) begin(w http.ResponseWriter, r *http.Request, st *Stream, req 
 		return false
 	}
 	st.chunked = conn != nil && r.ProtoAtLeast(1, 1) // elsewhere net/http does that
-	first := st.begin()
+	first := st.firstBytes()
 	if conn == nil {
 		s.end(st, newAttached(st, newPlain(w, r, s.o.StallLimit)).serve(w.Header(), first))
 		return false
@@ -292,10 +317,10 @@ func (s *Streams) begin(w http.ResponseWriter, r *http.Request, st *Stream, req 
 // end counts and writes down that a stream has ended. Nobody finds it any more.
 func (s *Streams) end(st *Stream, reason EndReason) {
 	s.unregister(st)
-	s.ended[reason].Add(1)
+	s.counts.ended[reason].Add(1)
 	if s.o.Audit != nil {
 		s.o.Audit.Record(audit.StreamEnded, st.caller, slog.Uint64("stream", st.id), slog.String("reason", string(reason)),
-			slog.Uint64("events", st.events.Load()), slog.Duration("after", time.Duration(time.Now().UnixNano()-st.began)))
+			slog.Uint64("events", st.events.Load()), slog.Duration("after", time.Since(st.began)))
 	}
 	s.o.Logger.Debug("stream ended", slog.String("reason", string(reason)), slog.String("remote", st.caller.Remote))
 }
@@ -312,9 +337,6 @@ func (s *Streams) Close() {
 	s.holds.close()
 	s.shards.close()
 }
-
-// at is a time on streams' clock.
-func (s *Streams) at(t time.Time) int64 { return int64(t.Sub(s.base)) }
 
 // confirm asks once more whether the caller may, now that whoever revokes rights finds the stream, and notes a ticket's use.
 func (s *Streams) confirm(ctx context.Context, who *fanfare.Principal) error {
@@ -336,15 +358,15 @@ func (s *Streams) confirm(ctx context.Context, who *fanfare.Principal) error {
 
 func (s *Streams) newStream(req *Request) *Stream {
 	st := &Stream{
-		streams: s, adapter: req.Adapter, caller: req.Caller, owned: req.Owned, may: req.May, watch: req.Watch, heartbeat: int64(s.o.Heartbeat),
-		idle: req.Idle, envelope: req.Envelope, farewell: req.Farewell, first: req.First,
+		streams: s, adapter: req.Adapter, caller: req.Caller, owned: req.Owned, watch: req.Watch,
+		machine: machine{house: &s.house, manner: req.Manner, may: req.May},
 	}
-	if req.Heartbeat > 0 {
-		st.heartbeat = int64(req.Heartbeat)
+	if st.manner.Heartbeat <= 0 {
+		st.manner.Heartbeat = s.o.Heartbeat
 	}
 	if who := req.Caller.Who; who != nil {
 		if end := who.StreamsEnd(); !end.IsZero() {
-			st.expires = max(s.at(time.Now())+int64(time.Until(end)), 1)
+			st.expires = max(s.clock.At(end), 1)
 		}
 		if who.Ticket != "" && st.watch == nil {
 			st.byTicket = &byTicket{ticket: who.Ticket}
@@ -357,7 +379,7 @@ func (s *Streams) newStream(req *Request) *Stream {
 func (s *Streams) register(st *Stream) {
 	s.mu.Lock()
 	s.lastID++
-	st.id, st.began = s.lastID, time.Now().UnixNano()
+	st.id, st.began = s.lastID, time.Now()
 	s.open[st] = struct{}{}
 	s.opened[st.adapter]++
 	s.mu.Unlock()
@@ -422,7 +444,7 @@ func (s *Streams) List(most int) []Open {
 	list := make([]Open, 0, len(s.open))
 	for st := range s.open {
 		list = append(list, Open{
-			ID: st.id, Adapter: st.adapter, Remote: st.caller.Remote, Subject: subject(st.caller), TokenID: tokenID(st.caller), Began: time.Unix(0, st.began), Lag: st.sub.Lag(),
+			ID: st.id, Adapter: st.adapter, Remote: st.caller.Remote, Subject: subject(st.caller), TokenID: tokenID(st.caller), Began: st.began, Lag: st.sub.Lag(),
 			Events: st.events.Load(), Bytes: st.bytes.Load(),
 		})
 		if len(s.open) <= most { // else only of those that stay

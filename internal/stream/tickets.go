@@ -61,8 +61,6 @@ type byTicket struct {
 	ticket string
 	newer  atomic.Pointer[hub.Start] // of the stream that has pushed this one out
 	live   atomic.Pointer[Live]      // nil before the stream runs
-	probed atomic.Bool               // a sign of life is wanted now
-	first  fanfare.Position          // the stream's first id; owned by the goroutine that runs it
 }
 
 // Opened implements Watcher.
@@ -117,7 +115,7 @@ func (t *tickets) leave(st *Stream) {
 // runs the stream calls it.
 func (t *tickets) pushedOut(st *Stream) {
 	by, newer := st.byTicket, st.byTicket.newer.Load()
-	own := newer.From == hub.FromAfter && by.first <= newer.After && newer.After <= st.lastID
+	own := newer.From == hub.FromAfter && st.firstID <= newer.After && newer.After <= st.lastID
 	id := st.lastID
 	if st.retry {
 		id = 0 // `retry:` goes out with the first id
@@ -202,7 +200,7 @@ func (t *tickets) alive(ctx context.Context, st *Stream) bool {
 	if live := by.live.Load(); live != nil {
 		moment = live.Now()
 	}
-	by.probed.Store(true)
+	st.probed.Store(true)
 	st.Wake()
 	look := time.NewTicker(10 * time.Millisecond)
 	defer look.Stop()
@@ -231,9 +229,6 @@ func (l *Live) tells() bool {
 	_, known := l.askLocked()
 	return known
 }
-
-// wantsSign tells, once, whether somebody waits for a sign of life.
-func (b *byTicket) wantsSign() bool { return b != nil && b.probed.Load() && b.probed.Swap(false) }
 
 // stop answers a client that another one with its ticket has pushed out.
 func (s *Streams) stop(w http.ResponseWriter, r *http.Request, req *Request) {

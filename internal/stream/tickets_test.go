@@ -19,7 +19,8 @@ func (p *peerAcks) handed(int)           {}
 
 // opened is a stream of the ticket that has sent ids from first to last.
 func opened(ticket string, first, last fanfare.Position, acks acker) *Stream {
-	st := &Stream{streams: &Streams{}, byTicket: &byTicket{ticket: ticket, first: first}, lastID: last}
+	st := &Stream{streams: &Streams{}, byTicket: &byTicket{ticket: ticket}}
+	st.firstID, st.lastID, st.manner.Heartbeat = first, last, time.Hour
 	l := newLive(first, acks)
 	l.bytes = 100
 	st.byTicket.live.Store(l)
@@ -133,7 +134,7 @@ func TestWhetherAStreamIsAlive(t *testing.T) {
 					st.byTicket.live.Load().sending(st, 2, nil, 15) // the sign of life
 					c.then(tickets, st)
 				})
-				if got := tickets.alive(t.Context(), st); got != c.alive || !st.byTicket.wantsSign() || st.byTicket.wantsSign() {
+				if got := tickets.alive(t.Context(), st); got != c.alive || !st.wantsSign(0) || st.wantsSign(0) {
 					t.Errorf("alive: %v", got)
 				}
 			})

@@ -40,7 +40,7 @@ func (l *Live) sending(st *Stream, before int, frames []hub.Frame, through fanfa
 	defer l.mu.Unlock()
 	l.bytes += int64(before)
 	for i := range frames {
-		l.bytes += int64(st.frameBytes(&frames[i]))
+		l.bytes += int64(len(st.piece(&frames[i])))
 		l.marks = append(l.marks, mark{l.bytes, frames[i].Position})
 	}
 	l.completeLocked(through)
@@ -62,7 +62,7 @@ func (l *Live) unsent(st *Stream, frames []hub.Frame) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i := range frames {
-		l.bytes -= int64(st.frameBytes(&frames[i]))
+		l.bytes -= int64(len(st.piece(&frames[i])))
 	}
 	n := len(l.marks)
 	for n > 0 && l.marks[n-1].pos >= frames[0].Position {

@@ -39,7 +39,7 @@ func TestWhoWaitsToReadCanEnd(t *testing.T) {
 	s := New(Options{Hub: h, Logger: logger, Problems: problem.NewWriter(logger), Heartbeat: time.Minute})
 	defer s.Close()
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.Serve(w, r, Request{Patterns: logtest.Patterns("a"), First: AppendHeartbeat, Caller: caller.Caller{Who: &fanfare.Principal{Unlimited: true}}})
+		s.Serve(w, r, Request{Patterns: logtest.Patterns("a"), Manner: Manner{First: AppendHeartbeat}, Caller: caller.Caller{Who: &fanfare.Principal{Unlimited: true}}})
 	}))
 	defer web.Close()
 	resp, err := http.Get(web.URL)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/fanfare-hub/fanfare/hub"
+	"github.com/fanfare-hub/fanfare/internal/poll"
 	"github.com/fanfare-hub/fanfare/sse"
 )
 
@@ -87,7 +88,7 @@ func (a *attached) serve(header http.Header, first []byte) (reason EndReason) {
 	var run runner = a
 	st.runner.Store(&run)
 	if st.expires > 0 { // a write may wait just then (P8)
-		expiry := time.AfterFunc(time.Duration(st.expires-st.streams.at(time.Now())), func() { st.endNow(EndExpired) })
+		expiry := time.AfterFunc(st.expires.Sub(st.streams.clock.Now()), func() { st.endNow(EndExpired) })
 		defer expiry.Stop()
 	}
 	defer func() {
@@ -117,7 +118,7 @@ func (a *attached) serve(header http.Header, first []byte) (reason EndReason) {
 		return endReason(err)
 	}
 	st.live.sending(st, n, nil, st.sub.Position())
-	st.wrote = st.streams.at(time.Now())
+	st.wrote = st.streams.clock.Now()
 	if err := a.loop(); err != nil {
 		return endReason(err)
 	}
@@ -190,7 +191,7 @@ func (a *attached) loop() error {
 			}
 			continue
 		}
-		wait := time.Duration(a.st.due() - a.st.streams.at(time.Now()))
+		wait := a.st.due().Sub(a.st.streams.clock.Now())
 		if a.st.unread > 0 {
 			wait = min(wait, readAgain)
 		}
@@ -222,7 +223,7 @@ func (a *attached) loop() error {
 
 // turn sends what there is; read is what has just come from the log, or nil.
 func (a *attached) turn(read *fetched) (verdict, error) {
-	st, w, now := a.st, &a.work, a.st.streams.at(time.Now())
+	st, w, now := a.st, &a.work, a.st.streams.clock.Now()
 	t := &w.turn
 	if read != nil {
 		t.Swap(read.turn)
@@ -233,7 +234,7 @@ func (a *attached) turn(read *fetched) (verdict, error) {
 			panic(http.ErrAbortHandler)
 		}
 		if read.err != nil {
-			st.readFailed(read.err, now)
+			st.noteReadFailed(read.err, now)
 			read = nil
 		}
 	}
@@ -245,9 +246,6 @@ func (a *attached) turn(read *fetched) (verdict, error) {
 		st.reading = true
 		st.sub.ReadLater(a)
 		return waits, a.commentWhenDue(now)
-	}
-	if v == over {
-		st.live.settled()
 	}
 	st.live.sending(st, len(w.prefix), t.Frames, t.Through)
 	if len(w.prefix) > 0 || len(t.Frames) > 0 {
@@ -269,7 +267,7 @@ func (a *attached) stopReading() {
 	a.st.reading = false
 }
 
-func (a *attached) commentWhenDue(now int64) error {
+func (a *attached) commentWhenDue(now poll.Instant) error {
 	if !a.st.wantsSign(now) {
 		return nil
 	}
@@ -280,8 +278,8 @@ func (a *attached) commentWhenDue(now int64) error {
 func (a *attached) comment() error {
 	w := &a.work
 	w.prefix = w.prefix[:0]
-	w.say(a.st, append(w.text[:0], sse.Comment...))
+	w.say(&a.st.machine, append(w.text[:0], sse.Comment...))
 	a.st.live.sending(a.st, len(w.prefix), nil, a.st.sub.Position())
-	a.st.wrote = a.st.streams.at(time.Now())
+	a.st.wrote = a.st.streams.clock.Now()
 	return a.wire.write(w.prefix, nil)
 }

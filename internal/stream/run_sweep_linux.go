@@ -13,37 +13,34 @@ const (
 )
 
 // quicken has the sweep go round fast enough for a stream.
-func (sh *shard) quicken(st *Stream, now int64) {
-	shortest := min(time.Duration(st.heartbeat), sh.streams.o.StallLimit)
+func (sh *shard) quicken(st *Stream, now poll.Instant) {
+	shortest := min(st.manner.Heartbeat, sh.streams.o.StallLimit)
 	if st.ends > 0 {
-		shortest = min(shortest, time.Duration(st.ends-now))
+		shortest = min(shortest, st.ends.Sub(now))
 	}
-	sh.sweep.Hasten(poll.Instant(now), min(max(shortest/8, shortestPeriod), longestPeriod))
+	sh.sweep.Hasten(now, min(max(shortest/8, shortestPeriod), longestPeriod))
 }
 
 // soonAt has the worker look at a stream at a time, or before.
-func (sh *shard) soonAt(st *Stream, at int64) {
+func (sh *shard) soonAt(st *Stream, at poll.Instant) {
 	if st.soon == 0 {
 		sh.soon = append(sh.soon, st)
-		st.soon = at
 	}
-	st.soon = min(st.soon, at)
-	if sh.soonest == 0 || at < sh.soonest {
-		sh.soonest = at
-	}
+	st.soon = st.soon.Earlier(at)
+	sh.soonest = sh.soonest.Earlier(at)
 }
 
-// nextTick is when tick has something to do; 0: never.
-func (sh *shard) nextTick() int64 {
-	return int64(poll.Instant(sh.soonest).Earlier(sh.sweep.Next()))
+// nextTick is when tick has something to do, or never.
+func (sh *shard) nextTick() poll.Instant {
+	return sh.soonest.Earlier(sh.sweep.Next())
 }
 
 // tick does what is due.
-func (sh *shard) tick(now int64) {
-	if sh.soonest > 0 && now >= sh.soonest {
+func (sh *shard) tick(now poll.Instant) {
+	if sh.soonest.Reached(now) {
 		sh.lookSoon(now)
 	}
-	for st := range sh.sweep.Due(poll.Instant(now)) {
+	for st := range sh.sweep.Due(now) {
 		switch {
 		case st.state == blocked:
 			sh.guard(st, func() { sh.visitBlocked(st, now) })
@@ -54,21 +51,21 @@ func (sh *shard) tick(now int64) {
 }
 
 // visit looks whether a stream is due.
-func (sh *shard) visit(st *Stream, now int64) {
+func (sh *shard) visit(st *Stream, now poll.Instant) {
 	if st.lookAt = st.due(); st.lookAt <= now {
-		st.lookAt = now + int64(time.Millisecond) // the turn writes
+		st.lookAt = now.Add(time.Millisecond) // the turn writes
 		sh.requeue(st)
 	}
 }
 
 // visitBlocked ends a stream whose peer has taken nothing for the limit: neither have we been able to write, nor does the kernel hold
 // less than before.
-func (sh *shard) visitBlocked(st *Stream, now int64) {
+func (sh *shard) visitBlocked(st *Stream, now poll.Instant) {
 	if st.mustEnd(now); st.cut.Load() != nil {
 		sh.hurry(st)
 	}
 	const ask = 10 // times in the limit
-	if now-st.since < int64(sh.streams.o.StallLimit)/ask && st.queue < 0 {
+	if now.Sub(st.since) < sh.streams.o.StallLimit/ask && st.queue < 0 {
 		return
 	}
 	queued, err := peer.QueuedFD(st.fd)
@@ -78,13 +75,13 @@ func (sh *shard) visitBlocked(st *Stream, now int64) {
 		}
 		st.queue = int32(queued)
 	}
-	if now-st.since >= int64(sh.streams.o.StallLimit) {
+	if now.Sub(st.since) >= sh.streams.o.StallLimit {
 		sh.finish(st, EndStalled)
 	}
 }
 
 // lookSoon looks at the streams that have something to do soon.
-func (sh *shard) lookSoon(now int64) {
+func (sh *shard) lookSoon(now poll.Instant) {
 	list := sh.soon
 	sh.soon, sh.soonest = nil, 0
 	for _, st := range list {
@@ -102,14 +99,14 @@ func (sh *shard) lookSoon(now int64) {
 }
 
 // act does what a stream has put off.
-func (sh *shard) act(st *Stream, now int64) {
+func (sh *shard) act(st *Stream, now poll.Instant) {
 	switch {
 	case st.state == closing:
-		if st.live.settled() || now-st.since >= int64(cleanWait) {
+		if st.live.settled() || now.Sub(st.since) >= cleanWait {
 			sh.finish(st, st.over)
 			return
 		}
-		sh.soonAt(st, now+int64(lingerStep))
+		sh.soonAt(st, now.Add(lingerStep))
 	case st.cut.Load() != nil:
 		sh.finish(st, *st.cut.Load()) // it has had its moment
 	default:

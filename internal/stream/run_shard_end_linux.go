@@ -116,7 +116,7 @@ func (sh *shard) bodyEnds(st *Stream) {
 	}
 	st.state = closing
 	st.since = sh.now()
-	sh.soonAt(st, st.since+int64(lingerStep))
+	sh.soonAt(st, st.since.Add(lingerStep))
 }
 
 // lingerStep is how often it is looked whether the peer has acknowledged a stream's end.

@@ -24,7 +24,7 @@ func (sh *shard) turn(st *Stream) {
 			return
 		}
 		if f.err != nil {
-			if st.readFailed(f.err, sh.now()); st.unread > 0 {
+			if st.noteReadFailed(f.err, sh.now()); st.unread > 0 {
 				sh.soonAt(st, st.unread)
 			}
 			turn = nil
@@ -70,9 +70,6 @@ func (sh *shard) gather(st *Stream, read *hub.Turn) {
 		st.sub.ReadLater(st)
 		return
 	}
-	if v == over {
-		st.live.settled()
-	}
 	whole := sh.write(st, w, t)
 	clear(w.turn.Frames)
 	switch {
@@ -102,7 +99,7 @@ func (sh *shard) requeue(st *Stream) {
 // hurry gives a stream that must end, and cannot say so at once, a moment.
 func (sh *shard) hurry(st *Stream) {
 	if (st.state == open || st.state == blocked) && st.cut.Load() != nil {
-		sh.soonAt(st, sh.now()+int64(cutGrace))
+		sh.soonAt(st, sh.now().Add(cutGrace))
 	}
 }
 
@@ -236,7 +233,7 @@ func (sh *shard) comment(st *Stream) {
 		return
 	}
 	w := work{}
-	w.say(st, []byte(sse.Comment))
+	w.say(&st.machine, []byte(sse.Comment))
 	sh.socket.reset()
 	sh.socket.add(w.prefix)
 	n, err := sh.send(st)

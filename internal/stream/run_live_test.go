@@ -136,7 +136,7 @@ func TestPeerHasAFrameBeforeItsWriteReturns(t *testing.T) {
 	if receipt, err = logtest.Append(log, b); err != nil {
 		t.Fatal(err)
 	}
-	st.chunked, st.ends = true, st.streams.at(time.Now())
+	st.chunked, st.ends = true, st.streams.clock.Now()
 	p.writing = func() { check("in mid-write of the end", 1000, receipt.Positions[0]) }
 	for v := again; v != over; {
 		if v, err = a.turn(nil); err != nil {
