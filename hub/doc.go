@@ -16,5 +16,6 @@
 // Memory (memory.go) holds stretches of filters: the newest events, and what was read from the log, for others who resume the same
 // filter. It has one budget; what was needed least recently goes first. Only so many read the log at once (queue.go).
 //
-// Where a subscriber starts, and what it has missed, is decided in start.go (P4). Shutting down is in drain.go (P7).
+// Where a subscriber starts, and what it has missed, is decided in start.go (P4). Who is admitted is in admit.go, shutting
+// down in drain.go (P7).
 package hub

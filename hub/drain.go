@@ -5,26 +5,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"time"
-
-	"github.com/fanfare-hub/fanfare"
 )
-
-func (h *Hub) admit() error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	switch {
-	case h.draining:
-		left, _ := h.DrainLeft()
-		return &fanfare.Error{Code: fanfare.CodeUnavailable, Detail: "the hub is shutting down", RetryAfter: left + 2*time.Second}
-	case h.most > 0 && h.admitted >= h.most:
-		return &fanfare.Error{
-			Code: fanfare.CodeOverloaded, RetryAfter: 5 * time.Second, Reason: fanfare.ReasonMaxStreams,
-			Detail: "no room for another stream (--max-streams)",
-		}
-	}
-	h.admitted++
-	return nil
-}
 
 // drain says when a drain's window is over, and how long it is.
 type drain struct {
@@ -40,14 +21,6 @@ func (h *Hub) DrainLeft() (left, window time.Duration) {
 		return 0, 0
 	}
 	return max(time.Until(d.over), 0), d.window
-}
-
-func (h *Hub) releaseLocked() {
-	h.admitted--
-	if h.empty != nil && h.admitted == 0 {
-		close(h.empty)
-		h.empty = nil
-	}
 }
 
 // Drain refuses new subscribers, tells the ones there are to end at random moments spread over the window, so that their

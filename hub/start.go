@@ -1,7 +1,6 @@
 package hub
 
 import (
-	"slices"
 	"time"
 
 	"github.com/fanfare-hub/fanfare"
@@ -41,14 +40,13 @@ func (h *Hub) Subscribe(patterns []fanfare.Pattern, start Start, w Waker) (*Subs
 		return nil, err
 	}
 	s := &Subscriber{hub: h, waker: w, owner: start.Owner}
+	patterns = Unique(patterns)
 	s.start(patterns, start)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s.refs = make([]ref, 0, len(patterns))
-	for i, p := range patterns {
-		if !slices.Contains(patterns[:i], p) {
-			s.refs = append(s.refs, h.joinLocked(p, s))
-		}
+	for _, p := range patterns {
+		s.refs = append(s.refs, h.joinLocked(p, s))
 	}
 	s.joined = h.appended
 	s.index = len(h.subs)

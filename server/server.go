@@ -94,8 +94,10 @@ func New(o Options) (*Server, error) {
 		TailBytes: o.Streams.TailBytes, MaxReplays: o.Streams.MaxReplays})
 	s.streams = stream.New(stream.Options{
 		Hub: s.hub, Problems: s.problems, Logger: o.Logger, Heartbeat: o.Streams.Heartbeat,
-		MaxPerAddress: o.Streams.MaxPerAddress, MaxPerSubject: o.Streams.MaxPerSubject, MaxPerChannel: o.Streams.MaxPerChannel, NewPerSecond: o.Streams.MaxNewPerSecond,
-		MaxRefusalsHeld: o.Streams.MaxRefusalsHeld, MaxRefusalsHeldPerAddress: o.Streams.MaxRefusalsHeldPerAddress,
+		Limits: stream.Limits{
+			PerAddress: o.Streams.MaxPerAddress, PerSubject: o.Streams.MaxPerSubject, PerChannel: o.Streams.MaxPerChannel, NewPerSecond: o.Streams.MaxNewPerSecond,
+			RefusalsHeld: o.Streams.MaxRefusalsHeld, RefusalsHeldPerAddress: o.Streams.MaxRefusalsHeldPerAddress,
+		},
 		BareType: o.Streams.BareContentType, StallLimit: o.Streams.StallLimit, Attached: o.Streams.Attached, Stopping: s.stopping,
 		Audit: s.trail, TicketOpened: s.tickets.Opened, StillMay: s.stillMay,
 		Step: step(o.Tracer), Adapters: []string{"native", "store"},

@@ -77,7 +77,7 @@ var layers = map[string]layer{
 	"internal/wire":    {may: []string{"", "hub", "sse"}, noHTTP: true, because: "how an event stands on a stream is in one place"},
 	"internal/query":   {may: []string{"", "hub", "internal/spell"}, because: "adapters share it"},
 	"internal/stream": {
-		may:    []string{"", "hub", "sse", "internal/audit", "internal/caller", "internal/forwarded", "internal/peer", "internal/poll", "internal/problem"},
+		may:    []string{"", "hub", "sse", "internal/audit", "internal/caller", "internal/peer", "internal/poll", "internal/problem"},
 		others: []string{"golang.org/x/sys", "golang.org/x/time"}, because: "adapters share it",
 	},
 	"auth": {

@@ -88,7 +88,7 @@ func (p *pacer) leave(from netip.Addr) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.total--
-	giveBack(p.held, from)
+	less(p.held, from)
 }
 
 // waiting is how many refusals wait now.

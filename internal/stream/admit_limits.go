@@ -1,0 +1,120 @@
+package stream
+
+import (
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/internal/caller"
+)
+
+// Limits bound who gets a stream, and which refusals wait. The limit on all streams is the hub's (hub.Options.MaxSubscribers).
+type Limits struct {
+	PerAddress   int     // streams of one address, or IPv6 network; 0: no limit; see caller.Caller.Address
+	PerSubject   int     // streams of one sender who says who they are; 0: no limit
+	PerChannel   int     // streams of one channel or pattern; 0: no limit
+	NewPerSecond float64 // streams that may open in a second, all together; 0: no limit
+
+	RefusalsHeld           int // refusals whose answer waits, because their client would come back at once; default 1,000
+	RefusalsHeldPerAddress int // of these, of one address, or IPv6 network, loopback and proxies' own included; default 32
+}
+
+// places are what streams take under the limits. Its methods may be called from any goroutine.
+type places struct {
+	// Fixed.
+	limits Limits
+	opens  *rate.Limiter // nil: no limit
+
+	mu        sync.Mutex // guards the fields below
+	addresses map[netip.Addr]int
+	subjects  map[string]int
+	channels  map[fanfare.Pattern]int
+}
+
+func newPlaces(l Limits) *places {
+	p := &places{limits: l, addresses: map[netip.Addr]int{}, subjects: map[string]int{}, channels: map[fanfare.Pattern]int{}}
+	if l.NewPerSecond > 0 {
+		p.opens = rate.NewLimiter(rate.Limit(l.NewPerSecond), int(max(1, l.NewPerSecond)))
+	}
+	return p
+}
+
+// limited is the error of a limit.
+func limited(reason fanfare.Reason, format string, args ...any) error {
+	e := fanfare.Errorf(fanfare.CodeOverloaded, format, args...)
+	e.Reason, e.RetryAfter = reason, 5*time.Second
+	return e
+}
+
+// take takes a place under each limit, or none. Each pattern is there once. over says how many streams more than a limit there may be: one where
+// another stream is about to end for this one.
+func (p *places) take(by caller.Caller, patterns []fanfare.Pattern, over int) error {
+	if p.opens != nil && !p.opens.Allow() {
+		return limited(fanfare.ReasonStreamRate, "too many streams begin at once (--max-new-streams)")
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	address, name := p.counted(by)
+	if address.IsValid() && p.addresses[address] >= p.limits.PerAddress+over {
+		return limited(fanfare.ReasonPerAddress, "no room for another stream of this address (--max-streams-per-address)")
+	}
+	if name != "" && p.subjects[name] >= p.limits.PerSubject+over {
+		return limited(fanfare.ReasonPerSubject, "no room for another stream of this subject (--max-streams-per-subject)")
+	}
+	if p.limits.PerChannel > 0 {
+		for _, c := range patterns {
+			if p.channels[c] >= p.limits.PerChannel+over {
+				return limited(fanfare.ReasonPerChannel, "no room for another stream of channel %q (--max-streams-per-channel)", c)
+			}
+		}
+		for _, c := range patterns {
+			p.channels[c]++
+		}
+	}
+	if address.IsValid() {
+		p.addresses[address]++
+	}
+	if name != "" {
+		p.subjects[name]++
+	}
+	return nil
+}
+
+// giveBack gives back what take took.
+func (p *places) giveBack(by caller.Caller, patterns []fanfare.Pattern) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	address, name := p.counted(by)
+	if address.IsValid() {
+		less(p.addresses, address)
+	}
+	if name != "" {
+		less(p.subjects, name)
+	}
+	if p.limits.PerChannel > 0 {
+		for _, c := range patterns {
+			less(p.channels, c)
+		}
+	}
+}
+
+// counted returns the address and the name that a caller's streams are counted by; not valid, or "", where there is no limit.
+func (p *places) counted(by caller.Caller) (address netip.Addr, name string) {
+	if p.limits.PerAddress > 0 {
+		address = by.Address
+	}
+	if p.limits.PerSubject > 0 && by.Who != nil {
+		name = by.Name()
+	}
+	return address, name
+}
+
+// less counts one less of a key.
+func less[K comparable](counts map[K]int, key K) {
+	if counts[key]--; counts[key] <= 0 {
+		delete(counts, key)
+	}
+}
