@@ -7,8 +7,9 @@ import (
 	"strconv"
 )
 
-// answer is the ResponseWriter of one request. It holds the answer, which is small, until the handler has returned. It can do nothing
-// that http.ResponseController asks for: handlers that need that are not for this package.
+// answer is the ResponseWriter of one request. It holds the answer, which is small, until the
+// handler has returned. It can do nothing that http.ResponseController asks for: handlers that need
+// that are not for this package.
 type answer struct {
 	header http.Header
 	status int // 0: not said yet
@@ -23,7 +24,8 @@ func (a *answer) Header() http.Header {
 	return a.header
 }
 
-// WriteHeader implements http.ResponseWriter. Informational statuses, which nothing waits for here, are dropped.
+// WriteHeader implements http.ResponseWriter. Informational statuses, which nothing waits for here,
+// are dropped.
 func (a *answer) WriteHeader(status int) {
 	if a.status == 0 && status >= 200 {
 		a.status = status

@@ -9,8 +9,8 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/limit"
 )
 
-// TestLargeRequestsAreCounted: a request that is larger than one read is held of the budget while it comes and while it is answered,
-// as far as it has come, and small ones never touch it.
+// TestLargeRequestsAreCounted: a request that is larger than one read is held of the budget while
+// it comes and while it is answered, as far as it has come, and small ones never touch it.
 func TestLargeRequestsAreCounted(t *testing.T) {
 	entered, leave := make(chan bool), make(chan struct{})
 	h := begin(t, func(w http.ResponseWriter, r *http.Request) {
@@ -54,7 +54,8 @@ func TestLargeRequestsAreCounted(t *testing.T) {
 	within(t, "it is free again", func() bool { return budget.Held() == 0 })
 }
 
-// TestWithoutRoomItIsNetHTTPs: a request that the budget refuses is answered by net/http, with every byte that had come.
+// TestWithoutRoomItIsNetHTTPs: a request that the budget refuses is answered by net/http, with
+// every byte that had come.
 func TestWithoutRoomItIsNetHTTPs(t *testing.T) {
 	h := begin(t, echo, nil)
 	h.conns.o.Budget = &limit.Budget{Most: 50_000}

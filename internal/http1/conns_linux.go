@@ -12,7 +12,8 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/poll"
 )
 
-// Conns are the connections that have been taken over from net/http. Its methods may be called from any goroutine.
+// Conns are the connections that have been taken over from net/http. Its methods may be called from
+// any goroutine.
 type Conns struct {
 	o     Options
 	clock poll.Clock
@@ -52,7 +53,13 @@ func New(o Options) *Conns {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	c := &Conns{o: o, clock: poll.NewClock(), homes: map[*http.Server]*home{}, stop: make(chan struct{}), jobs: make(chan job)}
+	c := &Conns{
+		o:     o,
+		clock: poll.NewClock(),
+		homes: map[*http.Server]*home{},
+		stop:  make(chan struct{}),
+		jobs:  make(chan job),
+	}
 	c.buffers.New = func() any { return new([readBytes]byte) }
 	c.answers.New = func() any { return new(answer) }
 	c.pending.New = func() any { return new(request) }
@@ -62,14 +69,17 @@ func New(o Options) *Conns {
 // Wants tells whether a connection can be taken over once its request has been answered.
 func (c *Conns) Wants(w http.ResponseWriter, r *http.Request) bool {
 	_, ours := w.(*answer)
-	return !ours && r.TLS == nil && r.ProtoMajor == 1 && r.ProtoMinor == 1 && !r.Close && r.ContentLength >= 0 && r.Header["Expect"] == nil
+	return !ours && r.TLS == nil && r.ProtoMajor == 1 && r.ProtoMinor == 1 && !r.Close && r.ContentLength >= 0 &&
+		r.Header["Expect"] == nil
 }
 
-// Take takes a connection over that Wants is true for; the request's body must have been read to the end, and its answer be complete,
-// with a Content-Length. Where that cannot be net/http goes on with it. Nothing may be written to w any more.
+// Take takes a connection over that Wants is true for; the request's body must have been read to
+// the end, and its answer be complete, with a Content-Length. Where that cannot be net/http goes on
+// with it. Nothing may be written to w any more.
 func (c *Conns) Take(w http.ResponseWriter, r *http.Request) {
 	server, _ := r.Context().Value(http.ServerContextKey).(*http.Server)
-	if server == nil || server.Handler == nil || w.Header()["Connection"] != nil || w.Header()["Content-Length"] == nil {
+	if server == nil || server.Handler == nil || w.Header()["Connection"] != nil ||
+		w.Header()["Content-Length"] == nil {
 		return
 	}
 	h := c.home(server)
@@ -130,7 +140,10 @@ func (c *Conns) home(server *http.Server) *home {
 // begin makes the loops.
 func (c *Conns) begin() {
 	if err := c.loops.Begin(func() (*loop, error) { return newLoop(c) }); err != nil {
-		c.o.Logger.Warn("connections of publishers cannot be taken over: net/http goes on with them", slog.Any("err", err))
+		c.o.Logger.Warn(
+			"connections of publishers cannot be taken over: net/http goes on with them",
+			slog.Any("err", err),
+		)
 	}
 	if len(c.loops.All()) > 0 {
 		c.done.Go(c.sweep)
@@ -164,8 +177,9 @@ func owner(remote string) string {
 	return "@" + remote
 }
 
-// Close has every connection end with its next answer, those at once that are between two requests, as the end of an http.Server does
-// for its own. It waits until the requests that run have been answered.
+// Close has every connection end with its next answer, those at once that are between two requests,
+// as the end of an http.Server does for its own. It waits until the requests that run have been
+// answered.
 func (c *Conns) Close() {
 	c.mu.Lock()
 	if c.closed {
@@ -196,8 +210,9 @@ type job struct {
 	r *request
 }
 
-// work has a worker answer a request. Each answers one at a time, and may wait for the log; there are as many as are needed. They are
-// kept, for their stacks: a new one's would have to grow for most requests.
+// work has a worker answer a request. Each answers one at a time, and may wait for the log; there
+// are as many as are needed. They are kept, for their stacks: a new one's would have to grow for
+// most requests.
 func (c *Conns) work(j job) {
 	select {
 	case c.jobs <- j:

@@ -172,8 +172,9 @@ func within(t *testing.T, what string, f func() bool) {
 	}
 }
 
-// TestSameAnswers: on a connection that was taken over each request gets what net/http would have answered, but for the date and
-// the order of the header, whatever shape it has and in whatever pieces it comes.
+// TestSameAnswers: on a connection that was taken over each request gets what net/http would have
+// answered, but for the date and the order of the header, whatever shape it has and in whatever
+// pieces it comes.
 func TestSameAnswers(t *testing.T) {
 	plain := httptest.NewServer(http.HandlerFunc(echo))
 	defer plain.Close()
@@ -238,7 +239,8 @@ func inPieces(t *testing.T, conn net.Conn, text string, pieces int) {
 	}
 }
 
-// TestWhatIsNotTaken: a connection that is about to end, or whose answer has no length, stays with net/http.
+// TestWhatIsNotTaken: a connection that is about to end, or whose answer has no length, stays with
+// net/http.
 func TestWhatIsNotTaken(t *testing.T) {
 	h := begin(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/p/chunked" {
@@ -260,7 +262,8 @@ func TestWhatIsNotTaken(t *testing.T) {
 		}
 		_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
 		send(t, conn, request)
-		if b, err := io.ReadAll(conn); err != nil || len(b) == 0 || bytes.Count(b, []byte(" 200 OK\r\n")) != bytes.Count(b, []byte("\r\nContent-Length: ")) {
+		if b, err := io.ReadAll(conn); err != nil || len(b) == 0 ||
+			bytes.Count(b, []byte(" 200 OK\r\n")) != bytes.Count(b, []byte("\r\nContent-Length: ")) {
 			t.Errorf("%q: %q %v", request, b, err)
 		}
 		_ = conn.Close()
@@ -270,7 +273,8 @@ func TestWhatIsNotTaken(t *testing.T) {
 	}
 }
 
-// TestManyRequests: one after the other, several at once, and with others in between that are net/http's.
+// TestManyRequests: one after the other, several at once, and with others in between that are
+// net/http's.
 func TestManyRequests(t *testing.T) {
 	h := begin(t, echo, nil)
 	conn, r := h.dial(t)
@@ -407,7 +411,8 @@ func TestLimitsOfTime(t *testing.T) {
 	within(t, "who takes no answer is cut", func() bool { return h.conns.Len() == 0 })
 }
 
-// TestTheEnd: idle connections end at once, a request that runs is answered, and told that it was the last.
+// TestTheEnd: idle connections end at once, a request that runs is answered, and told that it was
+// the last.
 func TestTheEnd(t *testing.T) {
 	running, goOn := make(chan struct{}), make(chan struct{})
 	h := begin(t, func(w http.ResponseWriter, r *http.Request) {
@@ -438,7 +443,8 @@ func TestTheEnd(t *testing.T) {
 	case <-time.After(50 * time.Millisecond):
 	}
 	close(goOn)
-	if got := read(t, r); !strings.Contains(got, "\r\nConnection: close\r\n") || !strings.Contains(got, "POST /p/slow") {
+	if got := read(t, r); !strings.Contains(got, "\r\nConnection: close\r\n") ||
+		!strings.Contains(got, "POST /p/slow") {
 		t.Error(got)
 	}
 	<-closed

@@ -1,7 +1,9 @@
-// Package http1 serves HTTP/1.1 connections that have been taken over from net/http. It knows one shape of request, the one that
-// publishers send thousands of times a second: a POST whose body has a length, in ordinary header lines. It reads each with one
-// system call, has the server's own handler answer it, and writes the answer with another.
+// Package http1 serves HTTP/1.1 connections that have been taken over from net/http. It knows one
+// shape of request, the one that publishers send thousands of times a second: a POST whose body has
+// a length, in ordinary header lines. It reads each with one system call, has the server's own
+// handler answer it, and writes the answer with another.
 //
-// Whatever is not of that shape, in the least, it does not judge: the connection, with all that came, goes back to the
-// http.Server that it was taken from, which answers, or refuses, as it always did.
+// Whatever is not of that shape, in the least, it does not judge: the connection, with all that
+// came, goes back to the http.Server that it was taken from, which answers, or refuses, as it
+// always did.
 package http1

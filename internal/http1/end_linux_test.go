@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// TestReleasedAtTheEnd: a connection that is owned when Close looks ends when its owner releases it; nobody looks a second time.
+// TestReleasedAtTheEnd: a connection that is owned when Close looks ends when its owner releases
+// it; nobody looks a second time.
 func TestReleasedAtTheEnd(t *testing.T) {
 	h := begin(t, echo, nil)
 	h.dial(t)

@@ -17,8 +17,9 @@ import (
 // readBytes is how much one call reads.
 const readBytes = 16 << 10
 
-// A connection's state says who may use its fields: a loop's goroutine, that of a request, or the sweep. One that has left its loop
-// stays owned for ever, so that an event which comes late finds nobody.
+// A connection's state says who may use its fields: a loop's goroutine, that of a request, or the
+// sweep. One that has left its loop stays owned for ever, so that an event which comes late finds
+// nobody.
 const (
 	idle  int32 = iota
 	owned       // by one goroutine
@@ -64,8 +65,9 @@ func (n *conn) acquire() bool {
 	}
 }
 
-// release ends the ownership; false when something has happened meanwhile, which the owner has to look at. Where answers are their
-// connections' last, one that waits for a request ends instead: so whoever waits for the end need not look again and again.
+// release ends the ownership; false when something has happened meanwhile, which the owner has to
+// look at. Where answers are their connections' last, one that waits for a request ends instead: so
+// whoever waits for the end need not look again and again.
 func (l *loop) release(n *conn) bool {
 	between := len(n.out) == 0
 	if !n.state.CompareAndSwap(owned, idle) {
@@ -116,8 +118,8 @@ func (l *loop) hear(list []poll.Ready[*conn]) {
 	}
 }
 
-// advance goes on with a connection, as its owner, until there is nothing to do, or a request's goroutine is the owner. ended says
-// that the peer may have sent its last.
+// advance goes on with a connection, as its owner, until there is nothing to do, or a request's
+// goroutine is the owner. ended says that the peer may have sent its last.
 func (l *loop) advance(n *conn, buf []byte, ended bool) {
 	for {
 		if !l.flush(n) {
@@ -156,7 +158,8 @@ func (l *loop) advance(n *conn, buf []byte, ended bool) {
 	}
 }
 
-// join appends what has been read to what was before. The room doubles, up to what the request is known to need.
+// join appends what has been read to what was before. The room doubles, up to what the request is
+// known to need.
 func (l *loop) join(n *conn, data []byte) []byte {
 	if need := len(n.rest) + len(data); need > cap(n.rest) {
 		size := 2 * cap(n.rest)
@@ -171,7 +174,8 @@ func (l *loop) join(n *conn, data []byte) []byte {
 	return n.rest
 }
 
-// afford takes what is kept of a connection's request out of the budget, where it is more than one read.
+// afford takes what is kept of a connection's request out of the budget, where it is more than one
+// read.
 func (l *loop) afford(n *conn) bool {
 	size := cap(n.rest)
 	return size <= readBytes || n.hold.Grow(size-n.hold.Bytes()) == nil
@@ -188,7 +192,8 @@ func (l *loop) pause(n *conn) bool {
 // begin looks at what has come; true when somebody else goes on with the connection.
 func (l *loop) begin(n *conn, data []byte, ended bool) bool {
 	n.fresh = false
-	// Some clients send an empty line after a body (RFC 9112, section 2.2). net/http passes over it too.
+	// Some clients send an empty line after a body (RFC 9112, section 2.2). net/http passes over it
+	// too.
 	if data = bytes.TrimLeft(data, "\r\n"); len(data) == 0 {
 		n.rest = nil
 		return false
@@ -226,7 +231,11 @@ func (l *loop) begin(n *conn, data []byte, ended bool) bool {
 func (l *loop) parse(data []byte, r *request) (used int, v verdict) {
 	defer func() {
 		if p := recover(); p != nil {
-			l.of.o.Logger.Error("reading a request panicked", slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
+			l.of.o.Logger.Error(
+				"reading a request panicked",
+				slog.Any("panic", p),
+				slog.String("stack", string(debug.Stack())),
+			)
 			used, v = 0, foreign
 		}
 	}()
@@ -278,8 +287,8 @@ func (l *loop) handle(n *conn, a *answer, r *http.Request) (ok bool) {
 	return true
 }
 
-// flush writes what is left of an answer; false when the connection has been let go, because the socket takes nothing or the answer
-// was the last.
+// flush writes what is left of an answer; false when the connection has been let go, because the
+// socket takes nothing or the answer was the last.
 func (l *loop) flush(n *conn) bool {
 	for len(n.out) > 0 {
 		sent, err := poll.Write(n.fd, n.out)
@@ -314,8 +323,8 @@ func (l *loop) flush(n *conn) bool {
 // writeLimit is how long a peer may take nothing of an answer where the http.Server has no limit.
 const writeLimit = time.Minute
 
-// overdue looks, as the owner, whether a connection has waited for too long. A request that does not come to its end soon is
-// net/http's, and with it the limits for that.
+// overdue looks, as the owner, whether a connection has waited for too long. A request that does
+// not come to its end soon is net/http's, and with it the limits for that.
 func (l *loop) overdue(n *conn, now poll.Instant) {
 	server := n.home.server
 	limit := time.Duration(0)

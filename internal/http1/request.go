@@ -16,7 +16,8 @@ const (
 	headerLines = 64
 )
 
-// request is a request that is being answered, with what it is made of: all of it is used again for others.
+// request is a request that is being answered, with what it is made of: all of it is used again for
+// others.
 type request struct {
 	http.Request
 	header http.Header
@@ -33,8 +34,9 @@ const (
 	foreign                // net/http's
 )
 
-// parse reads the request that b begins with. used is how many bytes it has, also of a partial one when that is known. r gets what http.ReadRequest would make of them (there
-// is a fuzzer that says so); it keeps nothing of b. take says whether a request, whose body it must not read, is for us.
+// parse reads the request that b begins with. used is how many bytes it has, also of a partial one
+// when that is known. r gets what http.ReadRequest would make of them (there is a fuzzer that says
+// so); it keeps nothing of b. take says whether a request, whose body it must not read, is for us.
 func parse(b []byte, r *request, take func(*http.Request) bool) (used int, v verdict) {
 	const begin = "POST /"
 	if n := min(len(b), len(begin)); string(b[:n]) != begin[:n] {
@@ -92,8 +94,8 @@ func requestLine(head string) (target, lines string, ok bool) {
 	return target, lines, true
 }
 
-// readHeader reads header lines of the simplest shape (RFC 9112, section 5), and the body's length; false when a line has another, or
-// asks for something that is not done here.
+// readHeader reads header lines of the simplest shape (RFC 9112, section 5), and the body's length;
+// false when a line has another, or asks for something that is not done here.
 func readHeader(r *request, lines string) (length int, ok bool) {
 	length = -1
 	r.Host = ""
@@ -145,7 +147,8 @@ func readHeader(r *request, lines string) (length int, ok bool) {
 	return length, length >= 0
 }
 
-// isToken tells whether a field's name is one (RFC 9110, section 5.6.2), of the characters that names have.
+// isToken tells whether a field's name is one (RFC 9110, section 5.6.2), of the characters that
+// names have.
 func isToken(s string) bool {
 	for i := range len(s) {
 		switch c := s[i]; {
@@ -171,7 +174,15 @@ func isText(s string) bool {
 func isHost(s string) bool {
 	for i := range len(s) {
 		switch c := s[i]; {
-		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-', c == '.', c == ':', c == '[', c == ']', c == '_':
+		case c >= 'a' && c <= 'z',
+			c >= 'A' && c <= 'Z',
+			c >= '0' && c <= '9',
+			c == '-',
+			c == '.',
+			c == ':',
+			c == '[',
+			c == ']',
+			c == '_':
 		default:
 			return false
 		}

@@ -32,7 +32,8 @@ func FuzzRequest(f *testing.F) {
 	})
 }
 
-// compare holds what is made of a request against what net/http makes of it, in each piece that its bytes may come in.
+// compare holds what is made of a request against what net/http makes of it, in each piece that its
+// bytes may come in.
 func compare(t *testing.T, b []byte) {
 	r := new(request)
 	used, v := parse(b, r, all)
@@ -59,7 +60,23 @@ func compare(t *testing.T, b []byte) {
 		t.Fatalf("%q: net/http says %v", b, err)
 	}
 	rest, _ := io.ReadAll(in)
-	got := fmt.Sprintf("%s %s %s %+v %q %q %v %v %d %d.%d %v %q %v", r.Method, r.RequestURI, r.Proto, *r.URL, r.Host, body, r.Close, r.TransferEncoding, r.ContentLength, r.ProtoMajor, r.ProtoMinor, r.Trailer, b[used:], r.Header)
+	got := fmt.Sprintf(
+		"%s %s %s %+v %q %q %v %v %d %d.%d %v %q %v",
+		r.Method,
+		r.RequestURI,
+		r.Proto,
+		*r.URL,
+		r.Host,
+		body,
+		r.Close,
+		r.TransferEncoding,
+		r.ContentLength,
+		r.ProtoMajor,
+		r.ProtoMinor,
+		r.Trailer,
+		b[used:],
+		r.Header,
+	)
 	if w := fmt.Sprintf("%s %s %s %+v %q %q %v %v %d %d.%d %v %q %v", want.Method, want.RequestURI, want.Proto, *want.URL, want.Host, wantBody, want.Close, want.TransferEncoding, want.ContentLength, want.ProtoMajor, want.ProtoMinor, want.Trailer, rest, want.Header); got != w {
 		t.Fatalf("%q\n got %s\nwant %s", b, got, w)
 	}

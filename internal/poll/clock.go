@@ -2,7 +2,8 @@ package poll
 
 import "time"
 
-// Clock counts forward from the moment it was made, whatever is done to the time of day. Its methods may be called from any goroutine.
+// Clock counts forward from the moment it was made, whatever is done to the time of day. Its
+// methods may be called from any goroutine.
 type Clock struct{ began time.Time }
 
 // NewClock makes a clock.
@@ -14,7 +15,8 @@ func (c Clock) Now() Instant { return c.At(time.Now()) }
 // At returns the instant of a time, which time.Now has returned.
 func (c Clock) At(t time.Time) Instant { return Instant(t.Sub(c.began)) + 1 }
 
-// Instant is a time on a Clock, in nanoseconds; the zero value is never. It takes a third of the room of a time.Time: streams have several.
+// Instant is a time on a Clock, in nanoseconds; the zero value is never. It takes a third of the
+// room of a time.Time: streams have several.
 type Instant int64
 
 // Add returns the instant d later.

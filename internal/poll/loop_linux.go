@@ -6,19 +6,25 @@ import (
 
 // A Loop watches many sockets with one goroutine. Who owns a socket's slot, and when:
 //
-//   - Each socket has an owner, a T: the struct of a stream, or of a connection. Enter puts the owner into a slot, under the loop's lock, and
-//     then the socket into the kernel's set. The first event may be heard before Enter returns.
-//   - The kernel tells of a socket by the slot and its generation. The loop's goroutine resolves them to the owner under the
-//     lock. Leave takes the socket out of the set, empties the slot, and raises the generation, under the same lock. So an
-//     event that was queued for a socket that has left is dropped, and never reaches the next owner of the slot.
-//   - An event that was resolved before Leave may be handed on after it. The loop cannot take it back, so the owner has a state of
-//     its own that says that it has left. An owner is never used a second time.
-//   - The socket is the owner's. The loop neither reads, nor writes, nor closes it. Whoever closes it calls Leave first:
-//     otherwise the kernel could give the number to another connection, which the set would watch.
-//   - Exactly one goroutine at a time acts for an owner, and only that one may call Leave. The loop does not see to that. A
-//     shard has one worker that acts for all; http1 has one atomic word in each connection.
+//   - Each socket has an owner, a T: the struct of a stream, or of a connection. Enter puts the
+//     owner into a slot, under the loop's lock, and then the socket into the kernel's set. The
+//     first event may be heard before Enter returns.
+//   - The kernel tells of a socket by the slot and its generation. The loop's goroutine resolves
+//     them to the owner under the lock. Leave takes the socket out of the set, empties the slot,
+//     and raises the generation, under the same lock. So an event that was queued for a socket that
+//     has left is dropped, and never reaches the next owner of the slot.
+//   - An event that was resolved before Leave may be handed on after it. The loop cannot take it
+//     back, so the owner has a state of its own that says that it has left. An owner is never used
+//     a second time.
+//   - The socket is the owner's. The loop neither reads, nor writes, nor closes it. Whoever closes
+//     it calls Leave first: otherwise the kernel could give the number to another connection, which
+//     the set would watch.
+//   - Exactly one goroutine at a time acts for an owner, and only that one may call Leave. The loop
+//     does not see to that. A shard has one worker that acts for all; http1 has one atomic word in
+//     each connection.
 //
-// Sweep visits the owners by time; Drain waits until all have left; Close ends the goroutine. Ring shares sockets out among loops.
+// Sweep visits the owners by time; Drain waits until all have left; Close ends the goroutine. Ring
+// shares sockets out among loops.
 type Loop[T any] struct {
 	// Fixed after NewLoop.
 	set     *Set
@@ -47,8 +53,9 @@ type place[T any] struct {
 	taken      bool
 }
 
-// NewLoop makes a loop, and starts its goroutine, which calls hear with the events that have come, several at once. The slice is only
-// valid during the call. While hear blocks the kernel keeps further events.
+// NewLoop makes a loop, and starts its goroutine, which calls hear with the events that have come,
+// several at once. The slice is only valid during the call. While hear blocks the kernel keeps
+// further events.
 func NewLoop[T any](hear func([]Ready[T])) (*Loop[T], error) {
 	set, err := NewSet()
 	if err != nil {
@@ -60,8 +67,8 @@ func NewLoop[T any](hear func([]Ready[T])) (*Loop[T], error) {
 	return l, nil
 }
 
-// Enter has the loop watch a socket. It sets *at, which Leave needs, before the first event can be heard. After an error no event
-// comes, but the owner is in the loop, and leaves it as others do.
+// Enter has the loop watch a socket. It sets *at, which Leave needs, before the first event can be
+// heard. After an error no event comes, but the owner is in the loop, and leaves it as others do.
 func (l *Loop[T]) Enter(fd int, owner T, at *Slot) error {
 	l.mu.Lock()
 	if last := len(l.free); last > 0 {
@@ -96,7 +103,8 @@ func (l *Loop[T]) Len() int {
 	return len(l.slots) - len(l.free)
 }
 
-// Owners returns those that are in the loop. Some may have left by the time that the caller looks at them.
+// Owners returns those that are in the loop. Some may have left by the time that the caller looks
+// at them.
 func (l *Loop[T]) Owners() []T {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -118,8 +126,8 @@ func (l *Loop[T]) Drain() {
 	}
 }
 
-// Close ends the loop's goroutine, and waits for it and so for hear. Sockets that are still in the loop stay open. It must not be called
-// by hear.
+// Close ends the loop's goroutine, and waits for it and so for hear. Sockets that are still in the
+// loop stay open. It must not be called by hear.
 func (l *Loop[T]) Close() {
 	l.set.Close()
 	l.running.Wait()

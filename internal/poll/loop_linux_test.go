@@ -36,7 +36,8 @@ func enter(t *testing.T, l *poll.Loop[*member]) *member {
 	return m
 }
 
-// watch makes a loop, and the channel on which its events come. The loop stands still while nobody receives.
+// watch makes a loop, and the channel on which its events come. The loop stands still while nobody
+// receives.
 func watch(t *testing.T) (*poll.Loop[*member], chan poll.Ready[*member]) {
 	t.Helper()
 	heard, ending := make(chan poll.Ready[*member]), make(chan struct{})
@@ -128,7 +129,8 @@ func TestDrainWaits(t *testing.T) {
 	})
 }
 
-// TestSweepVisitsEach: every owner is visited once in a round, spread over its steps; who has left is not, and an empty loop ends the sweep.
+// TestSweepVisitsEach: every owner is visited once in a round, spread over its steps; who has left
+// is not, and an empty loop ends the sweep.
 func TestSweepVisitsEach(t *testing.T) {
 	l, heard := watch(t)
 	sweep := poll.NewSweep(l)
@@ -190,7 +192,8 @@ func TestSweepVisitsEach(t *testing.T) {
 	}
 }
 
-// TestRing: members take turns; those that were made before an error are used, and none once the ring is closed.
+// TestRing: members take turns; those that were made before an error are used, and none once the
+// ring is closed.
 func TestRing(t *testing.T) {
 	var r poll.Ring[int]
 	if r.Use(func(int) bool { return true }) {
@@ -230,7 +233,8 @@ func TestClock(t *testing.T) {
 	if never.Reached(first) || !first.Reached(first) || first.Add(1).Reached(first) {
 		t.Error("what has been reached")
 	}
-	if never.Earlier(first) != first || first.Earlier(never) != first || first.Earlier(first.Add(1)) != first || first.Add(1).Earlier(first) != first {
+	if never.Earlier(first) != first || first.Earlier(never) != first || first.Earlier(first.Add(1)) != first ||
+		first.Add(1).Earlier(first) != first {
 		t.Error("which is earlier")
 	}
 }

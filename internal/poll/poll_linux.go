@@ -11,10 +11,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Event is an event of a socket: the slot and the generation that Add was given, and what has happened.
+// Event is an event of a socket: the slot and the generation that Add was given, and what has
+// happened.
 type Event = unix.EpollEvent
 
-// Set is a set of sockets that are waited for together (epoll, edge-triggered). Its methods may be called from any goroutine.
+// Set is a set of sockets that are waited for together (epoll, edge-triggered). Its methods may be
+// called from any goroutine.
 type Set struct {
 	file *os.File
 	fd   int
@@ -22,7 +24,8 @@ type Set struct {
 	last time.Time // when Wait had events
 }
 
-// NewSet makes a set. Wait holds a goroutine, and no thread: the runtime's own poller does the waiting.
+// NewSet makes a set. Wait holds a goroutine, and no thread: the runtime's own poller does the
+// waiting.
 func NewSet() (*Set, error) {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
@@ -37,8 +40,9 @@ func NewSet() (*Set, error) {
 	return s, nil
 }
 
-// Add puts a socket into the set. Its events bring the slot and the generation, which tells them from those of a former socket in the
-// same slot. There is an event at once for what the socket is already: that it can be read or written, or has ended.
+// Add puts a socket into the set. Its events bring the slot and the generation, which tells them
+// from those of a former socket in the same slot. There is an event at once for what the socket is
+// already: that it can be read or written, or has ended.
 func (s *Set) Add(fd int, slot uint32, generation int32) error {
 	e := Event{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLOUT | unix.EPOLLET, Fd: int32(slot), Pad: generation}
 	return unix.EpollCtl(s.fd, unix.EPOLL_CTL_ADD, fd, &e)
@@ -47,15 +51,16 @@ func (s *Set) Add(fd int, slot uint32, generation int32) error {
 // Remove takes a socket out of the set. It has to come before the socket is closed.
 func (s *Set) Remove(fd int) { _ = unix.EpollCtl(s.fd, unix.EPOLL_CTL_DEL, fd, nil) }
 
-// The runtime of a busy process asks the kernel for events every ten milliseconds only, because it does so when no goroutine can run. So
-// for a while after the last event a set asks the kernel itself.
+// The runtime of a busy process asks the kernel for events every ten milliseconds only, because it
+// does so when no goroutine can run. So for a while after the last event a set asks the kernel
+// itself.
 const (
 	lookEvery = time.Millisecond
 	lookFor   = 20 * time.Millisecond
 )
 
-// Wait blocks until there are events, and returns how many it has put into buf. An error says that the set has been closed. One
-// goroutine at a time may call it.
+// Wait blocks until there are events, and returns how many it has put into buf. An error says that
+// the set has been closed. One goroutine at a time may call it.
 func (s *Set) Wait(buf []Event) (n int, err error) {
 	for {
 		var until time.Time // for ever
@@ -83,8 +88,9 @@ func (s *Set) Wait(buf []Event) (n int, err error) {
 // Close ends the set, and with it Wait. The sockets stay open.
 func (s *Set) Close() { _ = s.file.Close() }
 
-// Own takes the socket out of a connection for which IsSocket is true, and closes that: then the runtime keeps
-// nothing for it any more. The socket does not block, and is the caller's to close. What Unread holds is lost.
+// Own takes the socket out of a connection for which IsSocket is true, and closes that: then the
+// runtime keeps nothing for it any more. The socket does not block, and is the caller's to close.
+// What Unread holds is lost.
 func Own(conn net.Conn) (fd int, err error) {
 	raw, err := bare(conn).(syscall.Conn).SyscallConn()
 	if err != nil {
@@ -107,20 +113,35 @@ func Conn(fd int) (net.Conn, error) {
 	return net.FileConn(f)
 }
 
-// Read reads into b, which has room. An error is EAGAIN when there is nothing; 0 without an error says that the peer sends nothing
-// more.
+// Read reads into b, which has room. An error is EAGAIN when there is nothing; 0 without an error
+// says that the peer sends nothing more.
 func Read(fd int, b []byte) (int, error) {
-	return call(unix.SYS_READ, fd, unsafe.Pointer(unsafe.SliceData(b)), len(b)) // #nosec G103 -- b is alive until it returns
+	return call(
+		unix.SYS_READ,
+		fd,
+		unsafe.Pointer(unsafe.SliceData(b)),
+		len(b),
+	) // #nosec G103 -- b is alive until it returns
 }
 
 // Write writes as much of b as the socket takes. An error is EAGAIN when it takes nothing.
 func Write(fd int, b []byte) (int, error) {
-	return call(unix.SYS_WRITE, fd, unsafe.Pointer(unsafe.SliceData(b)), len(b)) // #nosec G103 -- b is alive until it returns
+	return call(
+		unix.SYS_WRITE,
+		fd,
+		unsafe.Pointer(unsafe.SliceData(b)),
+		len(b),
+	) // #nosec G103 -- b is alive until it returns
 }
 
 // WriteAll is Write for one piece or more.
 func WriteAll(fd int, pieces []unix.Iovec) (int, error) {
-	return call(unix.SYS_WRITEV, fd, unsafe.Pointer(unsafe.SliceData(pieces)), len(pieces)) // #nosec G103 -- as above, and the pieces keep what they point to
+	return call(
+		unix.SYS_WRITEV,
+		fd,
+		unsafe.Pointer(unsafe.SliceData(pieces)),
+		len(pieces),
+	) // #nosec G103 -- as above, and the pieces keep what they point to
 }
 
 // call makes a system call that does not block, and so need not tell the scheduler that it might.

@@ -33,8 +33,8 @@ func pair(t *testing.T) (ours, theirs net.Conn) {
 	return ours, theirs
 }
 
-// TestThereAndBack: a socket leaves its connection, is read and written without waiting, and becomes a connection again, which reads
-// first what had been read.
+// TestThereAndBack: a socket leaves its connection, is read and written without waiting, and
+// becomes a connection again, which reads first what had been read.
 func TestThereAndBack(t *testing.T) {
 	ours, theirs := pair(t)
 	if !poll.IsSocket(ours) || !poll.IsSocket(&poll.Unread{Conn: ours}) || poll.IsSocket(struct{ net.Conn }{ours}) {
@@ -90,8 +90,8 @@ func reads(r io.Reader, b []byte, want string) bool {
 	return err == nil && string(b) == want
 }
 
-// TestSet: events bring the slot and the generation, once for each change; nothing is heard of a socket that was removed, and Close
-// ends Wait.
+// TestSet: events bring the slot and the generation, once for each change; nothing is heard of a
+// socket that was removed, and Close ends Wait.
 func TestSet(t *testing.T) {
 	ours, theirs := pair(t)
 	fd, err := poll.Own(ours)

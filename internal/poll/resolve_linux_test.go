@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestLateEventsReachNobody: an event that the loop's goroutine has taken from the kernel, and not resolved, is dropped when its socket
-// leaves, also when the slot has another owner by then.
+// TestLateEventsReachNobody: an event that the loop's goroutine has taken from the kernel, and not
+// resolved, is dropped when its socket leaves, also when the slot has another owner by then.
 func TestLateEventsReachNobody(t *testing.T) {
 	l, err := NewLoop(func([]Ready[string]) {})
 	if err != nil {

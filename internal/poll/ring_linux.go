@@ -6,8 +6,8 @@ import (
 	"sync/atomic"
 )
 
-// Ring shares sockets out, by turns, among members that have a Loop each: one for each processor, but 16 at most. Its methods may be called
-// from any goroutine.
+// Ring shares sockets out, by turns, among members that have a Loop each: one for each processor,
+// but 16 at most. Its methods may be called from any goroutine.
 type Ring[M any] struct {
 	next atomic.Uint32 // of list
 
@@ -17,8 +17,8 @@ type Ring[M any] struct {
 	closed bool
 }
 
-// Begin makes the members with one, unless that was done, or the ring is closed. An error is one's: the members that were made before it are
-// used. Only the call that makes them returns it.
+// Begin makes the members with one, unless that was done, or the ring is closed. An error is one's:
+// the members that were made before it are used. Only the call that makes them returns it.
 func (r *Ring[M]) Begin(one func() (M, error)) error {
 	r.mu.RLock()
 	done := r.begun || r.closed
@@ -42,8 +42,9 @@ func (r *Ring[M]) Begin(one func() (M, error)) error {
 	return nil
 }
 
-// Use calls use with the member whose turn it is, and returns its answer; false where there is no member, or the ring is closed. Close
-// waits for calls under way, so that what use leaves with a member is there when Close returns.
+// Use calls use with the member whose turn it is, and returns its answer; false where there is no
+// member, or the ring is closed. Close waits for calls under way, so that what use leaves with a
+// member is there when Close returns.
 func (r *Ring[M]) Use(use func(M) bool) bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -60,7 +61,8 @@ func (r *Ring[M]) All() []M {
 	return r.list
 }
 
-// Close has Use be false from now on, and returns the members, for the caller to end; none when the ring was closed before.
+// Close has Use be false from now on, and returns the members, for the caller to end; none when the
+// ring was closed before.
 func (r *Ring[M]) Close() []M {
 	r.mu.Lock()
 	defer r.mu.Unlock()

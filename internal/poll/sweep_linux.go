@@ -5,8 +5,9 @@ import (
 	"time"
 )
 
-// Sweep goes round the slots of a loop, and visits each owner once in a period. It does so in steps: of ten thousand streams that were
-// all written to in one moment, not all are looked at in one moment, and none costs a timer. It is for one goroutine at a time.
+// Sweep goes round the slots of a loop, and visits each owner once in a period. It does so in
+// steps: of ten thousand streams that were all written to in one moment, not all are looked at in
+// one moment, and none costs a timer. It is for one goroutine at a time.
 type Sweep[T any] struct {
 	loop   *Loop[T]
 	period time.Duration // 0: the loop was empty
@@ -59,7 +60,8 @@ func (s *Sweep[T]) Due(now Instant) iter.Seq[T] {
 	}
 }
 
-// step puts the owners of the next slots into batch, and returns how many steps the round has; 0 when the loop is empty.
+// step puts the owners of the next slots into batch, and returns how many steps the round has; 0
+// when the loop is empty.
 func (s *Sweep[T]) step() (steps int) {
 	l := s.loop
 	l.mu.Lock()

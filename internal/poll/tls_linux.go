@@ -11,12 +11,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TLS is TLS over a socket that does not block and that its user owns. It is for one goroutine at a time.
+// TLS is TLS over a socket that does not block and that its user owns. It is for one goroutine at a
+// time.
 //
-// crypto/tls takes any error of a write to the connection below for the end. So that connection takes everything, and TLS keeps what the
-// socket does not take: Write, Flush and CloseWrite say so with EAGAIN. What is kept is bounded, because a Write is one record at most and
-// has to wait until nothing is kept; alerts, and the answers to key updates, which Read makes, come on top. An error of a read below
-// ends crypto/tls's connection, too, unless it says that it is temporary, as the one does that says that nothing has come.
+// crypto/tls takes any error of a write to the connection below for the end. So that connection
+// takes everything, and TLS keeps what the socket does not take: Write, Flush and CloseWrite say so
+// with EAGAIN. What is kept is bounded, because a Write is one record at most and has to wait until
+// nothing is kept; alerts, and the answers to key updates, which Read makes, come on top. An error
+// of a read below ends crypto/tls's connection, too, unless it says that it is temporary, as the
+// one does that says that nothing has come.
 type TLS struct {
 	conn *tls.Conn
 	fd   int
@@ -27,8 +30,8 @@ type TLS struct {
 // MaxRecord is how many bytes a Write may have: those of one TLS record (RFC 8446, section 5.1).
 const MaxRecord = 16 << 10
 
-// OwnTLS is Own for a connection for which IsTLS is true. room is where records are sealed; connections that one goroutine serves share
-// it.
+// OwnTLS is Own for a connection for which IsTLS is true. room is where records are sealed;
+// connections that one goroutine serves share it.
 func OwnTLS(conn net.Conn, room *[]byte) (*TLS, int, error) {
 	secure := conn.(*tls.Conn)
 	base := secure.NetConn().(*Base)
@@ -44,8 +47,8 @@ func OwnTLS(conn net.Conn, room *[]byte) (*TLS, int, error) {
 // Kept is how many bytes the socket has not taken yet of what was sealed.
 func (t *TLS) Kept() int { return len(t.out) }
 
-// Write seals at most MaxRecord bytes and hands them to the socket. EAGAIN says that a part is kept; any other error is the
-// connection's end. Nothing may be kept when Write is called.
+// Write seals at most MaxRecord bytes and hands them to the socket. EAGAIN says that a part is
+// kept; any other error is the connection's end. Nothing may be kept when Write is called.
 func (t *TLS) Write(b []byte) error {
 	t.out = (*t.room)[:0]
 	_, err := t.conn.Write(b)
@@ -72,8 +75,8 @@ func (t *TLS) Flush() error {
 	return nil
 }
 
-// Read reads as the function of the same name does. Beforehand, what has come may have to be read though the socket has no news:
-// crypto/tls has it already. What Read has to answer is kept.
+// Read reads as the function of the same name does. Beforehand, what has come may have to be read
+// though the socket has no news: crypto/tls has it already. What Read has to answer is kept.
 func (t *TLS) Read(b []byte) (int, error) {
 	n, err := t.conn.Read(b)
 	switch {
@@ -86,7 +89,8 @@ func (t *TLS) Read(b []byte) (int, error) {
 	return 0, err
 }
 
-// CloseWrite tells the peer, within TLS, that nothing more comes. EAGAIN says that a part of that is kept.
+// CloseWrite tells the peer, within TLS, that nothing more comes. EAGAIN says that a part of that
+// is kept.
 func (t *TLS) CloseWrite() error {
 	if err := t.conn.CloseWrite(); err != nil {
 		return err

@@ -25,7 +25,11 @@ func certificate(t *testing.T) tls.Certificate {
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"hub"}}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		NotAfter:     time.Now().Add(time.Hour),
+		DNSNames:     []string{"hub"},
+	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)
@@ -33,12 +37,15 @@ func certificate(t *testing.T) tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
-// secured is the two ends of a TLS connection over TCP, ours over a socket of its own. early is what the client sends with its last
-// message of the handshake.
+// secured is the two ends of a TLS connection over TCP, ours over a socket of its own. early is
+// what the client sends with its last message of the handshake.
 func secured(t *testing.T, version uint16, early string) (ours *poll.TLS, fd int, theirs *tls.Conn) {
 	t.Helper()
 	below, conn := pair(t)
-	theirs = tls.Client(conn, &tls.Config{InsecureSkipVerify: true, MinVersion: version, MaxVersion: version}) //nolint:gosec // of a test
+	theirs = tls.Client(
+		conn,
+		&tls.Config{InsecureSkipVerify: true, MinVersion: version, MaxVersion: version},
+	) //nolint:gosec // of a test
 	server := tls.Server(&poll.Base{Conn: below}, &tls.Config{Certificates: []tls.Certificate{certificate(t)}})
 	if !poll.IsTLS(server) || poll.IsTLS(tls.Server(below, nil)) || poll.IsTLS(below) {
 		t.Error("what is TLS whose socket can be owned")
@@ -74,7 +81,8 @@ func arrives(t *testing.T, c *poll.TLS, want string) {
 	}
 }
 
-// TestTLS: both ways, what had come before, one record after the other, and the end, told within TLS, of either half.
+// TestTLS: both ways, what had come before, one record after the other, and the end, told within
+// TLS, of either half.
 func TestTLS(t *testing.T) {
 	for name, version := range map[string]uint16{"1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13} {
 		t.Run(name, func(t *testing.T) {
@@ -117,7 +125,8 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-// TestTLSToAPeerThatDoesNotRead: at most one record is kept, and nothing is lost or repeated once the peer reads.
+// TestTLSToAPeerThatDoesNotRead: at most one record is kept, and nothing is lost or repeated once
+// the peer reads.
 func TestTLSToAPeerThatDoesNotRead(t *testing.T) {
 	ours, fd, theirs := secured(t, tls.VersionTLS13, "x")
 	arrives(t, ours, "x")

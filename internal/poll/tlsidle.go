@@ -7,9 +7,10 @@ import (
 	"unsafe"
 )
 
-// A tls.Conn keeps the buffers in which its handshake came, some 3.5 KB, for ever: nearly half of what a stream over TLS takes that is idle. There is
-// no way to have it drop them but to do it here. What is done is what the zero bytes.Buffer documents: an empty one is replaced by
-// another. Where crypto/tls has no such fields nothing is done; a test says so.
+// A tls.Conn keeps the buffers in which its handshake came, some 3.5 KB, for ever: nearly half of
+// what a stream over TLS takes that is idle. There is no way to have it drop them but to do it
+// here. What is done is what the zero bytes.Buffer documents: an empty one is replaced by another.
+// Where crypto/tls has no such fields nothing is done; a test says so.
 var idleFields = findIdleFields(reflect.TypeFor[tls.Conn]())
 
 type fields struct {
@@ -22,12 +23,14 @@ func findIdleFields(t reflect.Type) (f fields) {
 	hand, ok2 := t.FieldByName("hand")
 	input, ok3 := t.FieldByName("input")
 	buffer := reflect.TypeFor[bytes.Buffer]()
-	f.found = ok && ok2 && ok3 && rawInput.Type == buffer && hand.Type == buffer && input.Type == reflect.TypeFor[bytes.Reader]()
+	f.found = ok && ok2 && ok3 && rawInput.Type == buffer && hand.Type == buffer &&
+		input.Type == reflect.TypeFor[bytes.Reader]()
 	f.rawInput, f.hand, f.input = rawInput.Offset, hand.Offset, input.Offset
 	return f
 }
 
-// dropEmptyBuffers has a connection that nobody uses at the same time, and whose handshake is over, drop its buffers if all are empty.
+// dropEmptyBuffers has a connection that nobody uses at the same time, and whose handshake is over,
+// drop its buffers if all are empty.
 func dropEmptyBuffers(c *tls.Conn) {
 	if !idleFields.found {
 		return

@@ -13,7 +13,8 @@ import (
 	"github.com/fanfare-hub/fanfare/sse"
 )
 
-// Serve answers r with a stream and returns when it has ended. For HEAD it answers with the head alone.
+// Serve answers r with a stream and returns when it has ended. For HEAD it answers with the head
+// alone.
 func (s *Streams) Serve(w http.ResponseWriter, r *http.Request, req Request) {
 	if r.Method == http.MethodHead {
 		s.setHeader(w.Header())
@@ -63,14 +64,20 @@ func (s *Streams) Serve(w http.ResponseWriter, r *http.Request, req Request) {
 		return
 	}
 	if s.o.Audit != nil {
-		s.o.Audit.Record(audit.StreamOpened, req.Caller, slog.Uint64("stream", st.id), slog.String("adapter", req.Adapter),
-			slog.Any("channels", st.channels()), slog.Bool("resumed", req.Start.From == hub.FromAfter))
+		s.o.Audit.Record(
+			audit.StreamOpened,
+			req.Caller,
+			slog.Uint64("stream", st.id),
+			slog.String("adapter", req.Adapter),
+			slog.Any("channels", st.channels()),
+			slog.Bool("resumed", req.Start.From == hub.FromAfter),
+		)
 	}
 	runs = s.run(w, r, st, &req)
 }
 
-// run gives the stream to a runner: to a shard, which ends it, or to this goroutine, which runs it to its end. It returns true when others
-// see to its end.
+// run gives the stream to a runner: to a shard, which ends it, or to this goroutine, which runs it
+// to its end. It returns true when others see to its end.
 func (s *Streams) run(w http.ResponseWriter, r *http.Request, st *Stream, req *Request) (detached bool) {
 	if lifetime := req.Lifetime; lifetime > 0 {
 		st.ends = s.clock.Now().Add(lifetime - time.Duration(rand.Float64()*0.1*float64(lifetime)))
@@ -87,14 +94,16 @@ func (s *Streams) run(w http.ResponseWriter, r *http.Request, st *Stream, req *R
 		s.end(st, newAttached(st, newPlain(w, r, s.o.StallLimit)).serve(w.Header(), first))
 		return false
 	}
-	if !s.o.Attached && s.shards.detach(s, st, conn, buffered, append(appendHead(nil, w.Header(), st.chunked), first...)) {
+	if !s.o.Attached &&
+		s.shards.detach(s, st, conn, buffered, append(appendHead(nil, w.Header(), st.chunked), first...)) {
 		return true
 	}
 	s.end(st, newAttached(st, newTaken(conn, buffered, st.chunked, s.o.StallLimit)).serve(w.Header(), first))
 	return false
 }
 
-// confirm asks once more whether the caller may, now that whoever revokes rights finds the stream, and notes a ticket's use.
+// confirm asks once more whether the caller may, now that whoever revokes rights finds the stream,
+// and notes a ticket's use.
 func (s *Streams) confirm(ctx context.Context, who *fanfare.Principal) error {
 	if who == nil {
 		return nil
@@ -106,7 +115,10 @@ func (s *Streams) confirm(ctx context.Context, who *fanfare.Principal) error {
 	}
 	if who.Ticket != "" && s.o.TicketOpened != nil {
 		if err := s.o.TicketOpened(ctx, who); err != nil {
-			s.o.Logger.Warn("a ticket's use could not be stored: after a restart its stream cannot reconnect", slog.Any("err", err))
+			s.o.Logger.Warn(
+				"a ticket's use could not be stored: after a restart its stream cannot reconnect",
+				slog.Any("err", err),
+			)
 		}
 	}
 	return nil

@@ -11,8 +11,9 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/poll"
 )
 
-// holds are connections whose answer waits for a timer: each costs a socket, a timer and its answer, and no goroutine. One loop
-// tells of peers that have gone. The goroutine that claims a hold ends it, and owns its socket from then on.
+// holds are connections whose answer waits for a timer: each costs a socket, a timer and its
+// answer, and no goroutine. One loop tells of peers that have gone. The goroutine that claims a
+// hold ends it, and owns its socket from then on.
 type holds struct {
 	mu      sync.Mutex        // guards the fields below
 	loop    *poll.Loop[*hold] // made for the first hold
@@ -36,8 +37,9 @@ type hold struct {
 	claimed bool // guarded by holds.mu
 }
 
-// hold keeps a connection and sends it the answer after wait, or when the hub stops; false where that cannot be done. left is called
-// when the connection has been closed, also when the peer has gone before.
+// hold keeps a connection and sends it the answer after wait, or when the hub stops; false where
+// that cannot be done. left is called when the connection has been closed, also when the peer has
+// gone before.
 func (h *holds) hold(s *Streams, conn net.Conn, answer []byte, wait time.Duration, left func()) bool {
 	if !poll.IsSocket(conn) {
 		return false
@@ -79,8 +81,8 @@ func (h *holds) beginLocked(s *Streams) bool {
 	return true
 }
 
-// hear ends the holds whose peer has gone. A peer that has closed its sending half alone is taken for one that has gone: nothing
-// can be written to find out, and its place is wanted.
+// hear ends the holds whose peer has gone. A peer that has closed its sending half alone is taken
+// for one that has gone: nothing can be written to find out, and its place is wanted.
 func (h *holds) hear(list []poll.Ready[*hold]) {
 	for _, r := range list {
 		if r.Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {

@@ -11,15 +11,18 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/caller"
 )
 
-// Limits bound who gets a stream, and which refusals wait. The limit on all streams is the hub's (hub.Options.MaxSubscribers).
+// Limits bound who gets a stream, and which refusals wait. The limit on all streams is the hub's
+// (hub.Options.MaxSubscribers).
 type Limits struct {
 	PerAddress   int     // streams of one address, or IPv6 network; 0: no limit; see caller.Caller.Address
 	PerSubject   int     // streams of one sender who says who they are; 0: no limit
 	PerChannel   int     // streams of one channel or pattern; 0: no limit
 	NewPerSecond float64 // streams that may open in a second, all together; 0: no limit
 
-	RefusalsHeld           int // refusals whose answer waits, because their client would come back at once; default 1,000
-	RefusalsHeldPerAddress int // of these, of one address, or IPv6 network, loopback and proxies' own included; default 32
+	// RefusalsHeld is how many refusals wait with their answer, because their client would come back
+	// at once; default 1,000. RefusalsHeldPerAddress is how many of them are of one address, or IPv6
+	// network, loopback and proxies' own included; default 32.
+	RefusalsHeld, RefusalsHeldPerAddress int
 }
 
 // places are what streams take under the limits. Its methods may be called from any goroutine.
@@ -35,7 +38,12 @@ type places struct {
 }
 
 func newPlaces(l Limits) *places {
-	p := &places{limits: l, addresses: map[netip.Addr]int{}, subjects: map[string]int{}, channels: map[fanfare.Pattern]int{}}
+	p := &places{
+		limits:    l,
+		addresses: map[netip.Addr]int{},
+		subjects:  map[string]int{},
+		channels:  map[fanfare.Pattern]int{},
+	}
 	if l.NewPerSecond > 0 {
 		p.opens = rate.NewLimiter(rate.Limit(l.NewPerSecond), int(max(1, l.NewPerSecond)))
 	}
@@ -49,8 +57,8 @@ func limited(reason fanfare.Reason, format string, args ...any) error {
 	return e
 }
 
-// take takes a place under each limit, or none. Each pattern is there once. over says how many streams more than a limit there may be: one where
-// another stream is about to end for this one.
+// take takes a place under each limit, or none. Each pattern is there once. over says how many
+// streams more than a limit there may be: one where another stream is about to end for this one.
 func (p *places) take(by caller.Caller, patterns []fanfare.Pattern, over int) error {
 	if p.opens != nil && !p.opens.Allow() {
 		return limited(fanfare.ReasonStreamRate, "too many streams begin at once (--max-new-streams)")
@@ -59,15 +67,25 @@ func (p *places) take(by caller.Caller, patterns []fanfare.Pattern, over int) er
 	defer p.mu.Unlock()
 	address, name := p.counted(by)
 	if address.IsValid() && p.addresses[address] >= p.limits.PerAddress+over {
-		return limited(fanfare.ReasonPerAddress, "no room for another stream of this address (--max-streams-per-address)")
+		return limited(
+			fanfare.ReasonPerAddress,
+			"no room for another stream of this address (--max-streams-per-address)",
+		)
 	}
 	if name != "" && p.subjects[name] >= p.limits.PerSubject+over {
-		return limited(fanfare.ReasonPerSubject, "no room for another stream of this subject (--max-streams-per-subject)")
+		return limited(
+			fanfare.ReasonPerSubject,
+			"no room for another stream of this subject (--max-streams-per-subject)",
+		)
 	}
 	if p.limits.PerChannel > 0 {
 		for _, c := range patterns {
 			if p.channels[c] >= p.limits.PerChannel+over {
-				return limited(fanfare.ReasonPerChannel, "no room for another stream of channel %q (--max-streams-per-channel)", c)
+				return limited(
+					fanfare.ReasonPerChannel,
+					"no room for another stream of channel %q (--max-streams-per-channel)",
+					c,
+				)
 			}
 		}
 		for _, c := range patterns {
@@ -101,7 +119,8 @@ func (p *places) giveBack(by caller.Caller, patterns []fanfare.Pattern) {
 	}
 }
 
-// counted returns the address and the name that a caller's streams are counted by; not valid, or "", where there is no limit.
+// counted returns the address and the name that a caller's streams are counted by; not valid, or
+// "", where there is no limit.
 func (p *places) counted(by caller.Caller) (address netip.Addr, name string) {
 	if p.limits.PerAddress > 0 {
 		address = by.Address

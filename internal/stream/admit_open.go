@@ -80,7 +80,8 @@ type Held struct {
 	stream *Stream
 }
 
-// End ends the stream within a second, and reports whether it was the first to do so. It does not block.
+// End ends the stream within a second, and reports whether it was the first to do so. It does not
+// block.
 func (h Held) End(reason EndReason) bool { return h.stream.endNow(reason) }
 
 // Each yields the streams that were open when it was called; some may have ended since.
@@ -132,8 +133,9 @@ func (s *Streams) List(most int) []Open {
 	for _, one := range all {
 		st := one.st
 		list = append(list, Open{
-			ID: st.id, Adapter: st.adapter, Remote: st.caller.Remote, Subject: subject(st.caller), TokenID: tokenID(st.caller), Channels: st.channels(),
-			Began: st.began, Lag: one.lag, Events: st.events.Load(), Bytes: st.bytes.Load(),
+			ID: st.id, Adapter: st.adapter, Remote: st.caller.Remote, Subject: subject(st.caller),
+			TokenID: tokenID(st.caller), Channels: st.channels(), Began: st.began, Lag: one.lag,
+			Events: st.events.Load(), Bytes: st.bytes.Load(),
 		})
 	}
 	return list

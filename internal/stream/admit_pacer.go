@@ -24,9 +24,10 @@ const (
 	pacerCells   = 4096
 )
 
-// pacer keeps clients that come back at once from flooding the hub with refusals: it has the answer wait for 1 to 3 s. Its memory is
-// bounded whatever addresses come: the refusals that are free are counted in cells which addresses may share, and those that wait
-// have places. Its methods may be called from any goroutine.
+// pacer keeps clients that come back at once from flooding the hub with refusals: it has the answer
+// wait for 1 to 3 s. Its memory is bounded whatever addresses come: the refusals that are free are
+// counted in cells which addresses may share, and those that wait have places. Its methods may be
+// called from any goroutine.
 type pacer struct {
 	// Fixed.
 	most        int                  // refusals that wait
@@ -44,12 +45,20 @@ type pacer struct {
 }
 
 func newPacer(most, mostAddress int) *pacer {
-	wait := func() time.Duration { return time.Second + rand.N(2*time.Second) } // spread, so that not all come back at once
-	return &pacer{most: most, mostAddress: mostAddress, wait: wait, seed: maphash.MakeSeed(), base: time.Now(), held: map[netip.Addr]int{}}
+	// Spread, so that not all come back at once.
+	wait := func() time.Duration { return time.Second + rand.N(2*time.Second) }
+	return &pacer{
+		most:        most,
+		mostAddress: mostAddress,
+		wait:        wait,
+		seed:        maphash.MakeSeed(),
+		base:        time.Now(),
+		held:        map[netip.Addr]int{},
+	}
 }
 
-// admit decides about a refusal to an address, or IPv6 network. always is for clients that come back at once whatever they are told:
-// none of their refusals are free.
+// admit decides about a refusal to an address, or IPv6 network. always is for clients that come
+// back at once whatever they are told: none of their refusals are free.
 func (p *pacer) admit(from netip.Addr, always bool) pace {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -66,8 +75,9 @@ func (p *pacer) admit(from netip.Addr, always bool) pace {
 	return paceLater
 }
 
-// freeLocked takes one of the address's free refusals. (This is GCRA, a token bucket in one number.) Addresses that share a cell
-// share what is free: at worst an answer waits that need not have.
+// freeLocked takes one of the address's free refusals. (This is GCRA, a token bucket in one
+// number.) Addresses that share a cell share what is free: at worst an answer waits that need not
+// have.
 func (p *pacer) freeLocked(from netip.Addr) bool {
 	now := time.Since(p.base)
 	cell := p.cell(from)

@@ -20,7 +20,8 @@ func address(n int) netip.Addr {
 	return netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)})
 }
 
-// TestPacer: the first refusals of an address are free, and one more now and then; others wait, as many as there are places for.
+// TestPacer: the first refusals of an address are free, and one more now and then; others wait, as
+// many as there are places for.
 func TestPacer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPacer(5, 3)
@@ -61,13 +62,17 @@ func TestPacer(t *testing.T) {
 func TestPacerDefaults(t *testing.T) {
 	p := refusing(nil).pacer
 	for i := range 2000 {
-		if want := map[bool]pace{true: paceLater, false: paceCut}[i%40 < 32 && i/40*32+i%40 < 1000]; p.admit(address(i/40), true) != want {
+		if want := map[bool]pace{true: paceLater, false: paceCut}[i%40 < 32 && i/40*32+i%40 < 1000]; p.admit(
+			address(i/40),
+			true,
+		) != want {
 			t.Fatalf("the refusal %d of the address %d does not get %v", i%40, i/40, want)
 		}
 	}
 }
 
-// TestPacerForgets: what a million addresses leave behind is bounded, and few of those who come after them have to wait.
+// TestPacerForgets: what a million addresses leave behind is bounded, and few of those who come
+// after them have to wait.
 func TestPacerForgets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPacer(10, 10)
@@ -92,8 +97,8 @@ func refusing(stopping chan struct{}) *Streams {
 	return New(Options{Hub: new(hub.Hub), Logger: logger, Problems: problem.NewWriter(logger), Stopping: stopping})
 }
 
-// TestHammering: clients that come back at once are answered every two seconds or so, each with what was wrong. (The clock is the
-// test's, so nothing hangs on the machine.)
+// TestHammering: clients that come back at once are answered every two seconds or so, each with
+// what was wrong. (The clock is the test's, so nothing hangs on the machine.)
 func TestHammering(t *testing.T) {
 	for _, c := range []struct {
 		adapter     string
@@ -111,7 +116,11 @@ func TestHammering(t *testing.T) {
 			t.Run(fmt.Sprint(c.adapter, " ", fanfare.CodeOf(c.err), " ", accept), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					s := refusing(nil)
-					req := Request{Adapter: c.adapter, Pause: c.adapter == "store", Caller: caller.Caller{Who: &fanfare.Principal{}, Network: address(1)}}
+					req := Request{
+						Adapter: c.adapter,
+						Pause:   c.adapter == "store",
+						Caller:  caller.Caller{Who: &fanfare.Principal{}, Network: address(1)},
+					}
 					answered := 0
 					for began := time.Now(); time.Since(began) < time.Minute; answered++ {
 						r := httptest.NewRequest("GET", "/", nil)
@@ -119,7 +128,9 @@ func TestHammering(t *testing.T) {
 						w := httptest.NewRecorder()
 						s.Refuse(w, r, req, c.err)
 						body := w.Body.String()
-						if h := w.Header(); h.Get("Connection") != "close" || body == "" || strings.HasPrefix(body, "retry: ") != (w.Code == 200) || strings.HasSuffix(body, "\n\n") {
+						if h := w.Header(); h.Get("Connection") != "close" || body == "" ||
+							strings.HasPrefix(body, "retry: ") != (w.Code == 200) ||
+							strings.HasSuffix(body, "\n\n") {
 							t.Fatalf("%d %v %q", w.Code, h, body)
 						}
 					}

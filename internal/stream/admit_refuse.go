@@ -18,18 +18,22 @@ import (
 
 // A refused stream is an answer like any other, with two turns to it.
 //
-// Browsers: an EventSource stops for good at any status but 200. So where there is no room, or the hub shuts down, and Accept names
-// text/event-stream, the answer is an empty stream whose one line says when to come back. What the client has done wrong (400, 401,
-// 403) stays what it is: it should stop.
+// Browsers: an EventSource stops for good at any status but 200. So where there is no room, or the
+// hub shuts down, and Accept names text/event-stream, the answer is an empty stream whose one line
+// says when to come back. What the client has done wrong (400, 401, 403) stays what it is: it
+// should stop.
 //
-// Clients that come back at once: the older Python client of the store PCs, which looks at no status, sent 1,100 requests a second to
-// a hub that refused its token. So their answers wait, and those to others after the first few of an address (pacer.go). On Linux a
-// plain connection waits without a goroutine (holds_linux.go); elsewhere the request's goroutine waits. When too many wait already
-// the connection is closed unanswered; but whoever is told when to come back, and may heed it, is told at once: a proxy would make a
-// 502 of a closed connection, at which a browser stops for good.
+// Clients that come back at once: the older Python client of the store PCs, which looks at no
+// status, sent 1,100 requests a second to a hub that refused its token. So their answers wait, and
+// those to others after the first few of an address (pacer.go). On Linux a plain connection waits
+// without a goroutine (holds_linux.go); elsewhere the request's goroutine waits. When too many wait
+// already the connection is closed unanswered; but whoever is told when to come back, and may heed
+// it, is told at once: a proxy would make a 502 of a closed connection, at which a browser stops
+// for good.
 
-// Refuse answers a GET of a stream that is refused, and returns when that is done, or will be done by others. It panics with
-// http.ErrAbortHandler to have the connection closed. HEAD is answered at once, as everywhere.
+// Refuse answers a GET of a stream that is refused, and returns when that is done, or will be done
+// by others. It panics with http.ErrAbortHandler to have the connection closed. HEAD is answered at
+// once, as everywhere.
 func (s *Streams) Refuse(w http.ResponseWriter, r *http.Request, req Request, err error) {
 	if r.Method != http.MethodGet {
 		s.o.Problems.Write(w, r, err)
@@ -43,7 +47,13 @@ func (s *Streams) Refuse(w http.ResponseWriter, r *http.Request, req Request, er
 	}
 	if a.later && AcceptsStream(r) {
 		_, _ = s.o.Problems.Document(err) // counts it
-		s.o.Audit.Record(audit.StreamRefused, req.Caller, slog.String("adapter", req.Adapter), slog.String("code", string(code)), problem.Reason(err))
+		s.o.Audit.Record(
+			audit.StreamRefused,
+			req.Caller,
+			slog.String("adapter", req.Adapter),
+			slog.String("code", string(code)),
+			problem.Reason(err),
+		)
 		s.setHeader(a.header)
 		a.stream, a.body = true, appendRetry(nil, s.comeBack())
 	} else {
@@ -55,7 +65,10 @@ func (s *Streams) Refuse(w http.ResponseWriter, r *http.Request, req Request, er
 // answer sends an answer when it is due.
 func (s *Streams) answer(w http.ResponseWriter, r *http.Request, req *Request, a *answer) {
 	if r.ProtoMajor == 1 {
-		a.header.Set("Connection", "close") // some clients read until the connection ends; HTTP/2 would end all of its streams
+		a.header.Set(
+			"Connection",
+			"close",
+		) // some clients read until the connection ends; HTTP/2 would end all of its streams
 	}
 	if s.stopping() {
 		a.send(w)
@@ -117,8 +130,8 @@ func (s *Streams) answerLater(w http.ResponseWriter, r *http.Request, req *Reque
 	}
 }
 
-// waitAttached waits in the request's goroutine. When the peer goes it panics with http.ErrAbortHandler: otherwise net/http would
-// answer 200.
+// waitAttached waits in the request's goroutine. When the peer goes it panics with
+// http.ErrAbortHandler: otherwise net/http would answer 200.
 func (s *Streams) waitAttached(w http.ResponseWriter, r *http.Request, wait time.Duration) {
 	rc := http.NewResponseController(w)
 	_ = rc.SetReadDeadline(time.Time{}) // the server's, for a body, would end the request
@@ -146,7 +159,10 @@ func (s *Streams) stopping() bool {
 func (s *Streams) warnOfCuts() {
 	now := time.Now().Unix()
 	if last := s.warned.Load(); now-last >= 60 && s.warned.CompareAndSwap(last, now) {
-		s.o.Logger.Warn("connections of clients that keep asking for streams they may not have are closed unanswered: as many as may are waiting for their answer (--max-refusals-held, --max-refusals-held-per-address)")
+		s.o.Logger.Warn(
+			"connections of clients that keep asking for streams they may not have are closed unanswered: " +
+				"as many as may are waiting for their answer (--max-refusals-held, --max-refusals-held-per-address)",
+		)
 	}
 }
 
@@ -199,8 +215,9 @@ func (a *answer) appendRaw(b []byte, http11 bool) []byte {
 	return append(b, raw.Bytes()...)
 }
 
-// comeBack is retryTime for clients that are sent away. While the hub drains it covers the rest of the window, for who comes back
-// before is refused again; and it is spread over half a window more, for the window is how fast the operator wants clients to come.
+// comeBack is retryTime for clients that are sent away. While the hub drains it covers the rest of
+// the window, for who comes back before is refused again; and it is spread over half a window more,
+// for the window is how fast the operator wants clients to come.
 func (s *Streams) comeBack() time.Duration {
 	left, window := s.o.Hub.DrainLeft()
 	return left + 2*time.Second + rand.N(max(2*time.Second, window/2)+time.Millisecond)

@@ -24,7 +24,12 @@ func (w wrapped) Accept() (net.Conn, error) {
 }
 
 // waitingRoom serves refusals that wait for an hour.
-func waitingRoom(t *testing.T, stopping chan struct{}, code fanfare.Code, begin func(*httptest.Server)) (*Streams, *httptest.Server) {
+func waitingRoom(
+	t *testing.T,
+	stopping chan struct{},
+	code fanfare.Code,
+	begin func(*httptest.Server),
+) (*Streams, *httptest.Server) {
 	t.Helper()
 	s := refusing(stopping)
 	s.pacer.wait = func() time.Duration { return time.Hour }
@@ -88,7 +93,8 @@ func TestHeldPeersThatGo(t *testing.T) {
 	})
 }
 
-// TestHeldUntilTheHubStops: who waits is answered when the hub stops, whole, and the connection ends.
+// TestHeldUntilTheHubStops: who waits is answered when the hub stops, whole, and the connection
+// ends.
 func TestHeldUntilTheHubStops(t *testing.T) {
 	onEach(t, func(t *testing.T, begin func(*httptest.Server)) {
 		stopping := make(chan struct{})
@@ -124,9 +130,12 @@ func TestHeldUntilTheHubStops(t *testing.T) {
 		for range 4 {
 			a := <-answers
 			statuses[a.resp.StatusCode]++
-			stream := a.resp.StatusCode == 200 && strings.HasPrefix(a.body, "retry: ") && strings.Count(a.body, "\n") == 1
-			problem := a.resp.StatusCode == 503 && strings.Contains(a.body, `"code":"unavailable"`) && a.resp.Header.Get("Retry-After") != ""
-			if !stream && !problem || a.resp.ProtoMajor == 1 && !a.resp.Close || stream && a.resp.ProtoMajor == 1 && a.resp.ContentLength != -1 {
+			stream := a.resp.StatusCode == 200 && strings.HasPrefix(a.body, "retry: ") &&
+				strings.Count(a.body, "\n") == 1
+			problem := a.resp.StatusCode == 503 && strings.Contains(a.body, `"code":"unavailable"`) &&
+				a.resp.Header.Get("Retry-After") != ""
+			if !stream && !problem || a.resp.ProtoMajor == 1 && !a.resp.Close ||
+				stream && a.resp.ProtoMajor == 1 && a.resp.ContentLength != -1 {
 				t.Errorf("%+v %q", a.resp, a.body)
 			}
 		}
@@ -184,13 +193,15 @@ func TestHeldWithoutAGoroutine(t *testing.T) {
 		if rest, err := io.ReadAll(r); len(rest) > 0 || err != nil {
 			t.Errorf("%q %v behind the answer", rest, err)
 		}
-		if err != nil || resp.StatusCode != 403 || !strings.Contains(string(body), `"code":"forbidden"`) || !resp.Close {
+		if err != nil || resp.StatusCode != 403 || !strings.Contains(string(body), `"code":"forbidden"`) ||
+			!resp.Close {
 			t.Errorf("%+v %q %v", resp, body, err)
 		}
 	}
 }
 
-// TestNoPlaceToWait: beyond the limit the connection is closed unanswered, and over HTTP/2 that request alone.
+// TestNoPlaceToWait: beyond the limit the connection is closed unanswered, and over HTTP/2 that
+// request alone.
 func TestNoPlaceToWait(t *testing.T) {
 	onEach(t, func(t *testing.T, begin func(*httptest.Server)) {
 		stopping := make(chan struct{})

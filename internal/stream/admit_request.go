@@ -31,7 +31,7 @@ const (
 type Request struct {
 	Adapter  string // who serves it: a metric's label
 	Caller   caller.Caller
-	Owned    int                        // of Patterns, the first so many: who administers them may end the stream; 0: it takes all of them
+	Owned    int                        // an administrator of the first Owned patterns may end the stream; 0: of all
 	May      func(fanfare.Channel) bool // whether the caller may hear a replayed event (P8); nil: all
 	Patterns []fanfare.Pattern
 	Start    hub.Start

@@ -23,11 +23,19 @@ func replaying(t *testing.T, req Request) (*attached, *told, []fanfare.Position)
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = log.Close() })
-	receipt, err := logtest.Append(log, &fanfare.Batch{Events: []fanfare.Event{{Channel: logtest.Channel("a")}, {Channel: logtest.Channel("b")}}})
+	receipt, err := logtest.Append(
+		log,
+		&fanfare.Batch{Events: []fanfare.Event{{Channel: logtest.Channel("a")}, {Channel: logtest.Channel("b")}}},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := hub.New(hub.Options{Log: log, Encode: func(fanfare.Event) hub.Frame { return hub.Frame{Body: make([]byte, 100), Chunk: make([]byte, 100)} }})
+	h := hub.New(
+		hub.Options{
+			Log:    log,
+			Encode: func(fanfare.Event) hub.Frame { return hub.Frame{Body: make([]byte, 100), Chunk: make([]byte, 100)} },
+		},
+	)
 	t.Cleanup(h.Close)
 	p := &told{}
 	req.Patterns, req.Start = logtest.Patterns("*"), hub.Start{From: hub.FromAll}
@@ -35,7 +43,8 @@ func replaying(t *testing.T, req Request) (*attached, *told, []fanfare.Position)
 	return a, p, receipt.Positions
 }
 
-// TestReplayedEventsAreLookedAtOnceMore (P8): what is read from the log and may not be heard does not reach the wire, and is counted.
+// TestReplayedEventsAreLookedAtOnceMore (P8): what is read from the log and may not be heard does
+// not reach the wire, and is counted.
 func TestReplayedEventsAreLookedAtOnceMore(t *testing.T) {
 	a, p, _ := replaying(t, Request{May: func(c fanfare.Channel) bool { return c.String() == "a" }})
 	if err := a.next(); err != nil {
@@ -50,8 +59,8 @@ func TestReplayedEventsAreLookedAtOnceMore(t *testing.T) {
 	}
 }
 
-// TestCutInTheMiddle (P8): rights that end while a turn is fetched send nothing of it, and what a PC is known to have does not move past
-// what was sent.
+// TestCutInTheMiddle (P8): rights that end while a turn is fetched send nothing of it, and what a
+// PC is known to have does not move past what was sent.
 func TestCutInTheMiddle(t *testing.T) {
 	a, p, at := replaying(t, Request{})
 	st, w := a.st, &a.work
@@ -76,10 +85,21 @@ func TestCutInTheMiddle(t *testing.T) {
 	}
 }
 
-// TestRightsEndWhileAWriteWaits (P8): a peer that takes nothing does not keep a stream open beyond its caller's rights, nor gets the
-// rest of what was being written.
+// TestRightsEndWhileAWriteWaits (P8): a peer that takes nothing does not keep a stream open beyond
+// its caller's rights, nor gets the rest of what was being written.
 func TestRightsEndWhileAWriteWaits(t *testing.T) {
-	a, p, _ := replaying(t, Request{Caller: caller.Caller{Who: &fanfare.Principal{Subject: "ada", Unlimited: true, Expires: time.Now().Add(50 * time.Millisecond)}}})
+	a, p, _ := replaying(
+		t,
+		Request{
+			Caller: caller.Caller{
+				Who: &fanfare.Principal{
+					Subject:   "ada",
+					Unlimited: true,
+					Expires:   time.Now().Add(50 * time.Millisecond),
+				},
+			},
+		},
+	)
 	p.stuck = make(chan struct{})
 	ended := make(chan EndReason)
 	go func() { ended <- a.serve(nil, nil) }()
@@ -93,8 +113,8 @@ func TestRightsEndWhileAWriteWaits(t *testing.T) {
 	}
 }
 
-// TestRightsAreAskedAgain (P8): rights that end between the request's check and the stream's registration are noticed, since whoever
-// ends streams looked before this one could be found.
+// TestRightsAreAskedAgain (P8): rights that end between the request's check and the stream's
+// registration are noticed, since whoever ends streams looked before this one could be found.
 func TestRightsAreAskedAgain(t *testing.T) {
 	log, err := pebblelog.Open(pebblelog.Options{Durability: pebblelog.DurabilityMemory})
 	if err != nil {
@@ -106,14 +126,26 @@ func TestRightsAreAskedAgain(t *testing.T) {
 	logger := slog.New(slog.DiscardHandler)
 	var s *Streams
 	found := false
-	s = New(Options{Hub: h, Logger: logger, Problems: problem.NewWriter(logger), Heartbeat: time.Minute, StillMay: func(*fanfare.Principal) error {
-		for range s.Each() { // whoever revokes now finds it
-			found = true
-		}
-		return fanfare.Errorf(fanfare.CodeUnauthenticated, "revoked just now")
-	}})
+	s = New(
+		Options{
+			Hub:       h,
+			Logger:    logger,
+			Problems:  problem.NewWriter(logger),
+			Heartbeat: time.Minute,
+			StillMay: func(*fanfare.Principal) error {
+				for range s.Each() { // whoever revokes now finds it
+					found = true
+				}
+				return fanfare.Errorf(fanfare.CodeUnauthenticated, "revoked just now")
+			},
+		},
+	)
 	w := httptest.NewRecorder()
-	s.Serve(w, httptest.NewRequest("GET", "/", nil), Request{Patterns: logtest.Patterns("a"), Caller: caller.Caller{Who: &fanfare.Principal{Subject: "ada"}}})
+	s.Serve(
+		w,
+		httptest.NewRequest("GET", "/", nil),
+		Request{Patterns: logtest.Patterns("a"), Caller: caller.Caller{Who: &fanfare.Principal{Subject: "ada"}}},
+	)
 	if w.Code != 401 || !found || len(s.List(10)) != 0 {
 		t.Errorf("%d %s, found: %v, %d are open", w.Code, w.Body, found, len(s.List(10)))
 	}

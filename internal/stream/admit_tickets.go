@@ -14,23 +14,26 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/audit"
 )
 
-// A ticket opens one stream. A newer stream of the ticket ends the older one, which may be half-dead: the client has come back, and
-// the hub has not noticed that it had gone. But two tabs with one ticket would push each other out for ever, each coming back as an
-// EventSource does. So the one that was pushed out is answered 204 at its next try, at which browsers stay away (WHATWG 9.2).
+// A ticket opens one stream. A newer stream of the ticket ends the older one, which may be
+// half-dead: the client has come back, and the hub has not noticed that it had gone. But two tabs
+// with one ticket would push each other out for ever, each coming back as an EventSource does. So
+// the one that was pushed out is answered 204 at its next try, at which browsers stay away (WHATWG
+// 9.2).
 //
 // Both come back with the same URL from the same address. What tells them apart is the position:
 //
-//   - A newcomer that brings a position within what the older stream has sent is that stream's own client. It takes its place, and
-//     nothing is remembered.
-//   - Any other newcomer is a second client; most bring no position, because their page has just begun. It takes the place too, and the
-//     older stream's last id is noted: its client will bring it. From then on, as long as there are notes, those of all that are
-//     pushed out are.
-//   - A newcomer that brings a noted id while the ticket's stream is open was pushed out: 204. Its position may be that of the open
-//     stream's own client too, where the channel is quiet. So that stream is asked first, by a sign of life: when its peer does not
-//     acknowledge it, the newcomer takes the place.
+//   - A newcomer that brings a position within what the older stream has sent is that stream's own
+//     client. It takes its place, and nothing is remembered.
+//   - Any other newcomer is a second client; most bring no position, because their page has just
+//     begun. It takes the place too, and the older stream's last id is noted: its client will bring
+//     it. From then on, as long as there are notes, those of all that are pushed out are.
+//   - A newcomer that brings a noted id while the ticket's stream is open was pushed out: 204. Its
+//     position may be that of the open stream's own client too, where the channel is quiet. So that
+//     stream is asked first, by a sign of life: when its peer does not acknowledge it, the newcomer
+//     takes the place.
 //
-// A client that has never had an id brings none, and cannot be told from a page that begins, so it is told only when two such have
-// been pushed out already.
+// A client that has never had an id brings none, and cannot be told from a page that begins, so it
+// is told only when two such have been pushed out already.
 
 const (
 	noteFor     = 2 * time.Minute // longer than browsers put timers of a hidden tab off
@@ -39,7 +42,8 @@ const (
 	aliveWithin = time.Second
 )
 
-// tickets are the streams that were opened by ticket. Their methods may be called from any goroutine.
+// tickets are the streams that were opened by ticket. Their methods may be called from any
+// goroutine.
 type tickets struct {
 	stopped atomic.Uint64 // answered 204
 
@@ -111,8 +115,8 @@ func (t *tickets) leave(st *Stream) {
 	}
 }
 
-// pushedOut notes what the client of a stream that was pushed out will bring, before it hears that its stream ends. The goroutine that
-// runs the stream calls it.
+// pushedOut notes what the client of a stream that was pushed out will bring, before it hears that
+// its stream ends. The goroutine that runs the stream calls it.
 func (t *tickets) pushedOut(st *Stream) {
 	by, newer := st.byTicket, st.byTicket.newer.Load()
 	own := newer.From == hub.FromAfter && st.firstID <= newer.After && newer.After <= st.lastID
@@ -145,7 +149,8 @@ func (t *tickets) notesLocked(ticket string, now time.Time) *notes {
 	return nil
 }
 
-// roomLocked tells whether one more ticket can have notes. Without, its clients go on pushing each other out.
+// roomLocked tells whether one more ticket can have notes. Without, its clients go on pushing each
+// other out.
 func (t *tickets) roomLocked(now time.Time) bool {
 	if len(t.notes) < notedMost {
 		return true
@@ -158,8 +163,8 @@ func (t *tickets) roomLocked(now time.Time) bool {
 	return len(t.notes) < notedMost
 }
 
-// keepsOut tells whether a newcomer is one that was pushed out by the ticket's stream, which goes on. It blocks for aliveWithin at
-// most, and does so only when that may be.
+// keepsOut tells whether a newcomer is one that was pushed out by the ticket's stream, which goes
+// on. It blocks for aliveWithin at most, and does so only when that may be.
 func (t *tickets) keepsOut(ctx context.Context, ticket string, start hub.Start) bool {
 	st := t.current(ticket)
 	if st == nil || !t.noted(ticket, start) || !t.alive(ctx, st) {
@@ -192,8 +197,8 @@ func (t *tickets) noted(ticket string, start hub.Start) bool {
 	return start.From != hub.FromUnknown && without >= 2
 }
 
-// alive tells whether a stream's peer is there: it acknowledges what is written to it now. Where acknowledgements are not known, it
-// is enough that the stream does not end.
+// alive tells whether a stream's peer is there: it acknowledges what is written to it now. Where
+// acknowledgements are not known, it is enough that the stream does not end.
 func (t *tickets) alive(ctx context.Context, st *Stream) bool {
 	by := st.byTicket
 	var moment Moment
@@ -233,7 +238,12 @@ func (l *Live) tells() bool {
 // stop answers a client that another one with its ticket has pushed out.
 func (s *Streams) stop(w http.ResponseWriter, r *http.Request, req *Request) {
 	s.tickets.stopped.Add(1)
-	s.o.Audit.Record(audit.StreamRefused, req.Caller, slog.String("adapter", req.Adapter), slog.String("reason", string(EndReplaced)))
+	s.o.Audit.Record(
+		audit.StreamRefused,
+		req.Caller,
+		slog.String("adapter", req.Adapter),
+		slog.String("reason", string(EndReplaced)),
+	)
 	a := &answer{header: w.Header(), status: http.StatusNoContent}
 	a.header.Set("Cache-Control", "no-store")
 	s.answer(w, r, req, a)

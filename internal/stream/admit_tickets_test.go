@@ -35,8 +35,8 @@ func pushOut(tickets *tickets, older, newer *Stream, start hub.Start) {
 
 func after(p fanfare.Position) hub.Start { return hub.Start{From: hub.FromAfter, After: p} }
 
-// TestWhoWasPushedOut: the one that brings the last id of a stream that a second client has ended, and not a client that follows
-// itself.
+// TestWhoWasPushedOut: the one that brings the last id of a stream that a second client has ended,
+// and not a client that follows itself.
 func TestWhoWasPushedOut(t *testing.T) {
 	for name, c := range map[string]struct {
 		newer hub.Start // of the stream that pushes one out which has sent 10 to 15
@@ -110,7 +110,8 @@ func TestOnceThereAreTwo(t *testing.T) {
 	})
 }
 
-// TestWhetherAStreamIsAlive: its peer acknowledges what is written now. Where that is not known, it is enough that it goes on.
+// TestWhetherAStreamIsAlive: its peer acknowledges what is written now. Where that is not known, it
+// is enough that it goes on.
 func TestWhetherAStreamIsAlive(t *testing.T) {
 	acks := &peerAcks{}
 	for name, c := range map[string]struct {

@@ -6,7 +6,8 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// errCannotFlush is the answer to a stream below a handler that holds answers back until they are whole.
+// errCannotFlush is the answer to a stream below a handler that holds answers back until they are
+// whole.
 var errCannotFlush = fanfare.Errorf(fanfare.CodeInternal,
 	"a handler in front of the hub holds the answer back until its end (http.TimeoutHandler does that), "+
 		"so a stream cannot pass: mount the hub outside of it")

@@ -12,15 +12,17 @@ import (
 	"github.com/fanfare-hub/fanfare/sse"
 )
 
-// machine decides what one client gets next. It does no I/O, starts no goroutine, takes no lock, and asks no clock: the goroutine that runs
-// the stream tells it the time. A round goes like this:
+// machine decides what one client gets next. It does no I/O, starts no goroutine, takes no lock,
+// and asks no clock: the goroutine that runs the stream tells it the time. A round goes like this:
 //
-//  1. next makes the pieces that the client gets now, out of the subscriber's turn from memory, or out of a turn that was read from the log,
-//     and says how the stream goes on.
+//  1. next makes the pieces that the client gets now, out of the subscriber's turn from memory, or
+//     out of a turn that was read from the log, and says how the stream goes on.
 //  2. The runner writes the pieces, as far as the socket takes them.
-//  3. advance tells the machine how much is certain to go out, and moves the cursor by that. Frames that were not begun are in the next turn again.
+//  3. advance tells the machine how much is certain to go out, and moves the cursor by that. Frames
+//     that were not begun are in the next turn again.
 //
-// A heartbeat is decided in wantsSign, the end in mustEnd, a gap in next; machine_text.go writes them down.
+// A heartbeat is decided in wantsSign, the end in mustEnd, a gap in next; machine_text.go writes
+// them down.
 type machine struct {
 	// Fixed before it runs.
 	house   *house
@@ -87,8 +89,9 @@ func (w *work) say(m *machine, text []byte) {
 	}
 }
 
-// next makes the stream's next pieces: w.prefix, then the frames of t. t is &w.turn, which it fills from memory, or, with
-// fetched, a turn that was read from the log. It moves no cursor: advance does.
+// next makes the stream's next pieces: w.prefix, then the frames of t. t is &w.turn, which it fills
+// from memory, or, with fetched, a turn that was read from the log. It moves no cursor: advance
+// does.
 func (m *machine) next(w *work, t *hub.Turn, fetched bool, now poll.Instant) verdict {
 	w.prefix, w.withheld = w.prefix[:0], 0
 	reason := m.mustEnd(now)
@@ -141,8 +144,9 @@ func nothing(t *hub.Turn, at fanfare.Position) {
 	t.Opens, t.Gap, t.Frames, t.After, t.Through, t.More = false, nil, t.Frames[:0], at, at, false
 }
 
-// withhold takes out of the turn what was read from the log and the caller may not hear (P8), and returns how many events that were. A
-// stream's patterns were checked when it opened, so it finds nothing unless something is wrong; it is the last look before the wire.
+// withhold takes out of the turn what was read from the log and the caller may not hear (P8), and
+// returns how many events that were. A stream's patterns were checked when it opened, so it finds
+// nothing unless something is wrong; it is the last look before the wire.
 func (m *machine) withhold(t *hub.Turn) (withheld int) {
 	if m.may == nil {
 		return 0
@@ -160,7 +164,8 @@ func (m *machine) withhold(t *hub.Turn) (withheld int) {
 	return withheld
 }
 
-// advance says that the prefix and the first frames of a turn are certain to go out. It moves the cursor.
+// advance says that the prefix and the first frames of a turn are certain to go out. It moves the
+// cursor.
 func (m *machine) advance(w *work, t *hub.Turn, frames int, now poll.Instant) {
 	if len(w.prefix) > 0 || frames > 0 {
 		m.wrote = now
@@ -178,7 +183,8 @@ func (m *machine) advance(w *work, t *hub.Turn, frames int, now poll.Instant) {
 	m.sub.Advance(at, more)
 }
 
-// end has the stream end before its next event; the first reason counts, and false says that there was one. Any goroutine may call it.
+// end has the stream end before its next event; the first reason counts, and false says that there
+// was one. Any goroutine may call it.
 func (m *machine) end(reason EndReason) bool { return m.cut.CompareAndSwap(nil, &reason) }
 
 // mustEnd says why the stream has to end; "" when it has not.
@@ -204,8 +210,8 @@ func (m *machine) due() poll.Instant {
 	return m.wrote.Add(m.manner.Heartbeat).Earlier(m.ends).Earlier(m.expires)
 }
 
-// wantsSign tells whether a stream that has nothing to send owes its client a sign of life, or somebody waits to see whether its peer
-// is there.
+// wantsSign tells whether a stream that has nothing to send owes its client a sign of life, or
+// somebody waits to see whether its peer is there.
 func (m *machine) wantsSign(now poll.Instant) bool {
 	return now.Sub(m.wrote) >= m.manner.Heartbeat || (m.probed.Load() && m.probed.Swap(false))
 }
@@ -213,8 +219,9 @@ func (m *machine) wantsSign(now poll.Instant) bool {
 // readAgain is how long a stream waits before it asks a log again that could not be read.
 const readAgain = time.Second
 
-// awaitsRead tells whether the stream can do nothing but give signs of life: a read is under way, or the log could not be read a
-// moment ago. A stream that must end waits for neither: its read is cancelled. read says that a read has just come.
+// awaitsRead tells whether the stream can do nothing but give signs of life: a read is under way,
+// or the log could not be read a moment ago. A stream that must end waits for neither: its read is
+// cancelled. read says that a read has just come.
 func (m *machine) awaitsRead(read bool, now poll.Instant) bool {
 	reason := m.mustEnd(now)
 	if m.reading && reason != "" && m.sub.CancelRead() {
@@ -223,8 +230,9 @@ func (m *machine) awaitsRead(read bool, now poll.Instant) bool {
 	return m.reading || (!read && m.unread > now && reason == "")
 }
 
-// readFailed notes that the log could not be read. A stream that has begun asks again, and loses nothing. One that is still looking
-// for its start ends, and its client comes back, perhaps to another hub: then it returns true.
+// readFailed notes that the log could not be read. A stream that has begun asks again, and loses
+// nothing. One that is still looking for its start ends, and its client comes back, perhaps to
+// another hub: then it returns true.
 func (m *machine) readFailed(err error, now poll.Instant) (ends bool) {
 	switch {
 	case errors.Is(err, context.Canceled): // it was taken back

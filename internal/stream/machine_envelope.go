@@ -9,8 +9,8 @@ import (
 	"github.com/fanfare-hub/fanfare/sse"
 )
 
-// envelope is what a client gets that asks for more than SSE has room for: which of its channels an event is from, and its
-// type without having to listen to each.
+// envelope is what a client gets that asks for more than SSE has room for: which of its channels an
+// event is from, and its type without having to listen to each.
 type envelope struct {
 	Channel string    `json:"channel"`
 	Event   string    `json:"event"`
@@ -18,15 +18,17 @@ type envelope struct {
 	Time    time.Time `json:"time"`
 }
 
-// envelop replaces the frames of one stream's turn; the shared bytes are not touched. It is for pages and tools: it encodes
-// anew what all others share.
+// envelop replaces the frames of one stream's turn; the shared bytes are not touched. It is for
+// pages and tools: it encodes anew what all others share.
 func envelop(frames []hub.Frame) {
 	for i := range frames {
 		e, err := sse.NewDecoder(bytes.NewReader(frames[i].Body)).Next()
 		if err != nil {
 			continue // the body is our own, and whole
 		}
-		data, err := json.Marshal(envelope{frames[i].Channel.String(), e.Type, e.Data, time.UnixMilli(frames[i].TimeMs).UTC()})
+		data, err := json.Marshal(
+			envelope{frames[i].Channel.String(), e.Type, e.Data, time.UnixMilli(frames[i].TimeMs).UTC()},
+		)
 		if err != nil {
 			continue
 		}

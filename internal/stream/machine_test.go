@@ -18,10 +18,17 @@ import (
 // noon is the time of day in the texts of a machine that a test has.
 var noon = time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
 
-// alone is a machine without a stream, a runner, or a clock: the test says what time it is. It hears channel a.
+// noonHeartbeat is a heartbeat event at noon, with P for its position.
+const noonHeartbeat = "id: P\nevent: heartbeat\ndata: {\"time\":\"2026-11-26T12:00:00.000Z\"}\n\n"
+
+// alone is a machine without a stream, a runner, or a clock: the test says what time it is. It
+// hears channel a.
 func alone(t *testing.T, h *hub.Hub, start hub.Start, manner Manner) *machine {
 	t.Helper()
-	m := &machine{house: &house{func() time.Time { return noon }, func() time.Duration { return 7 * time.Second }}, manner: manner}
+	m := &machine{
+		house:  &house{func() time.Time { return noon }, func() time.Duration { return 7 * time.Second }},
+		manner: manner,
+	}
 	sub, err := h.Subscribe(logtest.Patterns("a"), start, nobody{})
 	if err != nil {
 		t.Fatal(err)
@@ -35,7 +42,8 @@ type nobody struct{}
 
 func (nobody) Wake() {}
 
-// round takes a turn at a time, has all of it sent, and returns what the client gets before the frames, how many frames, and the verdict.
+// round takes a turn at a time, has all of it sent, and returns what the client gets before the
+// frames, how many frames, and the verdict.
 func round(t *testing.T, m *machine, w *work, now poll.Instant) (text string, frames int, v verdict) {
 	t.Helper()
 	if v = m.next(w, &w.turn, false, now); v == reads {
@@ -63,8 +71,9 @@ func publish(t *testing.T, log *pebblelog.Log, n int) []fanfare.Position {
 
 const second = poll.Instant(time.Second)
 
-// TestHeartbeat: an idle client hears a sign of life when its heartbeat is over, and not before; what it is sent puts the next one off.
-// As an event it names the position up to which the stream is complete.
+// TestHeartbeat: an idle client hears a sign of life when its heartbeat is over, and not before;
+// what it is sent puts the next one off. As an event it names the position up to which the stream
+// is complete.
 func TestHeartbeat(t *testing.T) {
 	for name, c := range map[string]struct {
 		manner  Manner
@@ -73,7 +82,7 @@ func TestHeartbeat(t *testing.T) {
 	}{
 		"a comment":            {Manner{}, false, ":\n"},
 		"a comment in a chunk": {Manner{}, true, "2\r\n:\n\r\n"},
-		"an event":             {Manner{Idle: IdleEvent}, false, "id: P\nevent: heartbeat\ndata: {\"time\":\"2026-11-26T12:00:00.000Z\"}\n\n"},
+		"an event":             {Manner{Idle: IdleEvent}, false, noonHeartbeat},
 	} {
 		t.Run(name, func(t *testing.T) {
 			log, h := memoryHub(t)
@@ -110,7 +119,14 @@ func TestHeartbeat(t *testing.T) {
 
 // TestEnds: what a client hears when its stream ends, by the reason and its manner (P7, P8).
 func TestEnds(t *testing.T) {
-	const farewell = "id: P\nevent: heartbeat\ndata: {\"time\":\"2026-11-26T12:00:00.000Z\"}\n\n"
+	const farewell = noonHeartbeat
+	endFor := func(reasons ...EndReason) func(*machine) {
+		return func(m *machine) {
+			for _, reason := range reasons {
+				m.end(reason)
+			}
+		}
+	}
 	for name, c := range map[string]struct {
 		manner Farewell
 		end    func(*machine)
@@ -121,9 +137,9 @@ func TestEnds(t *testing.T) {
 		"lifetime, and silent": {FarewellRetry, func(m *machine) { m.ends = second }, EndLifetime, ""},
 		"drain":                {FarewellRetry, func(m *machine) { m.sub.End() }, EndDrain, "retry: 7000\n" + farewell},
 		"drain, and silent":    {FarewellNone, func(m *machine) { m.sub.End() }, EndDrain, ""},
-		"an operator":          {FarewellPosition, func(m *machine) { m.end(EndDisconnected) }, EndDisconnected, "retry: 7000\n" + farewell},
+		"an operator":          {FarewellPosition, endFor(EndDisconnected), EndDisconnected, "retry: 7000\n" + farewell},
 		"rights that expire":   {FarewellPosition, func(m *machine) { m.expires = second }, EndExpired, ""},
-		"rights taken away":    {FarewellPosition, func(m *machine) { m.end(EndRevoked); m.end(EndDisconnected) }, EndRevoked, ""},
+		"rights taken away":    {FarewellPosition, endFor(EndRevoked, EndDisconnected), EndRevoked, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			log, h := memoryHub(t)
@@ -135,7 +151,8 @@ func TestEnds(t *testing.T) {
 				t.Fatalf("%d frames", n)
 			}
 			// Another channel's event moves the position, which the client has not heard.
-			if _, err := logtest.Append(log, &fanfare.Batch{Events: []fanfare.Event{{Channel: logtest.Channel("other")}}}); err != nil {
+			other := fanfare.Event{Channel: logtest.Channel("other")}
+			if _, err := logtest.Append(log, &fanfare.Batch{Events: []fanfare.Event{other}}); err != nil {
 				t.Fatal(err)
 			}
 			c.end(m)
@@ -168,16 +185,23 @@ func TestEnds(t *testing.T) {
 	}
 }
 
-// TestGapIsToldOnce (P4): a client that resumes after what is no position hears of the gap first, then the events, and the gap once.
+// TestGapIsToldOnce (P4): a client that resumes after what is no position hears of the gap first,
+// then the events, and the gap once.
 func TestGapIsToldOnce(t *testing.T) {
 	log, h := memoryHub(t)
 	at := publish(t, log, 2)
-	m, w := alone(t, h, hub.Start{From: hub.FromUnknown, Requested: "what\xffever"}, Manner{Heartbeat: time.Hour}), &work{}
+	m, w := alone(
+		t,
+		h,
+		hub.Start{From: hub.FromUnknown, Requested: "what\xffever"},
+		Manner{Heartbeat: time.Hour},
+	), &work{}
 	m.retry = true
 	if v := m.next(w, &w.turn, false, second); v != reads {
 		t.Fatalf("verdict %d: the start has to be looked for in the log", v)
 	}
-	want := "id: " + (at[0] - 1).String() + "\nevent: gap\ndata: {\"requested\":\"what\ufffdever\",\"oldest\":\"" + at[0].String() + "\",\"reason\":\"unknown\"}\n\n"
+	want := "id: " + (at[0] - 1).String() + "\nevent: gap\ndata: {\"requested\":\"what\ufffdever\",\"oldest\":\"" +
+		at[0].String() + "\",\"reason\":\"unknown\"}\n\n"
 	read := 0
 	var text string
 	for range 5 {
@@ -189,12 +213,14 @@ func TestGapIsToldOnce(t *testing.T) {
 	}
 }
 
-// TestALogThatCannotBeRead: a stream that has begun asks again after a second, and until then gives signs of life alone; one that has not
-// found its start ends.
+// TestALogThatCannotBeRead: a stream that has begun asks again after a second, and until then gives
+// signs of life alone; one that has not found its start ends.
 func TestALogThatCannotBeRead(t *testing.T) {
 	_, h := memoryHub(t)
 	m := alone(t, h, hub.Start{}, Manner{Heartbeat: time.Hour})
-	if m.readFailed(errors.New("broken"), second) || m.awaitsRead(false, 2*second) || !m.awaitsRead(false, 2*second-1) || m.awaitsRead(true, second) {
+	if m.readFailed(errors.New("broken"), second) || m.awaitsRead(false, 2*second) ||
+		!m.awaitsRead(false, 2*second-1) ||
+		m.awaitsRead(true, second) {
 		t.Error("a stream that has begun does not ask again after a second")
 	}
 	m = alone(t, h, hub.Start{From: hub.FromAll}, Manner{Heartbeat: time.Hour})
@@ -203,7 +229,8 @@ func TestALogThatCannotBeRead(t *testing.T) {
 	}
 }
 
-// TestStreamIsSmall: there are as many as there are clients, and most are idle. 448 is a size that the runtime allocates; the next is 480.
+// TestStreamIsSmall: there are as many as there are clients, and most are idle. 448 is a size that
+// the runtime allocates; the next is 480.
 func TestStreamIsSmall(t *testing.T) {
 	if size := unsafe.Sizeof(Stream{}); size > 448 {
 		t.Errorf("a Stream takes %d bytes", size)

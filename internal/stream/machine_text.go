@@ -11,8 +11,8 @@ import (
 	"github.com/fanfare-hub/fanfare/sse"
 )
 
-// firstBytes makes the first bytes of the body, which go out with the head: the event that carries the start position, or a comment
-// where there is none, or where the position has to be looked for.
+// firstBytes makes the first bytes of the body, which go out with the head: the event that carries
+// the start position, or a comment where there is none, or where the position has to be looked for.
 func (m *machine) firstBytes() []byte {
 	w := work{}
 	m.retry = m.manner.First == nil
@@ -96,8 +96,8 @@ func (m *machine) signOfLife(w *work, at fanfare.Position) {
 	w.say(m, m.appendHeartbeat(b, at))
 }
 
-// goodbye ends the body: the position up to which the stream is complete, when the client has not heard it, and, when the hub
-// shuts down, when to come back.
+// goodbye ends the body: the position up to which the stream is complete, when the client has not
+// heard it, and, when the hub shuts down, when to come back.
 func (m *machine) goodbye(w *work, t *hub.Turn, reason EndReason) verdict {
 	b := w.text[:0]
 	switch {
@@ -118,9 +118,10 @@ func (m *machine) cutShort(w *work, reason EndReason) verdict {
 	return m.last(w, b, reason)
 }
 
-// comeBack appends when to come back, in a heartbeat event with the position up to which the stream is complete: some clients take a
-// `retry:` that stands alone for an event without data. A client that wants no heartbeat events has heard a `retry:` with its first
-// event. One whose start has not been found has no position to be told, and comes back as it came.
+// comeBack appends when to come back, in a heartbeat event with the position up to which the stream
+// is complete: some clients take a `retry:` that stands alone for an event without data. A client
+// that wants no heartbeat events has heard a `retry:` with its first event. One whose start has not
+// been found has no position to be told, and comes back as it came.
 func (m *machine) comeBack(b []byte, at fanfare.Position) []byte {
 	known := true
 	if !m.sub.Opened() {

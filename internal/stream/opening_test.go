@@ -89,15 +89,36 @@ func holdLog(t *testing.T, kind string, req Request, o hub.Options) *held {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &held{log: &heldLog{Log: log, asked: make(chan string, 9), cancelled: make(chan error, 9), release: make(chan struct{})}, at: receipt.Positions}
+	h := &held{
+		log: &heldLog{
+			Log:       log,
+			asked:     make(chan string, 9),
+			cancelled: make(chan error, 9),
+			release:   make(chan struct{}),
+		},
+		at: receipt.Positions,
+	}
 	o.Log = h.log
 	o.Encode = func(e fanfare.Event) hub.Frame {
 		body := []byte("data: " + e.Data + "\n\n")
-		return hub.Frame{Body: body, Chunk: append(append([]byte{'0' + byte(len(body)/16), "0123456789abcdef"[len(body)%16]}, "\r\n"...), append(body, "\r\n"...)...)}
+		return hub.Frame{
+			Body: body,
+			Chunk: append(
+				append([]byte{'0' + byte(len(body)/16), "0123456789abcdef"[len(body)%16]}, "\r\n"...),
+				append(body, "\r\n"...)...),
+		}
 	}
 	h.hub = hub.New(o)
 	logger := slog.New(slog.DiscardHandler)
-	h.streams = New(Options{Hub: h.hub, Logger: logger, Problems: problem.NewWriter(logger), Heartbeat: 50 * time.Millisecond, Attached: kinds[kind].attached})
+	h.streams = New(
+		Options{
+			Hub:       h.hub,
+			Logger:    logger,
+			Problems:  problem.NewWriter(logger),
+			Heartbeat: 50 * time.Millisecond,
+			Attached:  kinds[kind].attached,
+		},
+	)
 	h.web = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		req := req
 		if req.Start.From == hub.FromAfter {
@@ -124,7 +145,8 @@ func holdLog(t *testing.T, kind string, req Request, o hub.Options) *held {
 	return h
 }
 
-// open opens a stream and returns its lines, and what closes its connection. The channel is closed when the body has ended.
+// open opens a stream and returns its lines, and what closes its connection. The channel is closed
+// when the body has ended.
 func (h *held) open(t *testing.T) (lines <-chan string, leave func()) {
 	t.Helper()
 	client := h.web.Client()
@@ -188,12 +210,18 @@ func until(t *testing.T, lines <-chan string, prefix string) (before []string) {
 	}
 }
 
-// TestHeadBeforeTheStartIsFound: while the log is asked where a stream starts, the client has the head, and with it the first event
-// of a resume, whose position is known, or a comment; signs of life follow; then the rest comes, in its order.
+// TestHeadBeforeTheStartIsFound: while the log is asked where a stream starts, the client has the
+// head, and with it the first event of a resume, whose position is known, or a comment; signs of
+// life follow; then the rest comes, in its order.
 func TestHeadBeforeTheStartIsFound(t *testing.T) {
 	for kind := range kinds {
 		t.Run(kind+"/replay", func(t *testing.T) {
-			at := holdLog(t, kind, Request{Start: hub.Start{From: hub.FromLast, Last: 2}, Manner: Manner{Heartbeat: time.Hour}}, hub.Options{})
+			at := holdLog(
+				t,
+				kind,
+				Request{Start: hub.Start{From: hub.FromLast, Last: 2}, Manner: Manner{Heartbeat: time.Hour}},
+				hub.Options{},
+			)
 			lines, _ := at.open(t)
 			if line := within(t, "a comment with the head", lines); line != ":\n" {
 				t.Fatalf("%q", line)
@@ -241,8 +269,8 @@ func TestHeadBeforeTheStartIsFound(t *testing.T) {
 	}
 }
 
-// TestReadEndsWithItsPeer: what is asked of the log for a stream is cancelled when its peer has gone, and what waits for its turn
-// waits no more.
+// TestReadEndsWithItsPeer: what is asked of the log for a stream is cancelled when its peer has
+// gone, and what waits for its turn waits no more.
 func TestReadEndsWithItsPeer(t *testing.T) {
 	for kind := range kinds {
 		t.Run(kind, func(t *testing.T) {
@@ -272,8 +300,8 @@ func TestReadEndsWithItsPeer(t *testing.T) {
 	}
 }
 
-// TestHalfClosedPeerHears: a client that has closed its sending half, and listens, gets what is looked for. net/http would have
-// cancelled the request.
+// TestHalfClosedPeerHears: a client that has closed its sending half, and listens, gets what is
+// looked for. net/http would have cancelled the request.
 func TestHalfClosedPeerHears(t *testing.T) {
 	for _, kind := range []string{"detached", "attached"} {
 		t.Run(kind, func(t *testing.T) {
@@ -313,12 +341,18 @@ func TestHalfClosedPeerHears(t *testing.T) {
 	}
 }
 
-// TestStartCannotBeFound (P4, P6): a stream whose start the log cannot tell ends, and its client is told to come back; it is counted.
+// TestStartCannotBeFound (P4, P6): a stream whose start the log cannot tell ends, and its client is
+// told to come back; it is counted.
 func TestStartCannotBeFound(t *testing.T) {
 	for kind := range kinds {
 		t.Run(kind, func(t *testing.T) {
 			for _, from := range []hub.From{hub.FromAll, hub.FromAfter} {
-				h := holdLog(t, kind, Request{Start: hub.Start{From: from}, Manner: Manner{Farewell: FarewellPosition}}, hub.Options{})
+				h := holdLog(
+					t,
+					kind,
+					Request{Start: hub.Start{From: from}, Manner: Manner{Farewell: FarewellPosition}},
+					hub.Options{},
+				)
 				h.log.fail = fanfare.Unavailable("the disk is gone", nil)
 				lines, _ := h.open(t)
 				within(t, "the question", h.log.asked)
@@ -333,7 +367,8 @@ func TestStartCannotBeFound(t *testing.T) {
 					}
 				}
 				at := h.at[0].String()
-				if want := []string{at, at}; from == hub.FromAfter && (!slices.Equal(ids, want) || retries != 2) || from == hub.FromAll && ids != nil {
+				if want := []string{at, at}; from == hub.FromAfter && (!slices.Equal(ids, want) || retries != 2) ||
+					from == hub.FromAll && ids != nil {
 					t.Errorf("%q, and %d times when to come back", ids, retries)
 				}
 				for deadline := time.Now().Add(20 * time.Second); h.streams.Stats().Ended[EndFailed] != 1; time.Sleep(time.Millisecond) {
@@ -346,12 +381,20 @@ func TestStartCannotBeFound(t *testing.T) {
 	}
 }
 
-// TestEndBeforeTheStartIsFound (P3, P4): a stream that ends while its start is looked for says no position, because the client would
-// go on there.
+// TestEndBeforeTheStartIsFound (P3, P4): a stream that ends while its start is looked for says no
+// position, because the client would go on there.
 func TestEndBeforeTheStartIsFound(t *testing.T) {
 	for kind := range kinds {
 		t.Run(kind, func(t *testing.T) {
-			h := holdLog(t, kind, Request{Start: hub.Start{From: hub.FromAll}, Manner: Manner{Farewell: FarewellPosition, Idle: IdleEvent}}, hub.Options{})
+			h := holdLog(
+				t,
+				kind,
+				Request{
+					Start:  hub.Start{From: hub.FromAll},
+					Manner: Manner{Farewell: FarewellPosition, Idle: IdleEvent},
+				},
+				hub.Options{},
+			)
 			lines, _ := h.open(t)
 			within(t, "the question", h.log.asked)
 			for range 3 {
@@ -380,13 +423,11 @@ func (l endlessLog) Missed(context.Context, fanfare.Absence) (fanfare.Loss, erro
 	return fanfare.Loss{Token: "go on"}, nil
 }
 
-// TestNoPositionBeforeTheStartIsTold (P3, P4): neither a piece of a search that has found nothing yet, nor a start that was found and
-// not told, lets an idle sign or a farewell name a position.
+// TestNoPositionBeforeTheStartIsTold (P3, P4): neither a piece of a search that has found nothing
+// yet, nor a start that was found and not told, lets an idle sign or a farewell name a position.
 func TestNoPositionBeforeTheStartIsTold(t *testing.T) {
 	log, _ := memoryHub(t)
-	if _, err := logtest.Append(log, &fanfare.Batch{Events: []fanfare.Event{{Channel: logtest.Channel("a")}}}); err != nil {
-		t.Fatal(err)
-	}
+	publish(t, log, 1)
 	never := hub.New(hub.Options{Log: endlessLog{log}, Encode: func(fanfare.Event) hub.Frame { return hub.Frame{} }})
 	defer never.Close()
 	h := hub.New(hub.Options{Log: log, TailBytes: 1, Encode: func(fanfare.Event) hub.Frame { return hub.Frame{} }})
@@ -396,7 +437,11 @@ func TestNoPositionBeforeTheStartIsTold(t *testing.T) {
 		return string(a.work.prefix)
 	}
 	for _, start := range []hub.Start{{From: hub.FromAll}, {From: hub.FromAfter, After: 7}} {
-		req := Request{Patterns: logtest.Patterns("a"), Start: start, Manner: Manner{Idle: IdleEvent, Farewell: FarewellPosition}}
+		req := Request{
+			Patterns: logtest.Patterns("a"),
+			Start:    start,
+			Manner:   Manner{Idle: IdleEvent, Farewell: FarewellPosition},
+		}
 		a := attach(t, New(Options{Hub: never, Heartbeat: time.Second}), &told{}, req)
 		if err := a.st.sub.Read(t.Context(), &a.work.turn); err != nil || a.work.turn.Opens {
 			t.Fatal(err, a.work.turn)
@@ -416,18 +461,28 @@ func TestNoPositionBeforeTheStartIsTold(t *testing.T) {
 	}
 }
 
-// TestSlowWriteHoldsNoTurn (P5): a peer that takes nothing of what was read from the log keeps no turn to read it from others.
+// TestSlowWriteHoldsNoTurn (P5): a peer that takes nothing of what was read from the log keeps no
+// turn to read it from others.
 func TestSlowWriteHoldsNoTurn(t *testing.T) {
 	log, _ := memoryHub(t)
-	if _, err := logtest.Append(log, &fanfare.Batch{Events: []fanfare.Event{{Channel: logtest.Channel("a")}}}); err != nil {
-		t.Fatal(err)
-	}
-	h := hub.New(hub.Options{Log: log, MaxReplays: 1, Encode: func(fanfare.Event) hub.Frame { return hub.Frame{Body: make([]byte, 100)} }})
+	publish(t, log, 1)
+	h := hub.New(
+		hub.Options{
+			Log:        log,
+			MaxReplays: 1,
+			Encode:     func(fanfare.Event) hub.Frame { return hub.Frame{Body: make([]byte, 100)} },
+		},
+	)
 	defer h.Close()
 	p := &told{stuck: make(chan struct{})}
 	writing := make(chan struct{}, 1)
 	p.writing = func() { writing <- struct{}{} }
-	a := attach(t, New(Options{Hub: h, Heartbeat: time.Hour}), p, Request{Patterns: logtest.Patterns("a"), Start: hub.Start{From: hub.FromAll}})
+	a := attach(
+		t,
+		New(Options{Hub: h, Heartbeat: time.Hour}),
+		p,
+		Request{Patterns: logtest.Patterns("a"), Start: hub.Start{From: hub.FromAll}},
+	)
 	ended := make(chan error)
 	go func() { ended <- a.next() }()
 	within(t, "the write", writing)

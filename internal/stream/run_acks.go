@@ -7,8 +7,9 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/peer"
 )
 
-// acker tells how many bytes of the stream, from the first one that its wire has written, the peer has acknowledged. A Live asks it
-// under its lock, and no more once end has returned: then the connection may be closed. Its methods may be called from any goroutine.
+// acker tells how many bytes of the stream, from the first one that its wire has written, the peer
+// has acknowledged. A Live asks it under its lock, and no more once end has returned: then the
+// connection may be closed. Its methods may be called from any goroutine.
 type acker interface {
 	handed(n int) // so many bytes more have been handed over: the write has returned
 	acked() (n int64, known bool)
@@ -27,8 +28,8 @@ func (a *plainAcks) acked() (n int64, known bool) {
 	return n - a.before, known
 }
 
-// sealedAcks is for a TCP connection on which something makes other bytes of those of the stream (TLS), and has given them to the kernel
-// when a write returns.
+// sealedAcks is for a TCP connection on which something makes other bytes of those of the stream
+// (TLS), and has given them to the kernel when a write returns.
 type sealedAcks struct {
 	socket *peer.Socket
 
@@ -54,8 +55,9 @@ func (a *sealedAcks) acked() (n int64, known bool) {
 	return a.marks.Sent(acked), known
 }
 
-// localAcks is for a Unix socket. Its peer, a proxy of the same machine, has what it has read. The kernel tells when that is everything,
-// while the connection is there: so it is asked once more before the stream's end is written.
+// localAcks is for a Unix socket. Its peer, a proxy of the same machine, has what it has read. The
+// kernel tells when that is everything, while the connection is there: so it is asked once more
+// before the stream's end is written.
 type localAcks struct {
 	drained func() (drained, known bool)
 	sent    atomic.Int64

@@ -11,12 +11,13 @@ import (
 	"github.com/fanfare-hub/fanfare/sse"
 )
 
-// wire is where a stream with a goroutine of its own writes. That goroutine calls it, and receives from its channels.
+// wire is where a stream with a goroutine of its own writes. That goroutine calls it, and receives
+// from its channels.
 type wire interface {
 	begin(header http.Header, first []byte) (int, error) // the head and the beginning of the body
 	write(prefix []byte, frames []hub.Frame) error       // blocks while the peer takes nothing, up to the stall limit
 	end() error                                          // the body has been written
-	abort()                                              // has a write that waits fail; any goroutine may call it before close
+	abort()                                              // has a write that waits fail; from any goroutine, before close
 	close()                                              // lets the connection go; end may have come before
 	gone() <-chan struct{}                               // closed when the peer is known to be gone
 	goneWhy() error                                      // why gone is closed; after close, or when gone is closed
@@ -39,7 +40,8 @@ func endReason(err error) EndReason {
 	return EndGone
 }
 
-// attached runs one stream in the goroutine of its request: over HTTP/2, and where streams cannot be detached.
+// attached runs one stream in the goroutine of its request: over HTTP/2, and where streams cannot
+// be detached.
 type attached struct {
 	st    *Stream
 	wire  wire
@@ -131,7 +133,8 @@ func (a *attached) serve(header http.Header, first []byte) (reason EndReason) {
 	return a.work.reason
 }
 
-// finish tells live how far the peer has come; after a clean end it gives it a moment to acknowledge that.
+// finish tells live how far the peer has come; after a clean end it gives it a moment to
+// acknowledge that.
 func (a *attached) finish(clean bool) {
 	live := a.st.live
 	if live == nil {
@@ -152,8 +155,9 @@ func (a *attached) finish(clean bool) {
 	live.end(a.st.sub.Position(), clean)
 }
 
-// answered is for systems that do not tell what a peer has acknowledged: it has the stream's end, and so everything, when it closes the
-// connection upon it. That is not known over HTTP/2, nor of a peer that had closed its sending half before.
+// answered is for systems that do not tell what a peer has acknowledged: it has the stream's end,
+// and so everything, when it closes the connection upon it. That is not known over HTTP/2, nor of a
+// peer that had closed its sending half before.
 func (a *attached) answered() bool {
 	half := a.wire.halfClosed()
 	if half == nil || a.half {
@@ -170,7 +174,8 @@ func (a *attached) answered() bool {
 	return false
 }
 
-// loop takes turns until the stream has ended. An error is the wire's; without one the body has been written to its end.
+// loop takes turns until the stream has ended. An error is the wire's; without one the body has
+// been written to its end.
 func (a *attached) loop() error {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()

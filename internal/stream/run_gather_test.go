@@ -9,8 +9,9 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// TestWhatWasNotBegunIsGatheredAgain: of a turn that a socket took in part, or not at all, the stream stands where that part ends, and
-// the rest comes with the next turn; what a PC is known to have does not move past it either.
+// TestWhatWasNotBegunIsGatheredAgain: of a turn that a socket took in part, or not at all, the
+// stream stands where that part ends, and the rest comes with the next turn; what a PC is known to
+// have does not move past it either.
 func TestWhatWasNotBegunIsGatheredAgain(t *testing.T) {
 	log, h := memoryHub(t)
 	p := &told{ack: 1 << 20}
@@ -44,6 +45,11 @@ func TestWhatWasNotBegunIsGatheredAgain(t *testing.T) {
 		}
 	}
 	if all := st.streams.Stats(); st.events.Load() != 4 || all.Delivered != 4 || all.Replayed != 0 {
-		t.Errorf("%d events were counted, %d of all streams, %d as replayed", st.events.Load(), all.Delivered, all.Replayed)
+		t.Errorf(
+			"%d events were counted, %d of all streams, %d as replayed",
+			st.events.Load(),
+			all.Delivered,
+			all.Replayed,
+		)
 	}
 }

@@ -5,13 +5,14 @@ import (
 	"time"
 )
 
-// guard looks after the writes of a wire: one during which the peer takes nothing for the stall limit it has fail. What the peer has
-// taken is asked only of one that has kept us waiting for a while, so that a write which does not wait costs a timer that is set
-// and stopped. (A deadline of the write would not do: over TLS one that has passed ends the connection, and over HTTP/2 the
+// guard looks after the writes of a wire: one during which the peer takes nothing for the stall
+// limit it has fail. What the peer has taken is asked only of one that has kept us waiting for a
+// while, so that a write which does not wait costs a timer that is set and stopped. (A deadline of
+// the write would not do: over TLS one that has passed ends the connection, and over HTTP/2 the
 // stream, however slowly the peer was reading.)
 type guard struct {
 	stall time.Duration
-	taken func() int64 // rises as the peer takes something; nil: that is not known, and a write must be over in the limit
+	taken func() int64 // rises as the peer takes something; nil: not known, and a write must be over in the limit
 	abort func()       // has the write fail; it does not block
 
 	mu      sync.Mutex // guards the fields below
@@ -38,7 +39,8 @@ func (g *guard) begin() {
 	g.timer.Reset(g.stall / looks)
 }
 
-// end comes after a write. It is true when the guard has had it fail. No look is under way any more.
+// end comes after a write. It is true when the guard has had it fail. No look is under way any
+// more.
 func (g *guard) end() (stalled bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

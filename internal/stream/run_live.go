@@ -8,8 +8,8 @@ import (
 	"github.com/fanfare-hub/fanfare/hub"
 )
 
-// Live tells how far a stream's peer has certainly come. Its methods may be called from any goroutine. Streams that nobody
-// watches have none: they do without what it costs.
+// Live tells how far a stream's peer has certainly come. Its methods may be called from any
+// goroutine. Streams that nobody watches have none: they do without what it costs.
 type Live struct {
 	acker acker // nil: the peer's acknowledgements are not known
 
@@ -30,8 +30,9 @@ type mark struct {
 
 func newLive(start fanfare.Position, a acker) *Live { return &Live{acker: a, base: start} }
 
-// sending notes what is about to be written, bytes and then frames, with which the peer is complete up to through: it may have all
-// of that, and be gone or ask for the next, before the write returns.
+// sending notes what is about to be written, bytes and then frames, with which the peer is complete
+// up to through: it may have all of that, and be gone or ask for the next, before the write
+// returns.
 func (l *Live) sending(st *Stream, before int, frames []hub.Frame, through fanfare.Position) {
 	if l == nil || l.acker == nil {
 		return
@@ -71,7 +72,8 @@ func (l *Live) unsent(st *Stream, frames []hub.Frame) {
 	l.marks = l.marks[:n]
 }
 
-// completeLocked notes that what has been written so far, or is certain to be, is everything up to pos.
+// completeLocked notes that what has been written so far, or is certain to be, is everything up to
+// pos.
 func (l *Live) completeLocked(pos fanfare.Position) {
 	switch n := len(l.marks); {
 	case n > 0 && l.marks[n-1].pos == pos, n == 0 && l.base == pos:
@@ -82,7 +84,8 @@ func (l *Live) completeLocked(pos fanfare.Position) {
 	}
 }
 
-// boundLocked bounds the marks of a peer that is far behind: it is remembered less exactly, and never too far.
+// boundLocked bounds the marks of a peer that is far behind: it is remembered less exactly, and
+// never too far.
 func (l *Live) boundLocked() {
 	if len(l.marks) >= 128 {
 		l.settleLocked()
@@ -110,7 +113,8 @@ func (l *Live) askLocked() (acked int64, known bool) {
 	return acked, known
 }
 
-// settleLocked moves base past what the peer's TCP has acknowledged, and reports whether that is everything.
+// settleLocked moves base past what the peer's TCP has acknowledged, and reports whether that is
+// everything.
 func (l *Live) settleLocked() bool {
 	if len(l.marks) == 0 {
 		return true
@@ -152,8 +156,9 @@ func (l *Live) Now() Moment {
 	return Moment(l.bytes)
 }
 
-// AckedSince reports whether the peer has acknowledged a byte that was written after a moment: then somebody was there after it.
-// What was under way at that moment does not count. False may mean that the peer's acknowledgements are not known.
+// AckedSince reports whether the peer has acknowledged a byte that was written after a moment: then
+// somebody was there after it. What was under way at that moment does not count. False may mean
+// that the peer's acknowledgements are not known.
 func (l *Live) AckedSince(m Moment) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -166,7 +171,8 @@ func (l *Live) AckedSince(m Moment) bool {
 	return l.acked > int64(m)
 }
 
-// Position returns the position up to which the peer is known to have everything, and whether the stream has ended.
+// Position returns the position up to which the peer is known to have everything, and whether the
+// stream has ended.
 func (l *Live) Position() (pos fanfare.Position, ended bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -176,7 +182,8 @@ func (l *Live) Position() (pos fanfare.Position, ended bool) {
 	return l.base, l.ended
 }
 
-// Known is Position for a stream that may go on: all says that the peer is known to have all that was written.
+// Known is Position for a stream that may go on: all says that the peer is known to have all that
+// was written.
 func (l *Live) Known() (pos fanfare.Position, all bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -191,8 +198,9 @@ func (l *Live) Last() (pos fanfare.Position, ended bool) {
 	return l.base, l.ended
 }
 
-// Settle is Position, but gives a peer that is there a moment to acknowledge what is under way: TCP may delay that by
-// some 40 ms. It blocks for at most a quarter of a second, or until the stream has ended.
+// Settle is Position, but gives a peer that is there a moment to acknowledge what is under way: TCP
+// may delay that by some 40 ms. It blocks for at most a quarter of a second, or until the stream
+// has ended.
 func (l *Live) Settle() (pos fanfare.Position, ended bool) {
 	for range 25 {
 		l.mu.Lock()
@@ -218,8 +226,9 @@ func (l *Live) Settle() (pos fanfare.Position, ended bool) {
 // cleanWait is how long the end of a stream waits to learn that the peer has got it.
 const cleanWait = 2 * time.Second
 
-// end fixes the last position: what the peer is known to have. The connection must not be closed yet: it is asked once more. Where it
-// does not tell, clean says that the peer has got the end, and so everything up to pos.
+// end fixes the last position: what the peer is known to have. The connection must not be closed
+// yet: it is asked once more. Where it does not tell, clean says that the peer has got the end, and
+// so everything up to pos.
 func (l *Live) end(pos fanfare.Position, clean bool) {
 	if l == nil {
 		return

@@ -54,7 +54,12 @@ func memoryHub(t *testing.T) (*pebblelog.Log, *hub.Hub) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := hub.New(hub.Options{Log: log, Encode: func(fanfare.Event) hub.Frame { return hub.Frame{Body: make([]byte, 100), Chunk: make([]byte, 100)} }})
+	h := hub.New(
+		hub.Options{
+			Log:    log,
+			Encode: func(fanfare.Event) hub.Frame { return hub.Frame{Body: make([]byte, 100), Chunk: make([]byte, 100)} },
+		},
+	)
 	t.Cleanup(func() {
 		h.Close()
 		if err := log.Close(); err != nil {
@@ -88,8 +93,8 @@ func (a *attached) next() error {
 	return err
 }
 
-// TestPeerHasAFrameBeforeItsWriteReturns: a PC can have an event, and be gone, while the write is under way; what its TCP has
-// acknowledged counts at once, frame by frame, and no further.
+// TestPeerHasAFrameBeforeItsWriteReturns: a PC can have an event, and be gone, while the write is
+// under way; what its TCP has acknowledged counts at once, frame by frame, and no further.
 func TestPeerHasAFrameBeforeItsWriteReturns(t *testing.T) {
 	log, h := memoryHub(t)
 	p := &told{}
@@ -132,7 +137,8 @@ func TestPeerHasAFrameBeforeItsWriteReturns(t *testing.T) {
 		t.Fatal(err)
 	}
 	check("idle", 300, receipt.Positions[0])
-	// A PC that has a stream's end opens the next one at once, and that starts where the last one ended.
+	// A PC that has a stream's end opens the next one at once, and that starts where the last one
+	// ended.
 	if receipt, err = logtest.Append(log, b); err != nil {
 		t.Fatal(err)
 	}
@@ -149,12 +155,18 @@ func TestPeerHasAFrameBeforeItsWriteReturns(t *testing.T) {
 	}
 }
 
-// TestMarksAreBounded: a peer that acknowledges nothing is remembered less exactly, and never too far.
+// TestMarksAreBounded: a peer that acknowledges nothing is remembered less exactly, and never too
+// far.
 func TestMarksAreBounded(t *testing.T) {
 	p := &told{}
 	l := newLive(1, p)
 	for i := range 100_000 {
-		l.sending(&Stream{}, 0, []hub.Frame{{Position: fanfare.Position(i + 2), Body: make([]byte, 10)}}, fanfare.Position(i+2))
+		l.sending(
+			&Stream{},
+			0,
+			[]hub.Frame{{Position: fanfare.Position(i + 2), Body: make([]byte, 10)}},
+			fanfare.Position(i+2),
+		)
 	}
 	if len(l.marks) > 1024 {
 		t.Fatalf("%d marks", len(l.marks))
@@ -171,8 +183,8 @@ func TestMarksAreBounded(t *testing.T) {
 	}
 }
 
-// TestAckedSince: only what was written after a moment, and acknowledged, tells that somebody was there after it; the
-// connection's end, which the kernel counts as a byte, does not.
+// TestAckedSince: only what was written after a moment, and acknowledged, tells that somebody was
+// there after it; the connection's end, which the kernel counts as a byte, does not.
 func TestAckedSince(t *testing.T) {
 	p := &told{}
 	l := newLive(1, p)

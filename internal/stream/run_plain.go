@@ -61,7 +61,8 @@ func (p *plain) acker() acker {
 // restWait is how long a stream whose connection has broken waits for the connection's last write.
 const restWait = 200 * time.Millisecond
 
-// goneWhy waits for the connection's last write to return: what it has brought the peer counts, and it knows why the connection has broken.
+// goneWhy waits for the connection's last write to return: what it has brought the peer counts, and
+// it knows why the connection has broken.
 func (p *plain) goneWhy() error {
 	if p.conn == nil {
 		return errGone
@@ -81,8 +82,9 @@ func (p *plain) close() {
 	}
 }
 
-// abort ends an HTTP/2 stream by a frame that says so. Where the connection takes not even that the whole of it is closed: whose rights
-// have ended has no stream, and the others on it hear nothing either, until they come back.
+// abort ends an HTTP/2 stream by a frame that says so. Where the connection takes not even that the
+// whole of it is closed: whose rights have ended has no stream, and the others on it hear nothing
+// either, until they come back.
 func (p *plain) abort() {
 	p.cut.Store(true)
 	_ = p.rc.SetWriteDeadline(time.Unix(1, 0))
@@ -132,7 +134,8 @@ func (p *plain) announce(prefix []byte, frames []hub.Frame) {
 	}
 }
 
-// piece writes in pieces, so that where nothing is known of the peer a slow one is not taken for a stalled one.
+// piece writes in pieces, so that where nothing is known of the peer a slow one is not taken for a
+// stalled one.
 func (p *plain) piece(b []byte) error {
 	const most = 8 << 10
 	for len(b) > 0 {
@@ -171,9 +174,10 @@ func (p *plain) wrote(err error) error {
 	return p.goneWhy()
 }
 
-// progress rises as the peer takes something. A stream of HTTP/2 is held up by its own peer, which gives it no room: then none of its
-// bytes leave, and a connection that serves others well says nothing for it. Or the connection takes nothing: then all wait for
-// it, and what its peer acknowledges counts for all.
+// progress rises as the peer takes something. A stream of HTTP/2 is held up by its own peer, which
+// gives it no room: then none of its bytes leave, and a connection that serves others well says
+// nothing for it. Or the connection takes nothing: then all wait for it, and what its peer
+// acknowledges counts for all.
 func (p *plain) progress() int64 {
 	write := p.conn.Writing()
 	if acked, known := p.conn.Acked(); known && write != 0 && write == p.blocked {

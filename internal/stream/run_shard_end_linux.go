@@ -36,8 +36,8 @@ func (sh *shard) happened(st *Stream, events uint32) {
 		}
 	}
 	if events&unix.EPOLLRDHUP != 0 && !st.half {
-		// A peer that has closed for good answers the next bytes with a reset; one that has closed its sending half alone keeps
-		// hearing.
+		// A peer that has closed for good answers the next bytes with a reset; one that has closed
+		// its sending half alone keeps hearing.
 		st.half = true
 		sh.comment(st)
 	}
@@ -56,7 +56,8 @@ func (sh *shard) socketError(st *Stream) error {
 	return socketError(syscall.Errno(n))
 }
 
-// arrived takes what the client has sent. Within TLS it may have said that it sends nothing more, or want an answer.
+// arrived takes what the client has sent. Within TLS it may have said that it sends nothing more,
+// or want an answer.
 func (sh *shard) arrived(st *Stream) {
 	half := st.half
 	reason := sh.discard(st)
@@ -97,7 +98,8 @@ func (sh *shard) read(st *Stream) (int, error) {
 	return st.tls.Read(sh.socket.buf[:])
 }
 
-// bodyEnds follows the last byte of the body. Where somebody wants to know what the peer has got, it is given time to say so.
+// bodyEnds follows the last byte of the body. Where somebody wants to know what the peer has got,
+// it is given time to say so.
 func (sh *shard) bodyEnds(st *Stream) {
 	if st.tls != nil && !st.bye {
 		st.bye = true
@@ -122,8 +124,8 @@ func (sh *shard) bodyEnds(st *Stream) {
 // lingerStep is how often it is looked whether the peer has acknowledged a stream's end.
 const lingerStep = 5 * time.Millisecond
 
-// finish closes the connection, and lets everything go that the stream has. Only the worker closes connections, after they have left
-// the loop.
+// finish closes the connection, and lets everything go that the stream has. Only the worker closes
+// connections, after they have left the loop.
 func (sh *shard) finish(st *Stream, reason EndReason) {
 	clean := st.over != "" && !st.begun()
 	st.state = closed

@@ -14,8 +14,9 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/poll"
 )
 
-// detached is what a stream has that is served by a shard. All fields but the first two are owned by the shard's worker. They are in an order
-// that leaves no holes: with them a Stream takes 448 bytes, which is a size that the runtime allocates.
+// detached is what a stream has that is served by a shard. All fields but the first two are owned
+// by the shard's worker. They are in an order that leaves no holes: with them a Stream takes 448
+// bytes, which is a size that the runtime allocates.
 type detached struct {
 	queued atomic.Bool             // it is in the inbox, or in one of the worker's queues
 	read   atomic.Pointer[fetched] // a turn that has been read from the log and not been sent
@@ -50,8 +51,9 @@ const (
 // shards serve the detached streams.
 type shards struct{ ring poll.Ring[*shard] }
 
-// detach hands a stream's connection to a shard, which then ends it; false where that cannot be done. buffered is how many bytes the
-// client has sent after its request. Opened is called before it returns true.
+// detach hands a stream's connection to a shard, which then ends it; false where that cannot be
+// done. buffered is how many bytes the client has sent after its request. Opened is called before
+// it returns true.
 func (s *shards) detach(streams *Streams, st *Stream, conn net.Conn, buffered int, begin []byte) bool {
 	if !poll.IsTLS(conn) && !poll.IsSocket(conn) {
 		return false
@@ -62,7 +64,8 @@ func (s *shards) detach(streams *Streams, st *Stream, conn net.Conn, buffered in
 	return s.ring.Use(func(sh *shard) bool { return sh.take(st, conn, buffered, begin) })
 }
 
-// take makes a stream the shard's. When the ring is closed the shard looks into its inbox once more.
+// take makes a stream the shard's. When the ring is closed the shard looks into its inbox once
+// more.
 func (sh *shard) take(st *Stream, conn net.Conn, buffered int, begin []byte) bool {
 	var fd int
 	var err error
@@ -97,9 +100,10 @@ func (s *shards) close() {
 	}
 }
 
-// shard serves many streams with two goroutines: its loop's waits for the kernel's events, and the other, the worker, does everything
-// else. A stream is in the worker's queue when it was woken, when its socket has room again, or when it is due. The worker alone
-// has streams enter and leave the loop; an event that comes after that finds the stream closed.
+// shard serves many streams with two goroutines: its loop's waits for the kernel's events, and the
+// other, the worker, does everything else. A stream is in the worker's queue when it was woken,
+// when its socket has room again, or when it is due. The worker alone has streams enter and leave
+// the loop; an event that comes after that finds the stream closed.
 type shard struct {
 	// Fixed.
 	streams  *Streams
@@ -234,7 +238,8 @@ func (sh *shard) collect() {
 	clear(sh.taken)
 }
 
-// yieldAfter is how long the worker goes on before it lets others run: on one core, those who publish wait for that.
+// yieldAfter is how long the worker goes on before it lets others run: on one core, those who
+// publish wait for that.
 const yieldAfter = 500 * time.Microsecond
 
 // run is the worker.

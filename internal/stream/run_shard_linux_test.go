@@ -21,8 +21,8 @@ import (
 	"github.com/fanfare-hub/fanfare/pebblelog"
 )
 
-// TestWhoWaitsToReadCanEnd: a detached stream that waits for its turn to read the log ends when it must (P7, P8), not when its turn
-// comes, and leaves nothing in the queue.
+// TestWhoWaitsToReadCanEnd: a detached stream that waits for its turn to read the log ends when it
+// must (P7, P8), not when its turn comes, and leaves nothing in the queue.
 func TestWhoWaitsToReadCanEnd(t *testing.T) {
 	log, err := pebblelog.Open(pebblelog.Options{Durability: pebblelog.DurabilityMemory})
 	if err != nil {
@@ -39,7 +39,15 @@ func TestWhoWaitsToReadCanEnd(t *testing.T) {
 	s := New(Options{Hub: h, Logger: logger, Problems: problem.NewWriter(logger), Heartbeat: time.Minute})
 	defer s.Close()
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.Serve(w, r, Request{Patterns: logtest.Patterns("a"), Manner: Manner{First: AppendHeartbeat}, Caller: caller.Caller{Who: &fanfare.Principal{Unlimited: true}}})
+		s.Serve(
+			w,
+			r,
+			Request{
+				Patterns: logtest.Patterns("a"),
+				Manner:   Manner{First: AppendHeartbeat},
+				Caller:   caller.Caller{Who: &fanfare.Principal{Unlimited: true}},
+			},
+		)
 	}))
 	defer web.Close()
 	resp, err := http.Get(web.URL)
@@ -84,7 +92,8 @@ func TestWhoWaitsToReadCanEnd(t *testing.T) {
 	}
 }
 
-// TestNoAllocationForADelivery: a shard that gathers an event for a stream and writes it to a real connection allocates nothing.
+// TestNoAllocationForADelivery: a shard that gathers an event for a stream and writes it to a real
+// connection allocates nothing.
 func TestNoAllocationForADelivery(t *testing.T) {
 	log, err := pebblelog.Open(pebblelog.Options{Durability: pebblelog.DurabilityMemory})
 	if err != nil {
@@ -92,7 +101,12 @@ func TestNoAllocationForADelivery(t *testing.T) {
 	}
 	defer log.Close()
 	frame := []byte("6\r\n:hello\r\n")
-	h := hub.New(hub.Options{Log: log, Encode: func(fanfare.Event) hub.Frame { return hub.Frame{Body: frame[3:9], Chunk: frame} }})
+	h := hub.New(
+		hub.Options{
+			Log:    log,
+			Encode: func(fanfare.Event) hub.Frame { return hub.Frame{Body: frame[3:9], Chunk: frame} },
+		},
+	)
 	defer h.Close()
 	s := New(Options{Hub: h, Heartbeat: time.Hour})
 	st := s.newStream(&Request{})
@@ -134,14 +148,20 @@ func TestNoAllocationForADelivery(t *testing.T) {
 	}
 }
 
-// TestLateEvents: an event that a shard's loop has handed on before its stream has left finds the stream closed, and nothing happens.
+// TestLateEvents: an event that a shard's loop has handed on before its stream has left finds the
+// stream closed, and nothing happens.
 func TestLateEvents(t *testing.T) {
 	var text strings.Builder
 	s := New(Options{Logger: slog.New(slog.NewTextHandler(&text, nil))})
 	st := &Stream{streams: s}
 	sh := &shard{streams: s} // without goroutines: this one is its worker
 	for _, st.state = range []state{closed, orphan} {
-		sh.hear([]poll.Ready[*Stream]{{Owner: st, Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP}, {Owner: st, Events: unix.EPOLLERR}})
+		sh.hear(
+			[]poll.Ready[*Stream]{
+				{Owner: st, Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP},
+				{Owner: st, Events: unix.EPOLLERR},
+			},
+		)
 		sh.collect()
 	}
 	if text.Len() > 0 || len(sh.lives.list) > 0 || len(sh.events) > 0 {

@@ -58,8 +58,8 @@ func (sh *shard) visit(st *Stream, now poll.Instant) {
 	}
 }
 
-// visitBlocked ends a stream whose peer has taken nothing for the limit: neither have we been able to write, nor does the kernel hold
-// less than before.
+// visitBlocked ends a stream whose peer has taken nothing for the limit: neither have we been able
+// to write, nor does the kernel hold less than before.
 func (sh *shard) visitBlocked(st *Stream, now poll.Instant) {
 	if st.mustEnd(now); st.cut.Load() != nil {
 		sh.hurry(st)

@@ -21,8 +21,8 @@ var errFlood = errors.New("the peer keeps sending")
 // floodLimit is how many bytes a client may send after its request before it is cut.
 const floodLimit = 64 << 10
 
-// takeOver takes the connection over where it is HTTP/1, over TLS or not; nil elsewhere. buffered is how many bytes the client has sent
-// after its request.
+// takeOver takes the connection over where it is HTTP/1, over TLS or not; nil elsewhere. buffered
+// is how many bytes the client has sent after its request.
 func takeOver(w http.ResponseWriter, r *http.Request) (conn net.Conn, buffered int, err error) {
 	if r.ProtoMajor != 1 || encoded(w.Header()) {
 		return nil, 0, nil
@@ -55,10 +55,17 @@ func appendHead(b []byte, header http.Header, chunked bool) []byte {
 	return append(b, head.Bytes()...)
 }
 
-// newTaken is for connections that cannot be detached: those over TLS that others have made, those that are not the system's own, and
-// other systems than Linux.
+// newTaken is for connections that cannot be detached: those over TLS that others have made, those
+// that are not the system's own, and other systems than Linux.
 func newTaken(conn net.Conn, buffered int, chunked bool, stall time.Duration) *taken {
-	t := &taken{conn: conn, socket: conn, kernel: peer.SocketOf(conn), chunks: chunked, left: make(chan struct{}), half: make(chan struct{})}
+	t := &taken{
+		conn:   conn,
+		socket: conn,
+		kernel: peer.SocketOf(conn),
+		chunks: chunked,
+		left:   make(chan struct{}),
+		half:   make(chan struct{}),
+	}
 	if secure, ok := conn.(*tls.Conn); ok {
 		t.socket = secure.NetConn()
 	}
@@ -82,8 +89,8 @@ func newTaken(conn net.Conn, buffered int, chunked bool, stall time.Duration) *t
 	return t
 }
 
-// taken is a connection taken over from net/http, which would cancel the request when the peer closes its sending half. One
-// goroutine writes, and one throws away what the peer sends.
+// taken is a connection taken over from net/http, which would cancel the request when the peer
+// closes its sending half. One goroutine writes, and one throws away what the peer sends.
 type taken struct {
 	// Fixed after newTaken.
 	conn   net.Conn
@@ -137,7 +144,8 @@ func (t *taken) leave(why error) {
 // goneWhy may be called when gone is closed, and after close.
 func (t *taken) goneWhy() error { return t.why }
 
-// socketError tells a peer that is there and takes nothing, or has vanished (TCP_USER_TIMEOUT), from one that has closed.
+// socketError tells a peer that is there and takes nothing, or has vanished (TCP_USER_TIMEOUT),
+// from one that has closed.
 func socketError(err error) error {
 	if errors.Is(err, syscall.ETIMEDOUT) {
 		return errStalled
@@ -166,8 +174,9 @@ func (t *taken) write(prefix []byte, frames []hub.Frame) error {
 	return t.flush()
 }
 
-// flush writes the pieces. It fails when the peer takes nothing for the stall limit. Where it must say how far it has come it writes a
-// TLS record at a time, and otherwise everything in one go (writev).
+// flush writes the pieces. It fails when the peer takes nothing for the stall limit. Where it must
+// say how far it has come it writes a TLS record at a time, and otherwise everything in one go
+// (writev).
 func (t *taken) flush() error {
 	if t.whole {
 		all := t.pieces
@@ -226,7 +235,8 @@ func (t *taken) wrote(err error) error {
 	return socketError(err)
 }
 
-// progress rises as the peer takes something: bytes from us, or, by its acknowledgements, from the kernel.
+// progress rises as the peer takes something: bytes from us, or, by its acknowledgements, from the
+// kernel.
 func (t *taken) progress() int64 {
 	acked, _ := t.kernel.Acked()
 	given, _ := t.kernel.Given()
@@ -253,7 +263,8 @@ func (t *taken) end() error {
 // abort leaves the connection open, so that it can still be asked what the peer has acknowledged.
 func (t *taken) abort() { _ = t.socket.SetWriteDeadline(time.Unix(1, 0)) }
 
-// close closes the socket. TLS would wait for room to say goodbye first; end has done that where the stream has come to its end.
+// close closes the socket. TLS would wait for room to say goodbye first; end has done that where
+// the stream has come to its end.
 func (t *taken) close() {
 	t.guard.end()
 	_ = t.socket.Close()

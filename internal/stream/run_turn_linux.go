@@ -103,7 +103,8 @@ func (sh *shard) hurry(st *Stream) {
 	}
 }
 
-// write sends what was gathered; false when not all of it went. What was not begun is gathered again. What was begun is kept in rest.
+// write sends what was gathered; false when not all of it went. What was not begun is gathered
+// again. What was begun is kept in rest.
 func (sh *shard) write(st *Stream, w *work, t *hub.Turn) (whole bool) {
 	frames := t.Frames
 	st.live.sending(st, len(w.prefix), frames, t.Through)
@@ -149,8 +150,8 @@ func (sh *shard) write(st *Stream, w *work, t *hub.Turn) (whole bool) {
 // begun tells whether something has been begun that must be written first.
 func (st *Stream) begun() bool { return len(st.rest) > 0 || (st.tls != nil && st.tls.Kept() > 0) }
 
-// send writes the socket's pieces, and returns how many bytes of them are certain to go out. An error is EAGAIN when the socket takes
-// no more.
+// send writes the socket's pieces, and returns how many bytes of them are certain to go out. An
+// error is EAGAIN when the socket takes no more.
 func (sh *shard) send(st *Stream) (n int, err error) {
 	if st.tls == nil {
 		n, err = sh.socket.write(st.fd)

@@ -9,20 +9,23 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/poll"
 )
 
-// piecesMost is how many pieces one write takes: a turn's frames, and what goes before them. (The kernel's own limit is 1024.)
+// piecesMost is how many pieces one write takes: a turn's frames, and what goes before them. (The
+// kernel's own limit is 1024.)
 const (
 	piecesMost = 258
 	bytesMost  = 256 << 10 // but for a single piece
 )
 
-// socket makes a worker's system calls on sockets that do not block. Its pieces are made once: a write costs no allocation.
+// socket makes a worker's system calls on sockets that do not block. Its pieces are made once: a
+// write costs no allocation.
 type socket struct {
 	pieces [piecesMost]unix.Iovec
 	count  int
 	buf    [4 << 10]byte
 }
 
-// write writes the pieces, as far as the socket takes them. An error is EAGAIN when it takes nothing.
+// write writes the pieces, as far as the socket takes them. An error is EAGAIN when it takes
+// nothing.
 func (s *socket) write(fd int) (int, error) {
 	defer s.reset()
 	return poll.WriteAll(fd, s.pieces[:s.count])
@@ -40,7 +43,8 @@ func (s *socket) all() iter.Seq[[]byte] {
 	}
 }
 
-// read reads and forgets. An error is EAGAIN when there is nothing; 0 without an error says that the peer sends nothing more.
+// read reads and forgets. An error is EAGAIN when there is nothing; 0 without an error says that
+// the peer sends nothing more.
 func (s *socket) read(fd int) (int, error) {
 	return poll.Read(fd, s.buf[:])
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/poll"
 )
 
-// Stream is one response on its way, from admission to its end. It is one allocation for the three rooms of the package: what admission
-// knows of it, its machine, and what its runner has.
+// Stream is one response on its way, from admission to its end. It is one allocation for the three
+// rooms of the package: what admission knows of it, its machine, and what its runner has.
 type Stream struct {
 	// Fixed before it runs.
 	streams  *Streams
@@ -32,21 +32,24 @@ type Stream struct {
 	detached
 }
 
-// A runner asks the machine and sends what comes of it: a goroutine of the stream's own, or a shard, which serves many.
+// A runner asks the machine and sends what comes of it: a goroutine of the stream's own, or a
+// shard, which serves many.
 type runner interface {
 	wake(*Stream) // there may be something to do; from any goroutine
 	stop(*Stream) // it must end soon, also when its peer takes nothing; from any goroutine
 }
 
-// Wake implements hub.Waker. A stream that does not run yet needs no wake-up: it begins with a turn.
+// Wake implements hub.Waker. A stream that does not run yet needs no wake-up: it begins with a
+// turn.
 func (st *Stream) Wake() {
 	if r := st.runner.Load(); r != nil {
 		(*r).wake(st)
 	}
 }
 
-// endNow has the stream end before its next event; the first reason counts, and false says that there was one. A peer that takes
-// nothing is cut soon after. It may be called from any goroutine, and does not block.
+// endNow has the stream end before its next event; the first reason counts, and false says that
+// there was one. A peer that takes nothing is cut soon after. It may be called from any goroutine,
+// and does not block.
 func (st *Stream) endNow(reason EndReason) bool {
 	if !st.end(reason) {
 		return false
@@ -57,7 +60,8 @@ func (st *Stream) endNow(reason EndReason) bool {
 	return true
 }
 
-// gather asks the machine for the next pieces, as machine.next does, and tells those who have to know before they go out. Runners call it.
+// gather asks the machine for the next pieces, as machine.next does, and tells those who have to
+// know before they go out. Runners call it.
 func (st *Stream) gather(w *work, t *hub.Turn, fetched bool, now poll.Instant) verdict {
 	v := st.next(w, t, fetched, now)
 	if w.withheld > 0 {
@@ -72,8 +76,8 @@ func (st *Stream) gather(w *work, t *hub.Turn, fetched bool, now poll.Instant) v
 	return v
 }
 
-// sent says that what was gathered is certain to go out: all of it, or the first frames. A peer may have a frame, and be gone, before
-// the write returns, so live has been told before, by sending.
+// sent says that what was gathered is certain to go out: all of it, or the first frames. A peer may
+// have a frame, and be gone, before the write returns, so live has been told before, by sending.
 func (st *Stream) sent(w *work, t *hub.Turn, frames int, now time.Time) {
 	if frames < len(t.Frames) {
 		st.live.unsent(st, t.Frames[frames:])
@@ -85,7 +89,8 @@ func (st *Stream) sent(w *work, t *hub.Turn, frames int, now time.Time) {
 	}
 }
 
-// count counts what was sent. The delay is that of a turn's first live event: one observation a turn is enough.
+// count counts what was sent. The delay is that of a turn's first live event: one observation a
+// turn is enough.
 func (st *Stream) count(frames []hub.Frame, now time.Time) {
 	if len(frames) == 0 {
 		return

@@ -28,11 +28,13 @@ type Options struct {
 	Attached   bool            // serve each stream in a goroutine of its own, also where it could be detached
 	Stopping   <-chan struct{} // closed when requests must come to their end
 
-	Audit        *audit.Trail                                    // may be nil
-	TicketOpened func(context.Context, *fanfare.Principal) error // notes that a stream was opened by ticket; may be nil
-	StillMay     func(*fanfare.Principal) error                  // asked again once a stream can be found by who ends it; may be nil
+	Audit *audit.Trail // may be nil
 
-	Step func(traceparent, name string, began, ended time.Time) // told of the first delivery of a traced event; may be nil
+	// TicketOpened notes that a stream was opened by ticket. StillMay is asked again once a stream can be
+	// found by those who end streams. Step is told of the first delivery of a traced event. Each may be nil.
+	TicketOpened func(context.Context, *fanfare.Principal) error
+	StillMay     func(*fanfare.Principal) error
+	Step         func(traceparent, name string, began, ended time.Time)
 }
 
 // EndReason says why a stream ended; it is a metric's label.
@@ -54,7 +56,18 @@ const (
 )
 
 // EndReasons lists them.
-var EndReasons = []EndReason{EndLifetime, EndDrain, EndGone, EndStalled, EndFlood, EndFailed, EndExpired, EndRevoked, EndDisconnected, EndReplaced}
+var EndReasons = []EndReason{
+	EndLifetime,
+	EndDrain,
+	EndGone,
+	EndStalled,
+	EndFlood,
+	EndFailed,
+	EndExpired,
+	EndRevoked,
+	EndDisconnected,
+	EndReplaced,
+}
 
 // Streams serves streams. Its methods may be called from any goroutine.
 type Streams struct {
@@ -119,24 +132,28 @@ type Stats struct {
 	RefusalsCut    uint64            // connections closed unanswered, because too many waited
 	Stopped        uint64            // answered 204: another client uses the ticket
 	Ended          map[EndReason]uint64
-	Delivered      uint64           // events handed to the kernel, the last one of a stream perhaps in part
-	Replayed       uint64           // of these, the ones read from the log
-	DeliveredBytes uint64           // of events, as they are on the wire
-	ReplayedBytes  uint64           // of these, of events read from the log
-	Withheld       uint64           // replayed events that who asked for them may not hear
-	Delivery       histogram.Counts // from the hub's hearing of an event until it was handed to the kernel, replays left out
+	Delivered      uint64 // events handed to the kernel, the last one of a stream perhaps in part
+	Replayed       uint64 // of these, the ones read from the log
+	DeliveredBytes uint64 // of events, as they are on the wire
+	ReplayedBytes  uint64 // of these, of events read from the log
+	Withheld       uint64 // replayed events that who asked for them may not hear
+
+	// Delivery is from the hub's hearing of an event until it was handed to the kernel, replays left out.
+	Delivery histogram.Counts
 }
 
 // Stats returns the counts.
 func (s *Streams) Stats() Stats {
+	c := &s.counts
 	st := Stats{
-		Refused: s.counts.refused.Load(), Ended: map[EndReason]uint64{},
-		Delivered: s.counts.delivered.Load(), Replayed: s.counts.replayed.Load(),
-		DeliveredBytes: s.counts.deliveredBytes.Load(), ReplayedBytes: s.counts.replayedBytes.Load(), Withheld: s.counts.withheld.Load(), Delivery: s.counts.delivery.Counts(),
-		RefusalsPaced: s.pacer.paced.Load(), RefusalsHeld: s.pacer.waiting(), RefusalsCut: s.pacer.cut.Load(), Stopped: s.tickets.stopped.Load(),
+		Refused: c.refused.Load(), Stopped: s.tickets.stopped.Load(),
+		RefusalsPaced: s.pacer.paced.Load(), RefusalsHeld: s.pacer.waiting(), RefusalsCut: s.pacer.cut.Load(),
+		Ended: map[EndReason]uint64{}, Withheld: c.withheld.Load(), Delivery: c.delivery.Counts(),
+		Delivered: c.delivered.Load(), DeliveredBytes: c.deliveredBytes.Load(),
+		Replayed: c.replayed.Load(), ReplayedBytes: c.replayedBytes.Load(),
 	}
 	st.Open, st.Opened = s.open.counts()
-	for reason, n := range s.counts.ended {
+	for reason, n := range c.ended {
 		st.Ended[reason] = n.Load()
 	}
 	return st
@@ -147,8 +164,14 @@ func (s *Streams) end(st *Stream, reason EndReason) {
 	s.leave(st)
 	s.counts.ended[reason].Add(1)
 	if s.o.Audit != nil {
-		s.o.Audit.Record(audit.StreamEnded, st.caller, slog.Uint64("stream", st.id), slog.String("reason", string(reason)),
-			slog.Uint64("events", st.events.Load()), slog.Duration("after", time.Since(st.began)))
+		s.o.Audit.Record(
+			audit.StreamEnded,
+			st.caller,
+			slog.Uint64("stream", st.id),
+			slog.String("reason", string(reason)),
+			slog.Uint64("events", st.events.Load()),
+			slog.Duration("after", time.Since(st.began)),
+		)
 	}
 	s.o.Logger.Debug("stream ended", slog.String("reason", string(reason)), slog.String("remote", st.caller.Remote))
 }
@@ -159,8 +182,8 @@ func (s *Streams) discard(st *Stream) {
 	st.sub.Close()
 }
 
-// Close ends the streams that have not ended by themselves, and the refusals that wait, and waits for that. Those that have a goroutine of their own end with
-// their requests.
+// Close ends the streams that have not ended by themselves, and the refusals that wait, and waits
+// for that. Those that have a goroutine of their own end with their requests.
 func (s *Streams) Close() {
 	s.holds.close()
 	s.shards.close()
