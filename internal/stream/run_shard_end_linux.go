@@ -1,7 +1,6 @@
 package stream
 
 import (
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,7 +26,7 @@ func (sh *shard) enter(st *Stream) {
 // happened is told what the kernel says of a connection.
 func (sh *shard) happened(st *Stream, events uint32) {
 	if events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
-		sh.finish(st, endReason(sh.socketError(st)))
+		sh.finish(st, endReason(st.socketError()))
 		return
 	}
 	if events&unix.EPOLLIN != 0 {
@@ -47,20 +46,11 @@ func (sh *shard) happened(st *Stream, events uint32) {
 	}
 }
 
-// socketError is why the kernel has given a connection up.
-func (sh *shard) socketError(st *Stream) error {
-	n, err := unix.GetsockoptInt(st.fd, unix.SOL_SOCKET, unix.SO_ERROR)
-	if err != nil || n == 0 {
-		return errGone
-	}
-	return socketError(syscall.Errno(n))
-}
-
 // arrived takes what the client has sent. Within TLS it may have said that it sends nothing more,
 // or want an answer.
 func (sh *shard) arrived(st *Stream) {
 	half := st.half
-	reason := sh.discard(st)
+	reason := sh.outlet.discard(st)
 	switch {
 	case reason != "":
 		sh.finish(st, reason)
@@ -69,33 +59,6 @@ func (sh *shard) arrived(st *Stream) {
 	case st.tls != nil && st.tls.Kept() > 0 && st.state == open:
 		sh.requeue(st)
 	}
-}
-
-// discard throws away what the client has sent; a reason when it has sent too much, or has gone.
-func (sh *shard) discard(st *Stream) EndReason {
-	for {
-		n, err := sh.read(st)
-		st.took += int32(max(n, 0))
-		switch {
-		case st.took > floodLimit:
-			return EndFlood
-		case n == 0 && err == nil:
-			st.half = st.half || st.tls != nil // over TCP the kernel tells
-			return ""
-		case err == unix.EAGAIN:
-			return ""
-		case err != nil:
-			return endReason(socketError(err))
-		}
-	}
-}
-
-// read reads and forgets, as Read of package poll does.
-func (sh *shard) read(st *Stream) (int, error) {
-	if st.tls == nil || st.state >= closed {
-		return sh.socket.read(st.fd)
-	}
-	return st.tls.Read(sh.socket.buf[:])
 }
 
 // bodyEnds follows the last byte of the body. Where somebody wants to know what the peer has got,
@@ -118,7 +81,7 @@ func (sh *shard) bodyEnds(st *Stream) {
 	}
 	st.state = closing
 	st.since = sh.now()
-	sh.soonAt(st, st.since.Add(lingerStep))
+	sh.soon.put(st, st.since.Add(lingerStep))
 }
 
 // lingerStep is how often it is looked whether the peer has acknowledged a stream's end.
@@ -130,8 +93,8 @@ func (sh *shard) finish(st *Stream, reason EndReason) {
 	clean := st.over != "" && !st.begun()
 	st.state = closed
 	if clean {
-		reason = st.over   // it had ended, whatever happens to the connection afterwards
-		_ = sh.discard(st) // what is unread would have the kernel reset the connection, and with it what is under way
+		reason = st.over          // it had ended, whatever happens to the connection afterwards
+		_ = sh.outlet.discard(st) // what is unread would have the kernel reset the connection, and with it what is under way
 	}
 	if cut := st.cut.Load(); cut != nil {
 		reason, clean = *cut, false

@@ -70,7 +70,7 @@ func (sh *shard) take(st *Stream, conn net.Conn, buffered int, begin []byte) boo
 	var fd int
 	var err error
 	if poll.IsTLS(conn) {
-		st.tls, fd, err = poll.OwnTLS(conn, &sh.sealed)
+		st.tls, fd, err = poll.OwnTLS(conn, &sh.outlet.sealed)
 	} else {
 		fd, err = poll.Own(conn)
 	}
@@ -104,6 +104,10 @@ func (s *shards) close() {
 // other, the worker, does everything else. A stream is in the worker's queue when it was woken,
 // when its socket has room again, or when it is due. The worker alone has streams enter and leave
 // the loop; an event that comes after that finds the stream closed.
+//
+// It has more methods than other types: only a shard may touch a detached stream. They are in files
+// by subject: a turn (run_turn_linux.go), what is due (run_sweep_linux.go), and the connection's
+// beginning and end (run_shard_end_linux.go).
 type shard struct {
 	// Fixed.
 	streams  *Streams
@@ -112,54 +116,24 @@ type shard struct {
 	stopping chan struct{}
 	done     sync.WaitGroup
 
-	inbox    atomic.Pointer[Stream] // a stack of those that were woken
-	sleeping atomic.Bool
-	token    chan struct{} // ends the worker's sleep
-
-	mu     sync.Mutex // guards the fields below
-	events []poll.Ready[*Stream]
-	over   bool      // the worker takes no more
-	room   sync.Cond // events were taken, or over is set
+	inbox inbox
 
 	// Owned by the worker.
 	orphans int // streams that have ended, but not the read of the log
 	lives   queue
 	replays queue // those that have read from the log: they come after the others
-	soon    []*Stream
-	soonest poll.Instant
+	soon    agenda
 	sweep   poll.Sweep[*Stream]
 	ended   bool
 	work    work
-	taken   []poll.Ready[*Stream] // of events
-	socket  socket
-	plain   []byte // what is to be sealed
-	sealed  []byte // and sealed
-}
-
-// queue is first in, first out.
-type queue struct {
-	list []*Stream
-	head int
-}
-
-func (q *queue) push(st *Stream) { q.list = append(q.list, st) }
-
-func (q *queue) pop() (st *Stream) {
-	if q.head == len(q.list) {
-		return nil
-	}
-	st, q.list[q.head] = q.list[q.head], nil
-	if q.head++; q.head == len(q.list) {
-		q.list, q.head = q.list[:0], 0
-	}
-	return st
+	outlet  outlet
 }
 
 func newShard(streams *Streams) (*shard, error) {
-	sh := &shard{streams: streams, stopping: make(chan struct{}), token: make(chan struct{}, 1)}
+	sh := &shard{streams: streams, stopping: make(chan struct{})}
 	sh.self = sh
-	sh.room.L = &sh.mu
-	loop, err := poll.NewLoop(sh.hear)
+	sh.inbox.init()
+	loop, err := poll.NewLoop(sh.inbox.hear)
 	if err != nil {
 		return nil, err
 	}
@@ -175,67 +149,26 @@ func (sh *shard) wake(st *Stream) {
 	if st.queued.Load() || !st.queued.CompareAndSwap(false, true) {
 		return
 	}
-	for {
-		st.link = sh.inbox.Load()
-		if sh.inbox.CompareAndSwap(st.link, st) {
-			break
-		}
-	}
-	sh.rouse()
+	sh.inbox.push(st)
 }
 
 // stop implements runner: the worker sees that the stream has been cut.
 func (sh *shard) stop(st *Stream) { sh.wake(st) }
 
-func (sh *shard) rouse() {
-	if sh.sleeping.Load() && sh.sleeping.CompareAndSwap(true, false) {
-		select {
-		case sh.token <- struct{}{}:
-		default:
-		}
-	}
-}
-
-// hear hands the kernel's events to the worker. It waits while the worker is far behind.
-func (sh *shard) hear(list []poll.Ready[*Stream]) {
-	const most = 4096 // events that the worker has not taken
-	sh.mu.Lock()
-	for len(sh.events) > most && !sh.over {
-		sh.room.Wait()
-	}
-	sh.events = append(sh.events, list...)
-	sh.mu.Unlock()
-	sh.rouse()
-}
-
 // collect takes what others have left for the worker.
 func (sh *shard) collect() {
-	var list *Stream
-	for st := sh.inbox.Swap(nil); st != nil; { // the last one woken first: turn the list round
-		next := st.link
-		st.link, list = list, st
-		st = next
-	}
-	for st := list; st != nil; {
-		next := st.link
-		st.link = nil
+	for st := range sh.inbox.woken {
 		if st.read.Load() != nil {
 			sh.replays.push(st)
 		} else {
 			sh.lives.push(st)
 		}
-		st = next
 	}
-	sh.mu.Lock()
-	sh.taken, sh.events = sh.events, sh.taken[:0]
-	sh.room.Broadcast()
-	sh.mu.Unlock()
-	for _, r := range sh.taken {
+	for r := range sh.inbox.heard {
 		if st := r.Owner; st.state < closed {
 			sh.guard(st, func() { sh.happened(st, r.Events) })
 		}
 	}
-	clear(sh.taken)
 }
 
 // yieldAfter is how long the worker goes on before it lets others run: on one core, those who
@@ -298,10 +231,7 @@ func (sh *shard) stopped() bool {
 	if sh.orphans > 0 {
 		return false
 	}
-	sh.mu.Lock()
-	sh.over = true
-	sh.room.Broadcast()
-	sh.mu.Unlock()
+	sh.inbox.close()
 	sh.loop.Close()
 	return true
 }
@@ -322,28 +252,23 @@ func (sh *shard) leave(st *Stream) {
 
 // sleep waits until there is something to do.
 func (sh *shard) sleep(timer *time.Timer) {
-	sh.sleeping.Store(true)
-	sh.mu.Lock()
-	events := len(sh.events)
-	sh.mu.Unlock()
-	if sh.inbox.Load() != nil || events > 0 {
-		sh.sleeping.Store(false)
-		return
-	}
 	wait := time.Hour
 	if at := sh.nextTick(); at > 0 {
 		wait = max(at.Sub(sh.now()), 0)
 	}
+	if !sh.inbox.sleeps() {
+		return
+	}
 	timer.Reset(wait)
 	select {
-	case <-sh.token:
+	case <-sh.inbox.token:
 	case <-timer.C:
 	case <-sh.stopping:
 		if sh.orphans > 0 {
-			<-sh.token
+			<-sh.inbox.token
 		}
 	}
-	sh.sleeping.Store(false)
+	sh.inbox.sleeping.Store(false)
 }
 
 // guard ends a stream whose turn panics, and that one alone.

@@ -155,8 +155,9 @@ func TestLateEvents(t *testing.T) {
 	s := New(Options{Logger: slog.New(slog.NewTextHandler(&text, nil))})
 	st := &Stream{streams: s}
 	sh := &shard{streams: s} // without goroutines: this one is its worker
+	sh.inbox.init()
 	for _, st.state = range []state{closed, orphan} {
-		sh.hear(
+		sh.inbox.hear(
 			[]poll.Ready[*Stream]{
 				{Owner: st, Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP},
 				{Owner: st, Events: unix.EPOLLERR},
@@ -164,7 +165,29 @@ func TestLateEvents(t *testing.T) {
 		)
 		sh.collect()
 	}
-	if text.Len() > 0 || len(sh.lives.list) > 0 || len(sh.events) > 0 {
-		t.Errorf("%d streams are queued, %d events are left; the log has %s", len(sh.lives.list), len(sh.events), &text)
+	if text.Len() > 0 || len(sh.lives.list) > 0 || len(sh.inbox.events) > 0 {
+		t.Errorf("%d streams are queued, %d events are left; the log has %s", len(sh.lives.list), len(sh.inbox.events), &text)
+	}
+}
+
+// TestNoAllocationToCollect: a worker that takes a stream that was woken, and an event of its
+// socket, allocates nothing.
+func TestNoAllocationToCollect(t *testing.T) {
+	st := &Stream{streams: New(Options{})}
+	st.state = blocked
+	sh := &shard{streams: st.streams} // without goroutines: this one is its worker
+	sh.inbox.init()
+	list := []poll.Ready[*Stream]{{Owner: st, Events: unix.EPOLLOUT}}
+	if n := testing.AllocsPerRun(100, func() {
+		sh.wake(st)
+		sh.inbox.hear(list)
+		sh.collect()
+		if sh.lives.pop() != st || st.link != nil || st.state != open {
+			t.Error("the stream is not in the queue, or has not heard that its socket has room")
+		}
+		st.queued.Store(false)
+		st.state = blocked
+	}); n > 0 {
+		t.Errorf("%.1f allocations", n)
 	}
 }

@@ -21,23 +21,36 @@ func (sh *shard) quicken(st *Stream, now poll.Instant) {
 	sh.sweep.Hasten(now, min(max(shortest/8, shortestPeriod), longestPeriod))
 }
 
-// soonAt has the worker look at a stream at a time, or before.
-func (sh *shard) soonAt(st *Stream, at poll.Instant) {
+// agenda are the streams that have something to do soon, sooner than a sweep comes by.
+type agenda struct {
+	list  []*Stream
+	first poll.Instant // when the first is due, or never
+}
+
+// put has the worker look at a stream at a time, or before.
+func (a *agenda) put(st *Stream, at poll.Instant) {
 	if st.soon == 0 {
-		sh.soon = append(sh.soon, st)
+		a.list = append(a.list, st)
 	}
 	st.soon = st.soon.Earlier(at)
-	sh.soonest = sh.soonest.Earlier(at)
+	a.first = a.first.Earlier(at)
+}
+
+// take returns all of them, for the worker to put back those whose time has not come.
+func (a *agenda) take() []*Stream {
+	list := a.list
+	*a = agenda{}
+	return list
 }
 
 // nextTick is when tick has something to do, or never.
 func (sh *shard) nextTick() poll.Instant {
-	return sh.soonest.Earlier(sh.sweep.Next())
+	return sh.soon.first.Earlier(sh.sweep.Next())
 }
 
 // tick does what is due.
 func (sh *shard) tick(now poll.Instant) {
-	if sh.soonest.Reached(now) {
+	if sh.soon.first.Reached(now) {
 		sh.lookSoon(now)
 	}
 	for st := range sh.sweep.Due(now) {
@@ -82,16 +95,14 @@ func (sh *shard) visitBlocked(st *Stream, now poll.Instant) {
 
 // lookSoon looks at the streams that have something to do soon.
 func (sh *shard) lookSoon(now poll.Instant) {
-	list := sh.soon
-	sh.soon, sh.soonest = nil, 0
-	for _, st := range list {
+	for _, st := range sh.soon.take() {
 		at := st.soon
 		st.soon = 0
 		if st.state >= closed {
 			continue
 		}
 		if now < at {
-			sh.soonAt(st, at)
+			sh.soon.put(st, at)
 			continue
 		}
 		sh.guard(st, func() { sh.act(st, now) })
@@ -106,7 +117,7 @@ func (sh *shard) act(st *Stream, now poll.Instant) {
 			sh.finish(st, st.over)
 			return
 		}
-		sh.soonAt(st, now.Add(lingerStep))
+		sh.soon.put(st, now.Add(lingerStep))
 	case st.cut.Load() != nil:
 		sh.finish(st, *st.cut.Load()) // it has had its moment
 	default:

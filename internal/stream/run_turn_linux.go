@@ -7,7 +7,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fanfare-hub/fanfare/hub"
-	"github.com/fanfare-hub/fanfare/internal/poll"
 	"github.com/fanfare-hub/fanfare/sse"
 )
 
@@ -25,7 +24,7 @@ func (sh *shard) turn(st *Stream) {
 		}
 		if f.err != nil {
 			if st.noteReadFailed(f.err, sh.now()); st.unread > 0 {
-				sh.soonAt(st, st.unread)
+				sh.soon.put(st, st.unread)
 			}
 			turn = nil
 		}
@@ -99,7 +98,7 @@ func (sh *shard) requeue(st *Stream) {
 // hurry gives a stream that must end, and cannot say so at once, a moment.
 func (sh *shard) hurry(st *Stream) {
 	if (st.state == open || st.state == blocked) && st.cut.Load() != nil {
-		sh.soonAt(st, sh.now().Add(cutGrace))
+		sh.soon.put(st, sh.now().Add(cutGrace))
 	}
 }
 
@@ -110,18 +109,18 @@ func (sh *shard) write(st *Stream, w *work, t *hub.Turn) (whole bool) {
 	st.live.sending(st, len(w.prefix), frames, t.Through)
 	n, total, err := 0, len(w.prefix), error(nil)
 	if total > 0 || len(frames) > 0 {
-		sh.socket.reset()
+		sh.outlet.reset()
 		if len(w.prefix) > 0 {
-			sh.socket.add(w.prefix)
+			sh.outlet.add(w.prefix)
 		}
 		for i := range frames {
 			b := st.piece(&frames[i])
-			if sh.socket.count < piecesMost && (i == 0 || total+len(b) <= bytesMost) {
-				sh.socket.add(b)
+			if sh.outlet.count < piecesMost && (i == 0 || total+len(b) <= bytesMost) {
+				sh.outlet.add(b)
 			}
 			total += len(b)
 		}
-		n, err = sh.send(st)
+		n, err = sh.outlet.send(st)
 	}
 	begun := len(frames)
 	if n < total {
@@ -150,64 +149,13 @@ func (sh *shard) write(st *Stream, w *work, t *hub.Turn) (whole bool) {
 // begun tells whether something has been begun that must be written first.
 func (st *Stream) begun() bool { return len(st.rest) > 0 || (st.tls != nil && st.tls.Kept() > 0) }
 
-// send writes the socket's pieces, and returns how many bytes of them are certain to go out. An
-// error is EAGAIN when the socket takes no more.
-func (sh *shard) send(st *Stream) (n int, err error) {
-	if st.tls == nil {
-		n, err = sh.socket.write(st.fd)
-	} else {
-		n, err = sh.seal(st)
-	}
-	st.live.handed(n)
-	return n, err
-}
-
-// seal is send over TLS: a record at a time, as long as the socket takes them.
-func (sh *shard) seal(st *Stream) (n int, err error) {
-	defer sh.socket.reset()
-	if err := st.tls.Flush(); err != nil {
-		return 0, err
-	}
-	if sh.plain == nil {
-		sh.plain = make([]byte, 0, poll.MaxRecord)
-	}
-	record := sh.plain[:0]
-	for piece := range sh.socket.all() {
-		for len(piece) > 0 {
-			size := min(len(piece), cap(record)-len(record))
-			record = append(record, piece[:size]...)
-			if piece = piece[size:]; len(record) < cap(record) {
-				break
-			}
-			if err := st.tls.Write(record); err != nil {
-				return n + sealed(record, err), err
-			}
-			n += len(record)
-			record = record[:0]
-		}
-	}
-	if len(record) > 0 {
-		err = st.tls.Write(record)
-		n += sealed(record, err)
-	}
-	return n, err
-}
-
-// sealed is how many bytes of a record go out: what the socket does not take is kept.
-func sealed(record []byte, err error) int {
-	if err == nil || errors.Is(err, unix.EAGAIN) {
-		return len(record)
-	}
-	return 0
-}
-
 // writeRest is true when nothing is left of what has been begun.
 func (sh *shard) writeRest(st *Stream) bool {
-	sh.socket.reset()
+	sh.outlet.reset()
 	if len(st.rest) > 0 {
-		sh.socket.add(st.rest)
+		sh.outlet.add(st.rest)
 	}
-	n, err := sh.send(st)
+	n, err := sh.outlet.send(st)
 	if n > 0 {
 		st.wrote = sh.now()
 	}
@@ -235,9 +183,9 @@ func (sh *shard) comment(st *Stream) {
 	}
 	w := work{}
 	w.say(&st.machine, []byte(sse.Comment))
-	sh.socket.reset()
-	sh.socket.add(w.prefix)
-	n, err := sh.send(st)
+	sh.outlet.reset()
+	sh.outlet.add(w.prefix)
+	n, err := sh.outlet.send(st)
 	if n > 0 {
 		st.live.sending(st, len(w.prefix), nil, st.sub.Position())
 		st.wrote = sh.now()
