@@ -423,7 +423,7 @@ func TestDiskTooSmall(t *testing.T) {
 	if !strings.Contains(text.String(), "--max-log-bytes") || !strings.Contains(text.String(), fmt.Sprint("room=", 16<<20)) {
 		t.Errorf("a disk of 100 MiB with a limit of 10 GiB: %s", text.String())
 	}
-	if got, want := memTableBytes(l.most), uint64(36<<20/16); got != want {
+	if got, want := memTableBytes(l.most), uint64(36<<20/12); got != want {
 		t.Errorf("a memtable of %d bytes on a disk with room for 36 MiB, want %d", got, want)
 	}
 }

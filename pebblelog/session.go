@@ -153,7 +153,7 @@ func memTableBytes(most int64) uint64 {
 	if most <= 0 {
 		return memTable
 	}
-	return uint64(min(max(most/16, 1<<20), memTable))
+	return uint64(min(max(most/12, 1<<20), memTable))
 }
 
 func (s *session) beginRun() error {

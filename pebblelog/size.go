@@ -42,6 +42,7 @@ type limiter struct {
 	mu        sync.Mutex      // held during a look
 	looks     int             // in a row at figures that are not certain
 	flushed   <-chan struct{} // closed when what was in memory is a table
+	flushFrom time.Time       // from then on the last drop is flushed, if it is still in memory
 	tidyAgain time.Time       // from then on the store is compacted again
 	sayAgain  time.Time       // from then on a drop is logged again
 	settled   uint64          // bytes written to WALs when there was nothing left to settle
@@ -133,6 +134,7 @@ func (s *session) dropOldest(f figures, target int64) error {
 		return err
 	}
 	s.unswept.Add(share)
+	s.limiter.flushFrom = time.Now().Add(limitInterval)
 	s.log.stats.limited.Add(1)
 	if now := time.Now(); now.After(s.limiter.sayAgain) {
 		s.limiter.sayAgain = now.Add(sayPause)
@@ -142,14 +144,19 @@ func (s *session) dropOldest(f figures, target int64) error {
 	return nil
 }
 
-// reclaim has deleted bytes go from the disk: it flushes deletions that are in memory, calls the
-// sweep for index entries, and has tables rewritten.
+// reclaim has deleted bytes go from the disk: it flushes deletions that are in memory (when
+// publishers have to wait for them, or no memtable was filled for a second), calls the sweep for
+// index entries, and has tables rewritten.
 func (s *session) reclaim(f figures, target int64) error {
 	little := target / 20
 	if f.unswept > little {
 		s.log.sweepSoon()
 	}
-	if s.unflushed() > little || f.prefix > little && s.fs.dropsInMemory() {
+	// A memtable that is flushed before it is full makes small tables, which are rewritten more
+	// often.
+	most := s.log.maxBytes.Load()
+	hurry := f.used > most+overshoot(most) || time.Now().After(s.limiter.flushFrom)
+	if hurry && (s.unflushed() > little || f.prefix > little && s.fs.dropsInMemory()) {
 		if err := s.flush(); err != nil {
 			return err
 		}
