@@ -50,7 +50,7 @@ type Keeper interface {
 	// Kept returns what a Batch last kept under name, and false when there is nothing or it has
 	// expired, by the log's clock: while the machine's is behind what the log knows, Expires is
 	// stored as much later.
-	Kept(name string) (Kept, bool, error)
+	Kept(ctx context.Context, name string) (Kept, bool, error)
 
 	// EachKept calls f for what is kept under names with a prefix, in the order of the names, until
 	// f returns false.

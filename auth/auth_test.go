@@ -563,7 +563,7 @@ func FuzzToken(f *testing.F) {
 			// Only what was signed passes; base64 has one spelling here.
 			t.Fatalf("%q passed as %+v", text, p)
 		}
-		if p, err := tickets.Verify(text, []fanfare.Pattern{pattern("a")}); err == nil {
+		if p, err := tickets.Verify(t.Context(), text, []fanfare.Pattern{pattern("a")}); err == nil {
 			t.Fatalf("%q passed as a ticket of %+v", text, p)
 		}
 	})

@@ -122,7 +122,7 @@ var errTicket = unauthenticated(fanfare.ReasonBadToken, "the ticket is not valid
 
 // Verify checks a ticket for a stream of the patterns. The principal may hear those patterns, and
 // do nothing else. It may read the log.
-func (t *Tickets) Verify(text string, patterns []fanfare.Pattern) (*fanfare.Principal, error) {
+func (t *Tickets) Verify(ctx context.Context, text string, patterns []fanfare.Pattern) (*fanfare.Principal, error) {
 	sealed, err := base64.RawURLEncoding.Strict().DecodeString(strings.TrimPrefix(text, ticketPrefix))
 	if err != nil || !strings.HasPrefix(text, ticketPrefix) || len(sealed) < t.seal.NonceSize() {
 		return nil, errTicket
@@ -139,7 +139,7 @@ func (t *Tickets) Verify(text string, patterns []fanfare.Pattern) (*fanfare.Prin
 		return nil, unauthenticated(fanfare.ReasonExpiredToken, "the ticket has expired", nil)
 	}
 	if now.After(time.UnixMilli(k.Made).Add(TicketOpensWithin)) {
-		used, err := t.wasUsed(k.ID)
+		used, err := t.wasUsed(ctx, k.ID)
 		if err != nil {
 			return nil, err
 		}
@@ -164,14 +164,14 @@ func (t *Tickets) Verify(text string, patterns []fanfare.Pattern) (*fanfare.Prin
 // usedName is the name under which the log keeps an opened ticket.
 func usedName(id string) string { return "ticket/" + id }
 
-func (t *Tickets) wasUsed(id string) (bool, error) {
+func (t *Tickets) wasUsed(ctx context.Context, id string) (bool, error) {
 	t.mu.Lock()
 	_, used := t.used[id]
 	t.mu.Unlock()
 	if used || t.log == nil {
 		return used, nil
 	}
-	_, used, err := t.log.Kept(usedName(id))
+	_, used, err := t.log.Kept(ctx, usedName(id))
 	return used, err
 }
 

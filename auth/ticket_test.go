@@ -48,7 +48,7 @@ func TestTickets(t *testing.T) {
 	if err != nil || !expires.Equal(p.Expires) {
 		t.Fatal(err, expires)
 	}
-	used, err := tickets.Verify(text, patterns("b/**", "a", "a"))
+	used, err := tickets.Verify(t.Context(), text, patterns("b/**", "a", "a"))
 	if err != nil || used.Subject != "ada" || used.TokenID != "t1" || used.Expires.UnixMilli() != p.Expires.UnixMilli() || used.IssuedAt.UnixMilli() != p.IssuedAt.UnixMilli() || used.Ticket == "" {
 		t.Fatalf("%+v %v", used, err)
 	}
@@ -56,7 +56,7 @@ func TestTickets(t *testing.T) {
 		t.Errorf("the ticket may %+v", used.Grants)
 	}
 	for _, others := range [][]fanfare.Pattern{patterns("a"), patterns("a", "b/**", "c"), patterns("a", "b/*"), nil} {
-		if _, err := tickets.Verify(text, others); fanfare.CodeOf(err) != fanfare.CodeForbidden {
+		if _, err := tickets.Verify(t.Context(), text, others); fanfare.CodeOf(err) != fanfare.CodeForbidden {
 			t.Errorf("%v: %v", others, err)
 		}
 	}
@@ -65,13 +65,13 @@ func TestTickets(t *testing.T) {
 	for i := range sealed {
 		changed := append([]byte(nil), sealed...)
 		changed[i] ^= 1
-		if _, err := tickets.Verify("ft_"+base64.RawURLEncoding.EncodeToString(changed), patterns("a", "b/**")); err == nil {
+		if _, err := tickets.Verify(t.Context(), "ft_"+base64.RawURLEncoding.EncodeToString(changed), patterns("a", "b/**")); err == nil {
 			t.Fatalf("byte %d was changed, and nobody noticed", i)
 		}
 	}
 	foreign, _, _ := must(NewTickets(nil, nil)).Make(p, patterns("a"))
 	for _, bad := range []string{"", "ft_", "ft_!!", text[3:], text[:40], foreign, text + "A", strings.Repeat("ft_", 1000)} {
-		if _, err := tickets.Verify(bad, patterns("a", "b/**")); fanfare.CodeOf(err) != fanfare.CodeUnauthenticated || strings.Contains(err.Error(), text[10:30]) {
+		if _, err := tickets.Verify(t.Context(), bad, patterns("a", "b/**")); fanfare.CodeOf(err) != fanfare.CodeUnauthenticated || strings.Contains(err.Error(), text[10:30]) {
 			t.Errorf("%.20q: %v", bad, err)
 		}
 	}
@@ -81,9 +81,9 @@ func TestTickets(t *testing.T) {
 		t.Fatal(err)
 	}
 	clock = clock.Add(TicketOpensWithin + time.Second)
-	_, err = tickets.Verify(late, patterns("a"))
+	_, err = tickets.Verify(t.Context(), late, patterns("a"))
 	wantRefused(t, "late", late, err, fanfare.ReasonExpiredToken)
-	if _, err := tickets.Verify(text, patterns("a", "b/**")); err != nil {
+	if _, err := tickets.Verify(t.Context(), text, patterns("a", "b/**")); err != nil {
 		t.Errorf("a reconnect: %v", err)
 	}
 	if err := log.Close(); err != nil {
@@ -93,13 +93,13 @@ func TestTickets(t *testing.T) {
 	log = openLog(t, dir)
 	defer log.Close()
 	again := newTickets(log)
-	if _, err := again.Verify(text, patterns("a", "b/**")); err != nil {
+	if _, err := again.Verify(t.Context(), text, patterns("a", "b/**")); err != nil {
 		t.Errorf("a reconnect after a restart: %v", err)
 	}
-	_, err = again.Verify(late, patterns("a"))
+	_, err = again.Verify(t.Context(), late, patterns("a"))
 	wantRefused(t, "late, after a restart", late, err, fanfare.ReasonExpiredToken)
 	clock = clock.Add(time.Hour)
-	_, err = again.Verify(text, patterns("a", "b/**"))
+	_, err = again.Verify(t.Context(), text, patterns("a", "b/**"))
 	wantRefused(t, "after the token's end", text, err, fanfare.ReasonExpiredToken)
 	// A key without an end: twelve hours.
 	if _, expires, _ := again.Make(&fanfare.Principal{Subject: "pos"}, patterns("a")); !expires.Equal(clock.Add(TicketLastsFor)) {
@@ -114,7 +114,7 @@ func TestUsedTicketsAreBounded(t *testing.T) {
 	tickets := must(NewTickets(nil, nil))
 	for range 25_000 {
 		text, _, _ := tickets.Make(&fanfare.Principal{Expires: time.Now().Add(time.Millisecond)}, patterns("a"))
-		p, err := tickets.Verify(text, patterns("a"))
+		p, err := tickets.Verify(t.Context(), text, patterns("a"))
 		if err == nil {
 			_ = tickets.Opened(context.Background(), p)
 		}

@@ -24,7 +24,7 @@ func testKept(h *harness) {
 		h.Fatal(err)
 	}
 	h.twice(func() {
-		got, ok, err := h.log.Kept("pc/1")
+		got, ok, err := h.log.Kept(context.Background(), "pc/1")
 		if err != nil || !ok {
 			h.Fatalf("kept: %v, %v", ok, err)
 		}
@@ -41,7 +41,7 @@ func testKept(h *harness) {
 			h.equal("each kept", want, all)
 		}
 		for _, name := range []string{"old", "pc/2", "pc"} {
-			if k, ok, err := h.log.Kept(name); ok || err != nil {
+			if k, ok, err := h.log.Kept(context.Background(), name); ok || err != nil {
 				h.Fatalf("%s: %+v, %v", name, k, err)
 			}
 		}
@@ -70,7 +70,7 @@ func testKeptFor(h *harness) {
 	}
 	time.Sleep(5 * time.Millisecond)
 	h.twice(func() {
-		long, ok, err := h.log.Kept("long")
+		long, ok, err := h.log.Kept(context.Background(), "long")
 		if err != nil || !ok || long.Position != 1 {
 			h.Fatalf("kept: %+v, %v, %v", long, ok, err)
 		}
@@ -78,12 +78,12 @@ func testKeptFor(h *harness) {
 			began.Sub(long.Time) > time.Millisecond || time.Since(long.Time) > since+time.Second {
 			h.Errorf("kept %+v, which was %v ago at most", long, since)
 		}
-		if given, _, err := h.log.Kept("given"); err != nil || began.Sub(given.Time) < time.Hour ||
+		if given, _, err := h.log.Kept(context.Background(), "given"); err != nil || began.Sub(given.Time) < time.Hour ||
 			given.Age > time.Minute {
 			h.Errorf("with a time of its own: %+v, %v", given, err)
 		}
 		for _, name := range []string{"short", "again", "never"} {
-			if k, ok, err := h.log.Kept(name); ok || err != nil {
+			if k, ok, err := h.log.Kept(context.Background(), name); ok || err != nil {
 				h.Errorf("%s: %+v, %v", name, k, err)
 			}
 		}
@@ -134,7 +134,7 @@ func testRide(h *harness) {
 	h.twice(func() {
 		for left := range 2 {
 			for i, want := range map[int]bool{0: true, 999: true, 1000: false} {
-				if k, ok, err := h.log.Kept(fmt.Sprintf("ride/%d/%d", left, i)); err != nil || ok != want ||
+				if k, ok, err := h.log.Kept(context.Background(), fmt.Sprintf("ride/%d/%d", left, i)); err != nil || ok != want ||
 					(ok && k.Position != fanfare.Position(i+1)) {
 					h.Errorf("%d of ride %d: %+v, %v, %v", i, left, k, ok, err)
 				}

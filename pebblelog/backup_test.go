@@ -173,7 +173,7 @@ func TestExportAndImport(t *testing.T) {
 	if diff := cmp.Diff(want, readAll(t, l, "**"), cmp.Comparer(func(a, b fanfare.Event) bool { return a == b })); diff != "" {
 		t.Errorf("not the same events:\n%s", diff)
 	}
-	got, ok, err := l.Kept("pc/1/2")
+	got, ok, err := l.Kept(t.Context(), "pc/1/2")
 	if got.Age = 0; err != nil || !ok || got != kept {
 		t.Errorf("kept %+v, %v, %v", got, ok, err)
 	}

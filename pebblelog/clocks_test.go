@@ -140,7 +140,7 @@ func (c *clockTest) holds(when string, want ...string) {
 func (c *clockTest) kept(when string, want bool, names ...string) {
 	c.Helper()
 	for _, name := range names {
-		if _, ok, err := c.log.Kept("pc/" + name); ok != want || err != nil {
+		if _, ok, err := c.log.Kept(c.Context(), "pc/"+name); ok != want || err != nil {
 			c.Errorf("%s: the position kept with %s: %v, %v; want %v", when, name, ok, err, want)
 		}
 	}

@@ -70,7 +70,7 @@ func TestWhatExpiresIsForgotten(t *testing.T) {
 	if r, err := send(l, 1); err != nil || !r.Replayed {
 		t.Errorf("within the time: %+v, %v", r, err)
 	}
-	if _, ok, err := l.Kept("pc"); ok || err != nil {
+	if _, ok, err := l.Kept(t.Context(), "pc"); ok || err != nil {
 		t.Errorf("an expired position is given: %v", err)
 	}
 	now = now.Add(2 * time.Minute)

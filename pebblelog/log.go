@@ -316,8 +316,8 @@ func (l *Log) Status() fanfare.Status {
 }
 
 // Kept implements fanfare.Keeper.
-func (l *Log) Kept(name string) (k fanfare.Kept, ok bool, err error) {
-	err = l.read(context.Background(), func(s *session) error {
+func (l *Log) Kept(ctx context.Context, name string) (k fanfare.Kept, ok bool, err error) {
+	err = l.read(ctx, func(s *session) error {
 		value, closer, err := s.db.Get(textKey(keyKept, name))
 		if isNotFound(err) {
 			return nil

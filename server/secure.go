@@ -195,7 +195,7 @@ func (s *Server) byTicket(r *http.Request) (*fanfare.Principal, error) {
 	if err != nil {
 		return nil, err
 	}
-	who, err := s.tickets.Verify(q.Get("ticket"), patterns)
+	who, err := s.tickets.Verify(r.Context(), q.Get("ticket"), patterns)
 	if err != nil {
 		return nil, err
 	}

@@ -111,7 +111,7 @@ func (a *API) Stream(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 		why = LookNoRight
 		a.kept.says.looks(by, d)
 	}
-	v, err := a.kept.visit(req.Patterns[0].String(), readerOf(by))
+	v, err := a.kept.visit(r.Context(), req.Patterns[0].String(), readerOf(by))
 	if err != nil {
 		a.o.Streams.Refuse(w, r, req, err)
 		return

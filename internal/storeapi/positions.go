@@ -1,6 +1,7 @@
 package storeapi
 
 import (
+	"context"
 	"log/slog"
 	"sync"
 	"time"
@@ -103,7 +104,7 @@ func (k *positions) resumeFor(d fleet.Device) time.Duration {
 // visit begins a request for the stream of the PC that has a channel. It may read the log; where
 // that fails there is an error: to start at the newest would lose what the PC has missed. leave
 // must follow.
-func (k *positions) visit(channel string, id readerID) (*visit, error) {
+func (k *positions) visit(ctx context.Context, channel string, id readerID) (*visit, error) {
 	k.mu.Lock()
 	p := k.pcs[channel]
 	if p == nil {
@@ -120,7 +121,7 @@ func (k *positions) visit(channel string, id readerID) (*visit, error) {
 	if !read {
 		return v, nil
 	}
-	if err := k.load(p); err != nil {
+	if err := k.load(ctx, p); err != nil {
 		v.leave()
 		return nil, err
 	}
@@ -128,8 +129,8 @@ func (k *positions) visit(channel string, id readerID) (*visit, error) {
 }
 
 // load reads a PC's cursors from the log. Nothing has been stored for it since it came into memory.
-func (k *positions) load(p *pc) error {
-	kept, ok, err := k.o.Keeper.Kept(keptName(p.device()))
+func (k *positions) load(ctx context.Context, p *pc) error {
+	kept, ok, err := k.o.Keeper.Kept(ctx, keptName(p.device()))
 	if err != nil {
 		return err
 	}
