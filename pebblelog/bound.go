@@ -134,7 +134,7 @@ func (s *session) surveyLoop() {
 		select {
 		case <-s.ruled:
 			// What was committed before the rules changed is in the store when a later group is.
-			if s.log.inCommit(func(*groupWriter) error { return nil }) != nil {
+			if s.log.command(barrier{}) != nil {
 				return
 			}
 		case <-s.dead:

@@ -102,8 +102,8 @@ func (c *clock) open(stored clockState) {
 	c.lookLocked(true)
 }
 
-// now returns the guarded time.
-func (c *clock) now() time.Time { return time.UnixMilli(c.look().guarded).UTC() }
+// guardedTime is the time that decides what is forgotten.
+func (m moment) guardedTime() time.Time { return time.UnixMilli(m.guarded).UTC() }
 
 func (c *clock) look() moment {
 	c.mu.Lock()

@@ -537,7 +537,7 @@ func TestAgesAreExact(t *testing.T) {
 				}
 				how := []across{running, running, stopped, killed}[r.IntN(4)]
 				if how == killed { // else the time since the last group is lost
-					_ = c.log.inCommit(func(w *groupWriter) error { return saveClock(w.b, w.at, false) })
+					_ = c.log.command(storeTime{})
 				}
 				c.jump((to - wrong).Truncate(time.Millisecond), how)
 				wrong, since = to.Truncate(time.Millisecond), ran
@@ -667,7 +667,7 @@ func TestVerifyReadsTheClock(t *testing.T) {
 	err := l.read(t.Context(), func(s *session) error {
 		return s.db.Set([]byte{keyPhases}, appendPhases(nil, 0, []phase{{from: 9, start: 1}, {from: 8, start: 2}}), nil)
 	})
-	l.session.next = 0 // the close does not mend it
+	l.session.applier.next = 0 // the close does not mend it
 	if err = errors.Join(err, l.Close()); err != nil {
 		t.Fatal(err)
 	}

@@ -87,7 +87,7 @@ func saveClock(b *pebble.Batch, m moment, phasesToo bool) error {
 func (s *session) closeClock() error {
 	b := s.db.NewBatch()
 	defer b.Close()
-	m, _ := s.log.clock.group(s.next)
+	m, _ := s.log.clock.group(s.applier.next)
 	if err := saveClock(b, m, true); err != nil {
 		return err
 	}
@@ -101,6 +101,11 @@ func (s *session) closeClock() error {
 // reason to write.
 func (l *Log) storeClock() {
 	if l.clock.unsaved() {
-		_ = l.inCommit(func(w *groupWriter) error { return saveClock(w.b, w.at, false) }) // else the next group does
+		_ = l.command(storeTime{}) // else the next group does
 	}
 }
+
+// storeTime has the time of its group stored, though nothing else may be.
+type storeTime struct{}
+
+func (storeTime) apply(w *groupWriter) error { return saveClock(w.b, w.at, false) }

@@ -5,12 +5,14 @@
 // A Log outlives its store: it holds the directory's lock and the queue of batches, and replaces the store when it fails.
 // One opening of the store is a session (session.go); each begins a new run of positions.
 //
-// One goroutine, the committer (commit.go), takes all that waits in the queue as one group, numbers the events, answers
-// idempotency keys (keyed.go), and hands one Pebble batch to the WAL. A second goroutine waits for the group's fsync,
+// The order (order.go) makes groups of requests and gives each its terms, the time among them. A log that stands alone has its
+// queue for an order. One goroutine, the committer (commit.go), has each group applied (apply.go): events are numbered,
+// idempotency keys answered (keyed.go), and one Pebble batch goes to the WAL. What a log holds follows from its groups alone
+// (docs/adr/0024-rooms-of-the-log.md). A second goroutine waits for the group's fsync,
 // moves the durable position, tells the watchers, and answers: durable, then visible, then acknowledged (P1). Two groups
 // may be in flight, so that the next one gathers and is written while the disk syncs the first.
 //
-// Readers (read.go, locate.go) never go beyond the durable position, because Pebble shows a batch before its fsync. Exact
+// Readers (read.go, missed.go, last.go) never go beyond the durable position, because Pebble shows a batch before its fsync. Exact
 // channels are read by merging their index entries, so no other channel's events are touched; patterns scan by position.
 //
 // Retention (retain.go, channels.go) clips a channel's reads at its trim mark at once; a sweep deletes what is below.

@@ -4,8 +4,6 @@ import (
 	"crypto/sha256"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2"
-
 	"github.com/fanfare-hub/fanfare"
 )
 
@@ -135,7 +133,7 @@ func (w *groupWriter) lookUp(hash [16]byte) (*used, error) {
 	if err != nil {
 		return nil, err
 	}
-	if u.ms <= w.at.log-w.log.opts.KeyMemory.Milliseconds() {
+	if u.ms <= w.at.log-w.keyMemory.Milliseconds() {
 		return nil, nil
 	}
 	return &u, nil
@@ -161,88 +159,4 @@ func (w *groupWriter) onTime(expires time.Time) time.Time {
 		return expires.Add(behind)
 	}
 	return expires
-}
-
-const (
-	sweepKeysEvery = 5 * time.Second
-	sweepKeysMost  = 2000
-)
-
-// sweepKeys forgets idempotency keys and kept positions whose time is over. It is the committer's work, so that no record
-// is removed that is being written anew.
-func (s *session) sweepKeys(w *groupWriter) error {
-	now := time.Now()
-	if now.Sub(s.swept) < sweepKeysEvery {
-		return nil
-	}
-	s.swept = now
-	if err := s.sweepUsed(w); err != nil {
-		return err
-	}
-	return s.sweepKept(w)
-}
-
-func (s *session) sweepUsed(w *groupWriter) error {
-	expired := uint64(max(w.at.log-s.log.opts.KeyMemory.Milliseconds(), 0))
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyUsedAt}, UpperBound: keyOf(keyUsedAt, expired)})
-	if err != nil {
-		return err
-	}
-	defer it.Close()
-	n := 0
-	for ok := it.First(); ok && n < sweepKeysMost; ok = it.Next() {
-		key := append([]byte(nil), it.Key()...)
-		if len(key) != 1+8+16 {
-			return errCorrupt
-		}
-		hash := [16]byte(key[9:])
-		value, closer, err := s.db.Get(usedKey(hash))
-		if err == nil {
-			u, _ := readUsed(value)
-			_ = closer.Close()
-			if uint64(u.ms) <= expired { // else the key has been used again since
-				if err := w.b.Delete(usedKey(hash), nil); err != nil {
-					return err
-				}
-			}
-		} else if !isNotFound(err) {
-			return err
-		}
-		if err := w.b.Delete(key, nil); err != nil {
-			return err
-		}
-		n++
-	}
-	return it.Error()
-}
-
-// sweepKept goes round the kept positions, a piece at a time.
-func (s *session) sweepKept(w *groupWriter) error {
-	lower := s.keptSweep
-	if lower == nil {
-		lower = []byte{keyKept}
-	}
-	s.keptSweep = nil
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: []byte{keyKept + 1}})
-	if err != nil {
-		return err
-	}
-	defer it.Close()
-	n := 0
-	for ok := it.First(); ok; ok = it.Next() {
-		if n++; n > sweepKeysMost {
-			s.keptSweep = append([]byte(nil), it.Key()...)
-			break
-		}
-		k, err := readKept("", it.Value(), time.Time{})
-		if err != nil {
-			return err
-		}
-		if k.Expires.UnixMilli() <= w.oldMs {
-			if err := w.b.Delete(append([]byte(nil), it.Key()...), nil); err != nil {
-				return err
-			}
-		}
-	}
-	return it.Error()
 }

@@ -42,6 +42,7 @@ type Options struct {
 	TrimInterval  time.Duration  // pause between two sweeps of what retention has clipped; default 10 s
 	Logger        *slog.Logger   // default: discard
 
+	order   func(order) order    // for tests; puts another order in the place of the queue
 	FS      vfs.FS               // for tests; default the machine's, or a new memory with DurabilityMemory
 	Now     func() time.Time     // for tests; default time.Now
 	Elapsed func() time.Duration // for tests; the time since some moment, however the clock is set; default the kernel's, or Now's
@@ -92,6 +93,7 @@ type Log struct {
 	wake chan struct{} // one token: the queue may hold something
 
 	clock *clock
+	order order
 
 	durable  atomic.Uint64
 	stats    counters
@@ -141,6 +143,10 @@ func Open(opts Options) (*Log, error) {
 		room: newRoom(), sweepNow: make(chan struct{}, 1), tooLarge: make(chan struct{}, 1),
 	}
 	l.clock = newClock(l.opts, func() { l.stats.clockJumps.Add(1) })
+	l.order = queueOrder{l}
+	if l.opts.order != nil {
+		l.order = l.opts.order(l.order)
+	}
 	l.rules = l.opts.Retention
 	l.maxBytes.Store(l.opts.MaxBytes)
 	fs := l.opts.FS
@@ -242,7 +248,7 @@ func (l *Log) close() error {
 
 // Append implements fanfare.Log. It does not block; a refusal calls done before it returns.
 func (l *Log) Append(b *fanfare.Batch, done func(fanfare.Receipt, error)) {
-	l.enqueue(&request{batch: b, done: done, bytes: batchBytes(b)})
+	l.order.propose(&request{batch: b, done: done, bytes: batchBytes(b)})
 }
 
 func (l *Log) enqueue(r *request) {
@@ -326,7 +332,7 @@ func (l *Log) Kept(ctx context.Context, name string) (k fanfare.Kept, ok bool, e
 			return fmt.Errorf("read kept position: %w", err)
 		}
 		defer closer.Close()
-		now := l.clock.now()
+		now := l.order.now().guardedTime()
 		k, err = readKept(name, value, now)
 		ok = err == nil && k.Expires.After(now)
 		return err
@@ -343,7 +349,7 @@ func (l *Log) EachKept(ctx context.Context, prefix string, f func(fanfare.Kept) 
 			return err
 		}
 		defer it.Close()
-		now := l.clock.now()
+		now := l.order.now().guardedTime()
 		for ok := it.First(); ok && bytes.HasPrefix(it.Key(), lower); ok = it.Next() {
 			k, err := readKept(string(it.Key()[1:]), it.Value(), now)
 			if err != nil {

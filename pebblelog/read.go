@@ -78,7 +78,7 @@ func (s *session) skipAge(age time.Duration, after, through fanfare.Position) (f
 	if age <= 0 {
 		return after, nil
 	}
-	m := s.log.clock.look()
+	m := s.now()
 	cut := m.cutAtOnce(age.Milliseconds())
 	if age < time.Millisecond {
 		cut = m.log + 1 // nothing is that young

@@ -24,7 +24,7 @@ type bounds struct {
 
 // bounds judge events that were durable before it was called: those that came since may be of a phase that it does not know.
 func (s *session) bounds() bounds {
-	return bounds{floor: fanfare.Position(s.floor.Load()), at: s.log.clock.look()}
+	return bounds{floor: fanfare.Position(s.floor.Load()), at: s.now()}
 }
 
 // old tells whether a rule's age has passed since an event was stored.
@@ -287,7 +287,7 @@ type sweeper struct {
 	bounds  bounds
 	names   *pebble.Iterator
 	index   *pebble.Iterator
-	empties []*channelState
+	empties []emptied
 	looked  int
 }
 
@@ -372,11 +372,23 @@ func (w *sweeper) deleteTrimmed(st *channelState) error {
 	if _, err := w.trimMark(st); err != nil {
 		return err
 	}
+	if err := w.deleteClipped(st); err != nil || len(w.empties) < foldMost {
+		return err
+	}
+	return w.fold()
+}
+
+func (w *sweeper) deleteClipped(st *channelState) error {
+	w.deleting.Lock()
+	defer w.deleting.Unlock()
 	st.mu.Lock()
-	mark, stored, left := st.mark, st.stored, st.known
+	num, mark, stored, left := st.num.Load(), st.mark, st.stored, st.known
 	st.mu.Unlock()
+	if num == 0 {
+		return nil // forgotten meanwhile
+	}
 	for stored < mark.pos {
-		next, err := w.deleteSome(st.num.Load(), stored, mark)
+		next, err := w.deleteSome(num, stored, mark)
 		if err != nil {
 			return err
 		}
@@ -385,12 +397,8 @@ func (w *sweeper) deleteTrimmed(st *channelState) error {
 	st.mu.Lock()
 	st.stored = max(stored, st.stored)
 	st.mu.Unlock()
-	if left || st.inFlight.Load() > 0 {
-		return nil
-	}
-	w.empties = append(w.empties, st)
-	if len(w.empties) >= foldMost {
-		return w.fold()
+	if !left && mark.seq > 0 && mark.seq == st.lastSeq.Load() && st.inFlight.Load() == 0 {
+		w.empties = append(w.empties, emptied{st.name, mark.seq, mark.pos})
 	}
 	return nil
 }
@@ -398,21 +406,21 @@ func (w *sweeper) deleteTrimmed(st *channelState) error {
 // deleteSome deletes the next batch of a channel's events, and returns up to where. Events and index entries are written
 // once and never again, so a deletion may vanish together with what it deletes when the two meet (SingleDelete): an ordinary
 // one would be carried to the lowest level.
-func (w *sweeper) deleteSome(num uint64, after fanfare.Position, mark entry) (fanfare.Position, error) {
+func (s *session) deleteSome(num uint64, after fanfare.Position, mark entry) (fanfare.Position, error) {
 	lower, upper := indexBounds(num, after, mark.pos)
-	it, err := w.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
 	if err != nil {
 		return 0, err
 	}
 	defer it.Close()
-	b := w.db.NewBatch()
+	b := s.db.NewBatch()
 	defer b.Close()
 	if err := b.Set(keyOf(keyMark, num), appendMark(nil, mark), nil); err != nil {
 		return 0, err
 	}
 	n, through, gone := 0, mark.pos, int64(0)
 	average := int64(mark.bytes / max(mark.seq, 1))
-	floor := fanfare.Position(w.sweptFloor.Load())
+	floor := fanfare.Position(s.sweptFloor.Load())
 	for ok := it.First(); ok; ok = it.Next() {
 		if n == deleteMost {
 			break
@@ -423,7 +431,7 @@ func (w *sweeper) deleteSome(num uint64, after fanfare.Position, mark entry) (fa
 				return 0, err
 			}
 			gone += average + eventOverhead - indexBytes
-			w.singly.Store(true)
+			s.singly.Store(true)
 		}
 		if err := b.SingleDelete(append([]byte(nil), it.Key()...), nil); err != nil {
 			return 0, err
@@ -438,75 +446,22 @@ func (w *sweeper) deleteSome(num uint64, after fanfare.Position, mark entry) (fa
 	if err := it.Error(); err != nil {
 		return 0, err
 	}
-	if err := w.db.Apply(b, pebble.NoSync); err != nil {
+	if err := s.db.Apply(b, pebble.NoSync); err != nil {
 		return 0, err
 	}
-	w.deleted.Add(gone)
-	w.log.stats.trimmed.Add(uint64(n))
+	s.deleted.Add(gone)
+	s.log.stats.trimmed.Add(uint64(n))
 	return through, nil
 }
 
-// fold has the committer forget the channels that were found empty.
+// fold has the channels forgotten that were found empty.
 func (w *sweeper) fold() error {
 	empties := w.empties
 	w.empties = nil
 	if len(empties) == 0 {
 		return nil
 	}
-	err := w.log.inCommit(func(g *groupWriter) error {
-		for _, st := range empties {
-			if err := g.fold(st); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	err := w.log.command(forgetChannels(empties))
 	w.session.members.forget()
 	return err
-}
-
-// fold forgets a channel that is empty: its trim mark becomes the floor of its rule. Only the committer can do this: nobody
-// else numbers channels, or puts events into them.
-func (w *groupWriter) fold(st *channelState) error {
-	if w.session.channels.find(st.name, false) != st || st.inFlight.Load() > 0 || st.num.Load() == 0 {
-		return nil
-	}
-	num := st.num.Load()
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	if st.mark.seq != st.lastSeq.Load() || st.stored < st.mark.pos || st.mark.pos == 0 {
-		return nil
-	}
-	if set := w.rules.Load(); st.set != set {
-		st.set, st.rule = set, set.of(st.name)
-	}
-	raise(&st.rule.floor, st.mark.pos)
-	raise(&st.rule.high, st.mark.pos)
-	w.floors[st.rule] = struct{}{}
-	for _, key := range [][]byte{textKey(keyChannel, st.name.String()), keyOf(keyName, num), keyOf(keyMark, num)} {
-		if err := w.b.Delete(key, nil); err != nil {
-			return err
-		}
-	}
-	// From here on the state is that of a channel that never had an event. It stays in the cache until the batch is in the
-	// store, so that nobody loads the channel's number meanwhile.
-	st.num.Store(0)
-	st.nextSeq = 1
-	st.nextBytes = 0
-	st.lastSeq.Store(0)
-	st.lastBytes.Store(0)
-	st.mark, st.stored, st.known = entry{}, 0, false
-	w.folded = append(w.folded, st)
-	w.log.stats.forgotten.Add(1)
-	return nil
-}
-
-// writeFloors stores the floors that fold has raised.
-func (w *groupWriter) writeFloors() error {
-	for r := range w.floors {
-		if err := w.b.Set(textKey(keyFloor, r.Pattern.String()), binary.AppendUvarint(nil, r.floor.Load()), nil); err != nil {
-			return err
-		}
-	}
-	return nil
 }

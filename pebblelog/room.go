@@ -119,7 +119,7 @@ func (l *Log) urgent() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, r := range l.queue {
-		if r.work != nil {
+		if r.command != nil {
 			return true
 		}
 	}

@@ -166,14 +166,7 @@ func (l *Log) MaxAge(c fanfare.Channel) time.Duration {
 // waits for the disk.
 func (l *Log) SetRetention(rules []fanfare.Rule) error {
 	rules = append([]fanfare.Rule(nil), rules...)
-	err := l.inCommit(func(w *groupWriter) error {
-		floors := map[string]fanfare.Position{}
-		old := w.rules.Load()
-		for _, r := range append([]*liveRule{old.forget}, old.rules...) {
-			floors[r.Pattern.String()] = fanfare.Position(r.floor.Load())
-		}
-		return w.putRules(w.b, rules, floors)
-	})
+	err := l.command(changeRules(rules))
 	if err != nil {
 		return fmt.Errorf("change retention: %w", err)
 	}
@@ -181,6 +174,16 @@ func (l *Log) SetRetention(rules []fanfare.Rule) error {
 	l.rules = rules
 	l.mu.Unlock()
 	return nil
+}
+
+// changeRules brings other rules into force, and stores their floors.
+type changeRules []fanfare.Rule
+
+func (rules changeRules) apply(w *groupWriter) error {
+	floors := map[string]fanfare.Position{}
+	w.rules.Load().each(func(r *liveRule) { floors[r.Pattern.String()] = fanfare.Position(r.floor.Load()) })
+	w.floors = nil // putRules stores them all
+	return w.putRules(w.b, rules, floors)
 }
 
 // SetMaxBytes replaces Options.MaxBytes while the log runs.

@@ -47,9 +47,9 @@ func (s *session) loadSeconds(b *pebble.Batch, now int64) error {
 		return err
 	}
 	defer it.Close()
-	s.seconds = secondsState{highest: now} // the second may have events already
+	s.applier.seconds = secondsState{highest: now} // the second may have events already
 	if len(s.runs) == 0 {
-		s.seconds.highest--
+		s.applier.seconds.highest--
 	}
 	ahead := keyOf(keySecond, uint64(now)+1)
 	if it.SeekGE(ahead) {
@@ -58,8 +58,8 @@ func (s *session) loadSeconds(b *pebble.Batch, now int64) error {
 		}
 	}
 	if it.SeekLT(ahead) {
-		s.seconds.second = int64(lastNumber(it.Key()))
-		s.seconds.pos, err = readPosition(it.Value())
+		s.applier.seconds.second = int64(lastNumber(it.Key()))
+		s.applier.seconds.pos, err = readPosition(it.Value())
 	}
 	if err != nil {
 		return err
@@ -127,7 +127,7 @@ func (s *session) skipTo(t time.Time, after, through fanfare.Position) (from, to
 	if t.IsZero() || after >= through {
 		return after, through, nil
 	}
-	m := s.log.clock.look() // knows the phases of all up to through
+	m := s.now() // knows the phases of all up to through
 	for i := m.phaseOf(after + 1); i < len(m.phases); i++ {
 		pos, err := s.before(t.UnixMilli() - m.phases[i].high)
 		if err != nil {

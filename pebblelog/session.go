@@ -33,20 +33,19 @@ type session struct {
 	dead    chan struct{} // closed when the session fails
 	slots   chan struct{} // one for each group in flight
 	written chan *group   // from the committer to the publisher
+	turned  chan struct{} // one token: a group has become visible
 	loops   sync.WaitGroup
 
 	failOnce sync.Once
 	cause    error // why it failed; set before dead is closed
 
 	// Owned by the committer.
-	next      fanfare.Position
-	nextNum   uint64
-	swept     time.Time // of idempotency keys and kept positions
-	keptSweep []byte
-	seconds   secondsState
+	applier applier
+	records recordSweep
 
 	rules      atomic.Pointer[ruleSet] // replaced by the committer
 	floor      atomic.Uint64           // everything up to here is gone, whatever its channel
+	deleting   sync.Mutex              // held while events of a channel are deleted
 	prefix     sync.Mutex              // held while the floor moves and what lies below is deleted
 	sweptFloor atomic.Uint64           // and deleted up to here
 	unsized    fanfare.Position        // up to here index entries have no sums; fixed
@@ -74,6 +73,7 @@ func (l *Log) openSession() (*session, error) {
 		log: l, pieces: defaultPieces, fs: newSessionFS(l.opts.FS, l.opts.FS.PathJoin(l.opts.Dir, "log"), l.opts.Durability == DurabilityAsync),
 		dead: make(chan struct{}), slots: make(chan struct{}, 2), written: make(chan *group, 2), ruled: make(chan struct{}, 1),
 	}
+	s.applier.session, s.records.session, s.turned = s, s, make(chan struct{}, 1)
 	s.channels.init()
 	s.singly.Store(true) // by an earlier session, perhaps
 	s.fs.failed = func(err error) { s.fail(fmt.Errorf("write the log: %w", err)) }
@@ -164,7 +164,7 @@ func (s *session) beginRun() error {
 	if err != nil {
 		return fmt.Errorf("read runs: %w", err)
 	}
-	if s.nextNum, err = s.loadNextNumber(); err != nil {
+	if s.applier.nextNum, err = s.loadNextNumber(); err != nil {
 		return fmt.Errorf("read channel numbers: %w", err)
 	}
 	if err := s.openClock(); err != nil {
@@ -179,7 +179,7 @@ func (s *session) beginRun() error {
 	}
 	at := s.log.clock.look()
 	s.first = nextFirst(last, s.runs, at.wall)
-	s.next = s.first
+	s.applier.next = s.first
 	b := s.db.NewBatch()
 	defer b.Close()
 	at, _ = s.log.clock.group(s.first)
@@ -206,7 +206,7 @@ func (s *session) beginRun() error {
 	if err := s.db.Apply(b, pebble.Sync); err != nil {
 		return fmt.Errorf("begin run: %w", err)
 	}
-	s.newest.Store(s.nextNum)
+	s.newest.Store(s.applier.nextNum)
 	return s.fs.syncDirty() // also with DurabilityAsync: a position that was handed out must not be given again
 }
 
@@ -354,7 +354,7 @@ func (s *session) putRules(b *pebble.Batch, rules []fanfare.Rule, floors map[str
 	}
 	before := s.rules.Swap(set)
 	if before == nil {
-		set.surveyed.Store(s.nextNum == 1) // no channel was ever numbered
+		set.surveyed.Store(s.applier.nextNum == 1) // no channel was ever numbered
 		return nil
 	}
 	set.takeOver(before)
@@ -404,6 +404,9 @@ func (s *session) acquire() bool {
 	return true
 }
 
+// now is the time by which things are hidden and deleted.
+func (s *session) now() moment { return s.log.order.now() }
+
 func (s *session) release() { s.open.RUnlock() }
 
 // close closes the store; it may hang with the disk. Nobody may use the session afterwards.
@@ -415,7 +418,7 @@ func (s *session) close() error {
 	}
 	s.closed = true
 	err := s.guard(func() error {
-		if !s.isDead() && s.next > 0 {
+		if !s.isDead() && s.applier.next > 0 {
 			if err := s.closeClock(); err != nil {
 				return errors.Join(err, s.db.Close())
 			}

@@ -1,0 +1,373 @@
+package pebblelog
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/fanfare-hub/fanfare"
+)
+
+// answer is what a proposer was told.
+type answer struct {
+	Receipt fanfare.Receipt
+	Err     string
+}
+
+// recorder is an order that notes its groups, and the answers to them.
+type recorder struct {
+	order
+	mu      sync.Mutex
+	groups  []*group
+	answers [][]answer
+}
+
+func (r *recorder) next(s *session) *group {
+	g := r.order.next(s)
+	if g == nil {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := len(r.groups)
+	r.groups = append(r.groups, copyGroup(g))
+	r.answers = append(r.answers, make([]answer, len(g.requests)))
+	for i, q := range g.requests {
+		done := q.done
+		q.done = func(receipt fanfare.Receipt, err error) {
+			r.mu.Lock()
+			r.answers[n][i] = answerOf(receipt, err)
+			r.mu.Unlock()
+			done(receipt, err)
+		}
+	}
+	return g
+}
+
+// from returns the groups from a number on, as they came out of the order.
+func (r *recorder) from(n int) (groups []*group, answers [][]answer) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.groups[n:]), slices.Clone(r.answers[n:])
+}
+
+func answerOf(receipt fanfare.Receipt, err error) answer {
+	a := answer{Receipt: receipt}
+	a.Receipt.Positions = slices.Clone(receipt.Positions)
+	if err != nil {
+		a.Err = err.Error()
+	}
+	return a
+}
+
+// copyGroup copies what an order sets. Apply writes into the events of a batch.
+func copyGroup(g *group) *group {
+	c := &group{terms: g.terms, bytes: g.bytes, began: g.began}
+	for _, r := range g.requests {
+		b := *r.batch
+		b.Events, b.Keep, b.Keys = slices.Clone(b.Events), slices.Clone(b.Keep), slices.Clone(b.Keys)
+		c.requests = append(c.requests, &request{batch: &b, command: r.command, bytes: r.bytes, done: func(fanfare.Receipt, error) {}})
+	}
+	return c
+}
+
+// replay is an order from outside.
+type replay struct {
+	own    order // tells the time before the first group
+	sweeps bool
+	feed   chan *group
+	latest atomic.Pointer[moment]
+}
+
+func (r *replay) propose(q *request) {
+	q.done(fanfare.Receipt{}, fanfare.Unavailable("this log is fed from outside", nil))
+}
+
+func (r *replay) now() moment {
+	if m := r.latest.Load(); m != nil {
+		return *m
+	}
+	return r.own.now()
+}
+
+func (r *replay) next(s *session) *group {
+	select {
+	case g := <-r.feed:
+		r.latest.Store(&g.terms.at)
+		if r.sweeps {
+			s.records.swept = time.Time{} // at each group, and not every five seconds
+		}
+		return g
+	case <-s.dead:
+	case <-s.log.stop:
+	}
+	return nil
+}
+
+// replica is a log that is fed with the groups of another.
+type replica struct {
+	*testing.T
+	name    string
+	log     *Log
+	order   *replay
+	sweeps  int // it sweeps, and reads, after one group in so many; 0: never
+	pending sync.WaitGroup
+}
+
+func newReplica(t *testing.T, name string, rules []string, sweeps int, jump time.Duration) *replica {
+	r := &replica{T: t, name: name, sweeps: sweeps, order: &replay{feed: make(chan *group), sweeps: sweeps > 0}}
+	clock := newTestClock()
+	o := clock.options(rules...)
+	o.order = func(own order) order { r.order.own = own; return r.order }
+	r.log = openTest(t, o)
+	clock.jump(jump) // from here on its own clock has nothing to say
+	return r
+}
+
+// take applies groups, two at a time in flight, and holds the answers against those of the first log.
+func (r *replica) take(random *rand.Rand, groups []*group, want [][]answer) {
+	r.Helper()
+	for i, g := range groups {
+		g, got := copyGroup(g), make([]answer, len(g.requests))
+		r.pending.Add(len(g.requests))
+		for j, q := range g.requests {
+			q.done = func(receipt fanfare.Receipt, err error) { got[j] = answerOf(receipt, err); r.pending.Done() }
+		}
+		r.order.feed <- g
+		if i+1 < len(groups) && (r.sweeps == 0 || random.IntN(r.sweeps) > 0) {
+			want[i] = nil // not waited for: the answers of the others show that it was the same
+			continue
+		}
+		r.pending.Wait()
+		if diff := cmp.Diff(want[i], got); want[i] != nil && diff != "" {
+			r.Errorf("%s: group %d is answered otherwise (-first +this):\n%s", r.name, i, diff)
+		}
+		if r.sweeps > 0 {
+			r.sweep()
+			r.look()
+		}
+	}
+}
+
+// sweep deletes what is clipped by the time of the newest group. What it finds empty it may not forget.
+func (r *replica) sweep() {
+	err := r.log.read(r.Context(), func(s *session) error { _, err := s.sweep(); return err })
+	var refused *fanfare.Error
+	if err != nil && !(errors.As(err, &refused) && refused.Code == fanfare.CodeUnavailable) {
+		r.Fatalf("%s: %v", r.name, err)
+	}
+}
+
+// look has trim marks move in memory.
+func (r *replica) look() {
+	for _, pattern := range []string{"short/**", "**"} {
+		dataOf(r.T, r.log, fanfare.Query{Patterns: patternsOf(r.T, pattern)})
+	}
+}
+
+// holds lists all that a log holds. Deleted or not makes no difference: it leaves out records whose
+// time is over and events that a trim mark hides, and shows the marks that readers see.
+func holds(t *testing.T, l *Log) (list []string) {
+	t.Helper()
+	now := l.order.now()
+	err := l.read(t.Context(), func(s *session) error {
+		marks, err := visibleMarks(s)
+		if err != nil {
+			return err
+		}
+		it, err := s.db.NewIter(nil)
+		if err != nil {
+			return err
+		}
+		defer it.Close()
+		for ok := it.First(); ok; ok = it.Next() {
+			if !deletable(s, it.Key(), it.Value(), marks, now) {
+				list = append(list, fmt.Sprintf("%q %q", it.Key(), it.Value()))
+			}
+		}
+		for num, mark := range marks {
+			list = append(list, fmt.Sprintf("the mark of %d is %d", num, mark))
+		}
+		slices.Sort(list)
+		return it.Error()
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+func visibleMarks(s *session) (map[uint64]fanfare.Position, error) {
+	names, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyName}, UpperBound: []byte{keyName + 1}})
+	if err != nil {
+		return nil, err
+	}
+	defer names.Close()
+	marks := map[uint64]fanfare.Position{}
+	for ok := names.First(); ok; ok = names.Next() {
+		name, err := fanfare.ParseChannel(string(names.Value()))
+		if err != nil {
+			return nil, err
+		}
+		if marks[lastNumber(names.Key())], err = s.markOf(name); err != nil {
+			return nil, err
+		}
+	}
+	return marks, names.Error()
+}
+
+// deletable tells whether a key may have been deleted by a sweep, or moved by one.
+func deletable(s *session, key, value []byte, marks map[uint64]fanfare.Position, now moment) bool {
+	forgotten := now.log - s.log.opts.KeyMemory.Milliseconds()
+	switch key[0] {
+	case keyUsed:
+		u, err := readUsed(value)
+		return err == nil && u.ms <= forgotten
+	case keyUsedAt:
+		return int64(lastNumber(key[:9])) <= forgotten
+	case keyKept:
+		k, err := readKept("", value, time.Time{})
+		return err == nil && k.Expires.UnixMilli() <= now.guarded
+	case keyEvent:
+		num, err := eventChannel(value)
+		mark, known := marks[num]
+		return err == nil && known && fanfare.Position(lastNumber(key)) <= mark
+	case keyIndex:
+		mark, known := marks[channelOfIndex(key)]
+		return known && fanfare.Position(lastNumber(key)) <= mark
+	}
+	return key[0] == keyMark
+}
+
+// first is the log that stands alone: its queue is the order.
+type first struct {
+	*testing.T
+	clock  *testClock
+	log    *Log
+	random *rand.Rand
+}
+
+// step does one thing of all that decides what a log holds.
+func (f *first) step() {
+	switch n := f.random.IntN(20); {
+	case n < 11:
+		f.publish(1 + f.random.IntN(6))
+	case n < 16:
+		f.clock.pass(time.Duration(1+f.random.IntN(240)) * time.Second)
+	case n < 17:
+		f.clock.jump(time.Duration(f.random.IntN(8)-3) * 40 * time.Minute)
+	case n < 18:
+		f.log.storeClock()
+	default:
+		sweepNow(f.T, f.log)
+	}
+}
+
+// publish appends some batches without waiting between them.
+func (f *first) publish(n int) {
+	var waits sync.WaitGroup
+	for range n {
+		waits.Add(1)
+		f.log.Append(f.batch(), func(_ fanfare.Receipt, err error) {
+			if code := fanfare.CodeOf(err); err != nil && code != fanfare.CodeConflict {
+				f.Error(err)
+			}
+			waits.Done()
+		})
+	}
+	waits.Wait()
+}
+
+func (f *first) batch() *fanfare.Batch {
+	b := &fanfare.Batch{}
+	for range f.random.IntN(4) {
+		name := []string{"short/%d", "few/%d", "small/%d", "other/%d"}[f.random.IntN(4)]
+		channel, _ := fanfare.ParseChannel(fmt.Sprintf(name, f.random.IntN(5)))
+		b.Events = append(b.Events, fanfare.Event{Channel: channel, Data: strings.Repeat("x", f.random.IntN(60))})
+	}
+	key := func() fanfare.Key {
+		return fanfare.Key{Scope: "s", Text: "k" + strconv.Itoa(f.random.IntN(40)), Fingerprint: [16]byte{byte(f.random.IntN(2))}, Note: "n"}
+	}
+	switch f.random.IntN(4) {
+	case 0:
+		b.Key = key()
+	case 1:
+		for range b.Events {
+			b.Keys = append(b.Keys, key())
+		}
+	}
+	for range f.random.IntN(3) {
+		k := fanfare.Kept{Name: "pc/" + strconv.Itoa(f.random.IntN(9)), Position: 1, Forget: f.random.IntN(5) == 0}
+		if k.Lifetime = time.Duration(f.random.IntN(3000)) * time.Second; f.random.IntN(2) == 0 {
+			k.Expires = f.clock.now().Add(time.Hour)
+		}
+		b.Keep = append(b.Keep, k)
+	}
+	return b
+}
+
+// TestSameGroups: logs that apply the same groups hold the same keys and values, and give the same
+// answers (P1 to P3 hold of each), whatever their own clocks say, and whenever they sweep.
+func TestSameGroups(t *testing.T) {
+	for seed := range uint64(20) {
+		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) { sameGroups(t, seed) })
+	}
+	if text := os.Getenv("FANFARE_SEED"); text != "" {
+		seed, _ := strconv.ParseUint(text, 10, 64)
+		sameGroups(t, seed)
+	}
+}
+
+func sameGroups(t *testing.T, seed uint64) {
+	rules := []string{"**=age:2h", "short/**=age:5m", "few/**=count:3,age:1h", "small/**=bytes:100,age:1h"}
+	tighter := []string{"**=age:1h", "short/**=age:4m", "few/**=count:2,age:50m", "small/**=bytes:80,age:40m"}
+	f, record := standsAlone(t, rules...)
+	f.random = rand.New(rand.NewPCG(seed, 1))
+	replicas := []*replica{
+		newReplica(t, "ahead, sweeps often", rules, 2, 3*365*24*time.Hour),
+		newReplica(t, "behind, sweeps seldom", rules, 20, -365*24*time.Hour),
+		newReplica(t, "never sweeps", rules, 0, 0),
+	}
+	taken := 0
+	for part := range 4 {
+		for range 60 {
+			f.step()
+		}
+		if part == 1 {
+			if err := f.log.SetRetention(f.clock.options(tighter...).Retention); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if part == 3 {
+			sweepNow(t, f.log)
+			f.publish(1)
+			sweepNow(f.T, f.log) // nothing new is empty: no time has passed
+		}
+		groups, answers := record.from(taken)
+		taken += len(groups)
+		for _, r := range replicas {
+			r.take(rand.New(rand.NewPCG(seed, 2)), groups, slices.Clone(answers))
+		}
+	}
+	if n := f.log.Stats().Forgotten; n == 0 {
+		t.Error("no channel was forgotten: this tests less than it should")
+	}
+	want := holds(t, f.log)
+	for _, r := range replicas {
+		r.sweep()
+		if diff := cmp.Diff(want, holds(t, r.log)); diff != "" {
+			t.Errorf("%s, seed %d: not the same (-first +this):\n%s", r.name, seed, diff)
+		}
+	}
+}
