@@ -55,7 +55,7 @@ func startHub(b *testing.B, binary string, secure bool, more ...string) *hubProc
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		if conn, err := net.Dial("tcp", h.addr); err == nil {
 			_ = conn.Close()
 			return h

@@ -82,7 +82,7 @@ func readers(t *testing.T, front, stream, ca string) (list []*reader) {
 	for _, r := range list {
 		select {
 		case <-r.opened:
-		case <-time.After(30 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatalf("%s has no stream: %s", r.name, r.program.errs)
 		}
 	}

@@ -79,7 +79,7 @@ func storePC(t *testing.T, token, backend string, commands int, more ...string) 
 	}
 	var got []string
 	connects := 1
-	for deadline := time.Now().Add(30 * time.Second); len(got) < commands; {
+	for deadline := time.Now().Add(time.Minute); len(got) < commands; {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d of %d commands were handled", len(got), commands)
 		}
@@ -213,11 +213,11 @@ func TestCurl(t *testing.T) {
 	h := serve(t, "127.0.0.1:0", t.TempDir())
 	id := h.publish("greetings", "before")
 	curl := start(t, "curl", "-sN", "-H", "Last-Event-ID: "+id, h.url("/v1/events?channel=greetings"))
-	for curl.next(10*time.Second) != "" { // the first event ends with a blank line
+	for curl.next(time.Minute) != "" { // the first event ends with a blank line
 	}
 	next := h.publish("greetings", "hello\nworld")
 	for _, want := range []string{"id: " + next, "data: hello", "data: world", ""} {
-		if got := curl.next(10 * time.Second); got != want {
+		if got := curl.next(time.Minute); got != want {
 			t.Errorf("curl printed %q, want %q", got, want)
 		}
 	}
@@ -237,7 +237,7 @@ func TestPrintedLines(t *testing.T) {
 		t.Fatalf("%d lines to paste: %q", len(lines), h.greet)
 	}
 	subscribe := start(t, "bash", "-c", "exec "+lines[0])
-	for subscribe.next(10*time.Second) != "" {
+	for subscribe.next(time.Minute) != "" {
 	}
 	for _, line := range lines[1:] {
 		out, err := exec.Command("bash", "-c", line).Output()
@@ -246,7 +246,7 @@ func TestPrintedLines(t *testing.T) {
 		}
 	}
 	for {
-		if line := subscribe.next(10 * time.Second); line == "data: hello" {
+		if line := subscribe.next(time.Minute); line == "data: hello" {
 			break
 		}
 	}

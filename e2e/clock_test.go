@@ -142,7 +142,7 @@ func (h *wrongHub) set(by time.Duration, how string) {
 	if how != "running" {
 		h.start()
 	}
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		resp, err := client.Get(h.url("/livez"))
 		if err != nil {
 			h.t.Fatal(err)
@@ -177,7 +177,7 @@ func (h *wrongHub) command(event, key string) (replayed bool) {
 // and goes.
 func (h *wrongHub) pc(want ...string) {
 	h.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	req, _ := http.NewRequestWithContext(ctx, "GET", h.url("/v1/stores/event-sources?storeId=1&pcId=2"), nil)
 	resp, err := client.Do(req)

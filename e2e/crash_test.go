@@ -139,7 +139,7 @@ func TestDrainOfTheProcess(t *testing.T) {
 	}
 	began = time.Now()
 	h.stop()
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > 30*time.Second {
 		t.Errorf("the process took %v to end", took)
 	}
 	for range 20 {
@@ -166,10 +166,10 @@ func keptKillNine(t *testing.T, kind string) {
 	url := func() string { return h.url("/v1/stores/event-sources?storeId=1&pcId=2") }
 	first := make(chan []storedEvent, 1)
 	reading := start(t, "curl", "-sN", url())
-	for !strings.Contains(reading.next(10*time.Second), "CONNECTED") {
+	for !strings.Contains(reading.next(time.Minute), "CONNECTED") {
 	}
 	sendCommand(t, h.url("/v1/stores/1/pcs/2/events"), "", "A")
-	for !strings.Contains(reading.next(10*time.Second), "COMMAND") {
+	for !strings.Contains(reading.next(time.Minute), "COMMAND") {
 	}
 	time.Sleep(9 * time.Second) // idle: the position has to be kept fresh
 	h.kill()
@@ -182,7 +182,7 @@ func keptKillNine(t *testing.T, kind string) {
 		if len(got) != 2 || got[0].Data != "CONNECTED" || !strings.Contains(got[1].Data, reference) {
 			t.Errorf("after the kill the PC got %+v", got)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("the PC did not get what came after the kill")
 	}
 }

@@ -128,7 +128,7 @@ func (h *hubProcess) stop() {
 		if err != nil {
 			h.t.Errorf("SIGTERM: %v\n%s", err, h.log)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		_ = h.cmd.Process.Signal(syscall.SIGQUIT)
 		time.Sleep(time.Second) // for its goroutines' stacks
 		h.t.Fatalf("the hub does not end\n%s", h.log)

@@ -96,7 +96,7 @@ func proxied(t *testing.T, h *hubProcess, program, config string, args func(file
 			t.Logf("%s said:\n%s", program, log)
 		}
 	})
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		conn, err := net.Dial("tcp", "127.0.0.1:"+port)
 		if err == nil {
 			_ = conn.Close()

@@ -171,7 +171,7 @@ func TestTLS(t *testing.T) {
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("it does not come that %s", what)
 		}
@@ -454,7 +454,7 @@ func TestSilentAndSlowConnections(t *testing.T) {
 		t.Error("a new stream heard nothing")
 	}
 	for _, c := range conns[slow:] {
-		_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+		_ = c.SetReadDeadline(time.Now().Add(time.Minute))
 		if _, err := c.Read(make([]byte, 1)); err == io.EOF {
 			cut.Add(1)
 		}

@@ -59,7 +59,7 @@ func (s *heldSocket) serve(t *testing.T, data string, args ...string) *hubProces
 // ready waits until a new connection is answered.
 func ready(t *testing.T, url string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -320,7 +320,7 @@ func TestSecondHubWaitsOnlyWithASocket(t *testing.T) {
 		if err == nil || !strings.Contains(second.log.String(), "one process at a time") || !strings.Contains(second.log.String(), "waiting for the data directory") {
 			t.Errorf("with a socket: %v\n%s", err, second.log)
 		}
-	case <-time.After(40 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("it waits for ever")
 	}
 	first.stop()
@@ -341,7 +341,7 @@ func TestNotify(t *testing.T) {
 		t.Helper()
 		buf := make([]byte, 200)
 		for {
-			_ = bus.SetReadDeadline(time.Now().Add(20 * time.Second))
+			_ = bus.SetReadDeadline(time.Now().Add(time.Minute))
 			n, err := bus.Read(buf)
 			if err != nil {
 				t.Fatalf("no %s: %v", want, err)

@@ -240,7 +240,7 @@ func seam(t *testing.T, patterns []string, tail int) {
 					got = append(got, bodies...)
 				}
 				newest := l.Status().Durable
-				for deadline := time.Now().Add(20 * time.Second); s.Position() < newest; { // what was there must come
+				for deadline := time.Now().Add(time.Minute); s.Position() < newest; { // what was there must come
 					if time.Now().After(deadline) {
 						t.Errorf("the subscriber stands at %v, the log at %v", s.Position(), newest)
 						break
@@ -700,7 +700,7 @@ func TestReopen(t *testing.T) {
 			t.Fatalf("on a broken disk: %v", err)
 		}
 		disk.broken.Store(false)
-		for deadline := time.Now().Add(20 * time.Second); append1("a", fmt.Sprint("after ", round)) != nil; {
+		for deadline := time.Now().Add(time.Minute); append1("a", fmt.Sprint("after ", round)) != nil; {
 			if time.Now().After(deadline) {
 				t.Fatal("the log does not recover")
 			}
@@ -709,7 +709,7 @@ func TestReopen(t *testing.T) {
 		for i, s := range subs {
 			select {
 			case <-wakes[i]:
-			case <-time.After(10 * time.Second):
+			case <-time.After(time.Minute):
 				t.Fatalf("subscriber %d was not woken", i)
 			}
 			bodies, gaps := drain(t, s)

@@ -69,7 +69,7 @@ func TestSearchesTakeTurns(t *testing.T) {
 	}
 	got := make(chan string, 1)
 	start("other", func(turn *hub.Turn) { got <- fmt.Sprint(turn.Begins, string(turn.Frames[0].Body)) })
-	for deadline := time.Now().Add(20 * time.Second); h.Stats().Waiting != 5; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); h.Stats().Waiting != 5; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d wait", h.Stats().Waiting)
 		}

@@ -147,7 +147,7 @@ func TestExportAndImport(t *testing.T) {
 	if _, err := logtest.Append(l, &fanfare.Batch{Events: odd, Keep: []fanfare.Kept{kept}}); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(10 * time.Second); l.Stats().Trimmed < 7 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(time.Minute); l.Stats().Trimmed < 7 && time.Now().Before(deadline); {
 		time.Sleep(10 * time.Millisecond)
 	}
 	if err := l.Close(); err != nil {

@@ -77,7 +77,7 @@ func TestNothingIsVisibleBeforeItsFsync(t *testing.T) {
 	f.wait.Store(int64(500 * time.Millisecond))
 	done := make(chan error, 1)
 	l.Append(&fanfare.Batch{Events: []fanfare.Event{{Channel: logtest.Channel("a"), Data: "x"}}}, func(_ fanfare.Receipt, err error) { done <- err })
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for f.hits.Load() == 0 && time.Now().Before(deadline) {
 		time.Sleep(time.Millisecond) // until the fsync has begun: Pebble shows the event from here on
 	}
@@ -146,7 +146,7 @@ func injectErrors(t *testing.T, f *faulty) {
 	}
 	f.on.Store(true)
 	big := strings.Repeat("x", 512<<10) // fills memtables, so that sstables and the MANIFEST are written too
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for i := 0; f.hits.Load() == 0 && time.Now().Before(deadline); i++ {
 		_ = send(fmt.Sprint("during ", i, big))
 	}
@@ -157,7 +157,7 @@ func injectErrors(t *testing.T, f *faulty) {
 		t.Fatal("nothing was injected")
 	}
 	f.on.Store(false)
-	for deadline := time.Now().Add(30 * time.Second); send("recovered") != nil; {
+	for deadline := time.Now().Add(time.Minute); send("recovered") != nil; {
 		if time.Now().After(deadline) {
 			t.Fatalf("the log has not recovered: %v", l.Status().Err)
 		}
@@ -194,7 +194,7 @@ func TestDiskFull(t *testing.T) {
 		t.Fatalf("reads must go on: %v, %v", events, err)
 	}
 	mem.TestingSetDiskUsage(vfs.DiskUsage{AvailBytes: 1 << 30})
-	for deadline := time.Now().Add(10 * time.Second); l.Status().Err != nil; {
+	for deadline := time.Now().Add(time.Minute); l.Status().Err != nil; {
 		if time.Now().After(deadline) {
 			t.Fatalf("still full: %v", l.Status().Err)
 		}
@@ -223,7 +223,7 @@ func TestSlowCommit(t *testing.T) {
 		t.Fatalf("while the commit is slow: %v", err)
 	}
 	f.wait.Store(0)
-	for deadline := time.Now().Add(20 * time.Second); l.Status().Err != nil; {
+	for deadline := time.Now().Add(time.Minute); l.Status().Err != nil; {
 		if time.Now().After(deadline) {
 			t.Fatalf("still slow: %v", l.Status().Err)
 		}
@@ -259,7 +259,7 @@ func TestReopenedIsTold(t *testing.T) {
 		if events, _, err := logtest.ReadAll(l, fanfare.Query{Patterns: logtest.Patterns("a")}); err != nil || len(events) > 1 || l.Status().Durable != durable {
 			t.Fatalf("%v, %v, durable %v, told %v", events, err, l.Status().Durable, durable)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("nobody was told that the log is open again")
 	}
 }
@@ -415,7 +415,7 @@ func TestSweepDeletes(t *testing.T) {
 			}
 		}
 	}
-	for deadline := time.Now().Add(10 * time.Second); l.Stats().Trimmed < 1180; {
+	for deadline := time.Now().Add(time.Minute); l.Stats().Trimmed < 1180; {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d of 1180 deleted", l.Stats().Trimmed)
 		}

@@ -60,7 +60,7 @@ func TestDetachedPublishersHaveNoGoroutine(t *testing.T) {
 		conn, _ := f.dial("")
 		f.use(conn)
 	}
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		stacks := make([]byte, 4<<20)
 		stacks = stacks[:runtime.Stack(stacks, true)]
 		n := strings.Count(string(stacks), "net/http.(*conn).serve")

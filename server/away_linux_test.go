@@ -163,7 +163,7 @@ func TestVanishedPeer(t *testing.T) {
 		w.vanish()
 		began := time.Now()
 		f.untilStreams(0)
-		if took := time.Since(began); took > 8*time.Second { // on a machine that is idle: one second
+		if took := time.Since(began); took > 30*time.Second { // on a machine that is idle: one second
 			t.Errorf("%s: after %v", path, took)
 		}
 	}

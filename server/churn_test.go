@@ -154,7 +154,7 @@ func (c *churn) openHTTP1(s *sighting, n int) (peer, *bufio.Reader, bool) {
 	p := &http1Peer{Conn: conn, tcp: tcpOf(conn)}
 	_ = p.tcp.SetReadBuffer(4 << 10) // so that who stalls is noticed
 	_, err := io.WriteString(conn, request)
-	_ = conn.SetReadDeadline(time.Now().Add(30 * time.Second))
+	_ = conn.SetReadDeadline(time.Now().Add(time.Minute))
 	status, err2 := r.ReadString('\n')
 	if err != nil || err2 != nil || !strings.Contains(status, " 200 ") {
 		c.t.Errorf("no stream: %v %v %q", err, err2, status)
@@ -343,7 +343,7 @@ func TestChurn(t *testing.T) {
 	}
 	sockets := openSockets(t)
 	if eachKindAlone(t, TestChurn) {
-		for deadline := time.Now().Add(20 * time.Second); openSockets(t) > sockets; time.Sleep(50 * time.Millisecond) {
+		for deadline := time.Now().Add(time.Minute); openSockets(t) > sockets; time.Sleep(50 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("%d sockets were open, now %d", sockets, openSockets(t))
 			}

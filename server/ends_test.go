@@ -146,7 +146,7 @@ func TestTLSListener(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+		_ = conn.SetDeadline(time.Now().Add(time.Minute))
 		_, _ = io.WriteString(conn, sent)
 		b, _ := io.ReadAll(conn)
 		if want != "" && string(b) != want || want == "" && strings.HasPrefix(string(b), "HTTP") {
@@ -214,7 +214,7 @@ func TestUnixSocket(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+				_ = conn.SetDeadline(time.Now().Add(time.Minute))
 				transport := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return conn, nil }}
 				resp, err := (&http.Client{Transport: transport}).Get("http://localhost" + pcPath("1", "2"))
 				if err != nil {

@@ -145,7 +145,7 @@ func (f *fixture) stop(window time.Duration) {
 		return
 	}
 	f.down = true
-	ctx, cancel := context.WithTimeout(context.Background(), window+5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), window+time.Minute)
 	defer cancel()
 	if err := f.srv.Drain(ctx, window); err != nil {
 		f.t.Errorf("drain: %v", err)
@@ -320,8 +320,8 @@ func (c *client) any() sse.Event {
 			c.t.Fatalf("the stream has ended: %v", c.err)
 		}
 		return e
-	case <-time.After(10 * time.Second):
-		c.t.Fatal("no event came for 10 s")
+	case <-time.After(time.Minute):
+		c.t.Fatal("no event came for a minute")
 	}
 	return sse.Event{}
 }
@@ -348,7 +348,7 @@ func (c *client) quiet() {
 // rest reads to the end of the stream.
 func (c *client) rest() (events []sse.Event) {
 	c.t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		select {
 		case e, ok := <-c.events:
@@ -392,7 +392,7 @@ func (f *fixture) dial(request string) (net.Conn, *bufio.Reader) {
 		conn = tls.Client(conn, f.kind.clientTLS())
 	}
 	f.t.Cleanup(func() { _ = conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
 	if used || f.kind.used {
 		f.use(conn)
 	}

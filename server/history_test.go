@@ -162,7 +162,7 @@ func TestUnreadPagesHoldLittle(t *testing.T) {
 
 // readNow reads a page past the connections.
 func (e *entrance) readNow() error {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	r := e.request("GET", "/v1/history?channel=a&limit=1", nil, bearer(token("other", time.Hour, "subscribe", "**"))).WithContext(ctx)
 	w := new(recorder)

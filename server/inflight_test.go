@@ -255,7 +255,7 @@ func (e *entrance) inflight(t *testing.T, fits func(int) bool) (held int) {
 // figure waits for a metric that fits, and returns it, or the last one.
 func (e *entrance) figure(t *testing.T, name string, fits func(int) bool) (value int) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(2 * time.Millisecond) {
 		r, w := e.request("GET", "/metrics", nil, bearer(token("root", time.Hour, "admin", "**"))), httptest.NewRecorder()
 		e.srv.ServeHTTP(w, r) // the connections may take nothing
 		for line := range strings.SplitSeq(w.Body.String(), "\n") {

@@ -90,7 +90,7 @@ func (f *fixture) keptCursors() (n int) {
 
 func (f *fixture) untilSaid(said *logText, text string) {
 	f.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(said.String(), text); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !strings.Contains(said.String(), text); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			f.t.Fatalf("the log does not say %q:\n%s", text, said)
 		}

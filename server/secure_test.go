@@ -179,14 +179,14 @@ func (c *client) ends(t *testing.T, what string) {
 			t.Errorf("%s: %+v came", what, e)
 		}
 	}
-	if took := time.Since(began); took > 5*time.Second { // a second, on a machine that has time
+	if took := time.Since(began); took > 30*time.Second { // a second, on a machine that has time
 		t.Errorf("%s: the stream ended after %s", what, took)
 	}
 }
 
 func (f *fixture) metric(t *testing.T, line string, header ...string) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		body := f.call("GET", "/metrics", "", header...).body
 		if strings.Contains(body, line+"\n") {
 			return
@@ -502,7 +502,7 @@ func TestTicketsOpenedAtOnce(t *testing.T) {
 	}
 	select {
 	case <-heard:
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("nobody heard the event")
 	}
 }
@@ -679,7 +679,7 @@ func TestAuditAndSecrets(t *testing.T) {
 	note(f.call("GET", "/v1/stats", "", bearer(root)))
 	note(f.call("POST", "/v1/admin/disconnect", `{"subject":"ada"}`, bearer(root)))
 	c.rest()
-	for deadline := time.Now().Add(20 * time.Second); strings.Count(log.String(), `"msg":"stream.ended"`) < 2 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(time.Minute); strings.Count(log.String(), `"msg":"stream.ended"`) < 2 && time.Now().Before(deadline); {
 		time.Sleep(time.Millisecond) // the end is written down when the client has it
 	}
 	for _, want := range []string{
@@ -719,7 +719,7 @@ func TestAuditIsSampled(t *testing.T) {
 	if n := strings.Count(log.String(), `"msg":"admin.disconnect"`); n != 200 {
 		t.Errorf("%d records of 200 acts", n)
 	}
-	for deadline := time.Now().Add(5 * time.Second); !strings.Contains(log.String(), `"leftOut":`); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !strings.Contains(log.String(), `"leftOut":`); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("nothing says how many were left out")
 		}

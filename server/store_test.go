@@ -62,9 +62,9 @@ func (f *fixture) pc(store, pc string) *client {
 // command reads the next one.
 func (w *wired) command() string {
 	w.f.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; {
+	for deadline := time.Now().Add(time.Minute); ; {
 		if time.Now().After(deadline) {
-			w.f.t.Fatal("no command came for 10 s")
+			w.f.t.Fatal("no command came for a minute")
 		}
 		block := w.until("\n\n")
 		for line := range strings.SplitSeq(block, "\n") {
@@ -166,7 +166,7 @@ func TestRespondAsync(t *testing.T) {
 	if a.status != 202 && a.status != 503 {
 		t.Errorf("%+v", a)
 	}
-	for deadline := time.Now().Add(5 * time.Second); a.status == 202 && !strings.Contains(f.call("GET", "/metrics", "").body, "fanfare_async_publishes_failed_total 1"); {
+	for deadline := time.Now().Add(time.Minute); a.status == 202 && !strings.Contains(f.call("GET", "/metrics", "").body, "fanfare_async_publishes_failed_total 1"); {
 		if time.Now().After(deadline) {
 			t.Fatal("a failure after 202 is not counted")
 		}

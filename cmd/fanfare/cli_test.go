@@ -42,7 +42,7 @@ func (b *buffer) String() string {
 func (b *buffer) until(t *testing.T, pattern string) string {
 	t.Helper()
 	re := regexp.MustCompile(pattern)
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		if m := re.FindStringSubmatch(b.String()); m != nil {
 			return m[len(m)-1]
 		}
@@ -75,7 +75,7 @@ func (c *command) end(t *testing.T) error {
 	case err := <-c.done:
 		c.done <- err
 		return err
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the command does not end")
 		return nil
 	}
@@ -177,7 +177,7 @@ func TestBadLinesAreLeftOut(t *testing.T) {
 // within waits until a hub's metrics say something.
 func within(t *testing.T, url, line string) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		resp, err := http.Get(url + "/metrics")
 		if err != nil {
 			t.Fatal(err)

@@ -123,7 +123,7 @@ func (h *hub) dial(t *testing.T) (net.Conn, *bufio.Reader) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
 	r := bufio.NewReader(conn)
 	before := h.took.Load()
 	send(t, conn, "POST /p/first HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx")
@@ -165,9 +165,9 @@ func read(t *testing.T, r *bufio.Reader) string {
 
 func within(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !f(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !f(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within 10 s: %s", what)
+			t.Fatalf("not within a minute: %s", what)
 		}
 	}
 }
@@ -224,7 +224,7 @@ func exchange(t *testing.T, addr, request string, pieces int) string {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
 	inPieces(t, conn, request, pieces)
 	return read(t, bufio.NewReader(conn))
 }
@@ -260,7 +260,7 @@ func TestWhatIsNotTaken(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+		_ = conn.SetDeadline(time.Now().Add(time.Minute))
 		send(t, conn, request)
 		if b, err := io.ReadAll(conn); err != nil || len(b) == 0 ||
 			bytes.Count(b, []byte(" 200 OK\r\n")) != bytes.Count(b, []byte("\r\nContent-Length: ")) {
@@ -373,7 +373,7 @@ func TestEndWithoutAReader(t *testing.T) {
 	within(t, "the request is answered", func() bool { return h.taken.Load() == 1 })
 	began := time.Now()
 	h.conns.Close()
-	if took := time.Since(began); took > 20*time.Second {
+	if took := time.Since(began); took > time.Minute {
 		t.Errorf("Close took %v", took)
 	}
 }
@@ -402,7 +402,7 @@ func TestLimitsOfTime(t *testing.T) {
 		send(t, conn, text)
 		began := time.Now()
 		_, _ = io.Copy(io.Discard, r)
-		if took := time.Since(began); took > 10*time.Second {
+		if took := time.Since(began); took > 30*time.Second {
 			t.Errorf("%q: %v", text, took)
 		}
 	}

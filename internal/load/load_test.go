@@ -36,7 +36,7 @@ func hub(t *testing.T, o server.Options) (addr string) {
 	}
 	web := httptest.NewServer(s)
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := s.Drain(ctx, 0); err != nil {
 			t.Error(err)

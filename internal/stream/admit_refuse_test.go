@@ -59,7 +59,7 @@ func onEach(t *testing.T, test func(t *testing.T, begin func(*httptest.Server)))
 
 func (s *Streams) untilHeld(t *testing.T, n int) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); s.pacer.waiting() != n; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); s.pacer.waiting() != n; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d refusals wait, want %d", s.pacer.waiting(), n)
 		}
@@ -170,7 +170,7 @@ func TestHeldWithoutAGoroutine(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
 		stacks := make([]byte, 1<<20)
 		stacks = stacks[:runtime.Stack(stacks, true)]
 		n := strings.Count(string(stacks), "net/http.(*conn).serve") + strings.Count(string(stacks), "answerLater")
@@ -183,7 +183,7 @@ func TestHeldWithoutAGoroutine(t *testing.T) {
 	}
 	s.Close()
 	for _, c := range conns {
-		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(time.Minute))
 		r := bufio.NewReader(c)
 		resp, err := http.ReadResponse(r, nil)
 		if err != nil {

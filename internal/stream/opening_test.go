@@ -189,7 +189,7 @@ func within[T any](t *testing.T, what string, c <-chan T) (v T) {
 	select {
 	case v = <-c:
 		return v
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatalf("%s has not come", what)
 		return v
 	}
@@ -278,20 +278,20 @@ func TestReadEndsWithItsPeer(t *testing.T) {
 			_, leave := h.open(t)
 			within(t, "the question", h.log.asked)
 			_, leaveToo := h.open(t)
-			for deadline := time.Now().Add(20 * time.Second); h.hub.Stats().Waiting != 1; time.Sleep(time.Millisecond) {
+			for deadline := time.Now().Add(time.Minute); h.hub.Stats().Waiting != 1; time.Sleep(time.Millisecond) {
 				if time.Now().After(deadline) {
 					t.Fatal("the second does not wait for its turn")
 				}
 			}
 			leaveToo()
-			for deadline := time.Now().Add(20 * time.Second); h.hub.Stats().Waiting > 0; time.Sleep(time.Millisecond) {
+			for deadline := time.Now().Add(time.Minute); h.hub.Stats().Waiting > 0; time.Sleep(time.Millisecond) {
 				if time.Now().After(deadline) {
 					t.Fatal("who has gone waits still")
 				}
 			}
 			leave()
 			within(t, "the end of the read", h.log.cancelled)
-			for deadline := time.Now().Add(20 * time.Second); h.hub.Stats().Subscribers > 0; time.Sleep(time.Millisecond) {
+			for deadline := time.Now().Add(time.Minute); h.hub.Stats().Subscribers > 0; time.Sleep(time.Millisecond) {
 				if time.Now().After(deadline) {
 					t.Fatal("the streams are open still")
 				}
@@ -371,7 +371,7 @@ func TestStartCannotBeFound(t *testing.T) {
 					from == hub.FromAll && ids != nil {
 					t.Errorf("%q, and %d times when to come back", ids, retries)
 				}
-				for deadline := time.Now().Add(20 * time.Second); h.streams.Stats().Ended[EndFailed] != 1; time.Sleep(time.Millisecond) {
+				for deadline := time.Now().Add(time.Minute); h.streams.Stats().Ended[EndFailed] != 1; time.Sleep(time.Millisecond) {
 					if time.Now().After(deadline) {
 						t.Fatalf("%v", h.streams.Stats().Ended)
 					}
@@ -402,7 +402,7 @@ func TestEndBeforeTheStartIsFound(t *testing.T) {
 					t.Errorf("%q while the start is looked for", line)
 				}
 			}
-			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 			defer cancel()
 			if err := h.hub.Drain(ctx, 0); err != nil {
 				t.Error(err)
@@ -486,7 +486,7 @@ func TestSlowWriteHoldsNoTurn(t *testing.T) {
 	ended := make(chan error)
 	go func() { ended <- a.next() }()
 	within(t, "the write", writing)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := h.Replay(ctx, "somebody else", func() error { return nil }); err != nil {
 		t.Errorf("no turn is free: %v", err)
