@@ -101,7 +101,7 @@ func TestAwayAtTheEnd(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			o := server.Options{Streams: server.StreamOptions{Heartbeat: 200 * time.Millisecond}}
 			if name == "lifetime" {
-				o.Stores.Lifetime = time.Second
+				o.Stores.Lifetime = 5 * time.Second
 			}
 			f := start(t, o)
 			pc := f.pcOf("1", "2")
@@ -131,12 +131,12 @@ func TestBackBeforeTheEndIsOver(t *testing.T) {
 	if eachKind(t, TestBackBeforeTheEndIsOver) {
 		return
 	}
-	f := start(t, server.Options{Stores: server.StoreOptions{Lifetime: time.Second}})
+	f := start(t, server.Options{Stores: server.StoreOptions{Lifetime: 5 * time.Second}})
 	pc := f.pcOf("1", "2")
 	pc.vanish()
 	f.send("1", "2", "first")
 	f.send("1", "2", "second")
-	time.Sleep(1100 * time.Millisecond) // the lifetime is over
+	time.Sleep(5100 * time.Millisecond) // the lifetime is over
 	pc.comeBack()
 	got := []string{pc.command(), pc.command()}
 	if _, err := pc.body.ReadByte(); err == nil {
@@ -247,7 +247,7 @@ func TestWriteDelayedThenReset(t *testing.T) {
 	if eachKind(t, TestWriteDelayedThenReset) {
 		return
 	}
-	for name, o := range map[string]server.Options{"reset": {}, "lifetime": {Stores: server.StoreOptions{Lifetime: time.Second}}} {
+	for name, o := range map[string]server.Options{"reset": {}, "lifetime": {Stores: server.StoreOptions{Lifetime: 5 * time.Second}}} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, o)
 			h := &holder{waits: make(chan struct{}, 100)}
@@ -265,7 +265,7 @@ func TestWriteDelayedThenReset(t *testing.T) {
 				f.metric(t, "fanfare_events_delivered_total 1") // it believes so
 			}
 			if name == "lifetime" {
-				time.Sleep(1200 * time.Millisecond)
+				time.Sleep(5200 * time.Millisecond)
 			}
 			pc.reset()
 			release()
