@@ -30,6 +30,7 @@ const (
 type Error struct {
 	Code       Code
 	Detail     string        // public: one sentence that names the field or parameter and the limit
+	Setting    Setting       // public: what an operator would change, shown behind Detail; "" is nothing
 	RetryAfter time.Duration // public: when another try may help; zero when it says nothing
 	Reason     Reason        // private: why, in one word, for counters and the audit trail
 	Err        error         // private: the cause, for the log
@@ -71,10 +72,24 @@ func Reasons() []Reason {
 
 // Error returns both halves, for logs.
 func (e *Error) Error() string {
+	text := string(e.Code) + ": " + e.Public(nil)
 	if e.Err != nil {
-		return string(e.Code) + ": " + e.Detail + ": " + e.Err.Error()
+		text += ": " + e.Err.Error()
 	}
-	return string(e.Code) + ": " + e.Detail
+	return text
+}
+
+// Public returns the public half as one text: Detail, and behind it the Setting as name spells it.
+// A nil name leaves it as it is.
+func (e *Error) Public(name func(Setting) string) string {
+	switch {
+	case e.Setting == "":
+		return e.Detail
+	case name == nil:
+		return e.Detail + " (" + string(e.Setting) + ")"
+	default:
+		return e.Detail + " (" + name(e.Setting) + ")"
+	}
 }
 
 // Unwrap returns the private half.

@@ -54,7 +54,7 @@ func detail(err error) string {
 	return err.Error()
 }
 
-// ParseGrants reads grants without claims in them, such as those of --anonymous.
+// ParseGrants reads grants without claims in them, such as those of whoever brings no token.
 func ParseGrants(texts []string) (fanfare.Grants, error) {
 	grants := fanfare.Grants{}
 	for _, text := range texts {

@@ -177,8 +177,10 @@ const maxSubject = 1024
 // when the settings name none (RFC 7519, section 4.1.3).
 func (a *Authenticator) checkIssuer(claims jwt.MapClaims) error {
 	if aud, err := claims.GetAudience(); err == nil && len(aud) > 0 && len(a.o.Audiences) == 0 {
-		return unauthenticated(fanfare.ReasonBadToken,
-			"the token is for an audience (aud), and the hub knows none: set --jwt-audience", nil)
+		return &fanfare.Error{
+			Code: fanfare.CodeUnauthenticated, Reason: fanfare.ReasonBadToken, Setting: fanfare.SettingJWTAudience,
+			Detail: "the token is for an audience (aud), and the hub knows none",
+		}
 	}
 	if len(a.o.Issuers) == 0 {
 		return nil

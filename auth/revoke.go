@@ -147,8 +147,8 @@ func (r *Revocations) note(names []string, until time.Time) (kept []fanfare.Kept
 	if r.roomLocked(sessions) < added {
 		return nil, &fanfare.Error{
 			Code: fanfare.CodeOverloaded, Reason: fanfare.ReasonMaxRevocations, RetryAfter: time.Hour,
-			Detail: fmt.Sprintf("there is no room for %d more revocations, there may be %d (--max-revocations)", added,
-				r.most),
+			Detail:  fmt.Sprintf("there is no room for %d more revocations, there may be %d", added, r.most),
+			Setting: fanfare.SettingMaxRevocations,
 		}
 	}
 	for _, name := range names {

@@ -19,7 +19,7 @@ func (h *Hub) admit() error {
 	case h.most > 0 && h.admitted >= h.most:
 		return &fanfare.Error{
 			Code: fanfare.CodeOverloaded, RetryAfter: 5 * time.Second, Reason: fanfare.ReasonMaxStreams,
-			Detail: "no room for another stream (--max-streams)",
+			Detail: "no room for another stream", Setting: fanfare.SettingMaxStreams,
 		}
 	}
 	h.admitted++

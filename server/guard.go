@@ -13,18 +13,20 @@ import (
 	"time"
 
 	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/internal/problem"
 )
 
 // guard protects a hub without authentication from web pages that are open in a browser on its
 // machine. It refuses requests for hosts that it does not know (DNS rebinding), and requests of
 // foreign origins that change something.
 type guard struct {
-	hosts   []string // as requestHost spells them
-	origins []string // as browsers spell them
-	any     bool     // "*" is among the origins
-	asks    bool     // authentication is configured
-	cross   *http.CrossOriginProtection
-	logger  *slog.Logger
+	hosts    []string // as requestHost spells them
+	origins  []string // as browsers spell them
+	any      bool     // "*" is among the origins
+	asks     bool     // authentication is configured
+	cross    *http.CrossOriginProtection
+	logger   *slog.Logger
+	problems *problem.Writer
 
 	lastLocal atomic.Pointer[string] // a host that local was true for: most requests name the same
 	logged    atomic.Int64           // when it last logged, in seconds since 1970: at most one record a second
@@ -33,12 +35,13 @@ type guard struct {
 // CheckHosts checks AccessOptions.Hosts and Origins. It returns an error for the first
 // host that no request can name, or origin that no page can have.
 func CheckHosts(hosts, origins []string) error {
-	_, err := newGuard(hosts, origins, slog.New(slog.DiscardHandler))
+	logger := slog.New(slog.DiscardHandler)
+	_, err := newGuard(hosts, origins, logger, problem.NewWriter(logger))
 	return err
 }
 
-func newGuard(hosts, origins []string, logger *slog.Logger) (*guard, error) {
-	g := &guard{cross: http.NewCrossOriginProtection(), logger: logger}
+func newGuard(hosts, origins []string, logger *slog.Logger, problems *problem.Writer) (*guard, error) {
+	g := &guard{cross: http.NewCrossOriginProtection(), logger: logger, problems: problems}
 	for _, text := range hosts {
 		name, err := hostName(text)
 		if err != nil {
@@ -91,10 +94,10 @@ func (g *guard) check(w http.ResponseWriter, r *http.Request) error {
 	// kubelets name an address; these tell nothing
 	probe := g.asks && (r.URL.Path == "/livez" || r.URL.Path == "/readyz")
 	if (!g.asks || len(g.hosts) > 0) && !probe && !g.local(r.Host) && (r.Host != "" || r.ProtoAtLeast(1, 1)) {
-		g.warn("refused a request for an unknown host: list it with --allowed-host", slog.String("host", clip(r.Host)))
-		e := fanfare.Errorf(fanfare.CodeForbidden, "the host %.128q is not served here: list it with --allowed-host",
-			r.Host)
-		e.Reason = fanfare.ReasonUnknownHost
+		g.warn("refused a request for an unknown host: list it", slog.String("host", clip(r.Host)),
+			g.problems.Settings(fanfare.SettingAllowedHost))
+		e := fanfare.Errorf(fanfare.CodeForbidden, "the host %.128q is not served here: list it", r.Host)
+		e.Reason, e.Setting = fanfare.ReasonUnknownHost, fanfare.SettingAllowedHost
 		return e
 	}
 	origin := r.Header.Get("Origin")
@@ -110,11 +113,11 @@ func (g *guard) check(w http.ResponseWriter, r *http.Request) error {
 		h.Set("Access-Control-Allow-Origin", "*")
 	default:
 		if g.cross.Check(r) != nil {
-			g.warn("refused a request from a foreign page: list its origin with --cors-origin",
-				slog.String("origin", clip(origin)))
+			g.warn("refused a request from a foreign page: list its origin",
+				slog.String("origin", clip(origin)), g.problems.Settings(fanfare.SettingCORSOrigin))
 			e := fanfare.Errorf(fanfare.CodeForbidden,
-				"pages of the origin %.128q may not change anything here: list it with --cors-origin", origin)
-			e.Reason = fanfare.ReasonForeignOrigin
+				"pages of the origin %.128q may not change anything here: list it", origin)
+			e.Reason, e.Setting = fanfare.ReasonForeignOrigin, fanfare.SettingCORSOrigin
 			return e
 		}
 		return nil
@@ -124,10 +127,10 @@ func (g *guard) check(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func (g *guard) warn(text string, what slog.Attr) {
+func (g *guard) warn(text string, what ...slog.Attr) {
 	now := time.Now().Unix()
 	if last := g.logged.Load(); last != now && g.logged.CompareAndSwap(last, now) {
-		g.logger.LogAttrs(context.Background(), slog.LevelWarn, text, what)
+		g.logger.LogAttrs(context.Background(), slog.LevelWarn, text, what...)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/fanfare-hub/fanfare"
 	"github.com/fanfare-hub/fanfare/server"
 )
 
@@ -90,4 +91,16 @@ func TestOrigins(t *testing.T) {
 			t.Errorf("%+v was taken", o)
 		}
 	}
+}
+
+// TestSettingsHaveNames: a program that says nothing about the names of settings shows them as in a settings file.
+func TestSettingsHaveNames(t *testing.T) {
+	o := server.Options{SettingName: func(s fanfare.Setting) string { return "my " + string(s) }, Publish: server.PublishOptions{MaxEventBytes: 10}}
+	f := start(t, o)
+	f.call("POST", "/v1/channels/a", strings.Repeat("x", 11)).wantProblem(t, 413, "too_large", "(my max-event-bytes)")
+	f.stop(0)
+	f.o.SettingName = nil
+	f.up("127.0.0.1:0")
+	f.call("POST", "/v1/channels/a", strings.Repeat("x", 11)).wantProblem(t, 413, "too_large", "(max-event-bytes)")
+	f.call("GET", "/livez", "", "Host: evil.example").wantProblem(t, 403, "forbidden", "(allowed-host)")
 }

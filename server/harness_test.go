@@ -78,6 +78,9 @@ func newFixture(t testing.TB, o server.Options, rules ...string) *fixture {
 	t.Helper()
 	k, _ := kindOf(t)
 	o.Streams.Attached, o.Publish.Detach = k.attached, !k.attached
+	if o.SettingName == nil { // as the command has it
+		o.SettingName = func(s fanfare.Setting) string { return "--" + string(s) }
+	}
 	lo := pebblelog.Options{Dir: t.TempDir()}
 	for _, text := range rules {
 		r, err := fanfare.ParseRule(text)

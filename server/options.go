@@ -27,7 +27,10 @@ type Options struct {
 	AuditRate int
 	Tracer    Tracer         // told of publishes; nil: nobody
 	LogLevel  *slog.LevelVar // of Logger, where it can be changed while running; nil: it cannot
-	NoPage    bool           // leave out the page at / and /examples/
+	// SettingName spells a setting in answers and log records as the program's operator knows it: as
+	// a flag, say. Nil leaves it as in a settings file of the command fanfare: max-streams.
+	SettingName func(fanfare.Setting) string
+	NoPage      bool // leave out the page at / and /examples/
 }
 
 // AccessOptions say who may send requests, and from where.

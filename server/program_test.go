@@ -57,8 +57,8 @@ func TestProgramPublishes(t *testing.T) {
 		{fanfare.CodeForbidden, "begins with '$'", []fanfare.Message{message("$sys", "x")}},
 		{fanfare.CodeInvalid, "heartbeat", []fanfare.Message{{Channel: "a", Type: "heartbeat"}}},
 		{fanfare.CodeInvalid, "UTF-8", []fanfare.Message{message("a", "\xff")}},
-		{fanfare.CodeTooLarge, "--max-event-bytes", []fanfare.Message{message("a", strings.Repeat("x", 101))}},
-		{fanfare.CodeTooLarge, "--max-request-bytes", []fanfare.Message{message("a", strings.Repeat("x", 80)), message("a", strings.Repeat("x", 80))}},
+		{fanfare.CodeTooLarge, "(max-event-bytes)", []fanfare.Message{message("a", strings.Repeat("x", 101))}},
+		{fanfare.CodeTooLarge, "(max-request-bytes)", []fanfare.Message{message("a", strings.Repeat("x", 80)), message("a", strings.Repeat("x", 80))}},
 		{fanfare.CodeInvalid, "key", []fanfare.Message{{Channel: "a", Key: "é"}}},
 		{fanfare.CodeConflict, "", []fanfare.Message{conflict}},
 	} {

@@ -175,7 +175,8 @@ func (s *Server) sameOrigin(r *http.Request) error {
 	}
 	return &fanfare.Error{
 		Code: fanfare.CodeForbidden, Reason: fanfare.ReasonForeignOrigin,
-		Detail: "a request that brings the cookie must come from a page of this host, or of an origin listed with --cors-origin",
+		Detail:  "a request that brings the cookie must come from a page of this host, or of an origin that is listed",
+		Setting: fanfare.SettingCORSOrigin,
 	}
 }
 
@@ -321,7 +322,7 @@ func (s *Server) endSession(w http.ResponseWriter, r *http.Request, by caller.Ca
 		}
 		s.endStreamsOf(session) // after the tickets are refused, since clients reconnect
 		if err != nil {
-			s.problems.Write(w, r, signedOutWith(err))
+			s.problems.Write(w, r, s.signedOutWith(err))
 			return
 		}
 	}
@@ -330,12 +331,13 @@ func (s *Server) endSession(w http.ResponseWriter, r *http.Request, by caller.Ca
 }
 
 // signedOutWith adds to the error of a sign-out what has happened all the same.
-func signedOutWith(err error) error {
+func (s *Server) signedOutWith(err error) error {
 	public, ok := errors.AsType[*fanfare.Error](err)
 	if !ok {
 		return err
 	}
 	said := *public
+	said.Detail, said.Setting = s.problems.Public(public), ""
 	said.Detail += ": the cookie is taken away, and its streams have ended; tickets that it made may open streams again"
 	if public.Reason != fanfare.ReasonMaxRevocations {
 		said.Detail += " after the hub's next start" // until then the hub remembers

@@ -81,10 +81,11 @@ func New(o Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{o: o, stopping: make(chan struct{}), problems: problem.NewWriter(o.Logger)}
+	s.problems.SettingName = o.SettingName
 	s.inflight = &limit.Budget{Most: o.Publish.MaxInflightBytes}
 	s.bodies = &publish.Bodies{Budget: s.inflight, Timeout: o.Publish.BodyTimeout}
 	var err error
-	if s.guard, err = newGuard(o.Access.Hosts, o.Access.Origins, o.Logger); err != nil {
+	if s.guard, err = newGuard(o.Access.Hosts, o.Access.Origins, o.Logger, s.problems); err != nil {
 		return nil, err
 	}
 	if err := s.secure(o); err != nil {
@@ -131,7 +132,7 @@ func New(o Options) (*Server, error) {
 		Log: o.Log, Version: o.Version,
 	}), o.Streams.StallLimit)
 	s.stats = stats.New(stats.Options{
-		Log: o.Log, Hub: s.hub, Streams: s.streams, Publish: &s.publisher.Latency, Ready: s.ready, Version: o.Version,
+		Log: o.Log, Hub: s.hub, Streams: s.streams, Publish: &s.publisher.Latency, Problems: s.problems, Ready: s.ready, Version: o.Version,
 		Known: s.knownPCs, Present: s.presentPCs, Readers: s.storeReaders,
 	})
 	if o.Publish.Detach {

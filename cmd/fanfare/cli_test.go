@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/fanfare-hub/fanfare"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -295,6 +297,45 @@ func TestEverySettingIsInTheManual(t *testing.T) {
 		if m[1] != "help" && !strings.Contains(string(manual), "`--"+m[1]+"`") {
 			t.Errorf("docs/guide/settings.md does not mention --%s", m[1])
 		}
+	}
+}
+
+// TestErrorsNameFlags: what the hub answers and logs names a setting as the operator gave it, by its flag.
+func TestErrorsNameFlags(t *testing.T) {
+	help, _, _ := result(t, "", "serve", "--help")
+	if len(fanfare.Settings()) < 20 {
+		t.Errorf("only %d settings are named", len(fanfare.Settings()))
+	}
+	for _, s := range fanfare.Settings() {
+		if !regexp.MustCompile(`(?m)\s` + flagOf(s) + `[=\s]`).MatchString(help) {
+			t.Errorf("errors name the setting %s, and there is no flag %s", s, flagOf(s))
+		}
+	}
+	url, hub := hubFor(t, "--max-event-bytes", "10")
+	req, _ := http.NewRequest("POST", url+"/v1/channels/a", strings.NewReader("x"))
+	req.Header.Set("Origin", "https://evil.example")
+	foreign, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	large, err := http.Post(url+"/v1/channels/a", "text/plain", strings.NewReader("more than ten bytes"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, resp := range map[string]*http.Response{
+		`"the body is larger than 10 bytes (--max-event-bytes)"`:                                               large,
+		`"pages of the origin \"https://evil.example\" may not change anything here: list it (--cors-origin)"`: foreign,
+	} {
+		body, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if err != nil || !strings.Contains(string(body), want) {
+			t.Errorf("%s %v, want %s", body, err, want)
+		}
+	}
+	hub.err.until(t, `(setting=--cors-origin)`)
+	full := &fanfare.Error{Code: fanfare.CodeOverloaded, Detail: "full", Setting: fanfare.SettingMaxStreams}
+	if text := message(fmt.Errorf("open: %w", full)); text != "open: full (--max-streams)" {
+		t.Errorf("the command's own errors: %q", text)
 	}
 }
 

@@ -48,7 +48,7 @@ func message(err error) string {
 		return ""
 	}
 	if public, ok := errors.AsType[*fanfare.Error](err); ok {
-		text := strings.Replace(err.Error(), public.Error(), public.Detail, 1)
+		text := strings.Replace(err.Error(), public.Error(), public.Public(flagOf), 1)
 		if public.Err != nil {
 			text += " (" + public.Err.Error() + ")"
 		}
@@ -56,6 +56,9 @@ func message(err error) string {
 	}
 	return err.Error()
 }
+
+// flagOf spells a setting as the command line knows it.
+func flagOf(s fanfare.Setting) string { return "--" + string(s) }
 
 // streams are a command's standard streams.
 type stdio struct {

@@ -126,9 +126,10 @@ func (c *settings) checkAddrs() error {
 
 func (c *settings) serverOptions(log *pebblelog.Log, logger *slog.Logger) server.Options {
 	o := server.Options{
-		Log:       log,
-		Logger:    logger,
-		AccessLog: int(c.AccessLog),
+		Log:         log,
+		Logger:      logger,
+		AccessLog:   int(c.AccessLog),
+		SettingName: flagOf,
 		Streams: server.StreamOptions{Heartbeat: time.Duration(c.Heartbeat), Max: c.MaxStreams,
 			MaxPerAddress: int(c.MaxStreamsPerAddress), BareContentType: !c.ContentTypeCharset, TailBytes: int(c.TailBytes), Attached: !c.DetachStreams},
 		Publish: server.PublishOptions{MaxEventBytes: int(c.MaxEventBytes), MaxRequestBytes: int(c.MaxRequestBytes),

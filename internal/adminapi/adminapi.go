@@ -141,7 +141,7 @@ func (a *API) body(
 	if err := query.InBody(r, names...); err != nil {
 		return nil, err
 	}
-	body, err := a.Bodies.Read(w, r, by, bodyBytes, "64 KiB")
+	body, err := a.Bodies.Read(w, r, by, bodyBytes, "")
 	if err != nil {
 		return nil, err
 	}

@@ -192,7 +192,7 @@ func (a *API) revoke(ctx context.Context, by caller.Caller, s selection) (ended,
 		if tokens = append(tokens, v.found()...); len(tokens)+len(subjects) > 0 {
 			err := a.Revocations.Revoke(ctx, tokens, subjects, s.until)
 			if public, ok := errors.AsType[*fanfare.Error](err); ok && public.Reason == fanfare.ReasonMaxRevocations {
-				return v.done, noRoom(public, v.done)
+				return v.done, a.noRoom(public, v.done)
 			}
 			if err != nil {
 				failed = err
@@ -210,7 +210,7 @@ func (a *API) revoke(ctx context.Context, by caller.Caller, s selection) (ended,
 			v.done.NotRevoked++
 		}
 	}
-	return v.done, notStored(failed, v.done)
+	return v.done, a.notStored(failed, v.done)
 }
 
 // revoking is one call of Revoke under way.
@@ -293,24 +293,26 @@ func (a *API) mayRevoke(by caller.Caller, who *fanfare.Principal) bool {
 
 // noRoom adds to the error of a full list what the call had done before. That is nothing, unless
 // streams opened during the call.
-func noRoom(full *fanfare.Error, done ended) error {
+func (a *API) noRoom(full *fanfare.Error, done ended) error {
 	said := *full
-	said.Detail += ": nothing was revoked or ended"
+	text := a.Problems.Public(full)
+	said.Detail, said.Setting = text+": nothing was revoked or ended", ""
 	if done != (ended{}) {
-		said.Detail = fmt.Sprintf("%s (revoked before: %d, streams ended: %d)", full.Detail, done.Revoked, done.Streams)
+		said.Detail = fmt.Sprintf("%s (revoked before: %d, streams ended: %d)", text, done.Revoked, done.Streams)
 	}
 	return &said
 }
 
 // notStored adds to the error of a revocation that was not stored what the call has done.
-func notStored(err error, done ended) error {
+func (a *API) notStored(err error, done ended) error {
 	public, ok := errors.AsType[*fanfare.Error](err)
 	if !ok {
 		return err
 	}
 	said := *public
+	said.Setting = ""
 	said.Detail = fmt.Sprintf("%s (streams ended: %d, revoked until the hub starts again: %d)"+
 		": once the log stores again, revoke them by subject or tokenId, which the audit trail has",
-		public.Detail, done.Streams, done.Revoked)
+		a.Problems.Public(public), done.Streams, done.Revoked)
 	return &said
 }

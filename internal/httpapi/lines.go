@@ -63,7 +63,9 @@ func (in *ingest) broke(n int, err error) {
 	case errors.Is(err, os.ErrDeadlineExceeded) && !in.lineEnds.IsZero():
 		in.refuse(n, publish.SlowBody("the line", err))
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		in.refuse(n, fanfare.Unavailable(fmt.Sprintf("no line came for %v (--ingest-idle)", in.api.o.IngestIdle), nil))
+		idle := fanfare.Unavailable(fmt.Sprintf("no line came for %v", in.api.o.IngestIdle), nil)
+		idle.Setting = fanfare.SettingIngestIdle
+		in.refuse(n, idle)
 	}
 }
 
@@ -108,7 +110,7 @@ func (in *ingest) readLine(r *bufio.Reader, limit int) (line []byte, refused, er
 func (in *ingest) growLine(line *[]byte, n, limit int) error {
 	old, need := cap(*line), len(*line)+n
 	if need > limit+1 {
-		return fanfare.Errorf(fanfare.CodeTooLarge, "the line is longer than %d bytes (--max-request-bytes)", limit)
+		return publish.TooLarge(fanfare.SettingMaxRequestBytes, "the line is longer than %d bytes", limit)
 	}
 	if need <= old || need <= ingestBuffer {
 		return nil // append does it

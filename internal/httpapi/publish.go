@@ -48,7 +48,7 @@ func (a *API) readBatch(
 	if err != nil {
 		return nil, false, err
 	}
-	body, err := a.o.Publisher.Bodies.Read(w, r, by, a.o.Publisher.MaxRequestBytes, "--max-request-bytes")
+	body, err := a.o.Publisher.Bodies.Read(w, r, by, a.o.Publisher.MaxRequestBytes, fanfare.SettingMaxRequestBytes)
 	if err != nil {
 		return nil, false, err
 	}
@@ -209,11 +209,11 @@ func (a *API) rawBatch(
 	if err != nil {
 		return nil, err
 	}
-	limit, flag := a.o.Publisher.MaxEventBytes, "--max-event-bytes"
+	limit, setting := a.o.Publisher.MaxEventBytes, fanfare.SettingMaxEventBytes
 	if a.o.Publisher.MaxRequestBytes < limit {
-		limit, flag = a.o.Publisher.MaxRequestBytes, "--max-request-bytes"
+		limit, setting = a.o.Publisher.MaxRequestBytes, fanfare.SettingMaxRequestBytes
 	}
-	body, err := a.o.Publisher.Bodies.Text(w, r, by, limit, flag)
+	body, err := a.o.Publisher.Bodies.Text(w, r, by, limit, setting)
 	if err != nil {
 		return nil, err
 	}

@@ -35,7 +35,7 @@ func TestBudgetIsShared(t *testing.T) {
 	second := b.Hold("")
 	err := second.Grow(2000)
 	if e, ok := err.(*fanfare.Error); !ok || e.Code != fanfare.CodeOverloaded || e.Reason != fanfare.ReasonMaxInflight || e.RetryAfter <= 0 ||
-		!strings.Contains(e.Detail, "1048576") || !strings.Contains(e.Detail, "--max-inflight-bytes") {
+		!strings.Contains(e.Detail, "1048576") || e.Setting != fanfare.SettingMaxInflightBytes {
 		t.Errorf("%v", err)
 	}
 	if second.Bytes() != 0 {

@@ -105,11 +105,11 @@ func (r *Rates) Take(owner string, events, bytes int) (v Verdict) {
 	// wait longer
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	v = take(b.events, now, events, "events", fanfare.ReasonPublishRate, "events a second (--publish-rate)")
+	v = take(b.events, now, events, "events", fanfare.ReasonPublishRate, fanfare.SettingPublishRate)
 	if v.Err != nil || b.bytes == nil {
 		return v
 	}
-	of := take(b.bytes, now, bytes, "bytes", fanfare.ReasonPublishBytes, "bytes a second (--publish-bytes-rate)")
+	of := take(b.bytes, now, bytes, "bytes", fanfare.ReasonPublishBytes, fanfare.SettingPublishBytesRate)
 	if of.Err != nil && b.events != nil {
 		b.events.AllowN(now, -min(events, b.events.Burst())) // give back what was taken
 	}
@@ -121,20 +121,22 @@ func (r *Rates) Take(owner string, events, bytes int) (v Verdict) {
 
 func (v Verdict) share() float64 { return float64(v.remaining) / float64(max(v.limit, 1)) }
 
-func take(l *rate.Limiter, now time.Time, n int, policy string, reason fanfare.Reason, what string) (v Verdict) {
+func take(
+	l *rate.Limiter, now time.Time, n int, what string, reason fanfare.Reason, setting fanfare.Setting,
+) (v Verdict) {
 	if l == nil {
 		return v
 	}
 	n = min(max(n, 0), l.Burst())
 	reservation := l.ReserveN(now, n)
-	v.policy, v.limit = policy, l.Burst()
+	v.policy, v.limit = what, l.Burst()
 	v.window = time.Duration(float64(l.Burst()) / float64(l.Limit()) * float64(time.Second))
 	if wait := reservation.DelayFrom(now); wait > 0 {
 		reservation.CancelAt(now)
 		v.Wait = wait
 		v.Err = &fanfare.Error{
-			Code: fanfare.CodeRateLimited, Reason: reason, RetryAfter: wait,
-			Detail: "the limit is " + strconv.FormatFloat(float64(l.Limit()), 'f', -1, 64) + " " + what,
+			Code: fanfare.CodeRateLimited, Reason: reason, Setting: setting, RetryAfter: wait,
+			Detail: "the limit is " + strconv.FormatFloat(float64(l.Limit()), 'f', -1, 64) + " " + what + " a second",
 		}
 	}
 	left := max(l.TokensAt(now), 0)

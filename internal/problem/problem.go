@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -45,6 +46,10 @@ type Writer struct {
 	counts  map[fanfare.Code]*atomic.Uint64   // fixed keys
 	reasons map[fanfare.Reason]*atomic.Uint64 // fixed keys
 
+	// SettingName, when set, spells settings as the operator knows them; it is set before the first
+	// error.
+	SettingName func(fanfare.Setting) string
+
 	// OnRefused, when set, hears of each refusal that Write answers; it is set before the first.
 	OnRefused func(r *http.Request, err error)
 }
@@ -80,6 +85,20 @@ func (p *Writer) Reasons() map[fanfare.Reason]uint64 {
 	return counts
 }
 
+// Public is the public text of an error, with its setting as the operator knows it.
+func (p *Writer) Public(err *fanfare.Error) string { return err.Public(p.SettingName) }
+
+// Settings names settings in a log record.
+func (p *Writer) Settings(settings ...fanfare.Setting) slog.Attr {
+	names := make([]string, len(settings))
+	for i, s := range settings {
+		if names[i] = string(s); p.SettingName != nil {
+			names[i] = p.SettingName(s)
+		}
+	}
+	return slog.String("setting", strings.Join(names, ", "))
+}
+
 // Reason is the reason of an error, for a log record.
 func Reason(err error) slog.Attr {
 	if public, ok := errors.AsType[*fanfare.Error](err); ok && public.Reason != "" {
@@ -106,7 +125,7 @@ func (p *Writer) Document(err error) (d Document, retryAfter time.Duration) {
 		n.Add(1)
 	}
 	status := statuses[public.Code]
-	d = Document{Title: http.StatusText(status), Status: status, Code: public.Code, Detail: public.Detail}
+	d = Document{Title: http.StatusText(status), Status: status, Code: public.Code, Detail: p.Public(public)}
 	retryAfter = public.RetryAfter
 	if retryAfter == 0 && (status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests) {
 		retryAfter = 2 * time.Second

@@ -43,10 +43,10 @@ func (b *Body) Free() { b.hold.Free() }
 // Read reads a request's body of at most so many bytes; flag names that limit. A body that says it
 // is larger is refused before it is read.
 func (s *Bodies) Read(
-	w http.ResponseWriter, r *http.Request, by caller.Caller, most int, flag string,
+	w http.ResponseWriter, r *http.Request, by caller.Caller, most int, setting fanfare.Setting,
 ) (b Body, err error) {
 	if r.ContentLength > int64(most) {
-		return b, tooLarge(most, flag)
+		return b, bodyTooLarge(most, setting)
 	}
 	if whole, ok := r.Body.(wholeBody); ok {
 		return Body{Bytes: []byte(whole.Text())}, nil // it is small, and counted where it was read
@@ -77,7 +77,7 @@ func (s *Bodies) Read(
 			return in.body, nil
 		}
 		if err != nil {
-			return b, readError(err, most, flag)
+			return b, readError(err, most, setting)
 		}
 	}
 }
@@ -143,9 +143,9 @@ func (g *growing) finish() {
 	}
 }
 
-func readError(err error, most int, flag string) error {
+func readError(err error, most int, setting fanfare.Setting) error {
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return tooLarge(most, flag)
+		return bodyTooLarge(most, setting)
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return SlowBody("the body", err)
@@ -156,7 +156,7 @@ func readError(err error, most int, flag string) error {
 // SlowBody is the error of a body, or a part of one, that was not here in time.
 func SlowBody(what string, err error) error {
 	return &fanfare.Error{Code: fanfare.CodeInvalid, Reason: fanfare.ReasonSlowBody,
-		Detail: what + " did not come in time (--body-timeout)", Err: err}
+		Detail: what + " did not come in time", Setting: fanfare.SettingBodyTimeout, Err: err}
 }
 
 // wholeBody is a body that has come as a whole, of ContentLength bytes.
@@ -164,15 +164,22 @@ type wholeBody interface{ Text() string }
 
 // Text is Read as a string, which is counted no longer: whoever publishes it has it counted by the
 // log's queue.
-func (s *Bodies) Text(w http.ResponseWriter, r *http.Request, by caller.Caller, most int, flag string) (string, error) {
+func (s *Bodies) Text(w http.ResponseWriter, r *http.Request, by caller.Caller, most int, setting fanfare.Setting) (string, error) {
 	if whole, ok := r.Body.(wholeBody); ok && r.ContentLength <= int64(most) {
 		return whole.Text(), nil
 	}
-	body, err := s.Read(w, r, by, most, flag)
+	body, err := s.Read(w, r, by, most, setting)
 	defer body.Free()
 	return string(body.Bytes), err
 }
 
-func tooLarge(most int, flag string) error {
-	return fanfare.Errorf(fanfare.CodeTooLarge, "the body is larger than %d bytes (%s)", most, flag)
+func bodyTooLarge(most int, setting fanfare.Setting) error {
+	return TooLarge(setting, "the body is larger than %d bytes", most)
+}
+
+// TooLarge is the error of what exceeds the limit that a setting says, "" for one that none does.
+func TooLarge(setting fanfare.Setting, format string, args ...any) error {
+	e := fanfare.Errorf(fanfare.CodeTooLarge, format, args...)
+	e.Setting = setting
+	return e
 }

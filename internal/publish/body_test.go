@@ -19,7 +19,7 @@ func TestBodiesOfAllSizes(t *testing.T) {
 	s := &Bodies{Budget: &limit.Budget{Most: 4 * most}, Timeout: 100 * time.Millisecond}
 	got := make(chan string, 1)
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, err := s.Read(w, r, caller.Caller{Who: &fanfare.Principal{}}, most, "--flag")
+		body, err := s.Read(w, r, caller.Caller{Who: &fanfare.Principal{}}, most, fanfare.SettingMaxRequestBytes)
 		if held := s.Budget.Held(); err == nil && (held > 0) != (cap(body.Bytes) > FreeBytes) || held > 4*len(body.Bytes) {
 			t.Errorf("of %d bytes %d are held", len(body.Bytes), held)
 		}
@@ -55,7 +55,7 @@ func TestBodiesOfAllSizes(t *testing.T) {
 			_ = resp.Body.Close()
 			text, refused := <-got, resp.Header.Get("X-Error")
 			if n > most {
-				if !strings.Contains(refused, "--flag") || text != "" {
+				if !strings.Contains(refused, "(max-request-bytes)") || text != "" {
 					t.Errorf("%d bytes: %d came, %s", n, len(text), refused)
 				}
 			} else if text != body || refused != "" {

@@ -31,8 +31,8 @@ func (p *Publisher) Messages(principal string, messages []fanfare.Message) (*fan
 		bytes += len(messages[i].Data)
 	}
 	if bytes > p.MaxRequestBytes {
-		return nil, fanfare.Errorf(fanfare.CodeTooLarge,
-			"the messages have %d bytes of data together, the limit is %d (--max-request-bytes)", bytes, p.MaxRequestBytes)
+		return nil, TooLarge(fanfare.SettingMaxRequestBytes,
+			"the messages have %d bytes of data together, the limit is %d", bytes, p.MaxRequestBytes)
 	}
 	return b, nil
 }

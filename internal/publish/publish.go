@@ -178,8 +178,7 @@ const largeData = 64 << 10
 // read.
 func (p *Publisher) CheckData(c fanfare.Channel, data string) error {
 	if len(data) > p.MaxEventBytes {
-		return fanfare.Errorf(fanfare.CodeTooLarge, "data is %d bytes, the limit is %d (--max-event-bytes)", len(data),
-			p.MaxEventBytes)
+		return TooLarge(fanfare.SettingMaxEventBytes, "data is %d bytes, the limit is %d", len(data), p.MaxEventBytes)
 	}
 	if len(data) > largeData {
 		p.warnOnce(c, len(data))

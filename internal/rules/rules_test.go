@@ -215,6 +215,35 @@ func TestMountable(t *testing.T) {
 	})
 }
 
+// TestNoFlags: texts outside cmd/ name no flag, since a program that hosts the hub has none. An error says which setting it is about by its
+// field Setting, a log record by problem.Writer.Settings.
+func TestNoFlags(t *testing.T) {
+	flag := regexp.MustCompile(`(^|[^-\w])--[a-z]`)
+	literals := 0
+	sources(t, func(path string, fset *token.FileSet, file *ast.File) {
+		if strings.HasPrefix(path, "cmd/") || strings.HasPrefix(path, "e2e/") || file.Name.Name == "main" || strings.HasPrefix(path, "bench/") || strings.HasSuffix(path, "_test.go") ||
+			strings.HasPrefix(path, "pebblelog/") { // it has some still
+			return
+		}
+		for _, group := range file.Comments {
+			if flag.MatchString(group.Text()) {
+				t.Errorf("%s: a comment names a flag: name the option, or what it sets", fset.Position(group.Pos()))
+			}
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			if text, ok := n.(*ast.BasicLit); ok && text.Kind == token.STRING {
+				if literals++; flag.MatchString(text.Value) {
+					t.Errorf("%s: %s names a flag: set Error.Setting, or log problem.Writer.Settings", fset.Position(text.Pos()), text.Value)
+				}
+			}
+			return true
+		})
+	})
+	if literals < 1000 {
+		t.Errorf("only %d texts were looked at", literals)
+	}
+}
+
 // TestNames: no package is named after nothing.
 func TestNames(t *testing.T) {
 	for _, p := range packages(t) {

@@ -8,17 +8,19 @@ import (
 	"github.com/fanfare-hub/fanfare"
 	"github.com/fanfare-hub/fanfare/histogram"
 	"github.com/fanfare-hub/fanfare/hub"
+	"github.com/fanfare-hub/fanfare/internal/problem"
 	"github.com/fanfare-hub/fanfare/internal/stream"
 )
 
 // Options set up Stats. All are required.
 type Options struct {
-	Log     fanfare.Log
-	Hub     *hub.Hub
-	Streams *stream.Streams
-	Publish *histogram.Histogram
-	Ready   func() error
-	Version string
+	Log      fanfare.Log
+	Hub      *hub.Hub
+	Streams  *stream.Streams
+	Publish  *histogram.Histogram
+	Problems *problem.Writer // spells settings
+	Ready    func() error
+	Version  string
 
 	Known   func(ctx context.Context, most int) []KnownPC // from the log
 	Present func() []KnownPC                              // those whose streams are open
@@ -257,7 +259,7 @@ func (s *Stats) Snapshot(ctx context.Context, most int) Snapshot {
 		snap.Streams.Ended[string(reason)] = n
 	}
 	if err := s.o.Ready(); err != nil {
-		snap.Reason = publicText(err)
+		snap.Reason = s.publicText(err)
 	} else {
 		snap.Ready = true
 	}
@@ -280,9 +282,9 @@ func (s *Stats) Snapshot(ctx context.Context, most int) Snapshot {
 	return snap
 }
 
-func publicText(err error) string {
+func (s *Stats) publicText(err error) string {
 	if public, ok := err.(*fanfare.Error); ok {
-		return public.Detail
+		return s.o.Problems.Public(public)
 	}
 	return "something went wrong in the hub; its log says more"
 }

@@ -116,7 +116,7 @@ func (a *API) batch(
 	if err != nil {
 		return nil, "", err
 	}
-	body, err := a.o.Publisher.Bodies.Read(w, r, by, a.o.Publisher.MaxRequestBytes, "--max-request-bytes")
+	body, err := a.o.Publisher.Bodies.Read(w, r, by, a.o.Publisher.MaxRequestBytes, fanfare.SettingMaxRequestBytes)
 	if err != nil {
 		return nil, "", err
 	}
@@ -171,8 +171,8 @@ func (a *API) readCommand(
 		bytes += len(texts[name])
 	}
 	if most := a.o.Publisher.MaxEventBytes; bytes > most { // before it is put into JSON twice, which may make four bytes of one
-		return cmd, nil, fanfare.Errorf(fanfare.CodeTooLarge,
-			"objectId, event, eventType and referenceType have %d bytes, the limit is %d (--max-event-bytes)", bytes, most)
+		return cmd, nil, publish.TooLarge(fanfare.SettingMaxEventBytes,
+			"objectId, event, eventType and referenceType have %d bytes, the limit is %d", bytes, most)
 	}
 	if texts["event"] == "" {
 		return cmd, nil, fanfare.Invalid("event is missing: name the command, such as REBOOT")

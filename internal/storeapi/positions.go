@@ -62,7 +62,7 @@ const (
 func newPositions(o Options) *positions {
 	k := &positions{o: o, began: time.Now(), stop: make(chan struct{}), pcs: map[string]*pc{},
 		seen: map[string]time.Time{}, shared: map[string]shared{}}
-	k.says.logger = o.Logger
+	k.says.logger, k.says.problems = o.Logger, o.Problems
 	k.unride = o.Keeper.Ride(k)
 	k.stopped.Go(k.loop)
 	return k

@@ -5,8 +5,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/fanfare-hub/fanfare"
 	"github.com/fanfare-hub/fanfare/internal/caller"
 	"github.com/fanfare-hub/fanfare/internal/fleet"
+	"github.com/fanfare-hub/fanfare/internal/problem"
 )
 
 // Readers are counts of what happens where a PC has several readers, or one that was away for long.
@@ -37,7 +39,8 @@ const subjectsMost = 10_000
 // says writes warnings down, not more than a log can take. Its methods may be called from any
 // goroutine.
 type says struct {
-	logger *slog.Logger
+	logger   *slog.Logger
+	problems *problem.Writer // knows the names of settings
 
 	mu       sync.Mutex // guards the fields below
 	subjects map[string]struct{}
@@ -115,8 +118,8 @@ func (s *says) dropped(d fleet.Device, id readerID) {
 }
 
 func (s *says) forgotten(d fleet.Device) {
-	s.warn("forgotten", "a PC was away for longer than its position is kept: it is told of a gap (--store-resume-for)",
-		named(d)...)
+	s.warn("forgotten", "a PC was away for longer than its position is kept: it is told of a gap",
+		named(d, s.problems.Settings(fanfare.SettingStoreResumeFor))...)
 }
 
 // looks warns of a subject once.

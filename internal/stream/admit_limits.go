@@ -51,9 +51,9 @@ func newPlaces(l Limits) *places {
 }
 
 // limited is the error of a limit.
-func limited(reason fanfare.Reason, format string, args ...any) error {
+func limited(reason fanfare.Reason, setting fanfare.Setting, format string, args ...any) error {
 	e := fanfare.Errorf(fanfare.CodeOverloaded, format, args...)
-	e.Reason, e.RetryAfter = reason, 5*time.Second
+	e.Reason, e.Setting, e.RetryAfter = reason, setting, 5*time.Second
 	return e
 }
 
@@ -61,31 +61,24 @@ func limited(reason fanfare.Reason, format string, args ...any) error {
 // streams more than a limit there may be: one where another stream is about to end for this one.
 func (p *places) take(by caller.Caller, patterns []fanfare.Pattern, over int) error {
 	if p.opens != nil && !p.opens.Allow() {
-		return limited(fanfare.ReasonStreamRate, "too many streams begin at once (--max-new-streams)")
+		return limited(fanfare.ReasonStreamRate, fanfare.SettingMaxNewStreams, "too many streams begin at once")
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	address, name := p.counted(by)
 	if address.IsValid() && p.addresses[address] >= p.limits.PerAddress+over {
-		return limited(
-			fanfare.ReasonPerAddress,
-			"no room for another stream of this address (--max-streams-per-address)",
-		)
+		return limited(fanfare.ReasonPerAddress, fanfare.SettingMaxStreamsPerAddress,
+			"no room for another stream of this address")
 	}
 	if name != "" && p.subjects[name] >= p.limits.PerSubject+over {
-		return limited(
-			fanfare.ReasonPerSubject,
-			"no room for another stream of this subject (--max-streams-per-subject)",
-		)
+		return limited(fanfare.ReasonPerSubject, fanfare.SettingMaxStreamsPerSubject,
+			"no room for another stream of this subject")
 	}
 	if p.limits.PerChannel > 0 {
 		for _, c := range patterns {
 			if p.channels[c] >= p.limits.PerChannel+over {
-				return limited(
-					fanfare.ReasonPerChannel,
-					"no room for another stream of channel %q (--max-streams-per-channel)",
-					c,
-				)
+				return limited(fanfare.ReasonPerChannel, fanfare.SettingMaxStreamsPerChannel,
+					"no room for another stream of channel %q", c)
 			}
 		}
 		for _, c := range patterns {

@@ -108,9 +108,9 @@ func TestHammering(t *testing.T) {
 		{"store", fanfare.Errorf(fanfare.CodeUnauthenticated, "no token"), 60, 20},
 		{"store", fanfare.Errorf(fanfare.CodeForbidden, "no right"), 60, 20},
 		{"store", fanfare.Invalid("storeId is missing"), 60, 20},
-		{"store", limited(fanfare.ReasonMaxStreams, "no room"), 60, 20},
+		{"store", limited(fanfare.ReasonMaxStreams, fanfare.SettingMaxStreams, "no room"), 60, 20},
 		{"native", fanfare.Errorf(fanfare.CodeUnauthenticated, "no token"), 71, 25},
-		{"native", limited(fanfare.ReasonMaxStreams, "no room"), 71, 25},
+		{"native", limited(fanfare.ReasonMaxStreams, fanfare.SettingMaxStreams, "no room"), 71, 25},
 	} {
 		for _, accept := range []string{"*/*", "text/event-stream"} {
 			t.Run(fmt.Sprint(c.adapter, " ", fanfare.CodeOf(c.err), " ", accept), func(t *testing.T) {

@@ -160,8 +160,9 @@ func (s *Streams) warnOfCuts() {
 	now := time.Now().Unix()
 	if last := s.warned.Load(); now-last >= 60 && s.warned.CompareAndSwap(last, now) {
 		s.o.Logger.Warn(
-			"connections of clients that keep asking for streams they may not have are closed unanswered: " +
-				"as many as may are waiting for their answer (--max-refusals-held, --max-refusals-held-per-address)",
+			"connections of clients that keep asking for streams they may not have are closed unanswered: "+
+				"as many as may are waiting for their answer",
+			s.o.Problems.Settings(fanfare.SettingMaxRefusalsHeld, fanfare.SettingMaxRefusalsHeldPerAddress),
 		)
 	}
 }
