@@ -30,8 +30,8 @@ const manual = "../../docs/guide/metrics.md"
 // TestManual holds the manual's table against the code; FANFARE_UPDATE_GOLDEN=1 writes it.
 func TestManual(t *testing.T) {
 	var b strings.Builder
-	b.WriteString("# Metrics\n\n`/metrics`, for Prometheus. Besides these there are those of the process (`process_…`) and of Go (`go_…`). No label holds a\n" +
-		"channel, a user or a client. Those of `fanfare_log_…` need an engine that gives figures, which the embedded one does.\n\n" +
+	b.WriteString("# Metrics\n\n`/metrics` serves these metrics to Prometheus, and those of the process (`process_…`) and of Go (`go_…`). No label\n" +
+		"holds a channel, a user or a client. The metrics `fanfare_log_…` need an engine that gives figures; ours does.\n\n" +
 		"| metric | kind | label | |\n|---|---|---|---|\n")
 	for _, m := range promstats.Metrics() {
 		label := "–"
@@ -40,7 +40,8 @@ func TestManual(t *testing.T) {
 		}
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", m.Name, m.Kind, label, m.Help)
 	}
-	b.WriteString("\n`deploy/grafana/fanfare.json` is a dashboard, `deploy/prometheus/alerts.yaml` are alert rules; [runbook.md](runbook.md) says what to do for each.\n")
+	b.WriteString("\n`deploy/grafana/fanfare.json` is a dashboard. `deploy/prometheus/alerts.yaml` holds alert rules;\n" +
+		"[runbook.md](runbook.md) says what to do for each alert.\n")
 	if os.Getenv("FANFARE_UPDATE_GOLDEN") != "" {
 		if err := os.WriteFile(manual, []byte(b.String()), 0o644); err != nil {
 			t.Fatal(err)
