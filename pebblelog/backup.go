@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -19,6 +21,11 @@ func (l *Log) Backup(ctx context.Context, dir string) (durable fanfare.Position,
 	fs := l.opts.FS
 	if l.opts.Durability == DurabilityMemory {
 		return 0, fanfare.Invalid("there is nothing to back up: the log is in memory only")
+	}
+	dir = filepath.Clean(dir) // so that what is looked at is what is made
+	if inside(fs, dir, l.opts.Dir) {
+		return 0, fanfare.Invalid("the folder %s lies in the data directory %s: what is lost with one is lost with the other; choose another place",
+			dir, l.opts.Dir)
 	}
 	if _, err := fs.Stat(dir); err == nil {
 		return 0, fanfare.Errorf(fanfare.CodeConflict, "the folder %s exists: a backup goes into a new one", dir)
@@ -42,33 +49,70 @@ func (l *Log) Backup(ctx context.Context, dir string) (durable fanfare.Position,
 	return durable, err
 }
 
-// Restore copies a backup to a data directory that does not exist yet, or is empty. When the log is opened there, clients
-// that have seen more than the backup holds are told so by a gap.
-func Restore(from, to string) error {
-	fs := vfs.Default
+// inside tells whether a folder that may not exist yet is another one, or lies in it, by whatever names and links they are
+// reached.
+func inside(fs vfs.FS, dir, other string) bool {
+	if abs, err := filepath.Abs(dir); err == nil {
+		dir = abs
+	}
+	if abs, err := filepath.Abs(other); err == nil {
+		other = abs
+	}
+	target, err := os.Stat(other)
+	if err != nil || fs != vfs.Default { // a file system of a test, which knows no links
+		rel, err := filepath.Rel(other, dir)
+		return err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator))
+	}
+	for {
+		// A folder that exists may be a link to one that lies elsewhere: from there it goes up.
+		if real, err := filepath.EvalSymlinks(dir); err == nil {
+			dir = real
+		}
+		if info, err := os.Stat(dir); err == nil && os.SameFile(info, target) {
+			return true
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			return false
+		}
+		dir = parent
+	}
+}
+
+// Restore copies a backup to a data directory that does not exist yet, or is empty but for what a new volume
+// has of its own. When the log is opened there, clients that have seen more than the backup holds are told so by a gap.
+func Restore(from, to string) error { return restore(vfs.Default, from, to) }
+
+func restore(fs vfs.FS, from, to string) error {
 	if err := checkBackup(fs, from); err != nil {
 		return err
 	}
-	if err := newPlace(fs, to); err != nil {
+	if inside(fs, to, from) {
+		return fanfare.Invalid("the folder %s lies in the backup %s: choose another place", to, from)
+	}
+	lock, err := newPlace(fs, to)
+	if err != nil {
 		return err
 	}
-	names, err := fs.List(fs.PathJoin(from, "log"))
+	defer lock.Close()
+	if err := copyStore(fs, fs.PathJoin(from, "log"), fs.PathJoin(to, "log")); err != nil {
+		_ = fs.RemoveAll(fs.PathJoin(to, "log")) // half a log is none
+		return err
+	}
+	return markPlace(fs, to)
+}
+
+func copyStore(fs vfs.FS, from, to string) error {
+	names, err := fs.List(from)
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		if err := copyFile(fs, fs.PathJoin(from, "log", name), fs.PathJoin(to, "log", name)); err != nil {
+		if err := copyFile(fs, fs.PathJoin(from, name), fs.PathJoin(to, name)); err != nil {
 			return fmt.Errorf("copy %s: %w", name, err)
 		}
 	}
-	d, err := fs.OpenDir(fs.PathJoin(to, "log"))
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(d.Sync(), d.Close()); err != nil {
-		return err
-	}
-	return markPlace(fs, to)
+	return syncDir(fs, to)
 }
 
 func checkBackup(fs vfs.FS, dir string) error {
@@ -76,15 +120,6 @@ func checkBackup(fs vfs.FS, dir string) error {
 		return fmt.Errorf("%s is not a backup: %w", dir, err)
 	}
 	return checkPlace(fs, dir)
-}
-
-// newPlace makes a data directory, which must not hold anything.
-func newPlace(fs vfs.FS, dir string) error {
-	names, err := fs.List(dir)
-	if err == nil && len(names) > 0 {
-		return &fanfare.Error{Code: fanfare.CodeConflict, Detail: fmt.Sprintf("the folder %s is not empty: choose a new one", dir)}
-	}
-	return makeDir(fs, fs.PathJoin(dir, "log"))
 }
 
 func copyFile(fs vfs.FS, from, to string) (err error) {

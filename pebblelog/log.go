@@ -157,8 +157,8 @@ func Open(opts Options) (*Log, error) {
 		return nil, fmt.Errorf("make data directory %s: %w", l.opts.Dir, err)
 	}
 	var err error
-	if l.lock, err = fs.Lock(fs.PathJoin(l.opts.Dir, "LOCK")); err != nil {
-		return nil, inUse(l.opts.Dir, err)
+	if l.lock, err = fs.Lock(fs.PathJoin(l.opts.Dir, lockFile)); err != nil {
+		return nil, lockError(l.opts.Dir, err)
 	}
 	l.most = l.mostBytes()
 	s, err := l.openSession()
@@ -177,13 +177,6 @@ func Open(opts Options) (*Log, error) {
 	return l, nil
 }
 
-func inUse(dir string, err error) error {
-	return &fanfare.Error{
-		Code: fanfare.CodeConflict, Err: err,
-		Detail: fmt.Sprintf("the data directory %s is in use: one process at a time; stop the other one or choose another directory", dir),
-	}
-}
-
 // makeDir makes a folder and those above it, and syncs each entry that is new: a log in a folder that a power cut can take
 // away is not durable.
 func makeDir(fs vfs.FS, dir string) error {
@@ -199,11 +192,7 @@ func makeDir(fs vfs.FS, dir string) error {
 	if err := fs.MkdirAll(dir, 0o750); err != nil {
 		return err
 	}
-	f, err := fs.OpenDir(parent)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
+	return syncDir(fs, parent)
 }
 
 // Close commits what is queued, refuses what comes after, and closes the files. It waits for a slow disk at most as long

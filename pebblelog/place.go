@@ -3,12 +3,19 @@ package pebblelog
 import (
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
+	"os"
 	"path"
+	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/fanfare-hub/fanfare"
 )
 
 // formatFile stands beside the store's folder from the moment the log holds something. Where it stands and the store is not
@@ -60,6 +67,67 @@ func checkPlace(fs vfs.FS, dir string) error {
 	return nil
 }
 
+// lockError says why a data directory could not be locked: somebody else has it, or it cannot be written to.
+func lockError(dir string, err error) error {
+	var path *fs.PathError
+	var errno syscall.Errno
+	switch {
+	case errors.As(err, &path) && errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("the data directory %s cannot be used: %w: it must be writable for the user that runs fanfare", dir, path)
+	case errors.As(err, &path):
+		return fmt.Errorf("the data directory %s cannot be used: %w", dir, path)
+	case errors.As(err, &errno) && !lockHeld(errno):
+		return fmt.Errorf("the data directory %s cannot be locked: %w", dir, err)
+	}
+	return &fanfare.Error{
+		Code: fanfare.CodeConflict, Err: err,
+		Detail: fmt.Sprintf("the data directory %s is in use: one process at a time; stop the other one or choose another directory", dir),
+	}
+}
+
+// lockHeld tells what a system says of a file that another process has locked.
+func lockHeld(errno syscall.Errno) bool {
+	const sharingViolation, lockViolation = 32, 33
+	if runtime.GOOS == "windows" {
+		return errno == sharingViolation || errno == lockViolation
+	}
+	return errno == syscall.EAGAIN || errno == syscall.EACCES
+}
+
+// newPlace makes a data directory and locks it. It must hold nothing yet but what a new volume has of its own.
+func newPlace(fs vfs.FS, dir string) (lock io.Closer, err error) {
+	if err := checkNewPlace(fs, dir); err != nil {
+		return nil, err
+	}
+	if err := makeDir(fs, fs.PathJoin(dir, "log")); err != nil {
+		return nil, err
+	}
+	if lock, err = fs.Lock(fs.PathJoin(dir, lockFile)); err != nil {
+		return nil, lockError(dir, err)
+	}
+	return lock, nil
+}
+
+func checkNewPlace(fs vfs.FS, dir string) error {
+	names, err := fs.List(dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	for _, name := range names {
+		if name == lockFile || slices.Contains(ofVolumes, name) {
+			continue
+		}
+		return &fanfare.Error{Code: fanfare.CodeConflict, Detail: fmt.Sprintf("the folder %s is not empty (it holds %s): choose a new one", dir, name)}
+	}
+	return nil
+}
+
+// lockFile is locked by the process that uses a data directory.
+const lockFile = "LOCK"
+
+// ofVolumes is what file systems put into the topmost folder of a new volume.
+var ofVolumes = []string{"lost+found", ".snapshot", ".zfs", ".fseventsd", ".Trashes", ".Spotlight-V100", "System Volume Information", "$RECYCLE.BIN"}
+
 // markPlace writes the format file, unless it says the same already.
 func markPlace(fs vfs.FS, dir string) error {
 	name := fs.PathJoin(dir, formatFile)
@@ -77,6 +145,11 @@ func markPlace(fs vfs.FS, dir string) error {
 	if err := fs.Rename(name+".new", name); err != nil {
 		return err
 	}
+	return syncDir(fs, dir)
+}
+
+// syncDir has on disk which files there are in a folder.
+func syncDir(fs vfs.FS, dir string) error {
 	d, err := fs.OpenDir(dir)
 	if err != nil {
 		return err

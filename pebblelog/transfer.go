@@ -218,12 +218,9 @@ func (e *exporter) events() error {
 // no log.
 func Import(ctx context.Context, dir string, r io.Reader) (events uint64, err error) {
 	fs := vfs.Default
-	if err := newPlace(fs, dir); err != nil {
-		return 0, err
-	}
-	lock, err := fs.Lock(fs.PathJoin(dir, "LOCK"))
+	lock, err := newPlace(fs, dir)
 	if err != nil {
-		return 0, inUse(dir, err)
+		return 0, err
 	}
 	defer lock.Close()
 	db, err := pebble.Open(fs.PathJoin(dir, "log"), &pebble.Options{FS: fs, Logger: silent{}, FormatMajorVersion: pebble.FormatNewest, MemTableSize: memTable})

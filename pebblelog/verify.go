@@ -40,12 +40,12 @@ func openStore(dir string) (*store, error) {
 	if _, err := fs.Stat(fs.PathJoin(dir, "log")); err != nil {
 		return nil, fmt.Errorf("%s holds no log: %w", dir, err)
 	}
-	lock, err := fs.Lock(fs.PathJoin(dir, "LOCK"))
+	lock, err := fs.Lock(fs.PathJoin(dir, lockFile))
 	switch {
 	case errors.Is(err, syscall.EROFS), errors.Is(err, syscall.EACCES):
 		lock = io.NopCloser(nil) // a backup that may not be written to; nobody else can write to it either
 	case err != nil:
-		return nil, inUse(dir, err)
+		return nil, lockError(dir, err)
 	}
 	s := &store{lock: lock}
 	s.db, err = pebble.Open(fs.PathJoin(dir, "log"), &pebble.Options{

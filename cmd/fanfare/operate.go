@@ -79,7 +79,7 @@ func (c *retentionCmd) Run(ctx context.Context, std *stdio) error {
 
 type backupCmd struct {
 	target
-	Dir string `arg:"" help:"The new folder, on the hub's machine."`
+	Dir string `arg:"" help:"The new folder, on the hub's machine and not inside its data directory."`
 }
 
 // Help implements kong.HelpProvider.
@@ -123,7 +123,8 @@ type restoreCmd struct {
 func (restoreCmd) Help() string {
 	return `Example: fanfare restore /var/backups/fanfare/monday --data /var/lib/fanfare-new
 
-Then serve with the new directory. Clients that have seen events which the backup does not hold are told so by a gap.`
+NEW is a folder that does not exist yet, or an empty one (a new volume's lost+found does not count). Then
+serve with the new directory. Clients that have seen events which the backup does not hold are told so by a gap.`
 }
 
 func (c *restoreCmd) Run(ctx context.Context, std *stdio) error {
@@ -223,7 +224,8 @@ type importCmd struct {
 func (importCmd) Help() string {
 	return `Example: fanfare import monday.ndjson --data /var/lib/fanfare-new
 
-Events keep their ids, so clients carry on where they were.`
+Events keep their ids, so clients carry on where they were. Idempotency keys are not in an export: a publish that is repeated after
+the import is stored again.`
 }
 
 func (c *importCmd) Run(ctx context.Context, std *stdio) error {

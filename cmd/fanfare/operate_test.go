@@ -55,6 +55,12 @@ func TestOperate(t *testing.T) {
 	backup := filepath.Join(dir, "backup")
 	ok("holds the log up to", "backup", backup, "--url", url)
 	refused(1, "exists", "backup", backup, "--url", url)
+	if err := os.Symlink(dataOf(hub), filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	for _, inside := range []string{dataOf(hub), dataOf(hub) + "/backup", dir + "/../" + filepath.Base(dir) + "/link/backup"} {
+		refused(1, "lies in the data directory", "backup", inside, "--url", url)
+	}
 	refused(1, "in use", "verify", "--data", dataOf(hub))
 	ok("events in 2 channels", "verify", "--data", backup) // the one that was clipped may be deleted or not
 	restored := filepath.Join(dir, "restored")
