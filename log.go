@@ -238,6 +238,7 @@ type LogStats struct {
 	LimitWaits            uint64 // times publishers waited for room: they were faster than the oldest events could go
 	WrittenBytes          uint64 // written to files, by commits, flushes and compactions
 	Corrupt               uint64 // times a damaged file was met
+	Lost                  uint64 // events that were stored, and were not there any more when the log was opened
 	ClockJumps            uint64 // times the clock was found to have jumped by more than a minute
 
 	ClockAhead     time.Duration // of the machine's clock before the time that ages go by; below zero: behind

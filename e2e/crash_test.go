@@ -25,6 +25,9 @@ func killNine(t *testing.T, durability string) {
 	for round := range 10 {
 		h := serve(t, "127.0.0.1:0", data, "--durability", durability)
 		checkStored(t, h, acked)
+		if said := h.log.String(); strings.Contains(said, "level=ERROR") {
+			t.Errorf("nothing was lost, and the hub says %s", said)
+		}
 		var mu sync.Mutex
 		var wg sync.WaitGroup
 		for p := range 16 {

@@ -37,7 +37,7 @@ func (l *Log) Backup(ctx context.Context, dir string) (durable fanfare.Position,
 		durable = fanfare.Position(l.durable.Load())
 		err := s.db.Checkpoint(fs.PathJoin(dir, "log"), pebble.WithFlushedWAL())
 		if err == nil {
-			err = markPlace(fs, dir)
+			err = errors.Join(sealTip(fs, dir), markPlace(fs, dir))
 		}
 		if err != nil {
 			_ = fs.RemoveAll(dir) // half a backup is none
@@ -79,7 +79,7 @@ func inside(fs vfs.FS, dir, other string) bool {
 	}
 }
 
-// Restore copies a backup to a data directory that does not exist yet, or is empty but for what a new volume
+// Restore copies a backup, if it is whole, to a data directory that does not exist yet, or is empty but for what a new volume
 // has of its own. When the log is opened there, clients that have seen more than the backup holds are told so by a gap.
 func Restore(from, to string) error { return restore(vfs.Default, from, to) }
 
@@ -119,7 +119,14 @@ func checkBackup(fs vfs.FS, dir string) error {
 	if _, err := fs.Stat(fs.PathJoin(dir, "log")); err != nil {
 		return fmt.Errorf("%s is not a backup: %w", dir, err)
 	}
-	return checkPlace(fs, dir)
+	found, err := judge(fs, dir)
+	if err == nil && found.format == "" {
+		err = errors.New("nothing was ever stored there")
+	}
+	if err != nil {
+		return fmt.Errorf("restore %s: %w", dir, err)
+	}
+	return nil
 }
 
 func copyFile(fs vfs.FS, from, to string) (err error) {

@@ -46,6 +46,9 @@ func (s *session) publishLoop() {
 			s.log.fsync.Observe(time.Since(g.handed))
 			_ = g.batch.Close()
 		}
+		if !s.isDead() {
+			s.tip.reach(g.last)
+		}
 		if !s.makeVisible(g) {
 			return
 		}

@@ -24,5 +24,9 @@
 // is fenced off, so that it can no longer change a file that its successor uses, and with DurabilityAsync the WAL is
 // synced by a timer.
 //
+// Before Pebble opens a store, and deletes what it does not know, a judge reads it (judge.go): a store that has lost its newest
+// part looks like a whole one of an earlier time. The file log/TIP (tip.go, tipfs.go) says how far it had come, and each run
+// names the one before it (chain.go).
+//
 // The keys are described in docs/format/pebblelog.md.
 package pebblelog

@@ -94,6 +94,7 @@ func underGuard() bool {
 func (s *session) fail(cause error) {
 	s.failOnce.Do(func() {
 		s.fs.fence()
+		s.tip.fence()
 		s.cause = cause
 		close(s.dead)
 		l := s.log

@@ -242,24 +242,37 @@ func (quietLogger) Fatalf(format string, a ...any) { panic(fmt.Sprintf(format, a
 
 // TestOtherFormatIsRefused, and so is a store that is not ours; neither is changed.
 func TestOtherFormatIsRefused(t *testing.T) {
-	for name, c := range map[string]struct{ key, value, want string }{
-		"another version": {"f", "fanfare pebblelog 99", "use the version of fanfare that wrote it"},
-		"not a log":       {"something", "else", "choose another data directory"},
+	for name, c := range map[string]struct {
+		key, value, marker, want string
+		tables                   bool
+	}{
+		"another version":              {"f", "fanfare pebblelog 99", "", "use the version of fanfare that wrote it", false},
+		"another version, in tables":   {"f", "fanfare pebblelog 99", "", "use the version of fanfare that wrote it", true},
+		"not a log":                    {"something", "else", "", "choose another data directory", false},
+		"not a log, in tables":         {"something", "else", "", "choose another data directory", true},
+		"another version of the store": {"f", formatVersion, "marker.format-version.000999.999", "use the version of fanfare that wrote it", true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
-			writeStore(t, dir+"/log", c.key, c.value)
+			d := &disk{FS: vfs.Default, dir: t.TempDir()}
+			writeStore(t, d.dir+"/log", c.key, c.value, c.tables)
+			if c.marker != "" {
+				d.write(t, c.marker, "")
+			}
+			before := d.files(t)
 			for range 2 {
-				_, err := Open(Options{Dir: dir})
-				if err == nil || !strings.Contains(err.Error(), c.want) {
+				_, err := Open(Options{Dir: d.dir})
+				if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "damaged") {
 					t.Fatalf("%v, want %q", err, c.want)
 				}
+			}
+			if diff := changes(before, d.files(t)); diff != "" {
+				t.Errorf("files are changed: %s", diff)
 			}
 		})
 	}
 }
 
-func writeStore(t *testing.T, dir, key, value string) {
+func writeStore(t *testing.T, dir, key, value string, flush bool) {
 	t.Helper()
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		t.Fatal(err)
@@ -270,6 +283,11 @@ func writeStore(t *testing.T, dir, key, value string) {
 	}
 	if err := db.Set([]byte(key), []byte(value), pebble.Sync); err != nil {
 		t.Fatal(err)
+	}
+	if flush {
+		if err := db.Flush(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := db.Close(); err != nil {
 		t.Fatal(err)

@@ -24,6 +24,7 @@ const (
 	keyName    = 'n' // n channel-number -> name
 	keyUnsized = 'o' // o -> position up to which index entries have no sums: the log was of format 1
 	keyKept    = 'p' // p name -> kept position
+	keyBefore  = 'q' // q first -> first and last of the run before
 	keyRun     = 'r' // r first -> last
 	keySecond  = 't' // t second of log time -> first position of that second
 	keyNext    = 'u' // u -> number of the next channel

@@ -136,7 +136,8 @@ var (
 type watch struct{ w fanfare.Watcher }
 
 // Open opens the log in Options.Dir, or makes a new one, and begins a new run. It fails when another process has the
-// directory, or when what lies there is damaged or of another version; nothing is changed then.
+// directory, or when what lies there is damaged or of another version; nothing is changed then. A log whose end is lost is
+// opened, and that is logged as an error.
 func Open(opts Options) (*Log, error) {
 	l := &Log{
 		opts: opts.withDefaults(), stop: make(chan struct{}), wake: make(chan struct{}, 1),
@@ -153,7 +154,7 @@ func Open(opts Options) (*Log, error) {
 	if l.opts.Dir == "" {
 		return nil, errors.New("open log: no data directory given")
 	}
-	if err := makeDir(fs, fs.PathJoin(l.opts.Dir, "log")); err != nil {
+	if err := makeDir(fs, l.opts.Dir); err != nil {
 		return nil, fmt.Errorf("make data directory %s: %w", l.opts.Dir, err)
 	}
 	var err error

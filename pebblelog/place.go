@@ -6,13 +6,11 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path"
 	"runtime"
 	"slices"
 	"strings"
 	"syscall"
 
-	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/fanfare-hub/fanfare"
@@ -22,49 +20,38 @@ import (
 // whole, something has been lost, and the log is not begun anew.
 const formatFile = "FORMAT"
 
-// advice is what to do about damage.
-const advice = "nothing was changed; restore a backup (fanfare restore), or save what can still be read " +
-	"(fanfare verify --data %[1]s says what that is, fanfare export --data %[1]s writes it)"
-
-func damaged(dir, what string) error {
-	return fmt.Errorf("the log is damaged: %s; "+advice, what, dir)
+// damage is a log that is not whole. Its text says what to do.
+type damage struct {
+	dir      string // the data directory
+	what     string
+	readable bool // some of it can be exported
+	begun    bool // the store was opened for writing before it showed
 }
 
-// checkPlace refuses to begin an empty log where there was one.
-func checkPlace(fs vfs.FS, dir string) error {
-	folder := fs.PathJoin(dir, "log")
-	names, err := fs.List(folder)
-	if err != nil {
-		return err
+func (d *damage) Error() string {
+	text := "the log is damaged: " + d.what
+	if !d.begun {
+		text += "; nothing was changed"
 	}
-	wal, files := false, 0
-	for _, name := range names {
-		switch path.Ext(name) {
-		case ".log":
-			wal = true
-			files++
-		case ".sst", ".blob":
-			files++
-		default:
-			if strings.HasPrefix(name, "MANIFEST") {
-				files++
-			}
-		}
+	text += "; restore a backup (fanfare restore)"
+	if d.readable {
+		text += fmt.Sprintf(", or save what can still be read (fanfare verify --data %[1]s says what that is, fanfare export --data %[1]s writes it)", d.dir)
 	}
-	_, err = fs.Stat(fs.PathJoin(dir, formatFile))
-	begun := err == nil
-	desc, err := pebble.Peek(folder, fs)
-	switch {
-	case err != nil:
-		return damaged(dir, err.Error())
-	case !desc.Exists && files > 0:
-		return damaged(dir, "its files are there, but the one that names them (marker.manifest…) is not")
-	case !desc.Exists && begun:
-		return damaged(dir, "the folder log is empty, and "+formatFile+" says that it was not")
-	case desc.Exists && !wal:
-		return damaged(dir, "its newest file (….log) is missing")
+	return text
+}
+
+// isDamage tells whether an error of reading a store means damage, and says which. What the system says of the disk, such as
+// that it is full or may not be written to, is none.
+func isDamage(err error) (what string, ok bool) {
+	if err == nil {
+		return "", false
 	}
-	return nil
+	var errno syscall.Errno
+	if errors.As(err, &errno) && errno != syscall.ENOENT {
+		return "", false
+	}
+	what, _, _ = strings.Cut(err.Error(), "\n")
+	return what, true
 }
 
 // lockError says why a data directory could not be locked: somebody else has it, or it cannot be written to.
@@ -157,13 +144,10 @@ func syncDir(fs vfs.FS, dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// openError says of a store that cannot be opened what to do. What the system says of the disk, such as that it is full or may
-// not be written to, is no damage.
+// openError says of a store that was judged whole, and cannot be opened all the same, what to do.
 func openError(dir string, err error) error {
-	var errno syscall.Errno
-	if !errors.As(err, &errno) || errno == syscall.ENOENT {
-		text, _, _ := strings.Cut(err.Error(), "\n")
-		return damaged(dir, text)
+	if what, ok := isDamage(err); ok {
+		return &damage{dir: dir, what: what, readable: true, begun: true}
 	}
 	return err
 }

@@ -58,6 +58,9 @@ func TestNewVolume(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
+		if found, err := judge(vfs.Default, volume); err != nil || !found.tipFound || found.tip.durable != found.last {
+			t.Errorf("%s: whether the log is whole cannot be told: %+v, %v", name, found, err)
+		}
 		again := openTest(t, Options{Dir: volume})
 		if data := dataOf(t, again, fanfare.Query{Patterns: patternsOf(t, "a")}); len(data) != 1 {
 			t.Errorf("%s: %q", name, data)

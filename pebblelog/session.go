@@ -24,6 +24,7 @@ type session struct {
 	// Fixed after openSession.
 	log   *Log
 	fs    *sessionFS
+	tip   *tipFS
 	db    *pebble.DB
 	first fanfare.Position // of this session's run
 	runs  []run            // of earlier sessions, oldest first
@@ -70,30 +71,39 @@ type session struct {
 // openSession opens the store and begins a new run, which is on disk before anybody can hear of it.
 func (l *Log) openSession() (*session, error) {
 	s := &session{
-		log: l, pieces: defaultPieces, fs: newSessionFS(l.opts.FS, l.opts.FS.PathJoin(l.opts.Dir, "log"), l.opts.Durability == DurabilityAsync),
+		log: l, pieces: defaultPieces,
 		dead: make(chan struct{}), slots: make(chan struct{}, 2), written: make(chan *group, 2), ruled: make(chan struct{}, 1),
 	}
 	s.applier.session, s.records.session, s.turned = s, s, make(chan struct{}, 1)
+	found, err := l.judge()
+	if err != nil {
+		return nil, err
+	}
+	folder := l.opts.FS.PathJoin(l.opts.Dir, "log")
+	if err := makeDir(l.opts.FS, folder); err != nil {
+		return nil, err
+	}
+	lazy := l.opts.Durability == DurabilityAsync
+	s.tip = l.newTip(folder, found, lazy)
+	s.fs = newSessionFS(s.tip, folder, lazy)
 	s.channels.init()
 	s.singly.Store(true) // by an earlier session, perhaps
 	s.fs.failed = func(err error) { s.fail(fmt.Errorf("write the log: %w", err)) }
 	s.fs.written = func(n int) { l.stats.written.Add(uint64(n)) }
 	s.fs.deleted = s.deleted.Load
-	if err := checkPlace(l.opts.FS, l.opts.Dir); err != nil {
-		return nil, err
-	}
-	err := s.guard(func() error {
-		db, err := pebble.Open(l.opts.FS.PathJoin(l.opts.Dir, "log"), s.storeOptions())
+	err = s.guard(func() error {
+		db, err := pebble.Open(folder, s.storeOptions())
 		if err != nil {
 			return openError(l.opts.Dir, err)
 		}
 		s.db = db
-		if err := s.beginRun(); err != nil {
+		if err := s.beginRun(found.tip.durable); err != nil {
 			if pebble.IsCorruptionError(err) || errors.Is(err, errCorrupt) {
 				return openError(l.opts.Dir, err)
 			}
 			return err
 		}
+		s.tip.begin(s.first, lazy)
 		return markPlace(l.opts.FS, l.opts.Dir)
 	})
 	if err == nil && s.isDead() {
@@ -102,8 +112,13 @@ func (l *Log) openSession() (*session, error) {
 	if err != nil {
 		if s.db != nil {
 			l.closers.Go(func() { _ = s.close() })
+		} else {
+			s.tip.close()
 		}
 		return nil, err
+	}
+	if after, through, lost := found.lost(); lost {
+		l.stats.lost.Add(uint64(through - after)) // once, however often opening was tried
 	}
 	return s, nil
 }
@@ -156,10 +171,8 @@ func memTableBytes(most int64) uint64 {
 	return uint64(min(max(most/12, 1<<20), memTable))
 }
 
-func (s *session) beginRun() error {
-	if err := s.checkFormat(); err != nil {
-		return err
-	}
+// beginRun begins a run beyond all that was given, and beyond what was stored and is lost.
+func (s *session) beginRun(stored fanfare.Position) error {
 	last, err := s.loadRuns()
 	if err != nil {
 		return fmt.Errorf("read runs: %w", err)
@@ -178,7 +191,7 @@ func (s *session) beginRun() error {
 		return fmt.Errorf("read format: %w", err)
 	}
 	at := s.log.clock.look()
-	s.first = nextFirst(last, s.runs, at.wall)
+	s.first = nextFirst(max(last, stored), s.runs, at.wall)
 	s.applier.next = s.first
 	b := s.db.NewBatch()
 	defer b.Close()
@@ -189,7 +202,7 @@ func (s *session) beginRun() error {
 	if err := s.loadSeconds(b, at.log/1000); err != nil {
 		return fmt.Errorf("read times: %w", err)
 	}
-	if err := b.Set(keyOf(keyRun, uint64(s.first)), keyOf(keyRun, uint64(s.first)-1)[1:], nil); err != nil {
+	if err := putRun(b, run{s.first, s.first - 1}, s.runs); err != nil {
 		return err
 	}
 	if err := b.Set([]byte{keyFormat}, []byte(formatVersion), nil); err != nil {
@@ -229,32 +242,6 @@ func nextFirst(last fanfare.Position, runs []run, wall int64) fanfare.Position {
 	return last + perMillisecond
 }
 
-func (s *session) checkFormat() error {
-	value, closer, err := s.db.Get([]byte{keyFormat})
-	if err == nil {
-		defer closer.Close()
-		if v := string(value); !readable(v) {
-			return fmt.Errorf("the log has format %q, this program reads %q: use the version of fanfare that wrote it", value, formatVersion)
-		}
-		return nil
-	}
-	if !isNotFound(err) {
-		return fmt.Errorf("read format version: %w", err)
-	}
-	it, err := s.db.NewIter(nil)
-	if err != nil {
-		return err
-	}
-	defer it.Close()
-	if it.First() {
-		return errors.New("the folder holds a store that is not a fanfare log: choose another data directory")
-	}
-	if _, err := s.log.opts.FS.Stat(s.log.opts.FS.PathJoin(s.log.opts.Dir, formatFile)); err == nil && it.Error() == nil {
-		return damaged(s.log.opts.Dir, "the store is empty, and "+formatFile+" says that it was not")
-	}
-	return it.Error()
-}
-
 // loadUnsized finds up to where index entries have no sums: all that a log of format 1 held.
 func (s *session) loadUnsized(last fanfare.Position) error {
 	value, closer, err := s.db.Get([]byte{keyFormat})
@@ -284,10 +271,10 @@ func (s *session) loadRuns() (last fanfare.Position, err error) {
 	}
 	defer it.Close()
 	for ok := it.First(); ok; ok = it.Next() {
-		if len(it.Key()) != 9 || len(it.Value()) != 8 {
-			return 0, errCorrupt
+		r, err := readRun(it.Key(), it.Value())
+		if err != nil {
+			return 0, err
 		}
-		r := run{fanfare.Position(lastNumber(it.Key())), fanfare.Position(binary.BigEndian.Uint64(it.Value()))}
 		s.runs = append(s.runs, r)
 		last = max(last, r.last)
 	}
@@ -370,6 +357,7 @@ func (s *session) start() {
 	s.loops.Go(s.commitLoop)
 	s.loops.Go(s.publishLoop)
 	s.loops.Go(s.surveyLoop)
+	s.loops.Go(func() { s.tip.syncLoop(s.dead, s.log.stop) })
 	if s.fs.lazyWAL {
 		s.loops.Go(s.syncLoop)
 	}
@@ -382,7 +370,7 @@ func (s *session) syncLoop() {
 	for {
 		select {
 		case <-tick.C:
-			if err := s.fs.syncDirty(); err != nil {
+			if err := s.syncWritten(); err != nil {
 				s.fail(fmt.Errorf("sync the log: %w", err))
 				return
 			}
@@ -392,6 +380,16 @@ func (s *session) syncLoop() {
 			return
 		}
 	}
+}
+
+// syncWritten syncs what only seemed to be, and notes how far that was.
+func (s *session) syncWritten() error {
+	written := fanfare.Position(s.log.durable.Load()) // before: what comes meanwhile may be synced or not
+	if err := s.fs.syncDirty(); err != nil {
+		return err
+	}
+	s.tip.settle(written)
+	return nil
 }
 
 // acquire keeps the store open until release; false when it is closed.
@@ -431,6 +429,7 @@ func (s *session) close() error {
 		}
 		return s.db.Close()
 	})
+	s.tip.close()
 	if s.isDead() {
 		return nil // its files belong to a successor; what the close of a fenced store says does not matter
 	}

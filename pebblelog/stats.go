@@ -12,8 +12,8 @@ import (
 
 // counters are what Stats reports.
 type counters struct {
-	groups, events, bytes, refused, replayedKeys, reopened, trimmed, forgotten, limited, waits, eventsRead, indexRead, written, clockJumps, corrupt atomic.Uint64
-	diskBytes, setAsideBytes                                                                                                                        atomic.Int64
+	groups, events, bytes, refused, replayedKeys, reopened, trimmed, forgotten, limited, waits, eventsRead, indexRead, written, clockJumps, corrupt, lost atomic.Uint64
+	diskBytes, setAsideBytes                                                                                                                              atomic.Int64
 }
 
 // Stats implements fanfare.Operable.
@@ -23,7 +23,7 @@ func (l *Log) Stats() fanfare.LogStats {
 		Groups: c.groups.Load(), Events: c.events.Load(), Bytes: c.bytes.Load(), Refused: c.refused.Load(),
 		ReplayedKeys: c.replayedKeys.Load(), Reopened: c.reopened.Load(), Trimmed: c.trimmed.Load(), Forgotten: c.forgotten.Load(),
 		Limited: c.limited.Load(), EventsRead: c.eventsRead.Load(), IndexRead: c.indexRead.Load(), WrittenBytes: c.written.Load(),
-		ClockJumps: c.clockJumps.Load(), ClockAhead: ahead, Corrupt: c.corrupt.Load(), DiskBytes: c.diskBytes.Load(),
+		ClockJumps: c.clockJumps.Load(), ClockAhead: ahead, Corrupt: c.corrupt.Load(), Lost: c.lost.Load(), DiskBytes: c.diskBytes.Load(),
 		SetAsideBytes: c.setAsideBytes.Load(), LimitWaits: c.waits.Load(), MaxBytes: l.maxBytes.Load(), Fsync: l.fsync.Counts(),
 	}
 	l.mu.Lock()

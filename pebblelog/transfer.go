@@ -89,11 +89,18 @@ func (l *lineClock) state() (c clockState, err error) {
 // that match one of the patterns. It returns how many events it wrote. It writes what it can: an event that cannot be read
 // is told to skipped and left out.
 func Export(ctx context.Context, dir string, patterns []fanfare.Pattern, w io.Writer, skipped func(error)) (events uint64, err error) {
-	s, err := openStore(dir)
+	return export(ctx, vfs.Default, dir, patterns, w, skipped)
+}
+
+func export(ctx context.Context, fs vfs.FS, dir string, patterns []fanfare.Pattern, w io.Writer, skipped func(error)) (events uint64, err error) {
+	s, err := openStore(fs, dir)
 	if err != nil {
 		return 0, err
 	}
 	defer s.close()
+	for _, fault := range s.faults {
+		skipped(errors.New(fault))
+	}
 	out := bufio.NewWriterSize(w, 1<<20)
 	e := exporter{store: s, ctx: ctx, patterns: patterns, skipped: skipped, json: json.NewEncoder(out),
 		names: map[uint64]fanfare.Channel{}, marks: map[uint64]fanfare.Position{}}
@@ -231,7 +238,7 @@ func Import(ctx context.Context, dir string, r io.Reader) (events uint64, err er
 	err = im.read(r)
 	err = errors.Join(err, db.Close())
 	if err == nil {
-		err = markPlace(fs, dir)
+		err = errors.Join(sealTip(fs, dir), markPlace(fs, dir))
 	}
 	if err != nil {
 		_ = fs.RemoveAll(fs.PathJoin(dir, "log"))
@@ -336,10 +343,13 @@ func (im *importer) head(l line) error {
 		if err != nil {
 			return err
 		}
-		im.runs = append(im.runs, run{first, last})
-		if err := im.b.Set(keyOf(keyRun, uint64(first)), binary.BigEndian.AppendUint64(nil, uint64(last)), nil); err != nil {
+		if n := len(im.runs); last+1 < first || n > 0 && first <= im.runs[n-1].last {
+			return fanfare.Invalid("the runs are not in order: %v to %v", first, last)
+		}
+		if err := putRun(im.b, run{first, last}, im.runs); err != nil {
 			return err
 		}
+		im.runs = append(im.runs, run{first, last})
 	}
 	gone, err := fanfare.ParsePosition(l.Gone)
 	if err != nil {

@@ -28,15 +28,15 @@ const faultsShown = 20
 
 // store is a log that is looked at without being opened: nothing is changed, no run begins.
 type store struct {
-	db   *pebble.DB
-	lock io.Closer
-	gone fanfare.Position
-	runs []run
+	db     *pebble.DB
+	lock   io.Closer
+	gone   fanfare.Position
+	runs   []run
+	faults []string // that the judge found, and that leave something to read
 }
 
 // openStore opens the log in a data directory, or a backup, for reading. No hub may use it meanwhile.
-func openStore(dir string) (*store, error) {
-	fs := vfs.Default
+func openStore(fs vfs.FS, dir string) (*store, error) {
 	if _, err := fs.Stat(fs.PathJoin(dir, "log")); err != nil {
 		return nil, fmt.Errorf("%s holds no log: %w", dir, err)
 	}
@@ -48,13 +48,9 @@ func openStore(dir string) (*store, error) {
 		return nil, lockError(dir, err)
 	}
 	s := &store{lock: lock}
-	s.db, err = pebble.Open(fs.PathJoin(dir, "log"), &pebble.Options{
-		FS: unlocked{fs}, ReadOnly: true, ErrorIfNotExists: true, Logger: silent{}, FormatMajorVersion: pebble.FormatNewest, MaxOpenFiles: 250,
-		EventListener: &pebble.EventListener{DataCorruption: func(pebble.DataCorruptionInfo) {}}, // the read says so too
-	})
-	if err != nil {
+	if err := s.open(fs, dir); err != nil {
 		_ = lock.Close()
-		return nil, fmt.Errorf("the log in %s cannot be opened: %w; restore a backup (fanfare restore)", dir, err)
+		return nil, fmt.Errorf("%s: %w", dir, err)
 	}
 	if err := s.load(); err != nil {
 		s.close()
@@ -63,27 +59,66 @@ func openStore(dir string) (*store, error) {
 	return s, nil
 }
 
+// open judges the log, and opens its store if there is anything to be read.
+func (s *store) open(fs vfs.FS, dir string) error {
+	found, err := judge(fs, dir)
+	var d *damage
+	switch {
+	case errors.As(err, &d) && d.readable:
+		s.faults = found.faults
+	case err != nil:
+		return err
+	case !found.exists || found.format == "":
+		return fmt.Errorf("%s holds no log: nothing has been stored there", dir)
+	}
+	if after, through, lost := found.lost(); err == nil && lost {
+		s.faults = append(s.faults, fmt.Sprintf("%s ends early: it ends at %v, and events up to %v were stored", found.newest, after, through))
+	}
+	err = guarded(func() (err error) {
+		s.db, err = openReadOnly(unlocked{found.store(fs)}, fs.PathJoin(dir, "log"))
+		return err
+	})
+	if what, ok := isDamage(err); ok {
+		return &damage{dir: dir, what: what}
+	}
+	return err
+}
+
+func openReadOnly(fs vfs.FS, folder string) (*pebble.DB, error) {
+	return pebble.Open(folder, &pebble.Options{
+		FS: fs, ReadOnly: true, ErrorIfNotExists: true, Logger: silent{}, FormatMajorVersion: pebble.FormatNewest, MaxOpenFiles: 250,
+		EventListener: &pebble.EventListener{DataCorruption: func(pebble.DataCorruptionInfo) {}}, // the read says so too
+	})
+}
+
+// guarded makes an error of what Pebble reports by Fatalf, or by a panic, of a store that it cannot make sense of.
+func guarded(f func() error) (err error) {
+	defer func() {
+		switch p := recover().(type) {
+		case nil:
+		case storeFailure:
+			err = p.err
+		default:
+			err = fmt.Errorf("the store panicked: %v", p)
+		}
+	}()
+	return f()
+}
+
 func (s *store) load() error {
-	value, ok, err := s.get([]byte{keyFormat})
+	value, ok, err := s.get([]byte{keyGone})
 	if err != nil {
 		return err
 	}
-	if v := string(value); !ok || !readable(v) {
-		return fmt.Errorf("the log has format %q, this program reads %q: use the version of fanfare that wrote it", v, formatVersion)
-	}
-	if value, ok, err = s.get([]byte{keyGone}); err != nil {
-		return err
-	} else if ok {
+	if ok {
 		if s.gone, err = readPosition(value); err != nil {
 			return err
 		}
 	}
 	return s.each(keyRun, func(key, value []byte) error {
-		if len(key) != 9 || len(value) != 8 {
-			return errCorrupt
-		}
-		s.runs = append(s.runs, run{fanfare.Position(lastNumber(key)), fanfare.Position(binary.BigEndian.Uint64(value))})
-		return nil
+		r, err := readRun(key, value)
+		s.runs = append(s.runs, r)
+		return err
 	})
 }
 
@@ -136,13 +171,18 @@ func (silent) Fatalf(format string, args ...any) {
 // Verify reads all of the log in a data directory that no hub uses, or of a backup, and checks what stands in several places
 // against each other. It changes nothing. What does not fit together is in the report; an error says that it could not be
 // read to the end.
-func Verify(ctx context.Context, dir string) (report Report, err error) {
-	s, err := openStore(dir)
+func Verify(ctx context.Context, dir string) (Report, error) { return verify(ctx, vfs.Default, dir) }
+
+func verify(ctx context.Context, fs vfs.FS, dir string) (report Report, err error) {
+	s, err := openStore(fs, dir)
 	if err != nil {
 		return report, err
 	}
 	defer s.close()
 	v := verifier{store: s, ctx: ctx, names: map[uint64]fanfare.Channel{}, marks: map[uint64]fanfare.Position{}}
+	for _, fault := range s.faults {
+		v.fault("%s", fault)
+	}
 	for _, step := range []func() error{v.checkRuns, v.checkNames, v.checkMarks, v.checkIndex, v.checkEvents, v.checkClock, v.checkRest} {
 		if err := step(); err != nil {
 			return v.Report, fmt.Errorf("read the log in %s: %w; restore a backup (fanfare restore), or save what can be read (fanfare export)", dir, err)
