@@ -123,8 +123,8 @@ type restoreCmd struct {
 func (restoreCmd) Help() string {
 	return `Example: fanfare restore /var/backups/fanfare/monday --data /var/lib/fanfare-new
 
-NEW is a folder that does not exist yet, or an empty one (a new volume's lost+found does not count). Then
-serve with the new directory. Clients that have seen events which the backup does not hold are told so by a gap.`
+NEW is a folder that does not exist yet, or an empty one (a new volume's lost+found does not count). A backup that is not whole
+is refused. Then serve with the new directory. Clients that have seen events which the backup does not hold are told so by a gap.`
 }
 
 func (c *restoreCmd) Run(ctx context.Context, std *stdio) error {
@@ -210,7 +210,7 @@ func (c *exportCmd) Run(ctx context.Context, std *stdio) (err error) {
 	}
 	fmt.Fprintf(std.err, "%d events exported, %d left out\n", n, skipped)
 	if skipped > 0 {
-		return fmt.Errorf("%d events could not be read", skipped)
+		return fmt.Errorf("the export is not complete: %d faults", skipped)
 	}
 	return nil
 }
