@@ -192,11 +192,16 @@ func (c *exportCmd) Run(ctx context.Context, std *stdio) (err error) {
 	}
 	out := std.out
 	if c.Output != "" {
-		f, err := os.OpenFile(c.Output, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-		if err != nil {
-			return err
+		f, openErr := os.OpenFile(c.Output, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		if openErr != nil {
+			return openErr
 		}
-		defer func() { err = errors.Join(err, f.Close()) }()
+		defer func() {
+			err = errors.Join(err, f.Close())
+			if info, statErr := os.Stat(c.Output); err != nil && statErr == nil && info.Size() == 0 {
+				_ = os.Remove(c.Output) // nothing could be exported
+			}
+		}()
 		out = f
 	}
 	skipped := 0

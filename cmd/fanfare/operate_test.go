@@ -69,6 +69,11 @@ func TestOperate(t *testing.T) {
 	file := filepath.Join(dir, "export.ndjson")
 	ok("events exported, 0 left out", "export", "--data", restored, "-o", file)
 	refused(1, "exists", "export", "--data", restored, "-o", file)
+	none := filepath.Join(dir, "none.ndjson")
+	refused(1, "no log", "export", "--data", filepath.Join(dir, "nothing"), "-o", none)
+	if _, err := os.Stat(none); err == nil {
+		t.Error("an export of nothing leaves a file")
+	}
 	imported := filepath.Join(dir, "imported")
 	ok("events imported", "import", file, "--data", imported)
 	refused(1, "not empty", "import", file, "--data", imported)
