@@ -2,6 +2,7 @@ package fanfare_test
 
 import (
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 	"testing"
@@ -217,4 +218,19 @@ func TestCovers(t *testing.T) {
 		}
 	}
 	t.Logf("%d patterns, %d channels", len(patterns), len(channels))
+}
+
+// TestPatternsOnce: the order stays, each pattern is there once, and one that is none is named.
+func TestPatternsOnce(t *testing.T) {
+	got, err := fanfare.ParsePatterns([]string{"a", "b/*", "a", "c", "b/*", "a"})
+	var texts []string
+	for _, p := range got {
+		texts = append(texts, p.String())
+	}
+	if want := []string{"a", "b/*", "c"}; err != nil || !slices.Equal(texts, want) {
+		t.Errorf("%v %v, want %v", texts, err, want)
+	}
+	if _, err := fanfare.ParsePatterns([]string{"a", "b*"}); fanfare.CodeOf(err) != fanfare.CodeInvalid || !strings.Contains(err.Error(), "b*") {
+		t.Error(err)
+	}
 }

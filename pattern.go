@@ -1,6 +1,9 @@
 package fanfare
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // Pattern is what a subscription names: an exact channel, or a name in which a whole segment '*'
 // stands for one segment and a last segment '**' for one or more. A leading wildcard never matches
@@ -32,6 +35,21 @@ func ParsePattern(text string) (Pattern, error) {
 		}
 	}
 	return Pattern{text: text, wild: true}, nil
+}
+
+// ParsePatterns parses patterns, in their order, and leaves out those that are there already.
+func ParsePatterns(texts []string) ([]Pattern, error) {
+	patterns := make([]Pattern, 0, len(texts))
+	for _, text := range texts {
+		p, err := ParsePattern(text)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.Contains(patterns, p) {
+			patterns = append(patterns, p)
+		}
+	}
+	return patterns, nil
 }
 
 // ExactPattern is the pattern that matches c alone.

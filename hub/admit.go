@@ -1,7 +1,6 @@
 package hub
 
 import (
-	"slices"
 	"time"
 
 	"github.com/fanfare-hub/fanfare"
@@ -33,21 +32,4 @@ func (h *Hub) releaseLocked() {
 		close(h.empty)
 		h.empty = nil
 	}
-}
-
-// Unique leaves out patterns that are there twice. It returns the same slice when none is.
-func Unique(patterns []fanfare.Pattern) []fanfare.Pattern {
-	for i, p := range patterns {
-		if !slices.Contains(patterns[:i], p) {
-			continue
-		}
-		list := slices.Clone(patterns[:i])
-		for _, p := range patterns[i+1:] {
-			if !slices.Contains(list, p) {
-				list = append(list, p)
-			}
-		}
-		return list
-	}
-	return patterns
 }

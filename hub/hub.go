@@ -12,17 +12,27 @@ import (
 type Frame struct {
 	Position fanfare.Position
 	Channel  fanfare.Channel
-	TimeMs   int64  // the event's time, in milliseconds since 1970
+	Time     Stamp  // the event's
 	Body     []byte // the event as the protocol writes it
 	Chunk    []byte // Body as one chunk of HTTP/1.1; the same array
 	Folded   bool   // Body does not tell LF, CR and CRLF of the data apart
 	Trace    *Trace // set when the publish was traced and the event is live
-	Heard    int64  // when the hub heard of the event, in nanoseconds since 1970; 0 when it was read from the log
+	Heard    Stamp  // when the hub heard of the event; 0 when it was read from the log
 }
+
+// Stamp is a wall-clock time in microseconds since 1970; 0 is none. It takes a third of the room of
+// a time.Time, and frames are many.
+type Stamp int64
+
+// StampOf returns the stamp of a time, rounded down.
+func StampOf(t time.Time) Stamp { return Stamp(t.UnixMicro()) }
+
+// Time returns the stamp as a time in UTC.
+func (s Stamp) Time() time.Time { return time.UnixMicro(int64(s)).UTC() }
 
 // of fills in what the hub knows of the frame's event.
 func (f Frame) of(e *fanfare.Event) Frame {
-	f.Position, f.Channel, f.TimeMs = e.Position, e.Channel, e.Time.UnixMilli()
+	f.Position, f.Channel, f.Time = e.Position, e.Channel, StampOf(e.Time)
 	return f
 }
 
@@ -130,7 +140,7 @@ func (h *Hub) Committed(events []fanfare.Event, durable fanfare.Position) {
 
 	h.group++
 	var frame Frame
-	heard := time.Now().UnixNano()
+	heard := StampOf(time.Now())
 	encoded := -1
 	for _, hit := range h.hits {
 		if hit.event != encoded {

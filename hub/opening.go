@@ -83,7 +83,8 @@ func (s *Subscriber) askMissed(ctx context.Context) error {
 	default:
 		o.step = stepFirst
 		if !o.since.IsZero() {
-			s.since, s.sinceThrough = o.since.UnixNano(), o.durable // where the clock went back, older ones may follow the first
+			s.since = StampOf(o.since.Add(time.Microsecond - 1)) // not before it
+			s.sinceThrough = o.durable                           // where the clock went back, older ones may follow the first
 		}
 	}
 	return nil

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"runtime/debug"
 	"slices"
-	"time"
 
 	"github.com/fanfare-hub/fanfare"
 )
@@ -116,7 +115,7 @@ func (s *Subscriber) readAlone(ctx context.Context, t *Turn, durable fanfare.Pos
 		q.Patterns = append(q.Patterns, s.refs[i].f.pattern)
 	}
 	if s.cursor.get() < s.sinceThrough {
-		q.Since, q.Through = time.Unix(0, s.since), min(durable, s.sinceThrough)
+		q.Since, q.Through = s.since.Time(), min(durable, s.sinceThrough)
 	}
 	page, err := s.hub.log.Read(ctx, q)
 	if err != nil {

@@ -32,7 +32,7 @@ type Start struct {
 	GapReplay time.Duration    // after a gap replay only events younger than this; 0: all
 }
 
-// Subscribe adds a subscriber, whose waker is told from now on. It does not block, and does not read the log: where that is
+// Subscribe adds a subscriber to patterns, each of which is there once, and whose waker is told from now on. It does not block, and does not read the log: where that is
 // needed to find the start, the subscriber's first turns do it. Errors: CodeOverloaded when there is no room, CodeUnavailable
 // while draining.
 func (h *Hub) Subscribe(patterns []fanfare.Pattern, start Start, w Waker) (*Subscriber, error) {
@@ -40,7 +40,6 @@ func (h *Hub) Subscribe(patterns []fanfare.Pattern, start Start, w Waker) (*Subs
 		return nil, err
 	}
 	s := &Subscriber{hub: h, waker: w, owner: start.Owner}
-	patterns = Unique(patterns)
 	s.start(patterns, start)
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -34,7 +34,7 @@ type Subscriber struct {
 	// Owned by the stream, and by its read of the log while one is under way.
 	opening      *opening         // nil when the start is found
 	pending      *beginning       // found, and not yet told; nil afterwards
-	since        int64            // events with a time before this, in nanoseconds since 1970, are not replayed
+	since        Stamp            // events with a time before this are not replayed
 	sinceThrough fanfare.Position // what comes after is no replay, whatever the clock said when it was stored
 	told         fanfare.Position // the trim mark up to which the stream knows that events are gone
 	telling      fanfare.Position // the one that the last turn tells of, if it is sent

@@ -56,7 +56,7 @@ func TestStreamLimits(t *testing.T) {
 		},
 		"channel": {
 			o:   server.Options{Streams: server.StreamOptions{MaxPerChannel: 2}},
-			two: [][]string{{ada}, {root}}, paths: [2]string{"a&channel=x", "b&channel=x"}, third: []string{root}, path: "c&channel=x", other: []string{root},
+			two: [][]string{{ada}, {root}}, paths: [2]string{"a&channel=x&channel=x", "b&channel=x"}, third: []string{root}, path: "c&channel=x", other: []string{root},
 			reason: "max_streams_per_channel", flag: "--max-streams-per-channel",
 		},
 	} {

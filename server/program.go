@@ -203,12 +203,8 @@ func startOf(sub fanfare.Subscription) (patterns []fanfare.Pattern, start hub.St
 	if len(sub.Patterns) == 0 {
 		return nil, start, fanfare.Invalid("a subscription needs a pattern")
 	}
-	for _, text := range sub.Patterns {
-		p, err := fanfare.ParsePattern(text)
-		if err != nil {
-			return nil, start, err
-		}
-		patterns = append(patterns, p)
+	if patterns, err = fanfare.ParsePatterns(sub.Patterns); err != nil {
+		return nil, start, err
 	}
 	ways := 0
 	for _, way := range []struct {

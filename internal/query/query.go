@@ -83,20 +83,12 @@ func Patterns(q url.Values) ([]fanfare.Pattern, error) {
 	return ParsePatterns(channels)
 }
 
-// ParsePatterns checks the names of what a stream listens to.
+// ParsePatterns is fanfare.ParsePatterns of what a stream may listen to.
 func ParsePatterns(channels []string) ([]fanfare.Pattern, error) {
 	if len(channels) > MaxChannels {
 		return nil, fanfare.Invalid("channel is given %d times, the limit is %d", len(channels), MaxChannels)
 	}
-	patterns := make([]fanfare.Pattern, 0, len(channels))
-	for _, text := range channels {
-		p, err := fanfare.ParsePattern(text)
-		if err != nil {
-			return nil, err
-		}
-		patterns = append(patterns, p)
-	}
-	return patterns, nil
+	return fanfare.ParsePatterns(channels)
 }
 
 // olderConnectedID is the id that the older system gave its CONNECTED event: no position.

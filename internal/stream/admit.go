@@ -29,7 +29,6 @@ func (s *Streams) Serve(w http.ResponseWriter, r *http.Request, req Request) {
 		s.stop(w, r, &req)
 		return
 	}
-	req.Patterns = hub.Unique(req.Patterns)
 	over := 0
 	if s.tickets.has(ticketOf(req.Caller.Who)) {
 		over = 1 // it takes the place of the ticket's older stream, which ends

@@ -33,7 +33,7 @@ type Request struct {
 	Caller   caller.Caller
 	Owned    int                        // an administrator of the first Owned patterns may end the stream; 0: of all
 	May      func(fanfare.Channel) bool // whether the caller may hear a replayed event (P8); nil: all
-	Patterns []fanfare.Pattern
+	Patterns []fanfare.Pattern          // each is there once
 	Start    hub.Start
 	Manner
 	Pause bool    // its clients come back at once, whatever they are told: every refusal waits

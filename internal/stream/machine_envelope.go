@@ -27,7 +27,7 @@ func envelop(frames []hub.Frame) {
 			continue // the body is our own, and whole
 		}
 		data, err := json.Marshal(
-			envelope{frames[i].Channel.String(), e.Type, e.Data, time.UnixMilli(frames[i].TimeMs).UTC()},
+			envelope{frames[i].Channel.String(), e.Type, e.Data, frames[i].Time.Time()},
 		)
 		if err != nil {
 			continue

@@ -125,7 +125,7 @@ func (o *outlet) discard(st *Stream) EndReason {
 		case st.took > floodLimit:
 			return EndFlood
 		case n == 0 && err == nil:
-			st.half = st.half || st.tls != nil // over TCP the kernel tells
+			st.shut.in = st.shut.in || st.tls != nil // over TCP the kernel tells
 			return ""
 		case err == unix.EAGAIN:
 			return ""

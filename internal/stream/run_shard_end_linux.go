@@ -34,10 +34,10 @@ func (sh *shard) happened(st *Stream, events uint32) {
 			return
 		}
 	}
-	if events&unix.EPOLLRDHUP != 0 && !st.half {
+	if events&unix.EPOLLRDHUP != 0 && !st.shut.in {
 		// A peer that has closed for good answers the next bytes with a reset; one that has closed
 		// its sending half alone keeps hearing.
-		st.half = true
+		st.shut.in = true
 		sh.comment(st)
 	}
 	if events&unix.EPOLLOUT != 0 && st.state == blocked {
@@ -49,12 +49,12 @@ func (sh *shard) happened(st *Stream, events uint32) {
 // arrived takes what the client has sent. Within TLS it may have said that it sends nothing more,
 // or want an answer.
 func (sh *shard) arrived(st *Stream) {
-	half := st.half
+	half := st.shut.in
 	reason := sh.outlet.discard(st)
 	switch {
 	case reason != "":
 		sh.finish(st, reason)
-	case st.half != half:
+	case st.shut.in != half:
 		sh.comment(st)
 	case st.tls != nil && st.tls.Kept() > 0 && st.state == open:
 		sh.requeue(st)
@@ -64,8 +64,8 @@ func (sh *shard) arrived(st *Stream) {
 // bodyEnds follows the last byte of the body. Where somebody wants to know what the peer has got,
 // it is given time to say so.
 func (sh *shard) bodyEnds(st *Stream) {
-	if st.tls != nil && !st.bye {
-		st.bye = true
+	if st.tls != nil && !st.shut.out {
+		st.shut.out = true
 		if err := st.tls.CloseWrite(); err != nil {
 			sh.writeFailed(st, err) // it comes back when the rest has gone
 			return

@@ -28,12 +28,17 @@ type detached struct {
 	took   int32                   // bytes that the client has sent after its request
 	queue  int32                   // bytes that the kernel held when it was last asked, while blocked
 	state  state
-	half   bool         // the peer has closed its sending half
-	bye    bool         // the peer has been told within TLS that nothing more comes
+	shut   halves
 	over   EndReason    // the body ends with rest, or has ended
 	lookAt poll.Instant // the sweep passes the stream by before
 	since  poll.Instant // when a blocked peer was last seen to take something
 	soon   poll.Instant // in shard.soon since it has something to do then, or never
+}
+
+// halves are the directions of a connection in which nothing more comes.
+type halves struct {
+	in  bool // the peer has closed its sending half
+	out bool // the peer has been told within TLS that it was all
 }
 
 // state is how a detached stream's connection is.

@@ -96,7 +96,7 @@ func (st *Stream) count(frames []hub.Frame, now time.Time) {
 		return
 	}
 	bytes, replayed, live := 0, 0, uint64(0)
-	var heard int64
+	var heard hub.Stamp
 	for i := range frames {
 		f := &frames[i]
 		n := len(st.piece(f))
@@ -106,7 +106,7 @@ func (st *Stream) count(frames []hub.Frame, now time.Time) {
 			continue
 		}
 		if f.Trace != nil && st.streams.o.Step != nil && f.Trace.First.CompareAndSwap(false, true) {
-			st.streams.o.Step(f.Trace.Parent, "first delivery", time.Unix(0, f.Heard), now)
+			st.streams.o.Step(f.Trace.Parent, "first delivery", f.Heard.Time(), now)
 		}
 		if live++; heard == 0 {
 			heard = f.Heard
@@ -122,7 +122,7 @@ func (st *Stream) count(frames []hub.Frame, now time.Time) {
 		counts.replayedBytes.Add(uint64(replayed))
 	}
 	if live > 0 {
-		counts.delivery.ObserveN(time.Duration(now.UnixNano()-heard), live)
+		counts.delivery.ObserveN(now.Sub(heard.Time()), live)
 	}
 }
 

@@ -5,7 +5,6 @@ package wire
 import (
 	"bytes"
 	"strings"
-	"time"
 
 	"github.com/fanfare-hub/fanfare"
 	"github.com/fanfare-hub/fanfare/hub"
@@ -43,7 +42,7 @@ var (
 // Decode reads a frame's event back. Where the frame is folded, each CR and CRLF of the data has
 // become LF. A trace is known only of live events.
 func Decode(f *hub.Frame) fanfare.Event {
-	e := fanfare.Event{Position: f.Position, Channel: f.Channel, Time: time.UnixMilli(f.TimeMs).UTC()}
+	e := fanfare.Event{Position: f.Position, Channel: f.Channel, Time: f.Time.Time()}
 	if f.Trace != nil {
 		e.Trace = f.Trace.Parent
 	}

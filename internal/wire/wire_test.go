@@ -11,6 +11,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/hub"
 	"github.com/fanfare-hub/fanfare/logtest"
 	"github.com/fanfare-hub/fanfare/sse"
 )
@@ -31,7 +32,7 @@ func FuzzFrames(f *testing.F) {
 		}
 		want := fanfare.Event{Position: 77, Channel: logtest.Channel("a/b"), Type: eventType, Data: data, Time: time.UnixMilli(1_700_000_000_123).UTC()}
 		frame := Encode(want)
-		frame.Position, frame.Channel, frame.TimeMs = want.Position, want.Channel, want.Time.UnixMilli()
+		frame.Position, frame.Channel, frame.Time = want.Position, want.Channel, hub.StampOf(want.Time)
 		if frame.Folded != strings.Contains(data, "\r") {
 			t.Errorf("folded: %v", frame.Folded)
 		}
