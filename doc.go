@@ -3,7 +3,7 @@
 // it left off after any break.
 //
 // The package does no I/O and starts no goroutine. Engines (package pebblelog) implement Log;
-// package hub fans out from a Log to streams; package server puts both behind HTTP.
+// package server fans out from a Log to subscribers, in the same program and over HTTP.
 //
 // # Words
 //
@@ -16,8 +16,8 @@
 //   - log: the ordered, durable store of events. One engine implements it.
 //   - run: the positions given between one opening of a log and the next.
 //   - trim mark: the highest position of a channel that retention has removed.
-//   - filter: an exact channel or a pattern that somebody listens to, interned (package hub).
-//   - subscriber: a cursor in the log and a wake-up; never a queue of payloads (package hub).
+//   - filter: an exact channel or a pattern that somebody listens to, interned.
+//   - subscriber: a cursor in the log and a wake-up; never a queue of payloads.
 //   - stream: one HTTP response that serves a subscriber.
 //   - gap: a range that a subscriber asked for and the log no longer holds.
 //   - kept position: where a device that sends no position of its own carries on.

@@ -16,7 +16,7 @@ import (
 
 	"github.com/fanfare-hub/fanfare"
 	"github.com/fanfare-hub/fanfare/histogram"
-	"github.com/fanfare-hub/fanfare/hub"
+	"github.com/fanfare-hub/fanfare/internal/hub"
 	"github.com/fanfare-hub/fanfare/internal/promstats"
 	"github.com/fanfare-hub/fanfare/internal/stream"
 	"github.com/fanfare-hub/fanfare/logtest"

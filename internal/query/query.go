@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/fanfare-hub/fanfare"
-	"github.com/fanfare-hub/fanfare/hub"
+	"github.com/fanfare-hub/fanfare/internal/hub"
 	"github.com/fanfare-hub/fanfare/internal/spell"
 	"github.com/fanfare-hub/fanfare/internal/units"
 )

@@ -14,7 +14,7 @@ import (
 func TestMachineIsPure(t *testing.T) {
 	may := []string{
 		"bytes", "context", "encoding/json", "errors", "math/rand/v2", "strings", "sync/atomic", "time",
-		module, module + "/hub", module + "/internal/poll", module + "/sse",
+		module, module + "/internal/hub", module + "/internal/poll", module + "/sse",
 	}
 	clocks := []string{"Now", "Since", "Until", "After", "AfterFunc", "NewTimer", "NewTicker", "Sleep", "Tick"}
 	files := 0

@@ -61,7 +61,7 @@ type layer struct {
 	because string
 }
 
-var adapters = []string{"", "hub", "sse", "internal/audit", "internal/caller", "internal/problem", "internal/publish", "internal/query", "internal/stream"}
+var adapters = []string{"", "internal/hub", "sse", "internal/audit", "internal/caller", "internal/problem", "internal/publish", "internal/query", "internal/stream"}
 
 // leaves know nothing of the project, and may be imported everywhere.
 var leaves = []string{"histogram", "internal/units"}
@@ -69,15 +69,15 @@ var leaves = []string{"histogram", "internal/units"}
 var layers = map[string]layer{
 	"":                 {noHTTP: true, because: "the root package is nouns and promises"},
 	"sse":              {because: "the wire is a library of its own"},
-	"hub":              {may: []string{""}, noHTTP: true, because: "the core has never heard of HTTP, the wire or an engine"},
+	"internal/hub":     {may: []string{""}, noHTTP: true, because: "the core has never heard of HTTP, the wire or an engine"},
 	"logtest":          {may: []string{""}, others: []string{"github.com/google/go-cmp"}, because: "the suite knows the contract alone"},
 	"pebblelog":        {may: []string{""}, others: []string{"github.com/cockroachdb/pebble/v2"}, noHTTP: true, because: "an engine has never heard of a subscriber"},
 	"internal/problem": {may: []string{""}, because: "adapters share it"},
 	"internal/publish": {may: []string{"", "internal/audit", "internal/caller", "internal/limit", "internal/spell"}, because: "adapters share it"},
-	"internal/wire":    {may: []string{"", "hub", "sse"}, noHTTP: true, because: "how an event stands on a stream is in one place"},
-	"internal/query":   {may: []string{"", "hub", "internal/spell"}, because: "adapters share it"},
+	"internal/wire":    {may: []string{"", "internal/hub", "sse"}, noHTTP: true, because: "how an event stands on a stream is in one place"},
+	"internal/query":   {may: []string{"", "internal/hub", "internal/spell"}, because: "adapters share it"},
 	"internal/stream": {
-		may:    []string{"", "hub", "sse", "internal/audit", "internal/caller", "internal/peer", "internal/poll", "internal/problem"},
+		may:    []string{"", "internal/hub", "sse", "internal/audit", "internal/caller", "internal/peer", "internal/poll", "internal/problem"},
 		others: []string{"golang.org/x/sys", "golang.org/x/time"}, because: "adapters share it",
 	},
 	"auth": {
@@ -98,7 +98,7 @@ var layers = map[string]layer{
 	"internal/forwarded": {may: []string{""}, because: "the trust in proxies is in one place"},
 	"internal/httpapi":   {may: adapters, because: "adapters have never heard of each other, nor of an engine"},
 	"internal/storeapi":  {may: append([]string{"internal/fleet"}, adapters...), because: "adapters have never heard of each other, nor of an engine"},
-	"internal/promstats": {may: []string{"", "hub", "internal/stream"}, others: []string{"github.com/prometheus/client_golang"}, because: "only it knows Prometheus"},
+	"internal/promstats": {may: []string{"", "internal/hub", "internal/stream"}, others: []string{"github.com/prometheus/client_golang"}, because: "only it knows Prometheus"},
 	"internal/stats":     {may: adapters, because: "it reads what the core and the streams report"},
 	"internal/adminapi":  {may: append([]string{"internal/stats"}, adapters...), because: "an operator's calls reach the log by its contract alone"},
 	"examples":           {because: "pages, embedded; their publishers are programs of their own"},

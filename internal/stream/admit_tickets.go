@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"github.com/fanfare-hub/fanfare"
-	"github.com/fanfare-hub/fanfare/hub"
 	"github.com/fanfare-hub/fanfare/internal/audit"
+	"github.com/fanfare-hub/fanfare/internal/hub"
 )
 
 // A ticket opens one stream. A newer stream of the ticket ends the older one, which may be

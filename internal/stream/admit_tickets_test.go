@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/fanfare-hub/fanfare"
-	"github.com/fanfare-hub/fanfare/hub"
+	"github.com/fanfare-hub/fanfare/internal/hub"
 )
 
 // peerAcks acknowledges so many bytes.

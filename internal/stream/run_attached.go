@@ -6,7 +6,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/fanfare-hub/fanfare/hub"
+	"github.com/fanfare-hub/fanfare/internal/hub"
 	"github.com/fanfare-hub/fanfare/internal/poll"
 	"github.com/fanfare-hub/fanfare/sse"
 )

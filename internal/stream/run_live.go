@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/fanfare-hub/fanfare"
-	"github.com/fanfare-hub/fanfare/hub"
+	"github.com/fanfare-hub/fanfare/internal/hub"
 )
 
 // Live tells how far a stream's peer has certainly come. Its methods may be called from any

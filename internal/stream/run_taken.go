@@ -11,7 +11,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/fanfare-hub/fanfare/hub"
+	"github.com/fanfare-hub/fanfare/internal/hub"
 	"github.com/fanfare-hub/fanfare/internal/peer"
 	"github.com/fanfare-hub/fanfare/internal/poll"
 )

@@ -9,8 +9,8 @@ import (
 
 	"github.com/fanfare-hub/fanfare"
 	"github.com/fanfare-hub/fanfare/histogram"
-	"github.com/fanfare-hub/fanfare/hub"
 	"github.com/fanfare-hub/fanfare/internal/audit"
+	"github.com/fanfare-hub/fanfare/internal/hub"
 	"github.com/fanfare-hub/fanfare/internal/poll"
 	"github.com/fanfare-hub/fanfare/internal/problem"
 )

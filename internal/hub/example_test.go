@@ -5,7 +5,7 @@ import (
 	"fmt"
 
 	"github.com/fanfare-hub/fanfare"
-	"github.com/fanfare-hub/fanfare/hub"
+	"github.com/fanfare-hub/fanfare/internal/hub"
 	"github.com/fanfare-hub/fanfare/logtest"
 	"github.com/fanfare-hub/fanfare/pebblelog"
 )
