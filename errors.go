@@ -64,8 +64,10 @@ const (
 // Reasons returns all of them.
 func Reasons() []Reason {
 	return []Reason{
-		ReasonNoCredentials, ReasonBadToken, ReasonExpiredToken, ReasonRevokedToken, ReasonNoRight, ReasonForeignOrigin, ReasonUnknownHost,
-		ReasonPublishRate, ReasonPublishBytes, ReasonStreamRate, ReasonMaxStreams, ReasonPerAddress, ReasonPerSubject, ReasonPerChannel,
+		ReasonNoCredentials, ReasonBadToken, ReasonExpiredToken, ReasonRevokedToken, ReasonNoRight, ReasonForeignOrigin,
+		ReasonUnknownHost,
+		ReasonPublishRate, ReasonPublishBytes, ReasonStreamRate, ReasonMaxStreams, ReasonPerAddress, ReasonPerSubject,
+		ReasonPerChannel,
 		ReasonMaxRevocations, ReasonSlowBody, ReasonMaxInflight,
 	}
 }

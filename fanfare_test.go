@@ -15,13 +15,15 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestParseChannel(t *testing.T) {
-	for _, name := range []string{"a", "stores/42/pcs/7", "https://e.com/a", "/", "//", "$ack", "ü", strings.Repeat("x", 512), "a b", "..", "a%2Fb", "\u2028"} {
+	for _, name := range []string{"a", "stores/42/pcs/7", "https://e.com/a", "/", "//", "$ack", "ü",
+		strings.Repeat("x", 512), "a b", "..", "a%2Fb", "\u2028"} {
 		c, err := fanfare.ParseChannel(name)
 		if err != nil || c.String() != name || c.Reserved() != (name[0] == '$') {
 			t.Errorf("%q: %v, %v", name, c, err)
 		}
 	}
-	for _, name := range []string{"", strings.Repeat("x", 513), "a\nb", "a\x00", "\x7f", "\u0085", "*", "a/*", "a*", "\xff"} {
+	for _, name := range []string{"", strings.Repeat("x", 513), "a\nb", "a\x00", "\x7f", "\u0085", "*", "a/*", "a*",
+		"\xff"} {
 		if _, err := fanfare.ParseChannel(name); fanfare.CodeOf(err) != fanfare.CodeInvalid {
 			t.Errorf("%q: %v", name, err)
 		}
@@ -46,10 +48,14 @@ func TestMatch(t *testing.T) {
 		pattern, channel string
 		match, all       bool
 	}{
-		{"stores/**", "stores", false, false}, {"stores/**", "stores/1", true, true}, {"stores/**", "stores/1/pcs/2", true, true},
-		{"stores/*", "stores/1", true, true}, {"stores/*", "stores/1/2", false, false}, {"stores/*", "stores/", true, true},
-		{"**", "a", true, true}, {"**", "$a", false, true}, {"*", "$a", false, true}, {"*/x", "$a/x", false, true}, {"$a/*", "$a/x", true, true},
-		{"a/*/c", "a/b/c", true, true}, {"a/*/c", "a/b/d", false, false}, {"*/*", "a", false, false}, {"a", "a", true, true}, {"a", "ab", false, false},
+		{"stores/**", "stores", false, false}, {"stores/**", "stores/1", true, true}, {"stores/**", "stores/1/pcs/2",
+			true, true},
+		{"stores/*", "stores/1", true, true}, {"stores/*", "stores/1/2", false, false}, {"stores/*", "stores/", true,
+			true},
+		{"**", "a", true, true}, {"**", "$a", false, true}, {"*", "$a", false, true}, {"*/x", "$a/x", false,
+			true}, {"$a/*", "$a/x", true, true},
+		{"a/*/c", "a/b/c", true, true}, {"a/*/c", "a/b/d", false, false}, {"*/*", "a", false, false}, {"a", "a", true,
+			true}, {"a", "ab", false, false},
 	} {
 		p, err := fanfare.ParsePattern(c.pattern)
 		if err != nil {
@@ -78,7 +84,8 @@ func TestPositionText(t *testing.T) {
 	if !sort.StringsAreSorted(texts) {
 		t.Errorf("text order is not numeric order: %v", texts)
 	}
-	for _, text := range []string{"", "0", "000000000000", "00000000000000", "G000000000000", "000000000000i", "000000000000U", "000000000000 ", "conn"} {
+	for _, text := range []string{"", "0", "000000000000", "00000000000000", "G000000000000", "000000000000i",
+		"000000000000U", "000000000000 ", "conn"} {
 		if _, err := fanfare.ParsePosition(text); fanfare.CodeOf(err) != fanfare.CodeInvalid {
 			t.Errorf("%q: %v", text, err)
 		}
@@ -86,12 +93,15 @@ func TestPositionText(t *testing.T) {
 }
 
 func TestEventType(t *testing.T) {
-	for in, want := range map[string]string{"": "message", "message": "message", "x y": "x y", strings.Repeat("a", 128): strings.Repeat("a", 128)} {
-		if k, err := fanfare.ParseEventType(in); err != nil || k.String() != want || k.IsDefault() != (want == "message") {
+	for in, want := range map[string]string{"": "message", "message": "message", "x y": "x y",
+		strings.Repeat("a", 128): strings.Repeat("a", 128)} {
+		if k, err := fanfare.ParseEventType(in); err != nil || k.String() != want ||
+			k.IsDefault() != (want == "message") {
 			t.Errorf("%q: %v, %v", in, k, err)
 		}
 	}
-	for _, in := range []string{"open", "error", "gap", "heartbeat", "a\n", "a\r", "a\x00", "\u009f", strings.Repeat("a", 129), "\xff"} {
+	for _, in := range []string{"open", "error", "gap", "heartbeat", "a\n", "a\r", "a\x00", "\u009f",
+		strings.Repeat("a", 129), "\xff"} {
 		if _, err := fanfare.ParseEventType(in); fanfare.CodeOf(err) != fanfare.CodeInvalid {
 			t.Errorf("%q: %v", in, err)
 		}
@@ -150,7 +160,8 @@ func ExampleParsePattern() {
 }
 
 func FuzzRule(f *testing.F) {
-	for _, text := range []string{"**=age:7d", "a=b=count:1", "x/*=count:3,age:1h30m,bytes:10MiB", "=count:1", "a=bytes:99999999999999999999", "a=age:1d1ns"} {
+	for _, text := range []string{"**=age:7d", "a=b=count:1", "x/*=count:3,age:1h30m,bytes:10MiB", "=count:1",
+		"a=bytes:99999999999999999999", "a=age:1d1ns"} {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -164,8 +175,9 @@ func FuzzRule(f *testing.F) {
 	})
 }
 
-// TestCovers: a grant covers a subscription exactly when it matches every channel that the subscription matches. All patterns of up
-// to three segments are held against all channels of up to five.
+// TestCovers: a grant covers a subscription exactly when it matches every channel that the
+// subscription matches. All patterns of up to three segments are held against all channels of up to
+// five.
 func TestCovers(t *testing.T) {
 	var patterns []fanfare.Pattern
 	var channels []fanfare.Channel
@@ -230,7 +242,8 @@ func TestPatternsOnce(t *testing.T) {
 	if want := []string{"a", "b/*", "c"}; err != nil || !slices.Equal(texts, want) {
 		t.Errorf("%v %v, want %v", texts, err, want)
 	}
-	if _, err := fanfare.ParsePatterns([]string{"a", "b*"}); fanfare.CodeOf(err) != fanfare.CodeInvalid || !strings.Contains(err.Error(), "b*") {
+	if _, err := fanfare.ParsePatterns([]string{"a", "b*"}); fanfare.CodeOf(err) != fanfare.CodeInvalid ||
+		!strings.Contains(err.Error(), "b*") {
 		t.Error(err)
 	}
 }

@@ -463,7 +463,8 @@ func Token(r *http.Request, query bool) (token string, source Source, err error)
 		scheme, rest, _ := strings.Cut(values[0], " ")
 		token = strings.Trim(rest, " ")
 		if len(values) > 1 || !strings.EqualFold(scheme, "Bearer") || token == "" {
-			return "", FromHeader, unauthenticated(fanfare.ReasonBadToken, "want one header `Authorization: Bearer TOKEN`", nil)
+			return "", FromHeader,
+				unauthenticated(fanfare.ReasonBadToken, "want one header `Authorization: Bearer TOKEN`", nil)
 		}
 		return token, FromHeader, nil
 	}

@@ -84,7 +84,8 @@ func wantRefused(t *testing.T, name, token string, err error, reason fanfare.Rea
 	}
 }
 
-// TestAlgorithms: each algorithm with its key, and no other (RFC 8725, section 3.1: algorithm confusion).
+// TestAlgorithms: each algorithm with its key, and no other (RFC 8725, section 3.1: algorithm
+// confusion).
 func TestAlgorithms(t *testing.T) {
 	rsaKey := must(rsa.GenerateKey(rand.Reader, 2048))
 	_, edKey, _ := ed25519.GenerateKey(rand.Reader)
@@ -131,7 +132,8 @@ func TestAlgorithms(t *testing.T) {
 
 // TestHostileTokens: what attackers send, and what broken issuers do.
 func TestHostileTokens(t *testing.T) {
-	a := start(t, Options{Keys: []Key{{Algorithm: "HS256", ID: "k1", Text: secret}}, Issuers: []string{"https://id.example.com"}, Audiences: []string{"fanfare", "push"}})
+	a := start(t, Options{Keys: []Key{{Algorithm: "HS256", ID: "k1", Text: secret}},
+		Issuers: []string{"https://id.example.com"}, Audiences: []string{"fanfare", "push"}})
 	good := map[string]any{"iss": "https://id.example.com", "aud": "push", "sub": "ada"}
 	with := func(name string, v any) map[string]any {
 		m := map[string]any{name: v}
@@ -160,43 +162,60 @@ func TestHostileTokens(t *testing.T) {
 		token  string
 		reason fanfare.Reason
 	}{
-		"expired":             {sign("HS256", key, nil, with("exp", now.Add(-31*time.Second).Unix())), fanfare.ReasonExpiredToken},
-		"no exp":              {sign("HS256", key, nil, with("exp", nil)), fanfare.ReasonBadToken},
-		"exp as text":         {sign("HS256", key, nil, with("exp", "tomorrow")), fanfare.ReasonBadToken},
-		"not yet valid":       {sign("HS256", key, nil, with("nbf", now.Add(40*time.Second).Unix())), fanfare.ReasonBadToken},
-		"issued in future":    {sign("HS256", key, nil, with("iat", now.Add(40*time.Second).Unix())), fanfare.ReasonBadToken},
-		"other issuer":        {sign("HS256", key, nil, with("iss", "https://evil.example")), fanfare.ReasonBadToken},
-		"no issuer":           {sign("HS256", key, nil, with("iss", nil)), fanfare.ReasonBadToken},
-		"other audience":      {sign("HS256", key, nil, with("aud", "mail")), fanfare.ReasonBadToken},
-		"no audience":         {sign("HS256", key, nil, with("aud", nil)), fanfare.ReasonBadToken},
-		"other secret":        {sign("HS256", []byte("another secret of the same length....."), nil, good), fanfare.ReasonBadToken},
-		"other kid":           {sign("HS256", key, map[string]any{"kid": "k2"}, good), fanfare.ReasonBadToken},
-		"kid as path":         {sign("HS256", []byte{}, map[string]any{"kid": "../../../../dev/null"}, good), fanfare.ReasonBadToken},
-		"kid as query":        {sign("HS256", key, map[string]any{"kid": "k1' UNION SELECT 'x"}, good), fanfare.ReasonBadToken},
-		"kid as object":       {sign("HS256", key, map[string]any{"kid": map[string]any{"a": 1}}, good), fanfare.ReasonBadToken},
-		"kid of 100 KB":       {sign("HS256", key, map[string]any{"kid": strings.Repeat("k", 100<<10)}, good), fanfare.ReasonBadToken},
-		"jku":                 {sign("RS256", attacker, map[string]any{"jku": "https://evil.example/jwks.json"}, good), fanfare.ReasonBadToken},
-		"x5u":                 {sign("RS256", attacker, map[string]any{"x5u": "https://evil.example/cert.pem"}, good), fanfare.ReasonBadToken},
-		"embedded key":        {sign("RS256", attacker, map[string]any{"jwk": jwk}, good), fanfare.ReasonBadToken},
-		"crit":                {sign("HS256", key, map[string]any{"crit": []string{"exp"}}, good), fanfare.ReasonBadToken},
-		"crit b64":            {sign("HS256", key, map[string]any{"crit": []string{"b64"}, "b64": false}, good), fanfare.ReasonBadToken},
-		"truncated":           {token[:len(token)-5], fanfare.ReasonBadToken},
-		"two parts":           {parts[0] + "." + parts[1], fanfare.ReasonBadToken},
-		"four parts":          {token + ".x", fanfare.ReasonBadToken},
-		"no signature":        {parts[0] + "." + parts[1] + ".", fanfare.ReasonBadToken},
-		"changed claims":      {reencoded(1, `{"sub":"root","exp":9999999999,"iss":"https://id.example.com","aud":"push"}`), fanfare.ReasonBadToken},
-		"header no JSON":      {reencoded(0, `nonsense`), fanfare.ReasonBadToken},
-		"alg None":            {reencoded(0, `{"alg":"None"}`), fanfare.ReasonBadToken},
-		"no alg":              {reencoded(0, `{"typ":"JWT"}`), fanfare.ReasonBadToken},
-		"100 KB":              {sign("HS256", key, nil, with("x", strings.Repeat("x", 100<<10))), fanfare.ReasonBadToken},
-		"deep":                {reencoded(1, strings.Repeat(`{"a":`, 10_000)), fanfare.ReasonBadToken},
-		"dots":                {strings.Repeat(".", 10_000), fanfare.ReasonBadToken},
-		"sub of 2 KB":         {sign("HS256", key, nil, with("sub", strings.Repeat("s", 2<<10))), fanfare.ReasonBadToken},
-		"grants as text":      {sign("HS256", key, nil, with("fanfare", "everything")), fanfare.ReasonBadToken},
-		"patterns as text":    {sign("HS256", key, nil, with("fanfare", map[string]any{"publish": "**"})), fanfare.ReasonBadToken},
-		"patterns as numbers": {sign("HS256", key, nil, with("fanfare", map[string]any{"publish": []int{1}})), fanfare.ReasonBadToken},
-		"made-up API key":     {"fk_0123_abc", fanfare.ReasonBadToken},
-		"garbage":             {"\x00\xff\r\nSet-Cookie: x", fanfare.ReasonBadToken},
+		"expired": {sign("HS256", key, nil, with("exp", now.Add(-31*time.Second).Unix())),
+			fanfare.ReasonExpiredToken},
+		"no exp":      {sign("HS256", key, nil, with("exp", nil)), fanfare.ReasonBadToken},
+		"exp as text": {sign("HS256", key, nil, with("exp", "tomorrow")), fanfare.ReasonBadToken},
+		"not yet valid": {sign("HS256", key, nil, with("nbf", now.Add(40*time.Second).Unix())),
+			fanfare.ReasonBadToken},
+		"issued in future": {sign("HS256", key, nil, with("iat", now.Add(40*time.Second).Unix())),
+			fanfare.ReasonBadToken},
+		"other issuer":   {sign("HS256", key, nil, with("iss", "https://evil.example")), fanfare.ReasonBadToken},
+		"no issuer":      {sign("HS256", key, nil, with("iss", nil)), fanfare.ReasonBadToken},
+		"other audience": {sign("HS256", key, nil, with("aud", "mail")), fanfare.ReasonBadToken},
+		"no audience":    {sign("HS256", key, nil, with("aud", nil)), fanfare.ReasonBadToken},
+		"other secret": {sign("HS256", []byte("another secret of the same length....."), nil, good),
+			fanfare.ReasonBadToken},
+		"other kid": {sign("HS256", key, map[string]any{"kid": "k2"}, good), fanfare.ReasonBadToken},
+		"kid as path": {sign("HS256", []byte{}, map[string]any{"kid": "../../../../dev/null"}, good),
+			fanfare.ReasonBadToken},
+		"kid as query": {sign("HS256", key, map[string]any{"kid": "k1' UNION SELECT 'x"}, good),
+			fanfare.ReasonBadToken},
+		"kid as object": {sign("HS256", key, map[string]any{"kid": map[string]any{"a": 1}}, good),
+			fanfare.ReasonBadToken},
+		"kid of 100 KB": {sign("HS256", key, map[string]any{"kid": strings.Repeat("k", 100<<10)}, good),
+			fanfare.ReasonBadToken},
+		"jku": {sign("RS256", attacker, map[string]any{"jku": "https://evil.example/jwks.json"}, good),
+			fanfare.ReasonBadToken},
+		"x5u": {sign("RS256", attacker, map[string]any{"x5u": "https://evil.example/cert.pem"}, good),
+			fanfare.ReasonBadToken},
+		"embedded key": {sign("RS256", attacker, map[string]any{"jwk": jwk}, good), fanfare.ReasonBadToken},
+		"crit": {sign("HS256", key, map[string]any{"crit": []string{"exp"}}, good),
+			fanfare.ReasonBadToken},
+		"crit b64": {sign("HS256", key, map[string]any{"crit": []string{"b64"}, "b64": false}, good),
+			fanfare.ReasonBadToken},
+		"truncated":    {token[:len(token)-5], fanfare.ReasonBadToken},
+		"two parts":    {parts[0] + "." + parts[1], fanfare.ReasonBadToken},
+		"four parts":   {token + ".x", fanfare.ReasonBadToken},
+		"no signature": {parts[0] + "." + parts[1] + ".", fanfare.ReasonBadToken},
+		"changed claims": {reencoded(1, `{"sub":"root","exp":9999999999,"iss":"https://id.example.com","aud":"push"}`),
+			fanfare.ReasonBadToken},
+		"header no JSON": {reencoded(0, `nonsense`), fanfare.ReasonBadToken},
+		"alg None":       {reencoded(0, `{"alg":"None"}`), fanfare.ReasonBadToken},
+		"no alg":         {reencoded(0, `{"typ":"JWT"}`), fanfare.ReasonBadToken},
+		"100 KB": {sign("HS256", key, nil, with("x", strings.Repeat("x", 100<<10))),
+			fanfare.ReasonBadToken},
+		"deep": {reencoded(1, strings.Repeat(`{"a":`, 10_000)), fanfare.ReasonBadToken},
+		"dots": {strings.Repeat(".", 10_000), fanfare.ReasonBadToken},
+		"sub of 2 KB": {sign("HS256", key, nil, with("sub", strings.Repeat("s", 2<<10))),
+			fanfare.ReasonBadToken},
+		"grants as text": {sign("HS256", key, nil, with("fanfare", "everything")), fanfare.ReasonBadToken},
+		"patterns as text": {sign("HS256", key, nil, with("fanfare", map[string]any{"publish": "**"})),
+			fanfare.ReasonBadToken},
+		"patterns as numbers": {sign("HS256", key, nil, with("fanfare", map[string]any{"publish": []int{1}})),
+			fanfare.ReasonBadToken},
+		"made-up API key": {"fk_0123_abc", fanfare.ReasonBadToken},
+		"garbage":         {"\x00\xff\r\nSet-Cookie: x", fanfare.ReasonBadToken},
 	} {
 		_, err := a.Verify(t.Context(), c.token)
 		wantRefused(t, name, c.token, err, c.reason)
@@ -204,14 +223,17 @@ func TestHostileTokens(t *testing.T) {
 		_, err = a.Verify(t.Context(), c.token)
 		wantRefused(t, name+" again", c.token, err, c.reason)
 	}
-	for _, exp := range []json.Number{"1e300", "1e19", "-1e300", "9223372036854775807", "253402300800"} { // beyond the year 9999 there is no time
-		if p, err := a.Verify(t.Context(), sign("HS256", key, nil, with("exp", exp))); fanfare.CodeOf(err) != fanfare.CodeUnauthenticated {
+	// beyond the year 9999 there is no time
+	for _, exp := range []json.Number{"1e300", "1e19", "-1e300", "9223372036854775807", "253402300800"} {
+		if p, err := a.Verify(t.Context(),
+			sign("HS256", key, nil, with("exp", exp))); fanfare.CodeOf(err) != fanfare.CodeUnauthenticated {
 			t.Errorf("exp %s: %+v %v", exp, p, err)
 		}
 	}
 	// Clocks differ by up to 30 s.
 	for name, claims := range map[string]map[string]any{
-		"just expired": with("exp", now.Add(-20*time.Second).Unix()), "just not valid": with("nbf", now.Add(20*time.Second).Unix()),
+		"just expired": with("exp", now.Add(-20*time.Second).Unix()), "just not valid": with("nbf",
+			now.Add(20*time.Second).Unix()),
 		"audience in a list": with("aud", []string{"mail", "push"}),
 	} {
 		if _, err := a.Verify(t.Context(), sign("HS256", key, map[string]any{"kid": "k1"}, claims)); err != nil {
@@ -233,7 +255,8 @@ func TestGrants(t *testing.T) {
 	a := start(t, Options{
 		Keys: []Key{{Algorithm: "HS256", Text: secret}},
 		ClaimGrants: []Grant{
-			must(ParseGrant("device=stores/{storeId}/pcs/{pcId}")), must(ParseGrant("subscribe=tenants/{org.id}/**")), must(ParseGrant("subscribe={sub}")),
+			must(ParseGrant("device=stores/{storeId}/pcs/{pcId}")), must(ParseGrant("subscribe=tenants/{org.id}/**")),
+			must(ParseGrant("subscribe={sub}")),
 		},
 	})
 	verify := func(claims map[string]any) *fanfare.Principal {
@@ -244,22 +267,28 @@ func TestGrants(t *testing.T) {
 		}
 		return p
 	}
-	p := verify(map[string]any{"sub": "ada", "fanfare": map[string]any{"publish": []string{"users/{sub}/**", "a"}, "subscribe": []string{"**"}, "admin": []string{"stores/**"}}})
-	for name, want := range map[string]bool{"users/ada/x": true, "users/ada/x/y": true, "users/ada": false, "users/bob/x": false, "a": true, "b": false, "$x": false} {
+	p := verify(map[string]any{"sub": "ada", "fanfare": map[string]any{"publish": []string{"users/{sub}/**", "a"},
+		"subscribe": []string{"**"}, "admin": []string{"stores/**"}}})
+	for name, want := range map[string]bool{"users/ada/x": true, "users/ada/x/y": true, "users/ada": false,
+		"users/bob/x": false, "a": true, "b": false, "$x": false} {
 		if p.May(fanfare.ActionPublish, channel(name)) != want {
 			t.Errorf("publish to %s: %v", name, !want)
 		}
 	}
-	if !p.May(fanfare.ActionSubscribe, channel("x/y")) || p.May(fanfare.ActionSubscribe, channel("$presence/x")) || p.Operator() || p.May(fanfare.ActionAck, channel("a")) {
+	if !p.May(fanfare.ActionSubscribe, channel("x/y")) || p.May(fanfare.ActionSubscribe, channel("$presence/x")) ||
+		p.Operator() || p.May(fanfare.ActionAck, channel("a")) {
 		t.Errorf("%+v", p)
 	}
-	// Values that would mean more than themselves, in sub and in claims: the grant is void, nothing else changes.
-	for _, evil := range []any{"", "*", "**", "a/b", "../x", "$internal", "a*", "a$b", nil, 1.5, true, []string{"a"}, map[string]any{}, "a\nb", "\xff"} {
+	// Values that would mean more than themselves, in sub and in claims: the grant is void, nothing
+	// else changes.
+	for _, evil := range []any{"", "*", "**", "a/b", "../x", "$internal", "a*", "a$b", nil, 1.5, true, []string{"a"},
+		map[string]any{}, "a\nb", "\xff"} {
 		sub, isText := evil.(string) // a sub that is none is refused: TestClaimsOfAnotherType
 		if !isText {
 			sub = "*"
 		}
-		p := verify(map[string]any{"sub": sub, "storeId": evil, "pcId": evil, "org": map[string]any{"id": evil}, "fanfare": map[string]any{"subscribe": []string{"users/{sub}/**", "ok"}}})
+		p := verify(map[string]any{"sub": sub, "storeId": evil, "pcId": evil, "org": map[string]any{"id": evil},
+			"fanfare": map[string]any{"subscribe": []string{"users/{sub}/**", "ok"}}})
 		for _, name := range []string{"users/a/b", "users/x/y", "tenants/a/b", "$internal", "users/a\u00a0b/c"} {
 			if p.May(fanfare.ActionSubscribe, channel(name)) {
 				t.Errorf("%q: may subscribe to %s", evil, name)
@@ -275,16 +304,20 @@ func TestGrants(t *testing.T) {
 		t.Errorf("%+v", p)
 	}
 	// Patterns that are none are void, and only {sub} may stand in a token's own.
-	p = verify(map[string]any{"sub": "ada", "role": "x", "fanfare": map[string]any{"publish": []string{"a**", "", "b/{role}", "x/{", "ok"}, "device": "stores/1/pcs/2/3"}})
+	p = verify(map[string]any{"sub": "ada", "role": "x", "fanfare": map[string]any{"publish": []string{"a**", "",
+		"b/{role}", "x/{", "ok"}, "device": "stores/1/pcs/2/3"}})
 	if len(p.Grants[fanfare.ActionPublish]) != 1 || p.Self != (fanfare.Pattern{}) {
 		t.Errorf("%+v", p)
 	}
 	p = verify(map[string]any{"fanfare": map[string]any{"device": "stores/42/pcs/7"}})
-	if !p.Is(channel("stores/42/pcs/7")) || p.Is(channel("stores/42/pcs/8")) || p.May(fanfare.ActionSubscribe, channel("stores/42")) {
+	if !p.Is(channel("stores/42/pcs/7")) || p.Is(channel("stores/42/pcs/8")) ||
+		p.May(fanfare.ActionSubscribe, channel("stores/42")) {
 		t.Errorf("%+v", p)
 	}
 	// A token that a fleet shares is each of its PCs, and nothing else.
-	for device, want := range map[string][3]bool{"stores/*/pcs/*": {true, true, true}, "stores/42/pcs/*": {true, true, false}, "stores/*/pcs/7": {true, false, true}, "stores/42/pcs/**": {}, "stores/**": {}, "stores/4*/pcs/7": {}, "**": {}} {
+	for device, want := range map[string][3]bool{"stores/*/pcs/*": {true, true, true},
+		"stores/42/pcs/*": {true, true, false}, "stores/*/pcs/7": {true, false,
+			true}, "stores/42/pcs/**": {}, "stores/**": {}, "stores/4*/pcs/7": {}, "**": {}} {
 		p = verify(map[string]any{"fanfare": map[string]any{"device": device}})
 		for i, pc := range []string{"stores/42/pcs/7", "stores/42/pcs/8", "stores/43/pcs/7"} {
 			if p.Is(channel(pc)) != want[i] || p.May(fanfare.ActionSubscribe, channel(pc)) {
@@ -296,7 +329,9 @@ func TestGrants(t *testing.T) {
 	if p.Is(channel("stores/42/pcs/7")) {
 		t.Errorf("who may only subscribe is a PC: %+v", p)
 	}
-	for _, text := range []string{"", "publish", "read=a", "publish=", "publish=a/**/b", "device=stores/1", "device=x/1/pcs/2", "device=stores/**", "device=stores/a*/pcs/1", "subscribe={", "subscribe={}", "subscribe=a*"} {
+	for _, text := range []string{"", "publish", "read=a", "publish=", "publish=a/**/b", "device=stores/1",
+		"device=x/1/pcs/2", "device=stores/**", "device=stores/a*/pcs/1", "subscribe={", "subscribe={}",
+		"subscribe=a*"} {
 		if g, err := ParseGrant(text); err == nil {
 			t.Errorf("%q was taken as %+v", text, g)
 		}
@@ -310,7 +345,8 @@ func TestGrants(t *testing.T) {
 func TestClaimsName(t *testing.T) {
 	a := start(t, Options{Keys: []Key{{Algorithm: "HS256", Text: secret}}, Claim: "https://example.com/push"})
 	p := must(a.Verify(t.Context(), sign("HS256", []byte(secret), nil, map[string]any{
-		"https://example.com/push": map[string]any{"publish": []string{"a"}}, "fanfare": map[string]any{"publish": []string{"b"}}})))
+		"https://example.com/push": map[string]any{"publish": []string{"a"}},
+		"fanfare":                  map[string]any{"publish": []string{"b"}}})))
 	if !p.May(fanfare.ActionPublish, channel("a")) || p.May(fanfare.ActionPublish, channel("b")) {
 		t.Errorf("%+v", p)
 	}
@@ -318,7 +354,8 @@ func TestClaimsName(t *testing.T) {
 
 // TestKeys: keys that must not be taken, with what to do.
 func TestKeys(t *testing.T) {
-	small := must(x509.MarshalPKIXPublicKey(&rsa.PublicKey{N: must(rsa.GenerateKey(rand.Reader, 2048)).N.Rsh(must(rsa.GenerateKey(rand.Reader, 2048)).N, 1024), E: 65537}))
+	small := must(x509.MarshalPKIXPublicKey(&rsa.PublicKey{N: must(rsa.GenerateKey(rand.Reader,
+		2048)).N.Rsh(must(rsa.GenerateKey(rand.Reader, 2048)).N, 1024), E: 65537}))
 	ec := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 	rsaKey := must(rsa.GenerateKey(rand.Reader, 2048))
 	for name, c := range map[string]struct {
@@ -328,12 +365,15 @@ func TestKeys(t *testing.T) {
 		"short secret":         {Key{Algorithm: "HS256", Text: "short"}, "at least 32 bytes"},
 		"secret for HS512":     {Key{Algorithm: "HS512", Text: strings.Repeat("x", 63)}, "at least 64 bytes"},
 		"public key as secret": {Key{Algorithm: "HS256", Text: publicPEM(ec.Public())}, "public key is no secret"},
-		"private key":          {Key{Algorithm: "ES256", Text: string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: must(x509.MarshalPKCS8PrivateKey(ec))}))}, "pkey -pubout"},
-		"other curve":          {Key{Algorithm: "ES384", Text: publicPEM(ec.Public())}, "cannot verify ES384"},
-		"RSA for EdDSA":        {Key{Algorithm: "EdDSA", Text: publicPEM(rsaKey.Public())}, "cannot verify EdDSA"},
-		"1024 bits":            {Key{Algorithm: "RS256", Text: string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: small}))}, "too small"},
-		"no PEM":               {Key{Algorithm: "RS256", Text: "hello"}, "BEGIN PUBLIC KEY"},
-		"no file":              {Key{Algorithm: "RS256", File: "/nonexistent.pem"}, "no such file"},
+		"private key": {Key{Algorithm: "ES256",
+			Text: string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY",
+				Bytes: must(x509.MarshalPKCS8PrivateKey(ec))}))}, "pkey -pubout"},
+		"other curve":   {Key{Algorithm: "ES384", Text: publicPEM(ec.Public())}, "cannot verify ES384"},
+		"RSA for EdDSA": {Key{Algorithm: "EdDSA", Text: publicPEM(rsaKey.Public())}, "cannot verify EdDSA"},
+		"1024 bits": {Key{Algorithm: "RS256",
+			Text: string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: small}))}, "too small"},
+		"no PEM":  {Key{Algorithm: "RS256", Text: "hello"}, "BEGIN PUBLIC KEY"},
+		"no file": {Key{Algorithm: "RS256", File: "/nonexistent.pem"}, "no such file"},
 	} {
 		if _, err := New(Options{Keys: []Key{c.key}}); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)
@@ -355,10 +395,12 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-// TestKeyFilesAreReadAgain: a key is rotated without a restart; one that cannot be used changes nothing.
+// TestKeyFilesAreReadAgain: a key is rotated without a restart; one that cannot be used changes
+// nothing.
 func TestKeyFilesAreReadAgain(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "key.pem")
-	one, two := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)), must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+	one, two := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)), must(ecdsa.GenerateKey(elliptic.P256(),
+		rand.Reader))
 	write := func(text string) {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -411,12 +453,14 @@ func TestAPIKeys(t *testing.T) {
 	}
 	var p *fanfare.Principal
 	waitFor(t, "the key", func() (ok bool) { p, _ = a.Verify(t.Context(), text); return p != nil })
-	if p.Subject != "pos" || !p.May(fanfare.ActionPublish, channel("stores")) || !p.May(fanfare.ActionPublish, channel("stores/1/pcs/2")) || p.May(fanfare.ActionPublish, channel("x")) {
+	if p.Subject != "pos" || !p.May(fanfare.ActionPublish, channel("stores")) ||
+		!p.May(fanfare.ActionPublish, channel("stores/1/pcs/2")) || p.May(fanfare.ActionPublish, channel("x")) {
 		t.Errorf("%+v", p)
 	}
 	logs := must(a.Verify(t.Context(), otherText))
 	<-ended
-	for _, wrong := range []string{text + "x", text[:len(text)-1], strings.Replace(text, "fk_", "fk_f", 1), "fk_" + made.ID + "_", "fk_", strings.ToUpper(text)} {
+	for _, wrong := range []string{text + "x", text[:len(text)-1], strings.Replace(text, "fk_", "fk_f", 1),
+		"fk_" + made.ID + "_", "fk_", strings.ToUpper(text)} {
 		_, err := a.Verify(t.Context(), wrong)
 		wantRefused(t, wrong, wrong, err, fanfare.ReasonBadToken)
 	}
@@ -441,10 +485,13 @@ func TestAPIKeys(t *testing.T) {
 	}
 	// A token cannot pass itself off as a key.
 	token := start(t, Options{Keys: []Key{{Algorithm: "HS256", Text: secret}}})
-	if p := must(token.Verify(t.Context(), sign("HS256", []byte(secret), nil, map[string]any{"jti": p.TokenID}))); p.TokenID == "key-"+made.ID {
+	if p := must(token.Verify(t.Context(),
+		sign("HS256", []byte(secret), nil, map[string]any{"jti": p.TokenID}))); p.TokenID == "key-"+made.ID {
 		t.Error("a token has the id of a key")
 	}
-	for _, line := range []string{"", "{}", `{"id":"x","name":"y","hash":"md5:00"}`, `{"id":"x","name":"y","hash":"` + made.Hash + `","publish":["a**"]}`, `{"id":"x","name":"","hash":"` + made.Hash + `"}`, `{"id":"x","name":"y","hash":"` + made.Hash + `","root":true}`} {
+	for _, line := range []string{"", "{}", `{"id":"x","name":"y","hash":"md5:00"}`,
+		`{"id":"x","name":"y","hash":"` + made.Hash + `","publish":["a**"]}`, `{"id":"x","name":"","hash":"` +
+			made.Hash + `"}`, `{"id":"x","name":"y","hash":"` + made.Hash + `","root":true}`} {
 		if _, err := ParseAPIKey(line); err == nil {
 			t.Errorf("%s was taken", line)
 		}
@@ -453,10 +500,12 @@ func TestAPIKeys(t *testing.T) {
 
 // TestKeyFileFormat reads a file of docs/format/keys.md, version 1. The key is of no other use.
 func TestKeyFileFormat(t *testing.T) {
-	const key = "fk_caf9d6833a93eb6998_" + "7g_1E1E8MBnnI7Q9nKzX0ovUPoCl_N0NectM7bYadcM" // in two, for scanners of secrets
+	// in two, for scanners of secrets
+	const key = "fk_caf9d6833a93eb6998_" + "7g_1E1E8MBnnI7Q9nKzX0ovUPoCl_N0NectM7bYadcM"
 	a := start(t, Options{APIKeyFile: "testdata/keys.json"})
 	p, err := a.Verify(t.Context(), key)
-	if err != nil || p.Subject != "golden" || !p.May(fanfare.ActionPublish, channel("stores/1")) || !p.May(fanfare.ActionSubscribe, channel("users/x")) || !p.May(fanfare.ActionAdmin, channel("a")) {
+	if err != nil || p.Subject != "golden" || !p.May(fanfare.ActionPublish, channel("stores/1")) ||
+		!p.May(fanfare.ActionSubscribe, channel("users/x")) || !p.May(fanfare.ActionAdmin, channel("a")) {
 		t.Errorf("%+v %v", p, err)
 	}
 }
@@ -490,18 +539,21 @@ func TestToken(t *testing.T) {
 		source Source
 		bad    bool
 	}{
-		"nothing":         {r: request("")},
-		"header":          {r: request("", "Authorization", "Bearer abc"), token: "abc", source: FromHeader},
-		"lower case":      {r: request("", "Authorization", "bearer  abc "), token: "abc", source: FromHeader},
-		"basic":           {r: request("", "Authorization", "Basic abc"), source: FromHeader, bad: true},
-		"no token":        {r: request("", "Authorization", "Bearer"), source: FromHeader, bad: true},
-		"two headers":     {r: request("", "Authorization", "Bearer a", "Authorization", "Bearer b"), source: FromHeader, bad: true},
-		"query, off":      {r: request("access_token=abc")},
-		"query, on":       {r: request("access_token=abc"), query: true, token: "abc", source: FromQuery},
-		"cookie":          {r: request("", "Cookie", "a=b; __Host-fanfare=abc"), token: "abc", source: FromCookie},
-		"another cookie":  {r: request("", "Cookie", "fanfare=abc")},
-		"header wins":     {r: request("access_token=q", "Authorization", "Bearer h", "Cookie", "__Host-fanfare=c"), query: true, token: "h", source: FromHeader},
-		"bad header wins": {r: request("access_token=q", "Authorization", "Digest h"), query: true, source: FromHeader, bad: true},
+		"nothing":    {r: request("")},
+		"header":     {r: request("", "Authorization", "Bearer abc"), token: "abc", source: FromHeader},
+		"lower case": {r: request("", "Authorization", "bearer  abc "), token: "abc", source: FromHeader},
+		"basic":      {r: request("", "Authorization", "Basic abc"), source: FromHeader, bad: true},
+		"no token":   {r: request("", "Authorization", "Bearer"), source: FromHeader, bad: true},
+		"two headers": {r: request("", "Authorization", "Bearer a", "Authorization", "Bearer b"),
+			source: FromHeader, bad: true},
+		"query, off":     {r: request("access_token=abc")},
+		"query, on":      {r: request("access_token=abc"), query: true, token: "abc", source: FromQuery},
+		"cookie":         {r: request("", "Cookie", "a=b; __Host-fanfare=abc"), token: "abc", source: FromCookie},
+		"another cookie": {r: request("", "Cookie", "fanfare=abc")},
+		"header wins": {r: request("access_token=q", "Authorization", "Bearer h", "Cookie", "__Host-fanfare=c"),
+			query: true, token: "h", source: FromHeader},
+		"bad header wins": {r: request("access_token=q", "Authorization", "Digest h"), query: true, source: FromHeader,
+			bad: true},
 	} {
 		token, source, err := Token(c.r, c.query)
 		if token != c.token || source != c.source || (err != nil) != c.bad {
@@ -513,7 +565,8 @@ func TestToken(t *testing.T) {
 // TestRememberedTokenIsFree: the hot path of a publish looks into a map, and allocates nothing.
 func TestRememberedTokenIsFree(t *testing.T) {
 	a := start(t, Options{Keys: []Key{{Algorithm: "HS256", Text: secret}}})
-	token := sign("HS256", []byte(secret), nil, map[string]any{"sub": "ada", "fanfare": map[string]any{"publish": []string{"users/{sub}/**", "a", "b/*"}}})
+	token := sign("HS256", []byte(secret), nil,
+		map[string]any{"sub": "ada", "fanfare": map[string]any{"publish": []string{"users/{sub}/**", "a", "b/*"}}})
 	ctx, c := context.Background(), channel("users/ada/inbox")
 	if _, err := a.Verify(ctx, token); err != nil {
 		t.Fatal(err)
@@ -548,8 +601,10 @@ func TestRememberedTokensAreBounded(t *testing.T) {
 }
 
 func FuzzToken(f *testing.F) {
-	a := start(f, Options{Watch: time.Hour, Keys: []Key{{Algorithm: "HS256", Text: secret}, {Algorithm: "ES256", Text: publicPEM(must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)).Public())}}})
-	good := sign("HS256", []byte(secret), map[string]any{"kid": "x"}, map[string]any{"sub": "ada", "fanfare": map[string]any{"publish": []string{"a"}}})
+	a := start(f, Options{Watch: time.Hour, Keys: []Key{{Algorithm: "HS256", Text: secret},
+		{Algorithm: "ES256", Text: publicPEM(must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)).Public())}}})
+	good := sign("HS256", []byte(secret), map[string]any{"kid": "x"},
+		map[string]any{"sub": "ada", "fanfare": map[string]any{"publish": []string{"a"}}})
 	for _, text := range []string{good, good[:20], "", "...", "fk_a_b", "ft_x", strings.Repeat("a.", 100)} {
 		f.Add(text)
 	}
@@ -588,7 +643,8 @@ func FuzzGrants(f *testing.F) {
 			return
 		}
 		// A value stands for itself: the channel must contain it, as a part of one segment.
-		if !plain(value) || !slices.ContainsFunc(strings.Split(name, "/"), func(s string) bool { return strings.Contains(s, value) }) {
+		if !plain(value) || !slices.ContainsFunc(strings.Split(name, "/"),
+			func(s string) bool { return strings.Contains(s, value) }) {
 			t.Fatalf("%q with %q allows %q", text, value, name)
 		}
 	})

@@ -16,7 +16,8 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// TestClaimsOfAnotherType: a claim that is not of the type of RFC 7519, section 4.1, is refused, and not taken for absent.
+// TestClaimsOfAnotherType: a claim that is not of the type of RFC 7519, section 4.1, is refused,
+// and not taken for absent.
 func TestClaimsOfAnotherType(t *testing.T) {
 	for _, audiences := range [][]string{nil, {"hub"}} {
 		a := start(t, Options{Keys: []Key{{Algorithm: "HS256", Text: secret}}, Audiences: audiences})
@@ -38,7 +39,8 @@ func TestClaimsOfAnotherType(t *testing.T) {
 				}
 			}
 		}
-		good := sign("HS256", []byte(secret), nil, map[string]any{"aud": audience(audiences), "sub": "ada", "nbf": time.Now().Add(-time.Minute).Unix(), "iat": float64(time.Now().UnixMilli()) / 1000})
+		good := sign("HS256", []byte(secret), nil, map[string]any{"aud": audience(audiences), "sub": "ada",
+			"nbf": time.Now().Add(-time.Minute).Unix(), "iat": float64(time.Now().UnixMilli()) / 1000})
 		if p, err := a.Verify(t.Context(), good); err != nil || p.Subject != "ada" {
 			t.Errorf("%+v %v", p, err)
 		}
@@ -52,8 +54,9 @@ func audience(list []string) any {
 	return list[0]
 }
 
-// TestTokenIDOutlivesItsSignature (P8): whoever has a token can make another of it that is valid too, since (r, -s) is a signature
-// where (r, s) is one. It is the same token to those who revoke it.
+// TestTokenIDOutlivesItsSignature (P8): whoever has a token can make another of it that is valid
+// too, since (r, -s) is a signature where (r, s) is one. It is the same token to those who revoke
+// it.
 func TestTokenIDOutlivesItsSignature(t *testing.T) {
 	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 	a := start(t, Options{Keys: []Key{{Algorithm: "ES256", Text: publicPEM(&key.PublicKey)}}})
@@ -67,7 +70,8 @@ func TestTokenIDOutlivesItsSignature(t *testing.T) {
 	if one.TokenID != other.TokenID || one.TokenID == "" {
 		t.Errorf("%q and %q", one.TokenID, other.TokenID)
 	}
-	if another := must(a.Verify(t.Context(), sign("ES256", key, nil, map[string]any{"sub": "bob"}))); another.TokenID == one.TokenID {
+	if another := must(a.Verify(t.Context(),
+		sign("ES256", key, nil, map[string]any{"sub": "bob"}))); another.TokenID == one.TokenID {
 		t.Error("two tokens have one id")
 	}
 }
@@ -90,14 +94,17 @@ func TestWhichKeyVerified(t *testing.T) {
 	}
 }
 
-// TestMisspeltGrants: a right that is misspelt gives nothing, so its token is refused with what was probably meant.
+// TestMisspeltGrants: a right that is misspelt gives nothing, so its token is refused with what was
+// probably meant.
 func TestMisspeltGrants(t *testing.T) {
 	a := start(t, Options{Keys: []Key{{Algorithm: "HS256", Text: secret}}})
 	for member, says := range map[string]string{
-		"subscribes": `did you mean "subscribe"`, "Subscribe": `did you mean "subscribe"`, "Device": `did you mean "device"`,
-		"read": "the members are publish, subscribe, presence, ack, admin, device",
+		"subscribes": `did you mean "subscribe"`, "Subscribe": `did you mean "subscribe"`,
+		"Device": `did you mean "device"`,
+		"read":   "the members are publish, subscribe, presence, ack, admin, device",
 	} {
-		token := sign("HS256", []byte(secret), nil, map[string]any{"fanfare": map[string]any{"publish": []string{"a"}, member: []string{"b"}}})
+		token := sign("HS256", []byte(secret), nil,
+			map[string]any{"fanfare": map[string]any{"publish": []string{"a"}, member: []string{"b"}}})
 		_, err := a.Verify(t.Context(), token)
 		wantRefused(t, member, token, err, fanfare.ReasonBadToken)
 		if !strings.Contains(err.Error(), says) {
@@ -105,14 +112,17 @@ func TestMisspeltGrants(t *testing.T) {
 		}
 	}
 	// Claims of the token's own are the issuer's (RFC 7519, section 4.3).
-	good := sign("HS256", []byte(secret), nil, map[string]any{"subscribes": []string{"b"}, "Fanfare": 1, "fanfare": map[string]any{
-		"publish": []string{"a"}, "subscribe": nil, "presence": []string{}, "ack": nil, "admin": nil, "device": nil}})
+	good := sign("HS256", []byte(secret), nil,
+		map[string]any{"subscribes": []string{"b"}, "Fanfare": 1, "fanfare": map[string]any{
+			"publish": []string{"a"}, "subscribe": nil, "presence": []string{}, "ack": nil, "admin": nil,
+			"device": nil}})
 	if p, err := a.Verify(t.Context(), good); err != nil || !p.May(fanfare.ActionPublish, channel("a")) {
 		t.Errorf("%+v %v", p, err)
 	}
 }
 
-// TestMisspeltAPIKeys: a line of a key file is one object of members that are known, each once and spelt as they are.
+// TestMisspeltAPIKeys: a line of a key file is one object of members that are known, each once and
+// spelt as they are.
 func TestMisspeltAPIKeys(t *testing.T) {
 	_, made := mustKey(t, APIKey{Name: "pos", Publish: []string{"a"}})
 	line := string(must(json.Marshal(made)))

@@ -26,7 +26,8 @@ type Grant struct {
 func ParseGrant(text string) (Grant, error) {
 	action, where, ok := strings.Cut(text, "=")
 	if !ok || (action != deviceAction && !slices.Contains(fanfare.Actions(), fanfare.Action(action))) {
-		return Grant{}, fanfare.Invalid("grant %q: want ACTION=PATTERN, the action one of publish, subscribe, presence, ack, admin, device", text)
+		return Grant{}, fanfare.Invalid("grant %q: want ACTION=PATTERN, the action one of publish, subscribe, "+
+			"presence, ack, admin, device", text)
 	}
 	g := Grant{action, where}
 	// A claim's value has no character that means something in a pattern, so any value shows
@@ -37,7 +38,8 @@ func ParseGrant(text string) (Grant, error) {
 	}
 	if action == deviceAction {
 		if _, ok := fleet.ParseDevice(probe); !ok {
-			return Grant{}, fanfare.Invalid("grant %q: a device is stores/S/pcs/P, such as device=stores/{storeId}/pcs/{pcId} or device=stores/*/pcs/*", text)
+			return Grant{}, fanfare.Invalid("grant %q: a device is stores/S/pcs/P, such as "+
+				"device=stores/{storeId}/pcs/{pcId} or device=stores/*/pcs/*", text)
 		}
 		return g, nil
 	}

@@ -50,7 +50,10 @@ type jwks struct {
 	failures uint64
 }
 
-func newJWKS(life context.Context, text string, refresh time.Duration, transport http.RoundTripper, logger *slog.Logger, changed func()) (*jwks, error) {
+func newJWKS(
+	life context.Context, text string, refresh time.Duration, transport http.RoundTripper, logger *slog.Logger,
+	changed func(),
+) (*jwks, error) {
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil {
 		return nil, fanfare.Invalid("the JWKS URL must be https://host/path")

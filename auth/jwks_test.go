@@ -54,7 +54,8 @@ func (i *issuer) publish(keys ...any) {
 }
 
 func (i *issuer) transport() http.RoundTripper {
-	return &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true} // the test's own server
+	// the test's own server
+	return &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}
 }
 
 func jwk(t *testing.T, key any, id string, more ...jwkset.ALG) any {
@@ -70,19 +71,23 @@ func jwk(t *testing.T, key any, id string, more ...jwkset.ALG) any {
 	return made.Marshal()
 }
 
-// TestJWKS: keys are fetched, pinned to their algorithm, rotated without a restart; an unknown kid is unknown for a while.
+// TestJWKS: keys are fetched, pinned to their algorithm, rotated without a restart; an unknown kid
+// is unknown for a while.
 func TestJWKS(t *testing.T) {
 	i := newIssuer(t)
-	rsaKey, ecKey, later := must(rsa.GenerateKey(rand.Reader, 2048)), must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)), must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+	rsaKey, ecKey, later := must(rsa.GenerateKey(rand.Reader, 2048)), must(ecdsa.GenerateKey(elliptic.P256(),
+		rand.Reader)), must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 	small := map[string]any{"kty": "RSA", "kid": "small", "alg": "RS256", "n": "2bKh7Q", "e": "AQAB"}
-	i.publish(jwk(t, rsaKey.Public(), "r"), jwk(t, ecKey.Public(), "e"), small, map[string]any{"kty": "oct", "kid": "o", "alg": "HS256", "k": "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3I"},
+	i.publish(jwk(t, rsaKey.Public(), "r"), jwk(t, ecKey.Public(), "e"), small,
+		map[string]any{"kty": "oct", "kid": "o", "alg": "HS256", "k": "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3I"},
 		map[string]any{"kty": "future"})
 	a := start(t, Options{JWKS: i.URL + "/jwks.json", Transport: i.transport()})
 	clock := &atomic.Int64{}
 	a.jwks.mu.Lock()
 	a.jwks.now = func() time.Time { return time.Now().Add(time.Duration(clock.Load())) }
 	a.jwks.mu.Unlock()
-	if _, err := a.Verify(t.Context(), sign("RS256", rsaKey, map[string]any{"kid": "r"}, map[string]any{"sub": "ada"})); err != nil {
+	if _, err := a.Verify(t.Context(),
+		sign("RS256", rsaKey, map[string]any{"kid": "r"}, map[string]any{"sub": "ada"})); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := a.Verify(t.Context(), sign("ES256", ecKey, map[string]any{"kid": "e"}, nil)); err != nil {
@@ -90,8 +95,9 @@ func TestJWKS(t *testing.T) {
 	}
 	for name, token := range map[string]string{
 		"another algorithm of the same key": sign("PS256", rsaKey, map[string]any{"kid": "r"}, nil),
-		"a secret from the set":             sign("HS256", []byte("secret-secret-secret-secret-secr"), map[string]any{"kid": "o"}, nil),
-		"another's key":                     sign("ES256", later, map[string]any{"kid": "e"}, nil),
+		"a secret from the set": sign("HS256", []byte("secret-secret-secret-secret-secr"),
+			map[string]any{"kid": "o"}, nil),
+		"another's key": sign("ES256", later, map[string]any{"kid": "e"}, nil),
 	} {
 		_, err := a.Verify(t.Context(), token)
 		wantRefused(t, name, token, err, fanfare.ReasonBadToken)
@@ -118,13 +124,14 @@ func TestJWKS(t *testing.T) {
 	// An issuer that is down costs nobody anything.
 	i.answer(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
 	a.jwks.fetch(t.Context())
-	if _, err := a.Verify(t.Context(), sign("ES256", later, map[string]any{"kid": "l", "x": 1}, nil)); err != nil || a.JWKSFailures() == 0 {
+	if _, err := a.Verify(t.Context(), sign("ES256", later, map[string]any{"kid": "l", "x": 1}, nil)); err != nil ||
+		a.JWKSFailures() == 0 {
 		t.Errorf("while the issuer is down: %v, %d failures", err, a.JWKSFailures())
 	}
 }
 
-// TestIssuerIsDown: as long as its keys were never seen a token may be valid, and is not refused for good; and a hub that ends does
-// not wait for an issuer that hangs.
+// TestIssuerIsDown: as long as its keys were never seen a token may be valid, and is not refused
+// for good; and a hub that ends does not wait for an issuer that hangs.
 func TestIssuerIsDown(t *testing.T) {
 	i := newIssuer(t)
 	i.answer(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
@@ -156,7 +163,8 @@ func TestIssuerIsDown(t *testing.T) {
 
 // TestHostileJWKS: what an issuer, or somebody in its place, may not do.
 func TestHostileJWKS(t *testing.T) {
-	for _, u := range []string{"http://id.example.com/jwks", "ftp://x", "", "https://", "https://user:pw@id.example.com/jwks", "file:///etc/passwd"} {
+	for _, u := range []string{"http://id.example.com/jwks", "ftp://x", "", "https://",
+		"https://user:pw@id.example.com/jwks", "file:///etc/passwd"} {
 		if _, err := newJWKS(t.Context(), u, 0, nil, slog.New(slog.DiscardHandler), func() {}); err == nil {
 			t.Errorf("%q was taken", u)
 		}
@@ -170,14 +178,23 @@ func TestHostileJWKS(t *testing.T) {
 	big := strings.Repeat(" ", jwksMostBytes+1)
 	many := `{"keys":[` + strings.Repeat(`{"kty":"x"},`, jwksMostKeys) + `{}]}`
 	for name, h := range map[string]http.HandlerFunc{
-		"another host": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere.URL, http.StatusFound) },
-		"not https":    func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, plain.URL, http.StatusFound) },
-		"a loop":       func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, i.URL+"/x", http.StatusFound) },
-		"too large":    func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(big)) },
-		"too many":     func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(many)) },
-		"no JSON":      func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) },
-		"no keys":      func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"keys":[]}`)) },
-		"an error":     func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) },
+		"another host": func(w http.ResponseWriter,
+			r *http.Request) {
+			http.Redirect(w, r, elsewhere.URL, http.StatusFound)
+		},
+		"not https": func(w http.ResponseWriter,
+			r *http.Request) {
+			http.Redirect(w, r, plain.URL, http.StatusFound)
+		},
+		"a loop": func(w http.ResponseWriter,
+			r *http.Request) {
+			http.Redirect(w, r, i.URL+"/x", http.StatusFound)
+		},
+		"too large": func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(big)) },
+		"too many":  func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(many)) },
+		"no JSON":   func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) },
+		"no keys":   func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"keys":[]}`)) },
+		"an error":  func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) },
 	} {
 		i.answer(h)
 		if _, keys, err := j.get(t.Context()); err == nil {
@@ -192,7 +209,8 @@ func TestHostileJWKS(t *testing.T) {
 			http.Redirect(w, r, "/moved", http.StatusFound)
 			return
 		}
-		_, _ = w.Write(must(json.Marshal(map[string]any{"keys": []any{jwk(t, must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)).Public(), "x")}})))
+		_, _ = w.Write(must(json.Marshal(map[string]any{"keys": []any{jwk(t,
+			must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)).Public(), "x")}})))
 	})
 	if _, keys, err := j.get(t.Context()); err != nil || len(keys) != 1 {
 		t.Errorf("a redirect within the host: %v %v", keys, err)

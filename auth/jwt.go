@@ -24,7 +24,8 @@ func unauthenticated(reason fanfare.Reason, detail string, cause error) error {
 
 func (a *Authenticator) newParser() *jwt.Parser {
 	options := []jwt.ParserOption{
-		jwt.WithValidMethods(algorithms), jwt.WithExpirationRequired(), jwt.WithLeeway(a.o.Leeway), jwt.WithJSONNumber(),
+		jwt.WithValidMethods(algorithms), jwt.WithExpirationRequired(), jwt.WithLeeway(a.o.Leeway),
+		jwt.WithJSONNumber(),
 		jwt.WithStrictDecoding(), jwt.WithTimeFunc(a.o.now), jwt.WithIssuedAt(),
 	}
 	if len(a.o.Audiences) > 0 {

@@ -100,7 +100,8 @@ func (k Key) load() (verifier, error) {
 		if b, err = os.ReadFile(k.File); err != nil {
 			if cause, ok := errors.AsType[*fs.PathError](err); ok && strings.HasPrefix(k.Algorithm, "HS") {
 				// The setting may hold the secret itself in place of a file's name.
-				return verifier{}, fanfare.Invalid("the file with the secret for %s cannot be read: %v (is it a file's name?)", k.Algorithm, cause.Err)
+				return verifier{}, fanfare.Invalid("the file with the secret for %s cannot be read: %v (is it a "+
+					"file's name?)", k.Algorithm, cause.Err)
 			}
 			return verifier{}, err
 		}

@@ -92,7 +92,8 @@ func (t *Tickets) Make(p *fanfare.Principal, patterns []fanfare.Pattern) (text s
 	var id [12]byte
 	_, _ = rand.Read(id[:])
 	made := ticket{
-		ID: hex.EncodeToString(id[:]), Made: now.UnixMilli(), Expires: expires.UnixMilli(), Subject: p.Subject, Realm: p.Realm, TokenID: p.TokenID,
+		ID: hex.EncodeToString(id[:]), Made: now.UnixMilli(), Expires: expires.UnixMilli(), Subject: p.Subject,
+		Realm: p.Realm, TokenID: p.TokenID,
 		Key: p.Key, Session: p.Session, Channels: hashPatterns(patterns),
 	}
 	if !p.IssuedAt.IsZero() {
@@ -152,7 +153,8 @@ func (t *Tickets) Verify(ctx context.Context, text string, patterns []fanfare.Pa
 			Detail: "the ticket is for other channels"}
 	}
 	p := &fanfare.Principal{
-		Subject: k.Subject, Realm: k.Realm, TokenID: k.TokenID, Expires: expires, Ticket: k.ID, Key: k.Key, Session: k.Session, TicketMade: time.UnixMilli(k.Made),
+		Subject: k.Subject, Realm: k.Realm, TokenID: k.TokenID, Expires: expires, Ticket: k.ID, Key: k.Key,
+		Session: k.Session, TicketMade: time.UnixMilli(k.Made),
 		Grants: fanfare.Grants{fanfare.ActionSubscribe: patterns},
 	}
 	if k.IssuedAt != 0 {

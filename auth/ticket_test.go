@@ -31,7 +31,8 @@ func patterns(texts ...string) (list []fanfare.Pattern) {
 	return list
 }
 
-// TestTickets: soon or never, for their channels alone, until the token's end, across a restart once they were used.
+// TestTickets: soon or never, for their channels alone, until the token's end, across a restart
+// once they were used.
 func TestTickets(t *testing.T) {
 	dir := t.TempDir()
 	log := openLog(t, dir)
@@ -43,16 +44,20 @@ func TestTickets(t *testing.T) {
 		return tickets
 	}
 	tickets := newTickets(log)
-	p := &fanfare.Principal{Subject: "ada", TokenID: "t1", Expires: clock.Add(time.Hour), IssuedAt: clock.Add(-time.Minute), Grants: fanfare.Grants{fanfare.ActionPublish: patterns("**")}}
+	p := &fanfare.Principal{Subject: "ada", TokenID: "t1", Expires: clock.Add(time.Hour),
+		IssuedAt: clock.Add(-time.Minute), Grants: fanfare.Grants{fanfare.ActionPublish: patterns("**")}}
 	text, expires, err := tickets.Make(p, patterns("a", "b/**"))
 	if err != nil || !expires.Equal(p.Expires) {
 		t.Fatal(err, expires)
 	}
 	used, err := tickets.Verify(t.Context(), text, patterns("b/**", "a", "a"))
-	if err != nil || used.Subject != "ada" || used.TokenID != "t1" || used.Expires.UnixMilli() != p.Expires.UnixMilli() || used.IssuedAt.UnixMilli() != p.IssuedAt.UnixMilli() || used.Ticket == "" {
+	if err != nil || used.Subject != "ada" || used.TokenID != "t1" ||
+		used.Expires.UnixMilli() != p.Expires.UnixMilli() || used.IssuedAt.UnixMilli() != p.IssuedAt.UnixMilli() ||
+		used.Ticket == "" {
 		t.Fatalf("%+v %v", used, err)
 	}
-	if used.May(fanfare.ActionPublish, channel("a")) || used.Unlimited || !used.MayAll(fanfare.ActionSubscribe, pattern("b/**")) || used.May(fanfare.ActionSubscribe, channel("c")) {
+	if used.May(fanfare.ActionPublish, channel("a")) || used.Unlimited ||
+		!used.MayAll(fanfare.ActionSubscribe, pattern("b/**")) || used.May(fanfare.ActionSubscribe, channel("c")) {
 		t.Errorf("the ticket may %+v", used.Grants)
 	}
 	for _, others := range [][]fanfare.Pattern{patterns("a"), patterns("a", "b/**", "c"), patterns("a", "b/*"), nil} {
@@ -65,13 +70,16 @@ func TestTickets(t *testing.T) {
 	for i := range sealed {
 		changed := append([]byte(nil), sealed...)
 		changed[i] ^= 1
-		if _, err := tickets.Verify(t.Context(), "ft_"+base64.RawURLEncoding.EncodeToString(changed), patterns("a", "b/**")); err == nil {
+		if _, err := tickets.Verify(t.Context(), "ft_"+base64.RawURLEncoding.EncodeToString(changed),
+			patterns("a", "b/**")); err == nil {
 			t.Fatalf("byte %d was changed, and nobody noticed", i)
 		}
 	}
 	foreign, _, _ := must(NewTickets(nil, nil)).Make(p, patterns("a"))
-	for _, bad := range []string{"", "ft_", "ft_!!", text[3:], text[:40], foreign, text + "A", strings.Repeat("ft_", 1000)} {
-		if _, err := tickets.Verify(t.Context(), bad, patterns("a", "b/**")); fanfare.CodeOf(err) != fanfare.CodeUnauthenticated || strings.Contains(err.Error(), text[10:30]) {
+	for _, bad := range []string{"", "ft_", "ft_!!", text[3:], text[:40], foreign, text + "A",
+		strings.Repeat("ft_", 1000)} {
+		if _, err := tickets.Verify(t.Context(), bad, patterns("a",
+			"b/**")); fanfare.CodeOf(err) != fanfare.CodeUnauthenticated || strings.Contains(err.Error(), text[10:30]) {
 			t.Errorf("%.20q: %v", bad, err)
 		}
 	}
@@ -102,7 +110,8 @@ func TestTickets(t *testing.T) {
 	_, err = again.Verify(t.Context(), text, patterns("a", "b/**"))
 	wantRefused(t, "after the token's end", text, err, fanfare.ReasonExpiredToken)
 	// A key without an end: twelve hours.
-	if _, expires, _ := again.Make(&fanfare.Principal{Subject: "pos"}, patterns("a")); !expires.Equal(clock.Add(TicketLastsFor)) {
+	if _, expires, _ := again.Make(&fanfare.Principal{Subject: "pos"},
+		patterns("a")); !expires.Equal(clock.Add(TicketLastsFor)) {
 		t.Errorf("%s", expires)
 	}
 	if _, err := NewTickets([]byte("short"), nil); err == nil {
@@ -124,7 +133,8 @@ func TestUsedTicketsAreBounded(t *testing.T) {
 	}
 }
 
-// TestRevocations: by token and by subject, across restarts, until they end; and no more than there may be.
+// TestRevocations: by token and by subject, across restarts, until they end; and no more than there
+// may be.
 func TestRevocations(t *testing.T) {
 	dir := t.TempDir()
 	log := openLog(t, dir)
@@ -153,8 +163,10 @@ func TestRevocations(t *testing.T) {
 	}
 	check("at once", r, ada, true)
 	check("a token of the same second", r, &fanfare.Principal{Subject: "ada", IssuedAt: clock}, true)
-	check("a token of an issuer whose clock is ahead", r, &fanfare.Principal{Subject: "ada", IssuedAt: clock.Add(DefaultLeeway)}, true)
-	check("an API key made since", r, &fanfare.Principal{Subject: "ada", TokenID: "key-1", IssuedAt: clock.Add(time.Second)}, false)
+	check("a token of an issuer whose clock is ahead", r,
+		&fanfare.Principal{Subject: "ada", IssuedAt: clock.Add(DefaultLeeway)}, true)
+	check("an API key made since", r,
+		&fanfare.Principal{Subject: "ada", TokenID: "key-1", IssuedAt: clock.Add(time.Second)}, false)
 	check("a token that does not say when", r, &fanfare.Principal{Subject: "ada"}, true)
 	check("a newer token", r, newer, false)
 	check("at once", r, bob, true)
@@ -173,7 +185,8 @@ func TestRevocations(t *testing.T) {
 	if err := again.Revoke(t.Context(), []string{"x1"}, nil, clock.Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
-	if err := again.Revoke(t.Context(), []string{"x2"}, nil, clock.Add(time.Hour)); err == nil || !strings.Contains(err.Error(), "(max-revocations)") {
+	if err := again.Revoke(t.Context(), []string{"x2"}, nil, clock.Add(time.Hour)); err == nil ||
+		!strings.Contains(err.Error(), "(max-revocations)") {
 		t.Errorf("one too many: %v", err)
 	}
 	clock = clock.Add(2 * time.Minute)
@@ -183,7 +196,8 @@ func TestRevocations(t *testing.T) {
 	}
 }
 
-// TestRevokingIsAllOrNothing: where there is no room for all, none is revoked; and what was revoked for longer stays so.
+// TestRevokingIsAllOrNothing: where there is no room for all, none is revoked; and what was revoked
+// for longer stays so.
 func TestRevokingIsAllOrNothing(t *testing.T) {
 	log := openLog(t, t.TempDir())
 	defer log.Close()
@@ -191,7 +205,8 @@ func TestRevokingIsAllOrNothing(t *testing.T) {
 	clock := time.Now()
 	r.now = func() time.Time { return clock }
 	err := r.Revoke(t.Context(), []string{"t1", "t2"}, []string{"ada"}, clock.Add(time.Hour))
-	if e, ok := err.(*fanfare.Error); !ok || e.Reason != fanfare.ReasonMaxRevocations || r.Len() != 0 || r.Check(&fanfare.Principal{TokenID: "t1"}) != nil {
+	if e, ok := err.(*fanfare.Error); !ok || e.Reason != fanfare.ReasonMaxRevocations || r.Len() != 0 ||
+		r.Check(&fanfare.Principal{TokenID: "t1"}) != nil {
 		t.Errorf("three where two may be: %v, %d are revoked", err, r.Len())
 	}
 	for _, lasts := range []time.Duration{time.Hour, time.Minute} {
@@ -209,7 +224,8 @@ func TestRevokingIsAllOrNothing(t *testing.T) {
 	}
 }
 
-// hesitant is a log whose callers are held up for a moment before they are served, as they may be by the scheduler.
+// hesitant is a log whose callers are held up for a moment before they are served, as they may be
+// by the scheduler.
 type hesitant struct{ Log }
 
 func (h hesitant) Append(b *fanfare.Batch, done func(fanfare.Receipt, error)) {
@@ -219,7 +235,8 @@ func (h hesitant) Append(b *fanfare.Batch, done func(fanfare.Receipt, error)) {
 	h.Log.Append(b, done)
 }
 
-// TestRevokedAtOnce: of two revocations of one token at the same time the longer one is in force, also after a restart.
+// TestRevokedAtOnce: of two revocations of one token at the same time the longer one is in force,
+// also after a restart.
 func TestRevokedAtOnce(t *testing.T) {
 	dir := t.TempDir()
 	log := openLog(t, dir)
@@ -252,7 +269,8 @@ func TestRevokedAtOnce(t *testing.T) {
 	}
 }
 
-// TestRevocationKeepsItsMoment: a clock that is set back, or one that two calls have read in the other order, frees no token.
+// TestRevocationKeepsItsMoment: a clock that is set back, or one that two calls have read in the
+// other order, frees no token.
 func TestRevocationKeepsItsMoment(t *testing.T) {
 	r := must(NewRevocations(t.Context(), nil, RevocationOptions{}))
 	clock := time.Now()

@@ -60,8 +60,8 @@ func perSecond(b *testing.B, writers int, f func(w int) error) float64 {
 	return float64(n.Load()) / time.Since(began).Seconds()
 }
 
-// BenchmarkDurableWriters compares publishes, each acknowledged after its fsync, with Pebble's own synced Commit. The bar is
-// a ratio of 0.5 with 128 writers.
+// BenchmarkDurableWriters compares publishes, each acknowledged after its fsync, with Pebble's own
+// synced Commit. The bar is a ratio of 0.5 with 128 writers.
 func BenchmarkDurableWriters(b *testing.B) {
 	for _, writers := range []int{1, 16, 128} {
 		b.Run(fmt.Sprintf("writers=%d", writers), func(b *testing.B) {
@@ -79,7 +79,8 @@ func BenchmarkDurableWriters(b *testing.B) {
 			for b.Loop() {
 				ours, theirs, ratio := medians(func() (float64, float64) {
 					return perSecond(b, writers, func(w int) error {
-							_, err := logtest.Append(l, &fanfare.Batch{Events: []fanfare.Event{{Channel: channels[w], Data: data}}})
+							_, err := logtest.Append(l,
+								&fanfare.Batch{Events: []fanfare.Event{{Channel: channels[w], Data: data}}})
 							return err
 						}), perSecond(b, writers, func(int) error {
 							return db.Set(fmt.Appendf(nil, "e%016x", key.Add(1)), []byte(data), pebble.Sync)
@@ -153,7 +154,8 @@ func (l *listened) publishEach(n int) time.Duration {
 	began := time.Now()
 	for i := range n {
 		slots <- struct{}{}
-		l.log.Append(&fanfare.Batch{Events: []fanfare.Event{{Channel: l.channels[i%100], Data: data}}}, func(fanfare.Receipt, error) { <-slots })
+		l.log.Append(&fanfare.Batch{Events: []fanfare.Event{{Channel: l.channels[i%100], Data: data}}},
+			func(fanfare.Receipt, error) { <-slots })
 	}
 	for range inFlight {
 		slots <- struct{}{}
@@ -161,8 +163,8 @@ func (l *listened) publishEach(n int) time.Duration {
 	return time.Since(began)
 }
 
-// BenchmarkPublishAmong compares a publish to one of 10,000 listened-to channels with one to one of 100: log and hub, no
-// sockets. The bar is a ratio of 1.1.
+// BenchmarkPublishAmong compares a publish to one of 10,000 listened-to channels with one to one of
+// 100: log and hub, no sockets. The bar is a ratio of 1.1.
 func BenchmarkPublishAmong(b *testing.B) {
 	many, few := listen(b, 10_000, 1), listen(b, 100, 1)
 	const n = 200_000
@@ -208,7 +210,8 @@ func BenchmarkFanOut(b *testing.B) {
 	}
 }
 
-// BenchmarkResume resumes 200 missed events of one exact channel among 100; read counts the events that the log touched.
+// BenchmarkResume resumes 200 missed events of one exact channel among 100; read counts the events
+// that the log touched.
 func BenchmarkResume(b *testing.B) {
 	l := openLog(b, pebblelog.Options{Durability: pebblelog.DurabilityMemory})
 	h := hub.New(hub.Options{Log: l, Encode: wire.Encode})

@@ -105,15 +105,16 @@ func fillSingly(b *testing.B, l *pebblelog.Log, channels, n int) {
 	room := make(chan struct{}, 128)
 	for i := range n {
 		room <- struct{}{}
-		l.Append(&fanfare.Batch{Events: []fanfare.Event{{Channel: names[i%channels], Data: data[i%len(data)]}}}, func(_ fanfare.Receipt, err error) {
-			<-room
-			if err != nil {
-				select {
-				case failed <- err:
-				default:
+		l.Append(&fanfare.Batch{Events: []fanfare.Event{{Channel: names[i%channels], Data: data[i%len(data)]}}},
+			func(_ fanfare.Receipt, err error) {
+				<-room
+				if err != nil {
+					select {
+					case failed <- err:
+					default:
+					}
 				}
-			}
-		})
+			})
 	}
 	for range cap(room) {
 		room <- struct{}{}

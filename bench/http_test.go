@@ -15,8 +15,9 @@ import (
 	"github.com/fanfare-hub/fanfare/server"
 )
 
-// BenchmarkHTTPWriters is BenchmarkDurableWriters with the whole way of a publish around it: so many connections over which one
-// request follows the other, each answered after its fsync. What sends the requests takes a part of the same machine, too.
+// BenchmarkHTTPWriters is BenchmarkDurableWriters with the whole way of a publish around it: so
+// many connections over which one request follows the other, each answered after its fsync. What
+// sends the requests takes a part of the same machine, too.
 func BenchmarkHTTPWriters(b *testing.B) {
 	for _, writers := range []int{1, 16, 128} {
 		b.Run(fmt.Sprintf("writers=%d", writers), func(b *testing.B) {
@@ -40,7 +41,9 @@ func BenchmarkHTTPWriters(b *testing.B) {
 			var key atomic.Uint64
 			for b.Loop() {
 				ours, theirs, ratio := medians(func() (float64, float64) {
-					r, err := load.Run(context.Background(), load.FanOut, load.Options{Addr: web.Listener.Addr().String(), Publishers: writers, DataBytes: len(data), Wait: time.Second})
+					r, err := load.Run(context.Background(), load.FanOut,
+						load.Options{Addr: web.Listener.Addr().String(), Publishers: writers, DataBytes: len(data),
+							Wait: time.Second})
 					if err != nil || r.Refused > 0 {
 						b.Fatalf("%v: %+v", err, r)
 					}

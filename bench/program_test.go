@@ -27,8 +27,8 @@ func openServer(b *testing.B, o pebblelog.Options) *server.Server {
 	return s
 }
 
-// BenchmarkProgramPublishes compares publishes by the program itself with those over HTTP, each acknowledged after its fsync. The bar
-// is a ratio of 1.5 with 128 goroutines.
+// BenchmarkProgramPublishes compares publishes by the program itself with those over HTTP, each
+// acknowledged after its fsync. The bar is a ratio of 1.5 with 128 goroutines.
 func BenchmarkProgramPublishes(b *testing.B) {
 	const writers = 128
 	s := openServer(b, pebblelog.Options{Dir: b.TempDir()})
@@ -40,7 +40,8 @@ func BenchmarkProgramPublishes(b *testing.B) {
 	}
 	for b.Loop() {
 		ours, theirs, ratio := medians(func() (float64, float64) {
-			r, err := load.Run(context.Background(), load.FanOut, load.Options{Addr: web.Listener.Addr().String(), Publishers: writers, DataBytes: len(data), Wait: time.Second})
+			r, err := load.Run(context.Background(), load.FanOut, load.Options{Addr: web.Listener.Addr().String(),
+				Publishers: writers, DataBytes: len(data), Wait: time.Second})
 			if err != nil || r.Refused > 0 {
 				b.Fatalf("%v: %+v", err, r)
 			}
@@ -55,8 +56,8 @@ func BenchmarkProgramPublishes(b *testing.B) {
 	}
 }
 
-// BenchmarkProgramListens is how many events one loop of the program hears that are in memory, and in the log. The bar is 1,000,000 from
-// memory.
+// BenchmarkProgramListens is how many events one loop of the program hears that are in memory, and
+// in the log. The bar is 1,000,000 from memory.
 func BenchmarkProgramListens(b *testing.B) {
 	const events = 200_000
 	for name, tail := range map[string]int{"memory": 256 << 20, "log": 1} {
@@ -80,7 +81,8 @@ func BenchmarkProgramListens(b *testing.B) {
 			b.ResetTimer()
 			n := 0
 			for b.Loop() {
-				for d, err := range s.Subscribe(context.Background(), fanfare.Subscription{Patterns: []string{"a"}, After: before}) {
+				for d, err := range s.Subscribe(context.Background(),
+					fanfare.Subscription{Patterns: []string{"a"}, After: before}) {
 					if err != nil {
 						b.Fatal(err)
 					}

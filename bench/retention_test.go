@@ -28,7 +28,8 @@ func texts(n int) []string {
 	return list
 }
 
-// fill appends n events, round robin over the channels, a thousand at a time with some batches on their way.
+// fill appends n events, round robin over the channels, a thousand at a time with some batches on
+// their way.
 func fill(b *testing.B, l *pebblelog.Log, channels, n int) {
 	b.Helper()
 	names := make([]fanfare.Channel, channels)
@@ -64,8 +65,8 @@ func fill(b *testing.B, l *pebblelog.Log, channels, n int) {
 	}
 }
 
-// BenchmarkWriteAmplification is bytes written to files, by commits, flushes and compactions, over bytes of payload, while
-// retention removes as much as is published. The bar is 6.
+// BenchmarkWriteAmplification is bytes written to files, by commits, flushes and compactions, over
+// bytes of payload, while retention removes as much as is published. The bar is 6.
 func BenchmarkWriteAmplification(b *testing.B) {
 	for _, c := range []struct {
 		name     string
@@ -85,7 +86,8 @@ func BenchmarkWriteAmplification(b *testing.B) {
 				b.Fatal(err)
 			}
 			l := openLog(b, pebblelog.Options{
-				Dir: b.TempDir(), Durability: pebblelog.DurabilityAsync, Retention: []fanfare.Rule{rule}, MaxBytes: c.max,
+				Dir: b.TempDir(), Durability: pebblelog.DurabilityAsync, Retention: []fanfare.Rule{rule},
+				MaxBytes:     c.max,
 				TrimInterval: time.Second,
 			})
 			fill(b, l, c.channels, 2_000_000) // until as much goes as comes

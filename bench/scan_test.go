@@ -21,7 +21,8 @@ import (
 	"github.com/fanfare-hub/fanfare/server"
 )
 
-// vast is a hub over a log of a million events, on as many channels as asked for, and one channel of somebody else's.
+// vast is a hub over a log of a million events, on as many channels as asked for, and one channel
+// of somebody else's.
 type vast struct {
 	b     *testing.B
 	log   *pebblelog.Log
@@ -39,7 +40,8 @@ func newVast(b *testing.B, channels int, o server.Options) *vast {
 	for first := 0; first < events; first += batch {
 		all := &fanfare.Batch{}
 		for i := first; i < first+batch; i++ {
-			all.Events = append(all.Events, fanfare.Event{Channel: logtest.Channel(fmt.Sprintf("c/%d", i%channels)), Data: "a short text"})
+			all.Events = append(all.Events,
+				fanfare.Event{Channel: logtest.Channel(fmt.Sprintf("c/%d", i%channels)), Data: "a short text"})
 		}
 		if first%(events/v.mine) == 0 {
 			all.Events[0].Channel = logtest.Channel("mine")
@@ -72,7 +74,8 @@ func (v *vast) open(query, header string) net.Conn {
 	if err != nil {
 		v.b.Fatal(err)
 	}
-	if _, err := fmt.Fprintf(conn, "GET /v1/events?%s HTTP/1.1\r\nHost: localhost\r\n%s\r\n", query, header); err != nil {
+	if _, err := fmt.Fprintf(conn, "GET /v1/events?%s HTTP/1.1\r\nHost: localhost\r\n%s\r\n", query,
+		header); err != nil {
 		v.b.Fatal(err)
 	}
 	_ = conn.SetReadDeadline(time.Now().Add(5 * time.Minute))
@@ -116,8 +119,9 @@ func median(list []time.Duration) time.Duration {
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-// BenchmarkAbandonedScans is what 200 resumes with a wildcard that match nothing, over a log of a million events, cost somebody else's
-// resume of one channel. The bar, when they are closed at once, is the larger of 5 times what it takes alone and 100 ms, median of 10.
+// BenchmarkAbandonedScans is what 200 resumes with a wildcard that match nothing, over a log of a
+// million events, cost somebody else's resume of one channel. The bar, when they are closed at
+// once, is the larger of 5 times what it takes alone and 100 ms, median of 10.
 func BenchmarkAbandonedScans(b *testing.B) {
 	for _, channels := range []int{1000, 1_000_000} {
 		a, err := auth.New(auth.Options{Keys: []auth.Key{{Algorithm: "HS256", Text: secret}}})
@@ -137,7 +141,8 @@ func BenchmarkAbandonedScans(b *testing.B) {
 						for range 10 {
 							var scans []net.Conn
 							for i := range 200 {
-								query := "channel=" + strings.ReplaceAll(pattern, "%d", strconv.Itoa(i)) // nothing to share
+								// nothing to share
+								query := "channel=" + strings.ReplaceAll(pattern, "%d", strconv.Itoa(i))
 								conn := v.open(query, herd+"Last-Event-ID: "+v.start.String()+"\r\n")
 								if stay {
 									scans = append(scans, conn)
@@ -161,8 +166,8 @@ func BenchmarkAbandonedScans(b *testing.B) {
 	}
 }
 
-// BenchmarkReplayOfManyChannels is how soon a replay over a million channels begins: until the head is there, until the first event
-// with its position, and until the first replayed event.
+// BenchmarkReplayOfManyChannels is how soon a replay over a million channels begins: until the head
+// is there, until the first event with its position, and until the first replayed event.
 func BenchmarkReplayOfManyChannels(b *testing.B) {
 	v := newVast(b, 1_000_000, server.Options{})
 	for _, replay := range []string{"replay=10", "replay=1000", "replay=all", "since=1m"} {

@@ -47,8 +47,8 @@ func authenticator(b *testing.B) *auth.Authenticator {
 	return a
 }
 
-// BenchmarkGrantCheck is what rights cost a publish whose token has passed before: from the token to the answer whether it may
-// publish there. The bar is 1 µs, and no allocation.
+// BenchmarkGrantCheck is what rights cost a publish whose token has passed before: from the token
+// to the answer whether it may publish there. The bar is 1 µs, and no allocation.
 func BenchmarkGrantCheck(b *testing.B) {
 	a, text, c := authenticator(b), token(b), logtest.Channel("c/7")
 	b.ReportAllocs()
@@ -78,7 +78,8 @@ func served(b *testing.B, o server.Options) (addr string) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	web := &http.Server{Handler: s, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, WriteTimeout: 2 * time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 256 << 10}
+	web := &http.Server{Handler: s, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute,
+		WriteTimeout: 2 * time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 256 << 10}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -92,7 +93,8 @@ func served(b *testing.B, o server.Options) (addr string) {
 	return l.Addr().String()
 }
 
-// publisher sends publishes over one connection, one after the other, and reads no more of the answers than it must.
+// publisher sends publishes over one connection, one after the other, and reads no more of the
+// answers than it must.
 type publisher struct {
 	conn    net.Conn
 	in      *bufio.Reader
@@ -106,7 +108,9 @@ func newPublisher(b *testing.B, addr, header string, w int) *publisher {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = conn.Close() })
-	return &publisher{conn, bufio.NewReader(conn), fmt.Appendf(nil, "POST /v1/channels/c/%d HTTP/1.1\r\nHost: localhost\r\n%sContent-Length: 200\r\n\r\n%s", w, header, strings.Repeat("x", 200))}
+	return &publisher{conn, bufio.NewReader(conn),
+		fmt.Appendf(nil, "POST /v1/channels/c/%d HTTP/1.1\r\nHost: localhost\r\n%sContent-Length: 200\r\n\r\n%s", w,
+			header, strings.Repeat("x", 200))}
 }
 
 func (p *publisher) publish() error {
@@ -141,14 +145,17 @@ func publishers(b *testing.B, addr, header string) (list []*publisher) {
 	return list
 }
 
-// BenchmarkPublishWithAuth compares publishes over HTTP to a hub that asks for tokens, with its audit trail, and to one that does
-// not. The bar is a ratio of 0.9.
+// BenchmarkPublishWithAuth compares publishes over HTTP to a hub that asks for tokens, with its
+// audit trail, and to one that does not. The bar is a ratio of 0.9.
 func BenchmarkPublishWithAuth(b *testing.B) {
 	open := publishers(b, served(b, server.Options{}), "")
-	secured := publishers(b, served(b, server.Options{AuditRate: 100, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Access: server.AccessOptions{Auth: authenticator(b)}}), "Authorization: Bearer "+token(b)+"\r\n")
+	secured := publishers(b,
+		served(b, server.Options{AuditRate: 100, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+			Access: server.AccessOptions{Auth: authenticator(b)}}), "Authorization: Bearer "+token(b)+"\r\n")
 	for b.Loop() {
 		with, without, ratio := medians(func() (float64, float64) {
-			return perSecond(b, connections, func(w int) error { return secured[w].publish() }), perSecond(b, connections, func(w int) error { return open[w].publish() })
+			return perSecond(b, connections, func(w int) error { return secured[w].publish() }),
+				perSecond(b, connections, func(w int) error { return open[w].publish() })
 		})
 		b.ReportMetric(with, "with/s")
 		b.ReportMetric(without, "without/s")
@@ -156,8 +163,8 @@ func BenchmarkPublishWithAuth(b *testing.B) {
 	}
 }
 
-// BenchmarkSlowloris compares a healthy publisher's rate with 5,000 connections that send a header's line each second and never an
-// end, and without them. The bar is a ratio of 0.9.
+// BenchmarkSlowloris compares a healthy publisher's rate with 5,000 connections that send a
+// header's line each second and never an end, and without them. The bar is a ratio of 0.9.
 func BenchmarkSlowloris(b *testing.B) {
 	const attackers = 5000
 	addr := served(b, server.Options{})

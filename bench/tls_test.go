@@ -24,7 +24,8 @@ import (
 	"time"
 )
 
-// hubProcess is the real binary, in a process of its own so that its memory and its time can be told.
+// hubProcess is the real binary, in a process of its own so that its memory and its time can be
+// told.
 type hubProcess struct {
 	addr  string
 	pid   int
@@ -72,8 +73,10 @@ func selfSigned(b *testing.B) (certFile, keyFile string, roots *x509.CertPool) {
 		b.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true,
-		BasicConstraintsValid: true, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA:                  true,
+		BasicConstraintsValid: true, IPAddresses: []net.IP{net.IPv4(127, 0, 0,
+			1)}, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
@@ -88,7 +91,8 @@ func selfSigned(b *testing.B) (certFile, keyFile string, roots *x509.CertPool) {
 	roots.AddCert(cert)
 	dir := b.TempDir()
 	certFile, keyFile = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	for name, block := range map[string]*pem.Block{certFile: {Type: "CERTIFICATE", Bytes: der}, keyFile: {Type: "EC PRIVATE KEY", Bytes: private}} {
+	for name, block := range map[string]*pem.Block{certFile: {Type: "CERTIFICATE", Bytes: der},
+		keyFile: {Type: "EC PRIVATE KEY", Bytes: private}} {
 		if err := os.WriteFile(name, pem.EncodeToMemory(block), 0o600); err != nil {
 			b.Fatal(err)
 		}
@@ -192,8 +196,9 @@ func (h *hubProcess) publish(b *testing.B, client *http.Client, data string) {
 	}
 }
 
-// BenchmarkTLSStreams is what streams over TLS cost the hub beside plain ones: memory, 20 s after they were opened; time for each
-// delivery; and how many open in a second. The bars are 8 KB with 5,000 streams, and 1.6 times the time.
+// BenchmarkTLSStreams is what streams over TLS cost the hub beside plain ones: memory, 20 s after
+// they were opened; time for each delivery; and how many open in a second. The bars are 8 KB with
+// 5,000 streams, and 1.6 times the time.
 func BenchmarkTLSStreams(b *testing.B) {
 	const streams, events = 5000, 40
 	binary := os.Getenv("FANFARE_BINARY") // another program, to compare
@@ -218,7 +223,8 @@ func BenchmarkTLSStreams(b *testing.B) {
 			cpu := h.cpu(b)
 			for n := range events {
 				h.publish(b, client, "x"+strings.Repeat("y", 200))
-				for deadline := time.Now().Add(time.Minute); heard.Load() < int64(n+1)*streams; time.Sleep(time.Millisecond) {
+				deadline, all := time.Now().Add(time.Minute), int64(n+1)*streams
+				for ; heard.Load() < all; time.Sleep(time.Millisecond) {
 					if time.Now().After(deadline) {
 						b.Fatalf("%d events were heard", heard.Load())
 					}

@@ -51,7 +51,8 @@ func (r *reader) follow() {
 	}
 }
 
-// readers starts Chromium, npm's eventsource and PyPI's sseclient, as far as they are there, and waits until each has a stream.
+// readers starts Chromium, npm's eventsource and PyPI's sseclient, as far as they are there, and
+// waits until each has a stream.
 func readers(t *testing.T, front, stream, ca string) (list []*reader) {
 	t.Helper()
 	add := func(name, env, program string, args ...string) {
@@ -89,7 +90,8 @@ func readers(t *testing.T, front, stream, ca string) (list []*reader) {
 	return list
 }
 
-// complete waits until a reader has events 0 to n-1, and checks that each came once and in order, and that it goes on.
+// complete waits until a reader has events 0 to n-1, and checks that each came once and in order,
+// and that it goes on.
 func (r *reader) complete(t *testing.T, n int) {
 	t.Helper()
 	for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(50 * time.Millisecond) {
@@ -98,7 +100,8 @@ func (r *reader) complete(t *testing.T, n int) {
 		r.mu.Unlock()
 		if len(got) >= n || closed || time.Now().After(deadline) {
 			if closed || len(gaps) > 0 || len(got) != n {
-				t.Errorf("%s: %d of %d events, closed for good: %v, gaps: %v; %s", r.name, len(got), n, closed, gaps, r.program.errs)
+				t.Errorf("%s: %d of %d events, closed for good: %v, gaps: %v; %s", r.name, len(got), n, closed, gaps,
+					r.program.errs)
 			}
 			for i := range min(n, len(got)) {
 				if got[i] != strconv.Itoa(i) {
@@ -119,8 +122,9 @@ func restarts() int {
 	return 2
 }
 
-// TestHubAwayBehindProxies (P3, P7): the hub is killed and away for six seconds, and then restarted gracefully, behind the proxies'
-// files in deploy/. No client stops for good, and each gets each event once.
+// TestHubAwayBehindProxies (P3, P7): the hub is killed and away for six seconds, and then restarted
+// gracefully, behind the proxies' files in deploy/. No client stops for good, and each gets each
+// event once.
 func TestHubAwayBehindProxies(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

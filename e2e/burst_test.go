@@ -24,7 +24,8 @@ type burstKind struct {
 func burstKinds(t *testing.T) []burstKind {
 	dir := t.TempDir()
 	certificate(t, dir)
-	https := []string{"--tls-cert", filepath.Join(dir, "push.example.com.pem"), "--tls-key", filepath.Join(dir, "push.example.com.key")}
+	https := []string{"--tls-cert", filepath.Join(dir, "push.example.com.pem"), "--tls-key",
+		filepath.Join(dir, "push.example.com.key")}
 	return []burstKind{
 		{name: "detached"},
 		{name: "attached", args: []string{"--no-detach-streams"}},
@@ -40,19 +41,22 @@ func (k burstKind) client(t *testing.T) *http.Client {
 	p.SetHTTP1(!k.h2)
 	p.SetHTTP2(k.h2 && k.tls)
 	p.SetUnencryptedHTTP2(k.h2 && !k.tls)
-	transport := &http.Transport{Protocols: p, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, MaxIdleConnsPerHost: burstPublishers}
+	transport := &http.Transport{Protocols: p, TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
+		MaxIdleConnsPerHost: burstPublishers}
 	t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport, Timeout: time.Minute}
 }
 
-// TestBurstIsNotHeardAgain: PCs that send no position hear a burst of commands, and the hub is killed when the last one was heard. What
-// a PC has heard and acknowledged rode with the groups that stored what came after it, so at most the commands of the last
-// groups come again: a few publishers' worth, not the burst.
+// TestBurstIsNotHeardAgain: PCs that send no position hear a burst of commands, and the hub is
+// killed when the last one was heard. What a PC has heard and acknowledged rode with the groups
+// that stored what came after it, so at most the commands of the last groups come again: a few
+// publishers' worth, not the burst.
 func TestBurstIsNotHeardAgain(t *testing.T) {
 	for _, kind := range burstKinds(t) {
 		for _, pcs := range []int{1, 50} {
 			// Two groups may be under way, and one is being acknowledged.
-			t.Run(fmt.Sprintf("%s/%d PCs", kind.name, pcs), func(t *testing.T) { burst(t, kind, pcs, 0, 4*burstPublishers) })
+			t.Run(fmt.Sprintf("%s/%d PCs", kind.name, pcs),
+				func(t *testing.T) { burst(t, kind, pcs, 0, 4*burstPublishers) })
 		}
 		t.Run(kind.name+"/a moment later", func(t *testing.T) { burst(t, kind, 50, 2*time.Second, 0) })
 	}
@@ -63,7 +67,8 @@ const (
 	burstPublishers = 16
 )
 
-// burst kills the hub so long after the last command was heard. Then at most so many may come again.
+// burst kills the hub so long after the last command was heard. Then at most so many may come
+// again.
 func burst(t *testing.T, kind burstKind, pcs int, after time.Duration, most int) {
 	data := t.TempDir()
 	h := serve(t, "127.0.0.1:0", data, kind.args...)
@@ -124,7 +129,8 @@ func burst(t *testing.T, kind burstKind, pcs int, after time.Duration, most int)
 
 // order sends a command to a PC and returns its id.
 func order(c *http.Client, h *hubProcess, pc int, event string) (id string, err error) {
-	resp, err := c.Post(h.url(fmt.Sprintf("/v1/stores/1/pcs/%d/events", pc)), "application/json", strings.NewReader(`{"event":"`+event+`"}`))
+	resp, err := c.Post(h.url(fmt.Sprintf("/v1/stores/1/pcs/%d/events", pc)), "application/json",
+		strings.NewReader(`{"event":"`+event+`"}`))
 	if err != nil {
 		return "", err
 	}

@@ -33,20 +33,24 @@ func python(t *testing.T) (interpreter, path string) {
 	return "", ""
 }
 
-// TestStorePC runs the class that store PCs run today: 1,000 commands at random times over many clean ends, and a restart of
-// the hub between two streams; each is handled, none is lost, none comes twice.
+// TestStorePC runs the class that store PCs run today: 1,000 commands at random times over many
+// clean ends, and a restart of the hub between two streams; each is handled, none is lost, none
+// comes twice.
 func TestStorePC(t *testing.T) {
 	t.Run("open", func(t *testing.T) { storePC(t, "", "", 1000) })
 	// With the token that its issuer gives it anyway, on a hub that asks for it.
 	t.Run("with rights", func(t *testing.T) {
 		secret := newSecret(t)
-		token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"sub": "till-7", "storeId": 42, "pcId": "7", "exp": time.Now().Add(time.Hour).Unix()}).
+		token, err := jwt.NewWithClaims(jwt.SigningMethodHS256,
+			jwt.MapClaims{"sub": "till-7", "storeId": 42, "pcId": "7", "exp": time.Now().Add(time.Hour).Unix()}).
 			SignedString([]byte(strings.TrimSpace(read(t, secret))))
 		if err != nil {
 			t.Fatal(err)
 		}
-		backend := command(t, "token", "--key", "HS256="+secret, "--subject", "back-office", "--publish", "stores", "--publish", "stores/**")
-		storePC(t, token, backend, 300, "--jwt-key", "HS256="+secret, "--jwt-grant", "device=stores/{storeId}/pcs/{pcId}")
+		backend := command(t, "token", "--key", "HS256="+secret, "--subject", "back-office", "--publish", "stores",
+			"--publish", "stores/**")
+		storePC(t, token, backend, 300, "--jwt-key", "HS256="+secret, "--jwt-grant",
+			"device=stores/{storeId}/pcs/{pcId}")
 	})
 }
 
@@ -133,8 +137,8 @@ type browserLine struct {
 	State          int
 }
 
-// TestEventSource runs EventSource in Chromium across a restart of the hub under it: nothing is lost or repeated, neither
-// on a stream that had received events nor on one that had received none.
+// TestEventSource runs EventSource in Chromium across a restart of the hub under it: nothing is
+// lost or repeated, neither on a stream that had received events nor on one that had received none.
 func TestEventSource(t *testing.T) {
 	t.Parallel()
 	chromium := ""
@@ -149,7 +153,8 @@ func TestEventSource(t *testing.T) {
 	}
 	data := t.TempDir()
 	h := serve(t, "127.0.0.1:0", data, "--drain-window", "300ms")
-	browser := start(t, "node", "eventsource.mjs", chromium, h.url("/livez"), "/v1/events?channel=busy", "/v1/events?channel=quiet&channel=other/*",
+	browser := start(t, "node", "eventsource.mjs", chromium, h.url("/livez"), "/v1/events?channel=busy",
+		"/v1/events?channel=quiet&channel=other/*",
 		"/v1/stores/event-sources?storeId=1&pcId=2")
 	var got [3][]string
 	heartbeats := [3]int{}
@@ -255,7 +260,8 @@ func TestPrintedLines(t *testing.T) {
 	}
 }
 
-// TestManyLongChannels: a stream may name 100 channels of 512 bytes, and a URL escapes each of these.
+// TestManyLongChannels: a stream may name 100 channels of 512 bytes, and a URL escapes each of
+// these.
 func TestManyLongChannels(t *testing.T) {
 	h := serve(t, "127.0.0.1:0", t.TempDir())
 	var query strings.Builder

@@ -34,12 +34,15 @@ func clockBinary(t *testing.T) string {
 	}
 	changed := string(text)
 	for old, replacement := range map[string]string{
-		"\tsec, nsec, mono := runtimeNow()\n\tif mono == 0": "\tsec, nsec, mono := runtimeNow()\n\tsec += WrongBy.Load()\n\tif mono == 0",
-		"import (\n":        "import (\n\t\"sync/atomic\"\n",
-		"func Now() Time {": "// WrongBy is how many seconds the clock is ahead.\nvar WrongBy atomic.Int64\n\nfunc Now() Time {",
+		"\tsec, nsec, mono := runtimeNow()\n\tif mono == 0": "\tsec, nsec, mono := runtimeNow()\n\tsec += " +
+			"WrongBy.Load()\n\tif mono == 0",
+		"import (\n": "import (\n\t\"sync/atomic\"\n",
+		"func Now() Time {": "// WrongBy is how many seconds the clock is ahead.\nvar WrongBy atomic.Int64\n\nfunc " +
+			"Now() Time {",
 	} {
 		if strings.Count(changed, old) != 1 {
-			t.Fatalf("package time of this Go does not have %q once: this test has to be told how to set its clock", old)
+			t.Fatalf("package time of this Go does not have %q once: this test has to be told how to set its clock",
+				old)
 		}
 		changed = strings.Replace(changed, old, replacement, 1)
 	}
@@ -87,7 +90,8 @@ func init() {
 		t.Fatal(err)
 	}
 	built := filepath.Join(dir, "fanfare")
-	if out, err := exec.Command("go", "build", "-overlay", filepath.Join(dir, "overlay.json"), "-o", built, "../cmd/fanfare").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-overlay", filepath.Join(dir, "overlay.json"), "-o", built,
+		"../cmd/fanfare").CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
 	return built

@@ -10,8 +10,9 @@ import (
 	"time"
 )
 
-// TestKillNine is P1 with the real binary: kill -9 under 16 concurrent publishers, ten times; all that was acknowledged is
-// there, once and in place, and whoever resumes before any new publish gets the rest (P3).
+// TestKillNine is P1 with the real binary: kill -9 under 16 concurrent publishers, ten times; all
+// that was acknowledged is there, once and in place, and whoever resumes before any new publish
+// gets the rest (P3).
 func TestKillNine(t *testing.T) {
 	t.Parallel()
 	for _, durability := range []string{"sync", "async"} {
@@ -80,7 +81,8 @@ func checkStored(t *testing.T, h *hubProcess, acked map[string]string) {
 	}
 }
 
-// resumeFromEverywhere resumes at some stored events, before any new publish, and compares with the history.
+// resumeFromEverywhere resumes at some stored events, before any new publish, and compares with the
+// history.
 func resumeFromEverywhere(t *testing.T, h *hubProcess) {
 	t.Helper()
 	events := h.history("c1")
@@ -116,14 +118,16 @@ func TestRefusals(t *testing.T) {
 	} {
 		out, err := exec.Command(binary, c.args...).CombinedOutput()
 		text := string(out)
-		if err == nil || !strings.Contains(text, c.want) || strings.Contains(text, "goroutine") || strings.Count(text, "\n") > 2 {
+		if err == nil || !strings.Contains(text, c.want) || strings.Contains(text, "goroutine") ||
+			strings.Count(text, "\n") > 2 {
 			t.Errorf("%v: %v, %q; want a sentence with %q", c.args, err, text, c.want)
 		}
 	}
 	h.stop()
 }
 
-// TestDrainOfTheProcess is P7: SIGTERM ends the process with 0 when the last stream has ended, or soon after the window.
+// TestDrainOfTheProcess is P7: SIGTERM ends the process with 0 when the last stream has ended, or
+// soon after the window.
 func TestDrainOfTheProcess(t *testing.T) {
 	h := serve(t, "127.0.0.1:0", t.TempDir(), "--drain-window", "1s")
 	began := time.Now()
@@ -152,8 +156,8 @@ func TestDrainOfTheProcess(t *testing.T) {
 	again.stop()
 }
 
-// TestKeptPositionsSurviveKillNine: a PC that sends no position carries on after a kill -9 of the hub, also when its stream
-// had been idle for longer than positions are kept after their end.
+// TestKeptPositionsSurviveKillNine: a PC that sends no position carries on after a kill -9 of the
+// hub, also when its stream had been idle for longer than positions are kept after their end.
 func TestKeptPositionsSurviveKillNine(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []string{"--detach-streams", "--no-detach-streams"} {

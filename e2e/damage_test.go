@@ -78,7 +78,8 @@ func run(args ...string) (said string, code int) {
 	return string(out), 0
 }
 
-// TestCutManifest: a log whose MANIFEST was cut is refused, however the hub ended, and nothing is changed; put back, it is whole.
+// TestCutManifest: a log whose MANIFEST was cut is refused, however the hub ended, and nothing is
+// changed; put back, it is whole.
 func TestCutManifest(t *testing.T) {
 	for _, kill := range []bool{false, true} {
 		data, ids := left(t, kill)
@@ -91,7 +92,8 @@ func TestCutManifest(t *testing.T) {
 			t.Fatal(err)
 		}
 		before := filesOf(t, data)
-		for _, args := range [][]string{{"verify", "--data", data}, {"serve", "--addr", "127.0.0.1:0", "--data", data}, {"serve", "--addr", "127.0.0.1:0", "--data", data}} {
+		for _, args := range [][]string{{"verify", "--data", data}, {"serve", "--addr", "127.0.0.1:0", "--data", data},
+			{"serve", "--addr", "127.0.0.1:0", "--data", data}} {
 			said, code := run(args...)
 			if code != 1 || !strings.Contains(said, filepath.Base(manifest)+" is whole up to byte") {
 				t.Errorf("%v: %d %s", args, code, said)
@@ -100,11 +102,13 @@ func TestCutManifest(t *testing.T) {
 				t.Errorf("%s", said)
 			}
 			// After SIGTERM all is in tables, and nothing names them any more.
-			if advised := strings.Contains(said, "fanfare export --data "+data+" writes it"); args[0] == "serve" && advised != kill {
+			if advised := strings.Contains(said, "fanfare export --data "+data+" writes it"); args[0] == "serve" &&
+				advised != kill {
 				t.Errorf("kill -9: %v, and the advice: %s", kill, said)
 			}
 		}
-		if said, _ := run("export", "--data", data, "-o", filepath.Join(t.TempDir(), "export")); kill && !strings.Contains(said, fmt.Sprintf("%d events exported", len(ids))) {
+		if said, _ := run("export", "--data", data, "-o", filepath.Join(t.TempDir(), "export")); kill &&
+			!strings.Contains(said, fmt.Sprintf("%d events exported", len(ids))) {
 			t.Errorf("export: %s", said)
 		}
 		if !maps.Equal(before, filesOf(t, data)) {
@@ -121,8 +125,8 @@ func TestCutManifest(t *testing.T) {
 	}
 }
 
-// TestCutWAL: a log whose newest file was cut after a kill -9 starts, says at once what is lost, and a client that has seen it
-// is told by a gap.
+// TestCutWAL: a log whose newest file was cut after a kill -9 starts, says at once what is lost,
+// and a client that has seen it is told by a gap.
 func TestCutWAL(t *testing.T) {
 	data, ids := left(t, true)
 	wal := newest(t, data, "*.log")
@@ -135,11 +139,13 @@ func TestCutWAL(t *testing.T) {
 		t.Fatal(err)
 	}
 	last := ids[len(ids)-1]
-	if said, code := run("verify", "--data", data); code != 1 || !strings.Contains(said, "ends early") || !strings.Contains(said, last) {
+	if said, code := run("verify", "--data", data); code != 1 || !strings.Contains(said, "ends early") ||
+		!strings.Contains(said, last) {
 		t.Errorf("verify: %d %s", code, said)
 	}
 	h := serve(t, "127.0.0.1:0", data)
-	if said := h.log.String(); !strings.Contains(said, `level=ERROR msg="the log ends early`) || !strings.Contains(said, "lost_through="+last) {
+	if said := h.log.String(); !strings.Contains(said, `level=ERROR msg="the log ends early`) ||
+		!strings.Contains(said, "lost_through="+last) {
 		t.Errorf("the hub says %s", said)
 	}
 	if events := h.history("c"); len(events) != len(ids)-1 {
@@ -210,7 +216,8 @@ func TestNoPermission(t *testing.T) {
 		cmd := exec.Command(program, "serve", "--addr", "127.0.0.1:0", "--data", data)
 		cmd.Dir, cmd.SysProcAttr = dir, attr
 		out, err := cmd.CombinedOutput()
-		if err == nil || !strings.Contains(string(out), "permission denied: it must be writable") || strings.Contains(string(out), "in use") {
+		if err == nil || !strings.Contains(string(out), "permission denied: it must be writable") ||
+			strings.Contains(string(out), "in use") {
 			t.Errorf("%s: %v %s", when, err, out)
 		}
 	}

@@ -11,8 +11,8 @@ import (
 
 var shellBlock = regexp.MustCompile("(?ms)^```sh\n(.*?)^```")
 
-// TestDocs runs the commands of the README and the guides: each page against a hub of its own, from top to bottom. A
-// problem document in an answer fails it too.
+// TestDocs runs the commands of the README and the guides: each page against a hub of its own, from
+// top to bottom. A problem document in an answer fails it too.
 func TestDocs(t *testing.T) {
 	t.Parallel()
 	needCurl(t)
@@ -35,9 +35,11 @@ func TestDocs(t *testing.T) {
 			for _, block := range blocks {
 				script := strings.ReplaceAll(block[1], "127.0.0.1:8082", h.addr)
 				cmd := exec.Command("bash", "-e", "-o", "pipefail", "-c", script)
-				cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(binary)+":"+os.Getenv("PATH"), "FANFARE_URL=http://"+h.addr)
+				cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(binary)+":"+os.Getenv("PATH"),
+					"FANFARE_URL=http://"+h.addr)
 				out, err := cmd.CombinedOutput()
-				if err != nil || strings.Contains(string(out), `"code":"`) || strings.Contains(string(out), "fanfare: ") {
+				if err != nil || strings.Contains(string(out), `"code":"`) ||
+					strings.Contains(string(out), "fanfare: ") {
 					t.Errorf("%s\n%v\n%s", script, err, out)
 				}
 				ran++

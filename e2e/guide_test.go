@@ -10,8 +10,9 @@ import (
 	"testing"
 )
 
-// TestSecurityGuide runs docs/guide/security.md from top to bottom in an empty folder, as somebody with two terminals would: a block
-// that begins with `fanfare serve` runs until the next one of its kind, and the nginx that the page speaks of is there when it is due.
+// TestSecurityGuide runs docs/guide/security.md from top to bottom in an empty folder, as somebody
+// with two terminals would: a block that begins with `fanfare serve` runs until the next one of its
+// kind, and the nginx that the page speaks of is there when it is due.
 func TestSecurityGuide(t *testing.T) {
 	needCurl(t)
 	if _, err := exec.LookPath("openssl"); err != nil {
@@ -36,7 +37,8 @@ func TestSecurityGuide(t *testing.T) {
 		script := replace.Replace(block[1])
 		if strings.HasPrefix(script, "fanfare serve ") {
 			stop()
-			hub = exec.Command("bash", "-c", "exec "+strings.TrimSpace(script)+" --drain-window 100ms --addr 127.0.0.1:"+port)
+			hub = exec.Command("bash", "-c",
+				"exec "+strings.TrimSpace(script)+" --drain-window 100ms --addr 127.0.0.1:"+port)
 			hub.Dir, hub.Stdout, hub.Stderr = dir, log, log
 			if err := hub.Start(); err != nil {
 				t.Fatal(err)
@@ -74,7 +76,8 @@ func nginxFor(t *testing.T, dir, port, proxyPort string) bool {
 	if _, err := exec.LookPath("nginx"); err != nil {
 		return false
 	}
-	config := strings.NewReplacer("127.0.0.1:8443", "127.0.0.1:"+proxyPort, "127.0.0.1:8082", "127.0.0.1:"+port, "/etc/ssl/", dir+"/", "DIR", dir).
+	config := strings.NewReplacer("127.0.0.1:8443", "127.0.0.1:"+proxyPort, "127.0.0.1:8082", "127.0.0.1:"+port,
+		"/etc/ssl/", dir+"/", "DIR", dir).
 		Replace(nginxHTTP(read(t, "../deploy/nginx/fanfare.conf")))
 	file := filepath.Join(dir, "nginx.conf")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {

@@ -214,11 +214,13 @@ func start(t *testing.T, name string, args ...string) *program {
 	return startWith(t, nil, name, args...)
 }
 
-// startWith is start, with variables of its own: tests that run at the same time share the process's.
+// startWith is start, with variables of its own: tests that run at the same time share the
+// process's.
 func startWith(t *testing.T, env []string, name string, args ...string) *program {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &program{t: t, cmd: exec.CommandContext(ctx, name, args...), lines: make(chan string, 100_000), errs: &tailBuffer{}}
+	p := &program{t: t, cmd: exec.CommandContext(ctx, name, args...), lines: make(chan string, 100_000),
+		errs: &tailBuffer{}}
 	p.cmd.Stderr = p.errs
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a browser has children

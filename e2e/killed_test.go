@@ -17,9 +17,9 @@ import (
 	"github.com/fanfare-hub/fanfare/sse"
 )
 
-// TestKilledAtAnyMoment (P1): a hub that is killed while it starts, while its log's files come and go, or while it ends, is
-// not taken for one whose files have gone back in time: the next start refuses nothing and reports no loss.
-// FANFARE_KILLS is the number of kills of each kind of log.
+// TestKilledAtAnyMoment (P1): a hub that is killed while it starts, while its log's files come and
+// go, or while it ends, is not taken for one whose files have gone back in time: the next start
+// refuses nothing and reports no loss. FANFARE_KILLS is the number of kills of each kind of log.
 func TestKilledAtAnyMoment(t *testing.T) {
 	kills := 20
 	if text := os.Getenv("FANFARE_KILLS"); text != "" {
@@ -93,7 +93,8 @@ func killedOnce(t *testing.T, round int, args []string, last *string) {
 	checkCalm(t, fmt.Sprintf("round %d, %s", round, how), h.log.String(), h.cmd.ProcessState)
 }
 
-// checkNothingLost resumes after an event that was acknowledged, and wants no gap before the next one.
+// checkNothingLost resumes after an event that was acknowledged, and wants no gap before the next
+// one.
 func checkNothingLost(t *testing.T, h *hubProcess, last string) {
 	t.Helper()
 	end := h.publish("c", "the end")

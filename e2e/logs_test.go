@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// TestReaderOfTheLogGoes: a hub whose log nobody reads any more goes on (`fanfare serve 2>&1 | head`).
+// TestReaderOfTheLogGoes: a hub whose log nobody reads any more goes on (`fanfare serve 2>&1 |
+// head`).
 func TestReaderOfTheLogGoes(t *testing.T) {
 	r, w, err := os.Pipe()
 	if err != nil {

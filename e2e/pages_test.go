@@ -86,7 +86,8 @@ func TestPage(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = resp.Body.Close()
-	if policy := resp.Header.Get("Content-Security-Policy"); !strings.HasPrefix(policy, "default-src 'none'; script-src 'self'") || strings.Contains(policy, "unsafe") {
+	if policy := resp.Header.Get("Content-Security-Policy"); !strings.HasPrefix(policy,
+		"default-src 'none'; script-src 'self'") || strings.Contains(policy, "unsafe") {
 		t.Errorf("the page's policy is %q", policy)
 	}
 	looksAt(t, h, "console")
@@ -136,7 +137,8 @@ func TestExamplePages(t *testing.T) {
 	h.stop()
 }
 
-// TestPageBelowAPrefix has the hub's page and its tickets work below a path, as behind a proxy that takes the prefix off.
+// TestPageBelowAPrefix has the hub's page and its tickets work below a path, as behind a proxy that
+// takes the prefix off.
 func TestPageBelowAPrefix(t *testing.T) {
 	t.Parallel()
 	findChromium(t)
@@ -145,11 +147,12 @@ func TestPageBelowAPrefix(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	proxy := httptest.NewServer(http.StripPrefix("/push", &httputil.ReverseProxy{FlushInterval: -1, Rewrite: func(r *httputil.ProxyRequest) {
-		r.SetURL(target)
-		r.SetXForwarded()
-		r.Out.Header.Set("X-Forwarded-Prefix", "/push")
-	}}))
+	proxy := httptest.NewServer(http.StripPrefix("/push",
+		&httputil.ReverseProxy{FlushInterval: -1, Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(target)
+			r.SetXForwarded()
+			r.Out.Header.Set("X-Forwarded-Prefix", "/push")
+		}}))
 	defer proxy.Close()
 	pc, err := http.Get(h.url("/v1/stores/event-sources?storeId=42&pcId=7"))
 	if err != nil {

@@ -18,7 +18,8 @@ import (
 	"time"
 )
 
-// certificate makes a certificate for push.example.com and writes it in the forms that proxies want.
+// certificate makes a certificate for push.example.com and writes it in the forms that proxies
+// want.
 func certificate(t *testing.T, dir string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -26,9 +27,12 @@ func certificate(t *testing.T, dir string) {
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "push.example.com"}, DNSNames: []string{"push.example.com", "localhost"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(90 * 24 * time.Hour), IsCA: true, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "push.example.com"},
+		DNSNames:  []string{"push.example.com", "localhost"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(90 * 24 * time.Hour), IsCA: true,
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
@@ -41,7 +45,8 @@ func certificate(t *testing.T, dir string) {
 	cert := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 	secret := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})
 	for name, content := range map[string][]byte{
-		"push.example.com.pem": cert, "push.example.com.key": secret, "push.example.com.both.pem": append(append([]byte{}, cert...), secret...),
+		"push.example.com.pem": cert, "push.example.com.key": secret,
+		"push.example.com.both.pem": append(append([]byte{}, cert...), secret...),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
 			t.Fatal(err)
@@ -60,8 +65,8 @@ func freePort(t *testing.T) string {
 	return fmt.Sprint(l.Addr().(*net.TCPAddr).Port)
 }
 
-// proxied starts a proxy with a configuration, in which the documented addresses and paths are replaced. ca is the file of its
-// certificate.
+// proxied starts a proxy with a configuration, in which the documented addresses and paths are
+// replaced. ca is the file of its certificate.
 func proxied(t *testing.T, h *hubProcess, program, config string, args func(file string) []string) (url, ca string) {
 	t.Helper()
 	if _, err := exec.LookPath(program); err != nil {
@@ -70,7 +75,8 @@ func proxied(t *testing.T, h *hubProcess, program, config string, args func(file
 	dir, port := t.TempDir(), freePort(t)
 	certificate(t, dir)
 	ca = filepath.Join(dir, "push.example.com.pem")
-	config = strings.NewReplacer("127.0.0.1:8443", "127.0.0.1:"+port, "127.0.0.1:8082", h.addr, "/etc/ssl/", dir+"/", "DIR", dir,
+	config = strings.NewReplacer("127.0.0.1:8443", "127.0.0.1:"+port, "127.0.0.1:8082", h.addr, "/etc/ssl/", dir+"/",
+		"DIR", dir,
 		"maxconn 40000", "maxconn 1000", "maxconn 30000", "maxconn 900").Replace(config)
 	file := filepath.Join(dir, "proxy.conf")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
@@ -154,7 +160,8 @@ func TestProxies(t *testing.T) {
 			if err != nil {
 				t.Errorf("%v", err)
 			}
-			for _, want := range []string{"ok    the hub is reached and ready", "TLS 1.3", "HTTP/2", "nothing compresses", "from publish to delivery", "an idle stream lives"} {
+			for _, want := range []string{"ok    the hub is reached and ready", "TLS 1.3", "HTTP/2",
+				"nothing compresses", "from publish to delivery", "an idle stream lives"} {
 				if !strings.Contains(out, want) {
 					t.Errorf("no %q", want)
 				}
@@ -178,11 +185,15 @@ location / { proxy_pass http://127.0.0.1:8082; proxy_http_version 1.1; proxy_set
 		config string
 		want   []string
 	}{
-		"buffering": {block("localhost", "proxy_ignore_headers X-Accel-Buffering; proxy_buffers 8 64k;"), []string{"BAD", "proxy_buffering off"}},
-		"compression": {block("localhost", "gzip on; gzip_proxied any; gzip_min_length 1; gzip_types text/event-stream;"),
+		"buffering": {block("localhost", "proxy_ignore_headers X-Accel-Buffering; proxy_buffers 8 64k;"),
+			[]string{"BAD", "proxy_buffering off"}},
+		"compression": {block("localhost",
+			"gzip on; gzip_proxied any; gzip_min_length 1; gzip_types text/event-stream;"),
 			[]string{"BAD   a proxy compresses the stream (gzip)", "gzip_types"}},
-		"idle cut-off": {block("localhost", "proxy_buffering off; proxy_read_timeout 2s;"), []string{"BAD   the stream was cut after", "proxy_read_timeout"}},
-		"host":         {block("push.example.com", "proxy_buffering off;"), []string{"BAD   the hub refuses the name", "--allowed-host"}},
+		"idle cut-off": {block("localhost", "proxy_buffering off; proxy_read_timeout 2s;"),
+			[]string{"BAD   the stream was cut after", "proxy_read_timeout"}},
+		"host": {block("push.example.com", "proxy_buffering off;"),
+			[]string{"BAD   the hub refuses the name", "--allowed-host"}},
 		"another site": {nginxHTTP(`server { listen 127.0.0.1:8443 ssl; ssl_certificate /etc/ssl/push.example.com.pem; ssl_certificate_key /etc/ssl/push.example.com.key; return 200 "hello"; }`),
 			[]string{"BAD   GET /readyz was answered 200 OK, and not by a hub", "content type"}},
 	} {
@@ -205,10 +216,12 @@ location / { proxy_pass http://127.0.0.1:8082; proxy_http_version 1.1; proxy_set
 		})
 	}
 	t.Run("delay", func(t *testing.T) {
-		plain := strings.NewReplacer(" ssl crt /etc/ssl/push.example.com.both.pem alpn h2,http/1.1", "", "  option http-no-delay", "  #").Replace(read(t, "../deploy/haproxy/haproxy.cfg"))
+		plain := strings.NewReplacer(" ssl crt /etc/ssl/push.example.com.both.pem alpn h2,http/1.1", "",
+			"  option http-no-delay", "  #").Replace(read(t, "../deploy/haproxy/haproxy.cfg"))
 		url, _ := proxied(t, h, "haproxy", plain, haproxyArgs)
 		url = strings.Replace(url, "https:", "http:", 1)
-		if out, _ := doctor(t, url, "--idle", "0s"); !strings.Contains(out, "BAD   events come") || !strings.Contains(out, "option http-no-delay") {
+		if out, _ := doctor(t, url, "--idle", "0s"); !strings.Contains(out, "BAD   events come") ||
+			!strings.Contains(out, "option http-no-delay") {
 			t.Errorf("%s", out)
 		}
 	})
@@ -233,7 +246,8 @@ func TestUnits(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.Command("systemd-analyze", "verify", filepath.Join(dir, "fanfare.service"), filepath.Join(dir, "fanfare.socket"))
+	cmd := exec.Command("systemd-analyze", "verify", filepath.Join(dir, "fanfare.service"),
+		filepath.Join(dir, "fanfare.socket"))
 	out, err := cmd.CombinedOutput()
 	if err != nil || strings.Contains(string(out), "fanfare") {
 		t.Errorf("%v\n%s", err, out)

@@ -25,36 +25,42 @@ func (h *hubProcess) figure(token, name string) int {
 	return n
 }
 
-// TestOlderClientIsNoFlood runs the class that store PCs run today, which looks at no status and comes back at once, against a hub that
-// refuses its token, and against one that has no room: it hears the answer a second later at the earliest, and goes on. (A slow
-// machine makes it ask less often.)
+// TestOlderClientIsNoFlood runs the class that store PCs run today, which looks at no status and
+// comes back at once, against a hub that refuses its token, and against one that has no room: it
+// hears the answer a second later at the earliest, and goes on. (A slow machine makes it ask less
+// often.)
 func TestOlderClientIsNoFlood(t *testing.T) {
 	t.Parallel()
 	interpreter, path := python(t)
 	secret := newSecret(t)
-	admin := command(t, "token", "--key", "HS256="+secret, "--subject", "root", "--admin", "**", "--subscribe", "a", "--publish", "stores/**")
+	admin := command(t, "token", "--key", "HS256="+secret, "--subject", "root", "--admin", "**", "--subscribe", "a",
+		"--publish", "stores/**")
 	for name, c := range map[string]struct{ accept, token string }{
-		"401":                   {"*/*", "not a token"},
-		"401, Accept":           {"text/event-stream", "not a token"},
-		"no room":               {"*/*", admin},
-		"no room, Accept":       {"text/event-stream", admin},
-		"a token of no PC, 403": {"*/*", command(t, "token", "--key", "HS256="+secret, "--subject", "x", "--subscribe", "a")},
+		"401":             {"*/*", "not a token"},
+		"401, Accept":     {"text/event-stream", "not a token"},
+		"no room":         {"*/*", admin},
+		"no room, Accept": {"text/event-stream", admin},
+		"a token of no PC, 403": {"*/*",
+			command(t, "token", "--key", "HS256="+secret, "--subject", "x", "--subscribe", "a")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h := serve(t, "127.0.0.1:0", t.TempDir(), "--jwt-key", "HS256="+secret, "--max-streams", "1", "--drain-window", "100ms")
+			h := serve(t, "127.0.0.1:0", t.TempDir(), "--jwt-key", "HS256="+secret, "--max-streams", "1",
+				"--drain-window", "100ms")
 			if strings.HasPrefix(name, "no room") {
 				curl := start(t, "curl", "-sN", "-H", "Authorization: Bearer "+admin, h.url("/v1/events?channel=a"))
 				curl.next(20 * time.Second)
 			}
 			began := time.Now()
-			pc := startWith(t, []string{path, "STORE_ACCEPT=" + c.accept, "STORE_TOKEN=" + c.token}, interpreter, "store_pc.py", h.url(""), "42", "7", "1000")
+			pc := startWith(t, []string{path, "STORE_ACCEPT=" + c.accept, "STORE_TOKEN=" + c.token}, interpreter,
+				"store_pc.py", h.url(""), "42", "7", "1000")
 			eventually(t, "three refusals", func() bool { return h.figure(admin, "fanfare_refusals_paced_total") >= 3 })
 			n := h.figure(admin, "fanfare_refusals_paced_total")
 			if most := int(time.Since(began)/time.Second) + 1; n > most {
 				t.Errorf("%d refusals, at most %d", n, most)
 			}
-			if held, cut := h.figure(admin, "fanfare_refusals_held"), h.figure(admin, "fanfare_refusals_cut_total"); held > 1 || cut > 0 {
+			if held, cut := h.figure(admin, "fanfare_refusals_held"), h.figure(admin,
+				"fanfare_refusals_cut_total"); held > 1 || cut > 0 {
 				t.Errorf("%d held, %d cut", held, cut)
 			}
 			select {
@@ -66,8 +72,8 @@ func TestOlderClientIsNoFlood(t *testing.T) {
 	}
 }
 
-// TestOlderClientBehindProxies: while the hub is away the proxies' files in deploy/ have the same class wait for their own answers. When
-// the hub is back it hears again.
+// TestOlderClientBehindProxies: while the hub is away the proxies' files in deploy/ have the same
+// class wait for their own answers. When the hub is back it hears again.
 func TestOlderClientBehindProxies(t *testing.T) {
 	t.Parallel()
 	interpreter, path := python(t)
@@ -87,18 +93,21 @@ func TestOlderClientBehindProxies(t *testing.T) {
 			if c.program == "haproxy" { // it needs two seconds to notice
 				eventually(t, "HAProxy knows", func() bool { return away(t, front, ca) })
 			}
-			pc := startWith(t, []string{path, "STORE_ASKS=1", "REQUESTS_CA_BUNDLE=" + ca}, interpreter, "store_pc.py", front, "42", "7", "1000")
+			pc := startWith(t, []string{path, "STORE_ASKS=1", "REQUESTS_CA_BUNDLE=" + ca}, interpreter, "store_pc.py",
+				front, "42", "7", "1000")
 			pc.next(20 * time.Second)
 			for began, n := time.Now(), 1; n < 4; n++ {
 				if line := pc.next(20 * time.Second); line != `["asks", ""]` {
 					t.Fatal(line)
 				}
-				if least := time.Duration(n-1) * 900 * time.Millisecond; time.Since(began) < least { // nginx counts milliseconds of its own clock
+				// nginx counts milliseconds of its own clock
+				if least := time.Duration(n-1) * 900 * time.Millisecond; time.Since(began) < least {
 					t.Fatalf("%d more requests after %v", n, time.Since(began))
 				}
 			}
 			h = serve(t, h.addr, data)
-			eventually(t, "the client hears", func() bool { return strings.Contains(pc.next(20*time.Second), "CONNECTED") })
+			eventually(t, "the client hears",
+				func() bool { return strings.Contains(pc.next(20*time.Second), "CONNECTED") })
 			h.stop()
 		})
 	}
@@ -107,12 +116,13 @@ func TestOlderClientBehindProxies(t *testing.T) {
 // away tells whether the proxy answers a PC itself, and not at once.
 func away(t *testing.T, front, ca string) bool {
 	began := time.Now()
-	out, _ := exec.Command("curl", "-s", "--cacert", ca, front+"/v1/stores/event-sources?storeId=1&pcId=1").CombinedOutput()
+	out, _ := exec.Command("curl", "-s", "--cacert", ca,
+		front+"/v1/stores/event-sources?storeId=1&pcId=1").CombinedOutput()
 	return time.Since(began) > time.Second && strings.Contains(string(out), "503")
 }
 
-// TestTwoTabsInABrowser: of two EventSources with one ticket, in Chromium, the older one is told to stay away, and is closed; the newer
-// one hears on.
+// TestTwoTabsInABrowser: of two EventSources with one ticket, in Chromium, the older one is told to
+// stay away, and is closed; the newer one hears on.
 func TestTwoTabsInABrowser(t *testing.T) {
 	t.Parallel()
 	chromium := findChromium(t)
@@ -153,8 +163,9 @@ func TestTwoTabsInABrowser(t *testing.T) {
 
 var pythonBlock = regexp.MustCompile("(?ms)^```python\n(.*?)^```")
 
-// TestStoresGuideClient runs the client of docs/guide/stores.md, and the older one beside it, against a hub that is killed and away for
-// a while: connections are refused. The older one dies of that, as the page says; the guide's goes on, and handles every command.
+// TestStoresGuideClient runs the client of docs/guide/stores.md, and the older one beside it,
+// against a hub that is killed and away for a while: connections are refused. The older one dies of
+// that, as the page says; the guide's goes on, and handles every command.
 func TestStoresGuideClient(t *testing.T) {
 	t.Parallel()
 	interpreter, path := python(t)
@@ -165,7 +176,8 @@ func TestStoresGuideClient(t *testing.T) {
 	data := t.TempDir()
 	h := serve(t, "127.0.0.1:0", data, "--stream-lifetime", "1s")
 	script := filepath.Join(t.TempDir(), "pc.py")
-	if err := os.WriteFile(script, []byte(strings.ReplaceAll(blocks[0][1], "http://127.0.0.1:8082", h.url(""))), 0o600); err != nil {
+	if err := os.WriteFile(script, []byte(strings.ReplaceAll(blocks[0][1], "http://127.0.0.1:8082", h.url(""))),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	pc := startWith(t, []string{path, "PYTHONUNBUFFERED=1"}, interpreter, script)
@@ -198,10 +210,12 @@ func TestStoresGuideClient(t *testing.T) {
 	for line := range older.lines {
 		t.Logf("the older client: %s", line)
 	}
-	if errs := older.errs.String(); !strings.Contains(errs, "ConnectionError") && !strings.Contains(errs, "ChunkedEncodingError") {
+	if errs := older.errs.String(); !strings.Contains(errs, "ConnectionError") &&
+		!strings.Contains(errs, "ChunkedEncodingError") {
 		t.Errorf("the older client has ended with %s", errs)
 	}
-	eventually(t, "the connection is refused", func() bool { return strings.Contains(pc.next(30*time.Second), "refused") })
+	eventually(t, "the connection is refused",
+		func() bool { return strings.Contains(pc.next(30*time.Second), "refused") })
 	h = serve(t, h.addr, data)
 	commands(5)
 	h.stop()

@@ -72,7 +72,8 @@ func TestPageWithToken(t *testing.T) {
 	findChromium(t)
 	secret := newSecret(t)
 	h := serve(t, "127.0.0.1:0", t.TempDir(), "--jwt-key", "HS256="+secret)
-	token := command(t, "token", "--key", "HS256="+secret, "--subject", "ada", "--admin", "**", "--publish", "**", "--subscribe", "**")
+	token := command(t, "token", "--key", "HS256="+secret, "--subject", "ada", "--admin", "**", "--publish", "**",
+		"--subscribe", "**")
 	looksAt(t, h, "secured", "FANFARE_TEST_TOKEN="+token)
 	other := command(t, "token", "--key", "HS256="+secret, "--subject", "bob", "--subscribe", "users/bob/**")
 	looksAt(t, h, "example", "FANFARE_TEST_TOKEN="+token, "FANFARE_OTHER_TOKEN="+other)
@@ -82,13 +83,15 @@ func TestPageWithToken(t *testing.T) {
 	h.stop()
 }
 
-// TestTicketInChromium: an EventSource repeats its URL at each reconnect; the ticket in it serves over three lifetimes.
+// TestTicketInChromium: an EventSource repeats its URL at each reconnect; the ticket in it serves
+// over three lifetimes.
 func TestTicketInChromium(t *testing.T) {
 	t.Parallel()
 	findChromium(t)
 	secret := newSecret(t)
 	h := serve(t, "127.0.0.1:0", t.TempDir(), "--jwt-key", "HS256="+secret, "--stream-lifetime", "1s")
-	token := command(t, "token", "--key", "HS256="+secret, "--subject", "ada", "--publish", "ticks", "--subscribe", "ticks")
+	token := command(t, "token", "--key", "HS256="+secret, "--subject", "ada", "--publish", "ticks", "--subscribe",
+		"ticks")
 	looksAt(t, h, "ticket", "FANFARE_TEST_TOKEN="+token)
 	h.stop()
 }
@@ -98,19 +101,21 @@ func trusting(t *testing.T, certFile string, http2 bool) *http.Client {
 	t.Helper()
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM([]byte(read(t, certFile)))
-	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, ServerName: "localhost"}, ForceAttemptHTTP2: http2}
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, ServerName: "localhost"},
+		ForceAttemptHTTP2: http2}
 	t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport, Timeout: 20 * time.Second}
 }
 
-// TestTLS: https with HTTP/2, nothing older than TLS 1.2, and a certificate that is replaced while running; one that cannot be
-// used changes nothing.
+// TestTLS: https with HTTP/2, nothing older than TLS 1.2, and a certificate that is replaced while
+// running; one that cannot be used changes nothing.
 func TestTLS(t *testing.T) {
 	t.Parallel()
 	dir, secret := t.TempDir(), newSecret(t)
 	certificate(t, dir)
 	cert, key := filepath.Join(dir, "push.example.com.pem"), filepath.Join(dir, "push.example.com.key")
-	h := serve(t, "127.0.0.1:0", t.TempDir(), "--tls-cert", cert, "--tls-key", key, "--jwt-key", "HS256="+secret, "--stream-lifetime", "2s")
+	h := serve(t, "127.0.0.1:0", t.TempDir(), "--tls-cert", cert, "--tls-key", key, "--jwt-key", "HS256="+secret,
+		"--stream-lifetime", "2s")
 	token := command(t, "token", "--key", "HS256="+secret, "--publish", "a", "--subscribe", "a")
 	for _, two := range []bool{false, true} {
 		client := trusting(t, cert, two)
@@ -129,8 +134,11 @@ func TestTLS(t *testing.T) {
 			t.Errorf("HTTP/%d: %s %v", resp.ProtoMajor, b, err)
 		}
 	}
-	for version, ok := range map[uint16]bool{tls.VersionTLS10: false, tls.VersionTLS11: false, tls.VersionTLS12: true, tls.VersionTLS13: true} {
-		conn, err := tls.Dial("tcp", h.addr, &tls.Config{InsecureSkipVerify: true, MinVersion: version, MaxVersion: version}) // only whether it shakes hands
+	for version, ok := range map[uint16]bool{tls.VersionTLS10: false, tls.VersionTLS11: false, tls.VersionTLS12: true,
+		tls.VersionTLS13: true} {
+		// only whether it shakes hands
+		conn, err := tls.Dial("tcp", h.addr,
+			&tls.Config{InsecureSkipVerify: true, MinVersion: version, MaxVersion: version})
 		if (err == nil) != ok {
 			t.Errorf("%s: %v", tls.VersionName(version), err)
 		}
@@ -150,7 +158,8 @@ func TestTLS(t *testing.T) {
 	if err := os.WriteFile(cert, []byte("broken"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the log tells of the broken certificate", func() bool { return strings.Contains(h.log.String(), "cannot be used; the one before stays") })
+	eventually(t, "the log tells of the broken certificate",
+		func() bool { return strings.Contains(h.log.String(), "cannot be used; the one before stays") })
 	if now := serial(); now != first {
 		t.Errorf("a broken certificate changed something: %s", now)
 	}
@@ -200,7 +209,8 @@ func TestH2C(t *testing.T) {
 	h.stop()
 }
 
-// TestACME gets a certificate from Let's Encrypt's test server, over a challenge on the hub's own port.
+// TestACME gets a certificate from Let's Encrypt's test server, over a challenge on the hub's own
+// port.
 func TestACME(t *testing.T) {
 	for _, tool := range []string{"pebble", "pebble-challtestsrv"} {
 		if _, err := os.Stat(".tools/" + tool); err != nil {
@@ -211,7 +221,8 @@ func TestACME(t *testing.T) {
 	certificate(t, dir) // of the authority's own https
 	hubPort, names, directory, management := freePort(t), freePort(t), freePort(t), freePort(t)
 	config, err := json.Marshal(map[string]any{"pebble": map[string]any{
-		"listenAddress": "127.0.0.1:" + directory, "managementListenAddress": "127.0.0.1:" + management, "certificate": filepath.Join(dir, "push.example.com.pem"),
+		"listenAddress": "127.0.0.1:" + directory, "managementListenAddress": "127.0.0.1:" +
+			management, "certificate": filepath.Join(dir, "push.example.com.pem"),
 		"privateKey": filepath.Join(dir, "push.example.com.key"), "httpPort": 1, "tlsPort": json.Number(hubPort),
 		"profiles": map[string]any{"default": map[string]any{"description": "x", "validityPeriod": 7776000}},
 	}})
@@ -222,9 +233,12 @@ func TestACME(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("PEBBLE_VA_NOSLEEP", "1")
-	start(t, ".tools/pebble-challtestsrv", "-dnsserver", "127.0.0.1:"+names, "-http01", "", "-https01", "", "-tlsalpn01", "", "-doh", "", "-management", "127.0.0.1:"+freePort(t), "-defaultIPv6", "")
-	authority := start(t, ".tools/pebble", "-config", filepath.Join(dir, "pebble.json"), "-dnsserver", "127.0.0.1:"+names)
-	insecure := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}}
+	start(t, ".tools/pebble-challtestsrv", "-dnsserver", "127.0.0.1:"+names, "-http01", "", "-https01", "",
+		"-tlsalpn01", "", "-doh", "", "-management", "127.0.0.1:"+freePort(t), "-defaultIPv6", "")
+	authority := start(t, ".tools/pebble", "-config", filepath.Join(dir, "pebble.json"), "-dnsserver",
+		"127.0.0.1:"+names)
+	insecure := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
+		DisableKeepAlives: true}}
 	eventually(t, "the authority answers", func() bool {
 		resp, err := insecure.Get("https://127.0.0.1:" + directory + "/dir")
 		if err == nil {
@@ -233,7 +247,8 @@ func TestACME(t *testing.T) {
 		return err == nil
 	})
 	data := t.TempDir()
-	h := serve(t, "127.0.0.1:"+hubPort, data, "--acme-domain", "push.example.com", "--acme-email", "ops@example.com", "--acme-url", "https://localhost:"+directory+"/dir",
+	h := serve(t, "127.0.0.1:"+hubPort, data, "--acme-domain", "push.example.com", "--acme-email", "ops@example.com",
+		"--acme-url", "https://localhost:"+directory+"/dir",
 		"--acme-roots", filepath.Join(dir, "push.example.com.pem"), "--jwt-key", "HS256="+secret)
 	_, roots := request(t, insecure, "GET", "https://127.0.0.1:"+management+"/roots/0", "", "")
 	rootFile := filepath.Join(dir, "root.pem")
@@ -257,7 +272,9 @@ func TestACME(t *testing.T) {
 	if err := authority.cmd.Cancel(); err != nil {
 		t.Fatal(err)
 	}
-	h = serve(t, "127.0.0.1:"+hubPort, data, "--acme-domain", "push.example.com", "--acme-email", "ops@example.com", "--acme-url", "https://localhost:"+directory+"/dir", "--acme-roots", filepath.Join(dir, "push.example.com.pem"), "--jwt-key", "HS256="+secret)
+	h = serve(t, "127.0.0.1:"+hubPort, data, "--acme-domain", "push.example.com", "--acme-email", "ops@example.com",
+		"--acme-url", "https://localhost:"+directory+"/dir", "--acme-roots", filepath.Join(dir,
+			"push.example.com.pem"), "--jwt-key", "HS256="+secret)
 	client.CloseIdleConnections()
 	eventually(t, "the kept certificate is shown", func() bool {
 		resp, err := client.Get(h.url("/livez"))
@@ -269,7 +286,8 @@ func TestACME(t *testing.T) {
 	h.stop()
 }
 
-// TestIssuersKeys: the hub fetches an issuer's keys over https, and takes new ones without a restart.
+// TestIssuersKeys: the hub fetches an issuer's keys over https, and takes new ones without a
+// restart.
 func TestIssuersKeys(t *testing.T) {
 	dir := t.TempDir()
 	certificate(t, dir)
@@ -299,7 +317,8 @@ func TestIssuersKeys(t *testing.T) {
 		}
 		coordinate := base64.RawURLEncoding.EncodeToString
 		_ = json.NewEncoder(w).Encode(map[string]any{"keys": []any{map[string]string{
-			"kty": "EC", "crv": "P-256", "kid": now.id, "use": "sig", "x": coordinate(point[1:33]), "y": coordinate(point[33:]),
+			"kty": "EC", "crv": "P-256", "kid": now.id, "use": "sig", "x": coordinate(point[1:33]),
+			"y": coordinate(point[33:]),
 		}}})
 	})}
 	served := make(chan struct{})
@@ -311,7 +330,8 @@ func TestIssuersKeys(t *testing.T) {
 	token := func() string {
 		now := current.Load()
 		made := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{
-			"sub": "ada", "iss": "https://id.example.com", "exp": time.Now().Add(time.Hour).Unix(), "fanfare": map[string]any{"subscribe": []string{"a"}}})
+			"sub": "ada", "iss": "https://id.example.com", "exp": time.Now().Add(time.Hour).Unix(),
+			"fanfare": map[string]any{"subscribe": []string{"a"}}})
 		made.Header["kid"] = now.id
 		text, err := made.SignedString(now.key)
 		if err != nil {
@@ -319,7 +339,8 @@ func TestIssuersKeys(t *testing.T) {
 		}
 		return text
 	}
-	h := serve(t, "127.0.0.1:0", t.TempDir(), "--jwks-url", fmt.Sprintf("https://localhost:%d/jwks.json", l.Addr().(*net.TCPAddr).Port), "--jwks-refresh", "1s", "--jwt-issuer", "https://id.example.com")
+	h := serve(t, "127.0.0.1:0", t.TempDir(), "--jwks-url", fmt.Sprintf("https://localhost:%d/jwks.json",
+		l.Addr().(*net.TCPAddr).Port), "--jwks-refresh", "1s", "--jwt-issuer", "https://id.example.com")
 	ask := func(token string) int {
 		status, _ := request(t, client, "GET", h.url("/v1/history?channel=a"), token, "")
 		return status
@@ -334,7 +355,8 @@ func TestIssuersKeys(t *testing.T) {
 	h.stop()
 }
 
-// TestSmugglingBehindNginx: what nginx passes on is what the hub reads; nothing hides behind a request.
+// TestSmugglingBehindNginx: what nginx passes on is what the hub reads; nothing hides behind a
+// request.
 func TestSmugglingBehindNginx(t *testing.T) {
 	t.Parallel()
 	h := serve(t, "127.0.0.1:0", t.TempDir(), "--allowed-host", "push.example.com")
@@ -344,17 +366,23 @@ func TestSmugglingBehindNginx(t *testing.T) {
 	hidden := "POST /v1/channels/smuggled HTTP/1.1\r\nHost: push.example.com\r\nContent-Length: 1\r\n\r\nx"
 	head := "POST /v1/channels/a HTTP/1.1\r\nHost: push.example.com\r\n"
 	for name, r := range map[string]string{
-		"both lengths":       head + "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + hidden,
-		"both, other order":  head + "Transfer-Encoding: chunked\r\nContent-Length: " + fmt.Sprint(5+len(hidden)) + "\r\n\r\n0\r\n\r\n" + hidden,
-		"two lengths":        head + "Content-Length: 0\r\nContent-Length: " + fmt.Sprint(len(hidden)) + "\r\n\r\n" + hidden,
-		"length of a get":    "GET /v1/events?channel=a HTTP/1.1\r\nHost: push.example.com\r\nContent-Length: " + fmt.Sprint(len(hidden)) + "\r\n\r\n" + hidden,
+		"both lengths": head + "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + hidden,
+		"both, other order": head + "Transfer-Encoding: chunked\r\nContent-Length: " + fmt.Sprint(5+len(hidden)) +
+			"\r\n\r\n0\r\n\r\n" + hidden,
+		"two lengths": head + "Content-Length: 0\r\nContent-Length: " + fmt.Sprint(len(hidden)) + "\r\n\r\n" +
+			hidden,
+		"length of a get": "GET /v1/events?channel=a HTTP/1.1\r\nHost: push.example.com\r\nContent-Length: " +
+			fmt.Sprint(len(hidden)) + "\r\n\r\n" + hidden,
 		"obscured coding":    head + "Transfer-Encoding: \x0bchunked\r\nContent-Length: 0\r\n\r\n0\r\n\r\n" + hidden,
 		"space before colon": head + "Transfer-Encoding : chunked\r\nContent-Length: 0\r\n\r\n" + hidden,
-		"bare LF":            strings.ReplaceAll(head, "\r\n", "\n") + "Content-Length: 0\nTransfer-Encoding:\n chunked\n\n0\n\n" + hidden,
-		"chunk extension":    head + "Transfer-Encoding: chunked\r\n\r\n1;\nx\r\nx\r\n0\r\n\r\n" + hidden,
-		"upgrade":            "GET /v1/events?channel=a HTTP/1.1\r\nHost: push.example.com\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n" + hidden,
+		"bare LF": strings.ReplaceAll(head, "\r\n", "\n") +
+			"Content-Length: 0\nTransfer-Encoding:\n chunked\n\n0\n\n" + hidden,
+		"chunk extension": head + "Transfer-Encoding: chunked\r\n\r\n1;\nx\r\nx\r\n0\r\n\r\n" + hidden,
+		"upgrade": "GET /v1/events?channel=a HTTP/1.1\r\nHost: push.example.com\r\nConnection: Upgrade, " +
+			"HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n" + hidden,
 	} {
-		conn, err := tls.Dial("tcp", net.JoinHostPort("127.0.0.1", port), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}})
+		conn, err := tls.Dial("tcp", net.JoinHostPort("127.0.0.1", port),
+			&tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -362,14 +390,15 @@ func TestSmugglingBehindNginx(t *testing.T) {
 		_, _ = io.WriteString(conn, r)
 		b, _ := io.ReadAll(conn)
 		_ = conn.Close()
-		// What a client pipelines is its own affair; that nobody else's connection carries it is what counts. A second answer on this
-		// connection is only wrong where the first request's body covered it.
+		// What a client pipelines is its own affair; that nobody else's connection carries it is
+		// what counts. A second answer on this connection is only wrong where the first request's
+		// body covered it.
 		if strings.Contains(name, "length of a get") && strings.Contains(string(b), "201") {
 			t.Errorf("%s: %s", name, b)
 		}
 	}
-	// Of those that two readers could take for different requests nothing may have been stored, and whoever comes next on nginx's
-	// connections to the hub gets their own answers.
+	// Of those that two readers could take for different requests nothing may have been stored, and
+	// whoever comes next on nginx's connections to the hub gets their own answers.
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
 	defer client.CloseIdleConnections()
 	for i := range 50 {
@@ -391,8 +420,9 @@ func TestSmugglingBehindNginx(t *testing.T) {
 	h.stop()
 }
 
-// TestSilentAndSlowConnections: 10,000 connections that never send a byte, and 2,000 streams that are read a byte a second, while a
-// publisher and a stream go on as if nothing were; the silent ones are cut after the header's time.
+// TestSilentAndSlowConnections: 10,000 connections that never send a byte, and 2,000 streams that
+// are read a byte a second, while a publisher and a stream go on as if nothing were; the silent
+// ones are cut after the header's time.
 func TestSilentAndSlowConnections(t *testing.T) {
 	silent, slow := 10_000, 2_000
 	if room := filesRoom(); room < silent+slow+1000 {
@@ -462,7 +492,8 @@ func TestSilentAndSlowConnections(t *testing.T) {
 	if int(cut.Load()) != silent {
 		t.Errorf("%d of %d silent connections were cut", cut.Load(), silent)
 	}
-	// A byte a second does not open TCP's window for half a minute: such a stream may end as stalled, and for no other reason.
+	// A byte a second does not open TCP's window for half a minute: such a stream may end as
+	// stalled, and for no other reason.
 	var open, stalled int
 	for _, line := range strings.Split(metrics(t, h), "\n") {
 		_, _ = fmt.Sscanf(line, `fanfare_streams_open{adapter="native"} %d`, &open)
@@ -474,7 +505,8 @@ func TestSilentAndSlowConnections(t *testing.T) {
 	if rss := residentBytes(t, h.cmd.Process.Pid); rss > 800<<20 {
 		t.Errorf("the hub takes %d MB", rss>>20)
 	}
-	t.Logf("%d silent and %d slow connections, %d publishes, %d MB", silent, slow, len(events), residentBytes(t, h.cmd.Process.Pid)>>20)
+	t.Logf("%d silent and %d slow connections, %d publishes, %d MB", silent, slow, len(events),
+		residentBytes(t, h.cmd.Process.Pid)>>20)
 	h.stop()
 }
 
@@ -487,7 +519,9 @@ func TestLongHeaders(t *testing.T) {
 			t.Fatal(err)
 		}
 		go func() {
-			_, _ = io.WriteString(conn, "GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX: "+strings.Repeat("x", size)+"\r\n\r\n")
+			_, _ = io.WriteString(conn,
+				"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX: "+strings.Repeat("x",
+					size)+"\r\n\r\n")
 		}()
 		if line, _ := bufio.NewReader(conn).ReadString('\n'); !strings.Contains(line, want) {
 			t.Errorf("%d bytes: %q, want %s", size, line, want)
@@ -503,7 +537,9 @@ func TestOpenHubStaysOnLoopback(t *testing.T) {
 	if err == nil || !strings.Contains(string(out), "--jwt-key") {
 		t.Errorf("%v %s", err, out)
 	}
-	if out, err := exec.Command(binary, "config", "--addr", "0.0.0.0:8082", "--jwt-secret", "HS256=hush, hush, hush, hush, hush, hush").CombinedOutput(); err != nil || strings.Contains(string(out), "hush") {
+	if out, err := exec.Command(binary, "config", "--addr", "0.0.0.0:8082", "--jwt-secret",
+		"HS256=hush, hush, hush, hush, hush, hush").CombinedOutput(); err != nil ||
+		strings.Contains(string(out), "hush") {
 		t.Errorf("%v %s", err, out)
 	}
 }

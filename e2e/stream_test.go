@@ -9,7 +9,8 @@ import (
 	"github.com/fanfare-hub/fanfare/sse"
 )
 
-// streamUntil reads a stream from a position until the event with the id until, or to its end, and returns its messages.
+// streamUntil reads a stream from a position until the event with the id until, or to its end, and
+// returns its messages.
 func streamUntil(t *testing.T, url, lastID, until string) (events []storedEvent) {
 	t.Helper()
 	req, err := http.NewRequest(http.MethodGet, url, nil)

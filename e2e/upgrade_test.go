@@ -129,7 +129,9 @@ func (u *upgrade) stream(ctx context.Context, n int, lastID *string) error {
 	if *lastID != "" {
 		resume = "Last-Event-ID: " + *lastID + "\r\n"
 	}
-	_, err = fmt.Fprintf(conn, "GET /v1/events?channel=c/%d&channel=all HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n%s\r\n", n, resume)
+	_, err = fmt.Fprintf(conn,
+		"GET /v1/events?channel=c/%d&channel=all HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n%s\r\n", n,
+		resume)
 	if err != nil {
 		return err
 	}
@@ -212,8 +214,8 @@ func (u *upgrade) published() (n int64) {
 	return n
 }
 
-// TestUpgradesUnseen is P3 and P7 with the socket handed over: through ten restarts under load no connection is refused, and
-// nothing is lost or repeated.
+// TestUpgradesUnseen is P3 and P7 with the socket handed over: through ten restarts under load no
+// connection is refused, and nothing is lost or repeated.
 func TestUpgradesUnseen(t *testing.T) {
 	const streams, restarts, publishers = 2000, 10, 4
 	socket := holdSocket(t)
@@ -221,7 +223,8 @@ func TestUpgradesUnseen(t *testing.T) {
 	args := []string{"--drain-window", "1s", "--admin-addr", "127.0.0.1:" + freePort(t)}
 	h := socket.serve(t, data, args...)
 	ready(t, "http://"+socket.addr+"/readyz")
-	u := &upgrade{addr: socket.addr, sent: make([]atomic.Int64, streams+1), got: make([]atomic.Int64, streams), shared: make([]atomic.Int64, streams)}
+	u := &upgrade{addr: socket.addr, sent: make([]atomic.Int64, streams+1), got: make([]atomic.Int64, streams),
+		shared: make([]atomic.Int64, streams)}
 	ctx, cancel := context.WithCancel(t.Context())
 	var listening, publishing sync.WaitGroup
 	defer listening.Wait()
@@ -237,7 +240,10 @@ func TestUpgradesUnseen(t *testing.T) {
 	}
 	for p := range publishers {
 		publishing.Go(func() {
-			transport := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return u.dial() }}
+			transport := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn,
+				error) {
+				return u.dial()
+			}}
 			defer transport.CloseIdleConnections()
 			client := &http.Client{Transport: transport}
 			r := rand.New(rand.NewPCG(uint64(p), 1))
@@ -261,9 +267,11 @@ func TestUpgradesUnseen(t *testing.T) {
 		slowest = max(slowest, time.Since(ended))
 		h = next
 		before := u.published()
-		for deadline := time.Now().Add(60 * time.Second); u.wrong.Load() == nil && (u.open.Load() < streams || u.published() < before+500); {
+		for deadline := time.Now().Add(60 * time.Second); u.wrong.Load() == nil &&
+			(u.open.Load() < streams || u.published() < before+500); {
 			if time.Now().After(deadline) {
-				t.Fatalf("%d of %d streams are open again, %d publishes since", u.open.Load(), streams, u.published()-before)
+				t.Fatalf("%d of %d streams are open again, %d publishes since", u.open.Load(), streams,
+					u.published()-before)
 			}
 			time.Sleep(5 * time.Millisecond)
 		}
@@ -276,7 +284,8 @@ func TestUpgradesUnseen(t *testing.T) {
 	total := int64(0)
 	for n := range streams {
 		total += u.sent[n].Load()
-		for deadline := time.Now().Add(60 * time.Second); u.got[n].Load() < u.sent[n].Load() || u.shared[n].Load() < u.sent[streams].Load(); {
+		for deadline := time.Now().Add(60 * time.Second); u.got[n].Load() < u.sent[n].Load() ||
+			u.shared[n].Load() < u.sent[streams].Load(); {
 			if wrong := u.wrong.Load(); wrong != nil {
 				t.Fatal(*wrong)
 			}
@@ -296,14 +305,16 @@ func TestUpgradesUnseen(t *testing.T) {
 	if u.opened.Load() < streams*(restarts+1) {
 		t.Errorf("%d streams were opened: some were not ended by a restart", u.opened.Load())
 	}
-	t.Logf("%d publishes (%d sent again), %d shared events, %d streams opened; a hub served at the latest %v after the one before had ended",
+	t.Logf("%d publishes (%d sent again), %d shared events, %d streams opened; a hub served at the latest %v after "+
+		"the one before had ended",
 		total, u.broken.Load(), u.sent[streams].Load(), u.opened.Load(), slowest.Round(time.Millisecond))
 	cancel()
 	listening.Wait()
 	h.stop()
 }
 
-// TestSecondHubWithoutASocketIsRefusedAtOnce, and one with a socket gives up when the data directory does not become free.
+// TestSecondHubWithoutASocketIsRefusedAtOnce, and one with a socket gives up when the data
+// directory does not become free.
 func TestSecondHubWaitsOnlyWithASocket(t *testing.T) {
 	t.Parallel()
 	data := t.TempDir()
@@ -317,7 +328,8 @@ func TestSecondHubWaitsOnlyWithASocket(t *testing.T) {
 	select {
 	case err := <-second.done:
 		second.done <- err
-		if err == nil || !strings.Contains(second.log.String(), "one process at a time") || !strings.Contains(second.log.String(), "waiting for the data directory") {
+		if err == nil || !strings.Contains(second.log.String(), "one process at a time") ||
+			!strings.Contains(second.log.String(), "waiting for the data directory") {
 			t.Errorf("with a socket: %v\n%s", err, second.log)
 		}
 	case <-time.After(time.Minute):
@@ -376,16 +388,19 @@ func TestReadOnlyDisk(t *testing.T) {
 	old.stop()
 	for _, data := range []string{"new", "old"} {
 		out, err := exec.Command("unshare", "-m", "sh", "-c", script, "sh", dir, binary, data).CombinedOutput()
-		if err == nil || !strings.Contains(string(out), "read-only file system") || strings.Contains(string(out), "goroutine") {
+		if err == nil || !strings.Contains(string(out), "read-only file system") ||
+			strings.Contains(string(out), "goroutine") {
 			t.Errorf("%s: %v, %s", data, err, out)
 		}
 	}
 	verify := `mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && exec "$2" verify --data "$1/old"`
-	if out, err := exec.Command("unshare", "-m", "sh", "-c", verify, "sh", dir, binary).CombinedOutput(); err != nil || !strings.Contains(string(out), "1 events in 1 channels") {
+	if out, err := exec.Command("unshare", "-m", "sh", "-c", verify, "sh", dir, binary).CombinedOutput(); err != nil ||
+		!strings.Contains(string(out), "1 events in 1 channels") {
 		t.Errorf("what may only be read can be verified: %v, %s", err, out)
 	}
 	again := serve(t, "127.0.0.1:0", dir+"/old")
-	if out, err := exec.Command(binary, "history", "a", "--url", again.url("")).CombinedOutput(); err != nil || !strings.Contains(string(out), "kept") {
+	if out, err := exec.Command(binary, "history", "a", "--url", again.url("")).CombinedOutput(); err != nil ||
+		!strings.Contains(string(out), "kept") {
 		t.Errorf("%v, %s", err, out)
 	}
 	again.stop()

@@ -22,7 +22,8 @@ func ExampleHistogram() {
 	// Output: 100 50ms 100ms
 }
 
-// TestCounts: what is longer than all bounds counts, a difference counts what came later, and nobody can change the bounds.
+// TestCounts: what is longer than all bounds counts, a difference counts what came later, and
+// nobody can change the bounds.
 func TestCounts(t *testing.T) {
 	var h histogram.Histogram
 	h.ObserveN(time.Hour, 3)

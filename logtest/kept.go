@@ -78,7 +78,8 @@ func testKeptFor(h *harness) {
 			began.Sub(long.Time) > time.Millisecond || time.Since(long.Time) > since+time.Second {
 			h.Errorf("kept %+v, which was %v ago at most", long, since)
 		}
-		if given, _, err := h.log.Kept(context.Background(), "given"); err != nil || began.Sub(given.Time) < time.Hour ||
+		if given, _, err := h.log.Kept(context.Background(), "given"); err != nil ||
+			began.Sub(given.Time) < time.Hour ||
 			given.Age > time.Minute {
 			h.Errorf("with a time of its own: %+v, %v", given, err)
 		}
@@ -134,7 +135,8 @@ func testRide(h *harness) {
 	h.twice(func() {
 		for left := range 2 {
 			for i, want := range map[int]bool{0: true, 999: true, 1000: false} {
-				if k, ok, err := h.log.Kept(context.Background(), fmt.Sprintf("ride/%d/%d", left, i)); err != nil || ok != want ||
+				if k, ok, err := h.log.Kept(context.Background(), fmt.Sprintf("ride/%d/%d", left, i)); err != nil ||
+					ok != want ||
 					(ok && k.Position != fanfare.Position(i+1)) {
 					h.Errorf("%d of ride %d: %+v, %v, %v", i, left, k, ok, err)
 				}

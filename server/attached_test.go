@@ -33,8 +33,9 @@ func TestDetachedStreamsHaveNoGoroutine(t *testing.T) {
 	}
 }
 
-// TestOnPublishersConnections runs the tests that send requests byte by byte once more, on connections that were taken over from
-// net/http after a publish: each request is answered, or refused, as on any other. (Streams on such connections are a kind of their own.)
+// TestOnPublishersConnections runs the tests that send requests byte by byte once more, on
+// connections that were taken over from net/http after a publish: each request is answered, or
+// refused, as on any other. (Streams on such connections are a kind of their own.)
 func TestOnPublishersConnections(t *testing.T) {
 	used = true
 	defer func() { used = false }()
@@ -42,15 +43,19 @@ func TestOnPublishersConnections(t *testing.T) {
 		name string
 		test func(*testing.T)
 	}{
-		{"TestForgedFields", TestForgedFields}, {"TestBodies", TestBodies}, {"TestPathsAreTakenOnce", TestPathsAreTakenOnce}, {"TestSmuggling", TestSmuggling},
-		{"TestSlowRequestsAreCut", TestSlowRequestsAreCut}, {"TestExpectContinue", TestExpectContinue}, {"TestMethods", TestMethods},
-		{"TestNDJSONAnswersNobodyReads", TestNDJSONAnswersNobodyReads}, {"TestStoringDoesNotDependOnTheClient", TestStoringDoesNotDependOnTheClient},
+		{"TestForgedFields", TestForgedFields}, {"TestBodies", TestBodies}, {"TestPathsAreTakenOnce",
+			TestPathsAreTakenOnce}, {"TestSmuggling", TestSmuggling},
+		{"TestSlowRequestsAreCut", TestSlowRequestsAreCut}, {"TestExpectContinue", TestExpectContinue}, {"TestMethods",
+			TestMethods},
+		{"TestNDJSONAnswersNobodyReads", TestNDJSONAnswersNobodyReads}, {"TestStoringDoesNotDependOnTheClient",
+			TestStoringDoesNotDependOnTheClient},
 	} {
 		t.Run(one.name, one.test)
 	}
 }
 
-// TestDetachedPublishersHaveNoGoroutine: a publisher's connection costs one while a request is answered, and not in between.
+// TestDetachedPublishersHaveNoGoroutine: a publisher's connection costs one while a request is
+// answered, and not in between.
 func TestDetachedPublishersHaveNoGoroutine(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("publishers are detached on Linux only")

@@ -17,12 +17,14 @@ import (
 	"github.com/fanfare-hub/fanfare/server"
 )
 
-// vanish has the client's kernel drop whatever comes for the connection: the peer is there no more, and nothing says so.
+// vanish has the client's kernel drop whatever comes for the connection: the peer is there no more,
+// and nothing says so.
 func (w *wired) vanish() {
 	w.f.t.Helper()
 	drop := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K}
 	w.control(func(fd int) error {
-		return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &drop})
+		return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
+			&unix.SockFprog{Len: 1, Filter: &drop})
 	})
 }
 
@@ -44,7 +46,8 @@ func (w *wired) control(f func(fd int) error) {
 	}
 }
 
-// queued is what the kernel holds of what the hub has written to a client's connection (SIOCOUTQ, as /proc/net/tcp has it).
+// queued is what the kernel holds of what the hub has written to a client's connection (SIOCOUTQ,
+// as /proc/net/tcp has it).
 func (f *fixture) queued(client *net.TCPConn) (bytes int) {
 	f.t.Helper()
 	table, err := os.Open("/proc/net/tcp")
@@ -55,7 +58,8 @@ func (f *fixture) queued(client *net.TCPConn) (bytes int) {
 	local, remote := client.RemoteAddr().(*net.TCPAddr).Port, client.LocalAddr().(*net.TCPAddr).Port
 	for lines := bufio.NewScanner(table); lines.Scan(); {
 		var n, l, r, la, ra, state, tx, rx int
-		if _, err := fmt.Sscanf(lines.Text(), "%d: %x:%x %x:%x %x %x:%x", &n, &la, &l, &ra, &r, &state, &tx, &rx); err == nil && l == local && r == remote {
+		if _, err := fmt.Sscanf(lines.Text(), "%d: %x:%x %x:%x %x %x:%x", &n, &la, &l, &ra, &r, &state, &tx,
+			&rx); err == nil && l == local && r == remote {
 			return tx
 		}
 	}
@@ -63,8 +67,8 @@ func (f *fixture) queued(client *net.TCPConn) (bytes int) {
 	return 0
 }
 
-// TestCommandIsNotRepeated: a PC that obeys REBOOT at once, and breaks its connection the instant it has read it, is not told to reboot
-// again when it is back, nor again at the next boot (P3).
+// TestCommandIsNotRepeated: a PC that obeys REBOOT at once, and breaks its connection the instant
+// it has read it, is not told to reboot again when it is back, nor again at the next boot (P3).
 func TestCommandIsNotRepeated(t *testing.T) {
 	if eachKind(t, TestCommandIsNotRepeated) {
 		return
@@ -88,8 +92,9 @@ func TestCommandIsNotRepeated(t *testing.T) {
 	}
 }
 
-// TestAwayAtTheEnd: the PC's link is dead when its stream ends, by its lifetime or in a drain: what the kernel had taken for it, and could
-// not bring it, counts as not received, and comes when it is back (P3, P7).
+// TestAwayAtTheEnd: the PC's link is dead when its stream ends, by its lifetime or in a drain: what
+// the kernel had taken for it, and could not bring it, counts as not received, and comes when it is
+// back (P3, P7).
 func TestAwayAtTheEnd(t *testing.T) {
 	if eachKind(t, TestAwayAtTheEnd) {
 		return
@@ -125,8 +130,8 @@ func TestAwayAtTheEnd(t *testing.T) {
 	}
 }
 
-// TestBackBeforeTheEndIsOver: a PC whose link was dead for a moment while its stream ended gets what had been sent, from its kernel, and
-// then nothing twice (P3).
+// TestBackBeforeTheEndIsOver: a PC whose link was dead for a moment while its stream ended gets
+// what had been sent, from its kernel, and then nothing twice (P3).
 func TestBackBeforeTheEndIsOver(t *testing.T) {
 	if eachKind(t, TestBackBeforeTheEndIsOver) {
 		return
@@ -150,12 +155,14 @@ func TestBackBeforeTheEndIsOver(t *testing.T) {
 	}
 }
 
-// TestVanishedPeer (P5): a peer that has vanished without a word frees its slot within a heartbeat and the stall limit.
+// TestVanishedPeer (P5): a peer that has vanished without a word frees its slot within a heartbeat
+// and the stall limit.
 func TestVanishedPeer(t *testing.T) {
 	if eachKind(t, TestVanishedPeer) {
 		return
 	}
-	f := start(t, server.Options{Streams: server.StreamOptions{Heartbeat: 300 * time.Millisecond, StallLimit: 700 * time.Millisecond}})
+	f := start(t, server.Options{Streams: server.StreamOptions{Heartbeat: 300 * time.Millisecond,
+		StallLimit: 700 * time.Millisecond}})
 	for _, path := range []string{"/v1/events?channel=a", pcPath("1", "2")} {
 		w := f.open(path)
 		w.until("\n\n")
@@ -169,7 +176,8 @@ func TestVanishedPeer(t *testing.T) {
 	}
 }
 
-// TestNeverReadingReader (P5): what the kernel holds for a reader that never reads is bounded, on every kind of connection.
+// TestNeverReadingReader (P5): what the kernel holds for a reader that never reads is bounded, on
+// every kind of connection.
 func TestNeverReadingReader(t *testing.T) {
 	if eachKind(t, TestNeverReadingReader) {
 		return
@@ -240,14 +248,15 @@ func (c *heldConn) Write(p []byte) (int, error) {
 	return c.TCPConn.Write(p)
 }
 
-// TestWriteDelayedThenReset: a command is on its way in the hub, handed over by who wrote it, and has not reached the kernel when the
-// connection breaks, or the stream ends. It comes again: never is it lost (P3). HTTP/2 says that it has written what it keeps in a
-// buffer.
+// TestWriteDelayedThenReset: a command is on its way in the hub, handed over by who wrote it, and
+// has not reached the kernel when the connection breaks, or the stream ends. It comes again: never
+// is it lost (P3). HTTP/2 says that it has written what it keeps in a buffer.
 func TestWriteDelayedThenReset(t *testing.T) {
 	if eachKind(t, TestWriteDelayedThenReset) {
 		return
 	}
-	for name, o := range map[string]server.Options{"reset": {}, "lifetime": {Stores: server.StoreOptions{Lifetime: 5 * time.Second}}} {
+	for name, o := range map[string]server.Options{"reset": {},
+		"lifetime": {Stores: server.StoreOptions{Lifetime: 5 * time.Second}}} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, o)
 			h := &holder{waits: make(chan struct{}, 100)}
@@ -278,7 +287,8 @@ func TestWriteDelayedThenReset(t *testing.T) {
 	}
 }
 
-// opaque is a listener whose connections do not say what the system knows of them, as on a system that knows nothing.
+// opaque is a listener whose connections do not say what the system knows of them, as on a system
+// that knows nothing.
 type opaque struct{ net.Listener }
 
 func (o opaque) Accept() (net.Conn, error) {
@@ -294,8 +304,9 @@ func (o opaque) Accept() (net.Conn, error) {
 
 type closeWriter interface{ CloseWrite() error }
 
-// TestWhereTheSystemTellsNothing: on HTTP/1 the end of a stream is known to have come when the client closes upon it, and after every
-// other end, as over HTTP/2 always, everything since the stream's beginning comes again (P3).
+// TestWhereTheSystemTellsNothing: on HTTP/1 the end of a stream is known to have come when the
+// client closes upon it, and after every other end, as over HTTP/2 always, everything since the
+// stream's beginning comes again (P3).
 func TestWhereTheSystemTellsNothing(t *testing.T) {
 	if eachKind(t, TestWhereTheSystemTellsNothing) {
 		return

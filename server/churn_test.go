@@ -46,7 +46,8 @@ const (
 
 func (c *churn) channel(n int) string { return fmt.Sprintf("churn/%d", n%churnChannels) }
 
-// publishers publish until the time is over: small events, and on one channel in ten large ones, which fill the buffers of who stalls.
+// publishers publish until the time is over: small events, and on one channel in ten large ones,
+// which fill the buffers of who stalls.
 func (c *churn) publishers(wg *sync.WaitGroup) {
 	large := strings.Repeat("x", largeData)
 	for p := range 4 {
@@ -107,7 +108,8 @@ func (c *churn) client(n int) {
 				c.mu.Unlock()
 				break
 			}
-			time.Sleep(time.Duration(rand.IntN(3000)) * time.Millisecond) // it does nothing meanwhile: that is what it is about
+			// it does nothing meanwhile: that is what it is about
+			time.Sleep(time.Duration(rand.IntN(3000)) * time.Millisecond)
 			conn.goesOn()
 			c.read(conn, r, &s, time.Duration(rand.IntN(1000))*time.Millisecond)
 			_ = conn.Close()
@@ -306,7 +308,8 @@ func (c *churn) check() (events int) {
 			continue // it had seen nothing when it went
 		}
 		if s.start == "" || len(s.ids) > len(rest) || !slices.Equal(s.ids, rest[:len(s.ids)]) {
-			c.t.Errorf("%s after %q: got %d ids, %v…, want %v…", s.channel, s.start, len(s.ids), s.ids[:min(5, len(s.ids))], rest[:min(5, len(rest))])
+			c.t.Errorf("%s after %q: got %d ids, %v…, want %v…", s.channel, s.start, len(s.ids),
+				s.ids[:min(5, len(s.ids))], rest[:min(5, len(rest))])
 		} else if s.stayed && len(s.ids) != len(rest) {
 			c.t.Errorf("%s after %q: who stayed got %d of %d events", s.channel, s.start, len(s.ids), len(rest))
 		}
@@ -331,12 +334,14 @@ func openSockets(t *testing.T) (n int) {
 	return n
 }
 
-// churning is how many clients come at once, by the kind of their connections: as many as two processors can do.
-var churning = map[string]int{"detached": 1000, "used": 150, "attached": 150, "TLS": 100, "attached TLS": 60, "HTTP2": 60, "h2c": 60}
+// churning is how many clients come at once, by the kind of their connections: as many as two
+// processors can do.
+var churning = map[string]int{"detached": 1000, "used": 150, "attached": 150, "TLS": 100, "attached TLS": 60,
+	"HTTP2": 60, "h2c": 60}
 
-// TestChurn: for half a minute, many clients connect, read, stall, close, half-close, reset and are never heard of again, while others
-// publish. Every stream sees exactly its channel's events, in order (P2, P3), whatever the others do (P5), and at the end nothing is
-// left.
+// TestChurn: for half a minute, many clients connect, read, stall, close, half-close, reset and are
+// never heard of again, while others publish. Every stream sees exactly its channel's events, in
+// order (P2, P3), whatever the others do (P5), and at the end nothing is left.
 func TestChurn(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("streams are detached on Linux only")
@@ -350,7 +355,8 @@ func TestChurn(t *testing.T) {
 		}
 		return
 	}
-	f := start(t, server.Options{Streams: server.StreamOptions{StallLimit: 2 * time.Second, Heartbeat: time.Second, Lifetime: 5 * time.Second, TailBytes: 1 << 20}})
+	f := start(t, server.Options{Streams: server.StreamOptions{StallLimit: 2 * time.Second, Heartbeat: time.Second,
+		Lifetime: 5 * time.Second, TailBytes: 1 << 20}})
 	length, clients := 30*time.Second, churning[f.kind.name]
 	if testing.Short() {
 		length, clients = 5*time.Second, clients/5

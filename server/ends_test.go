@@ -19,20 +19,23 @@ import (
 	"github.com/fanfare-hub/fanfare/server"
 )
 
-// TestStreamsEndWithTheirConnection: a client that reads until the connection is closed gets there, and the head does not say that it
-// will be: Node's fetch would take a body that was cut for one that has ended.
+// TestStreamsEndWithTheirConnection: a client that reads until the connection is closed gets there,
+// and the head does not say that it will be: Node's fetch would take a body that was cut for one
+// that has ended.
 func TestStreamsEndWithTheirConnection(t *testing.T) {
 	if eachKind(t, TestStreamsEndWithTheirConnection) {
 		return
 	}
-	f := start(t, server.Options{Streams: server.StreamOptions{Lifetime: 300 * time.Millisecond}, Stores: server.StoreOptions{Lifetime: 300 * time.Millisecond}})
+	f := start(t, server.Options{Streams: server.StreamOptions{Lifetime: 300 * time.Millisecond},
+		Stores: server.StoreOptions{Lifetime: 300 * time.Millisecond}})
 	f.http1("the end of a connection with a stream")
 	for _, path := range []string{"/v1/events?channel=a", pcPath("1", "2")} {
 		for _, version := range []string{"1.1", "1.0"} {
 			_, r := f.dial("GET " + path + " HTTP/" + version + "\r\nHost: localhost\r\n\r\n")
 			b, err := io.ReadAll(r)
 			head, body, _ := strings.Cut(string(b), "\r\n\r\n")
-			if err != nil || strings.Contains(head, "Connection:") || !strings.Contains(head, "Cache-Control: no-cache, no-store, no-transform") {
+			if err != nil || strings.Contains(head, "Connection:") ||
+				!strings.Contains(head, "Cache-Control: no-cache, no-store, no-transform") {
 				t.Errorf("%s: %v, %s", path, err, head)
 			}
 			if whole := strings.HasSuffix(body, "\r\n0\r\n\r\n"); whole != (version == "1.1") {
@@ -42,13 +45,14 @@ func TestStreamsEndWithTheirConnection(t *testing.T) {
 	}
 }
 
-// TestStalledStreamBesideOthers (P5): of several streams of one HTTP/2 connection the one that its client does not read ends, and the
-// others go on.
+// TestStalledStreamBesideOthers (P5): of several streams of one HTTP/2 connection the one that its
+// client does not read ends, and the others go on.
 func TestStalledStreamBesideOthers(t *testing.T) {
 	if eachKind(t, TestStalledStreamBesideOthers) {
 		return
 	}
-	f := start(t, server.Options{Streams: server.StreamOptions{StallLimit: 800 * time.Millisecond, Heartbeat: 100 * time.Millisecond}})
+	f := start(t, server.Options{Streams: server.StreamOptions{StallLimit: 800 * time.Millisecond,
+		Heartbeat: 100 * time.Millisecond}})
 	if !f.kind.h2 {
 		t.Skip("a connection of HTTP/1 has one stream")
 	}
@@ -63,7 +67,8 @@ func TestStalledStreamBesideOthers(t *testing.T) {
 	f.untilStreams(2)
 	f.publish("much", strings.Repeat("x", 900<<10))
 	began := time.Now()
-	for i := 0; !strings.Contains(f.call("GET", "/metrics", "").body, `fanfare_streams_ended_total{reason="stalled"} 1`); i++ {
+	for i := 0; !strings.Contains(f.call("GET", "/metrics", "").body,
+		`fanfare_streams_ended_total{reason="stalled"} 1`); i++ {
 		f.publish("little", fmt.Sprint("still ", i))
 		hears.until(fmt.Sprint("data: still ", i, "\n\n"))
 		if time.Since(began) > 20*time.Second {
@@ -79,7 +84,8 @@ func TestStalledStreamBesideOthers(t *testing.T) {
 	f.untilStreams(1)
 }
 
-// TestThroughServeTLS: in a program that serves TLS by itself HTTP/1 is as good as by the hub's listener, and over HTTP/2 nothing is lost.
+// TestThroughServeTLS: in a program that serves TLS by itself HTTP/1 is as good as by the hub's
+// listener, and over HTTP/2 nothing is lost.
 func TestThroughServeTLS(t *testing.T) {
 	oneKind(t, "it is another way to serve")
 	for _, k := range kinds {
@@ -123,11 +129,11 @@ func TestRequestTLS(t *testing.T) {
 		return
 	}
 	var there, h2 atomic.Bool
-	f := start(t, server.Options{Access: server.AccessOptions{Auth: server.AuthFunc(func(r *http.Request) (*fanfare.Principal, error) {
+	f := start(t, withLogin(func(r *http.Request) (*fanfare.Principal, error) {
 		there.Store(r.TLS != nil && r.TLS.HandshakeComplete)
 		h2.Store(r.TLS != nil && r.TLS.NegotiatedProtocol == "h2")
 		return &fanfare.Principal{Subject: "somebody", Unlimited: true}, nil
-	})}})
+	}))
 	f.call("GET", "/v1/history?channel=a", "")
 	if there.Load() != f.kind.tls || h2.Load() != (f.kind.tls && f.kind.h2) {
 		t.Errorf("TLS: %v, HTTP/2 by ALPN: %v", there.Load(), h2.Load())
@@ -139,8 +145,9 @@ func TestTLSListener(t *testing.T) {
 	t.Cleanup(run(t, kind{name: "TLS", tls: true}))
 	f := start(t, server.Options{})
 	for sent, want := range map[string]string{
-		"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n": "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n",
-		"SSH-2.0-OpenSSH_9.6\r\n":                   "",
+		"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n": "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to " +
+			"an HTTPS server.\n",
+		"SSH-2.0-OpenSSH_9.6\r\n": "",
 	} {
 		conn, err := net.Dial("tcp", f.addr())
 		if err != nil {
@@ -156,13 +163,15 @@ func TestTLSListener(t *testing.T) {
 	}
 }
 
-// TestWithoutHTTP2: who switches HTTP/2 off, in the program or from outside, has clients not be offered it.
+// TestWithoutHTTP2: who switches HTTP/2 off, in the program or from outside, has clients not be
+// offered it.
 func TestWithoutHTTP2(t *testing.T) {
 	k := kind{name: "HTTP2", tls: true, h2: true}
 	http1 := new(http.Protocols)
 	http1.SetHTTP1(true)
 	for name, web := range map[string]*http.Server{
-		"GODEBUG": {}, "Protocols": {Protocols: http1}, "TLSNextProto": {TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){}}, "": {},
+		"GODEBUG": {}, "Protocols": {Protocols: http1}, "TLSNextProto": {TLSNextProto: map[string]func(*http.Server,
+			*tls.Conn, http.Handler){}}, "": {},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if name == "GODEBUG" {
@@ -193,7 +202,8 @@ func TestWithoutHTTP2(t *testing.T) {
 	}
 }
 
-// TestUnixSocket: behind a proxy of the same machine, too, a command that was read does not come again, and one that was not does (P3).
+// TestUnixSocket: behind a proxy of the same machine, too, a command that was read does not come
+// again, and one that was not does (P3).
 func TestUnixSocket(t *testing.T) {
 	for _, attached := range []bool{false, true} {
 		k := detached
@@ -215,7 +225,10 @@ func TestUnixSocket(t *testing.T) {
 					t.Fatal(err)
 				}
 				_ = conn.SetDeadline(time.Now().Add(time.Minute))
-				transport := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return conn, nil }}
+				transport := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn,
+					error) {
+					return conn, nil
+				}}
 				resp, err := (&http.Client{Transport: transport}).Get("http://localhost" + pcPath("1", "2"))
 				if err != nil {
 					t.Fatal(err)

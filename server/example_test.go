@@ -49,7 +49,8 @@ func ExampleServer_Subscribe() {
 	defer end()
 	must(hub.Publish(context.Background(), fanfare.Message{Channel: "prices/fr", Data: "101.5"}))
 
-	for d, err := range hub.Subscribe(context.Background(), fanfare.Subscription{Patterns: []string{"prices/*"}, Last: 10}) {
+	for d, err := range hub.Subscribe(context.Background(),
+		fanfare.Subscription{Patterns: []string{"prices/*"}, Last: 10}) {
 		fmt.Println(d.Event.Channel, d.Event.Data, err)
 		break
 	}
@@ -63,7 +64,8 @@ func ExampleServer_Subscribe_resume() {
 	seen := must(hub.Publish(context.Background(), fanfare.Message{Channel: "orders", Data: "1"})).Positions[0]
 	must(hub.Publish(context.Background(), fanfare.Message{Channel: "orders", Data: "2"}))
 
-	for d, err := range hub.Subscribe(context.Background(), fanfare.Subscription{Patterns: []string{"orders"}, After: seen}) {
+	for d, err := range hub.Subscribe(context.Background(),
+		fanfare.Subscription{Patterns: []string{"orders"}, After: seen}) {
 		fmt.Println(d.Event.Data, d.Gap != nil, err) // then store d.Position()
 		break
 	}
@@ -74,7 +76,8 @@ func ExampleServer_Subscribe_resume() {
 func ExampleServer_History() {
 	hub, end := memoryHub()
 	defer end()
-	must(hub.Publish(context.Background(), fanfare.Message{Channel: "orders", Data: "1"}, fanfare.Message{Channel: "orders", Data: "2"}))
+	must(hub.Publish(context.Background(), fanfare.Message{Channel: "orders", Data: "1"},
+		fanfare.Message{Channel: "orders", Data: "2"}))
 
 	for d, err := range hub.History(context.Background(), fanfare.Subscription{Patterns: []string{"orders"}}) {
 		fmt.Println(d.Event.Data, err)
@@ -102,7 +105,8 @@ func ExampleNew() {
 	// Output: 201
 }
 
-// A hub behind the program's own login: who has no session gets nothing, and requests may name any host.
+// A hub behind the program's own login: who has no session gets nothing, and requests may name any
+// host.
 func ExampleAuthFunc() {
 	sessions := map[string]string{"s3cr3t": "ada"}
 	login := func(r *http.Request) (*fanfare.Principal, error) {

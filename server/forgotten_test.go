@@ -31,7 +31,8 @@ func startPassing(t *testing.T, o server.Options, rules ...string) *passing {
 	return p
 }
 
-// pass lets time pass while the hub runs and the PC is off, and what is kept of it is in the log alone.
+// pass lets time pass while the hub runs and the PC is off, and what is kept of it is in the log
+// alone.
 func (p *passing) pass(d time.Duration) {
 	p.t.Helper()
 	p.restart()
@@ -82,8 +83,8 @@ func TestAwayForAWeekend(t *testing.T) {
 	p.at("10.0.0.1").hears("after six days in which nothing came")
 }
 
-// TestAwayForLongerThanPositionsAreKept (P4): the PC is told so, and gets what is young enough, no old REBOOT. When it has heard, it goes on
-// from there.
+// TestAwayForLongerThanPositionsAreKept (P4): the PC is told so, and gets what is young enough, no
+// old REBOOT. When it has heard, it goes on from there.
 func TestAwayForLongerThanPositionsAreKept(t *testing.T) {
 	if eachKind(t, TestAwayForLongerThanPositionsAreKept) {
 		return
@@ -93,12 +94,14 @@ func TestAwayForLongerThanPositionsAreKept(t *testing.T) {
 		rules []string
 		good  time.Duration
 	}{
-		"the default retention":      {server.Options{}, nil, 7 * day},
-		"the longest rule":           {server.Options{}, []string{"**=age:1h", "stores=age:3d"}, 3 * day},
-		"a rule of its own":          {server.Options{}, []string{"**=age:1h", "stores/1/pcs/2=age:30d,count:9"}, 30 * day},
-		"rules without an age":       {server.Options{}, []string{"**=count:100"}, 365 * day},
-		"a setting":                  {server.Options{Stores: server.StoreOptions{ResumeFor: day}}, nil, day},
-		"a setting beyond retention": {server.Options{Stores: server.StoreOptions{ResumeFor: 48 * time.Hour}}, []string{"**=age:1h"}, 48 * time.Hour},
+		"the default retention": {server.Options{}, nil, 7 * day},
+		"the longest rule":      {server.Options{}, []string{"**=age:1h", "stores=age:3d"}, 3 * day},
+		"a rule of its own": {server.Options{}, []string{"**=age:1h", "stores/1/pcs/2=age:30d,count:9"},
+			30 * day},
+		"rules without an age": {server.Options{}, []string{"**=count:100"}, 365 * day},
+		"a setting":            {server.Options{Stores: server.StoreOptions{ResumeFor: day}}, nil, day},
+		"a setting beyond retention": {server.Options{Stores: server.StoreOptions{ResumeFor: 48 * time.Hour}},
+			[]string{"**=age:1h"}, 48 * time.Hour},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := startPassing(t, c.o, c.rules...)
@@ -143,7 +146,8 @@ func TestAwayForLongerThanPositionsAreKept(t *testing.T) {
 // next is the position that the next event will get.
 func (p *passing) next() string { return (p.log.Status().Durable + 1).String() }
 
-// TestNeverSeen: a PC that was never there starts at the newest, without a gap; so does one of whom a year later nothing is known.
+// TestNeverSeen: a PC that was never there starts at the newest, without a gap; so does one of whom
+// a year later nothing is known.
 func TestNeverSeen(t *testing.T) {
 	if eachKind(t, TestNeverSeen) {
 		return
@@ -159,7 +163,8 @@ func TestNeverSeen(t *testing.T) {
 	p.at("10.0.0.1").hears("after more than a year")
 }
 
-// TestKeptAndTrimmed (P4): a position that is kept, below which events were trimmed, is a gap, as a position that the client sends.
+// TestKeptAndTrimmed (P4): a position that is kept, below which events were trimmed, is a gap, as a
+// position that the client sends.
 func TestKeptAndTrimmed(t *testing.T) {
 	if eachKind(t, TestKeptAndTrimmed) {
 		return

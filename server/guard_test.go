@@ -11,10 +11,13 @@ import (
 
 // TestOpenOnLoopback: the protection of a hub that asks nobody who they are.
 func TestOpenOnLoopback(t *testing.T) {
-	f := start(t, server.Options{Access: server.AccessOptions{Hosts: []string{"Push.Example.com"}, Origins: []string{"https://app.example.com"}}})
+	f := start(t, server.Options{Access: server.AccessOptions{Hosts: []string{"Push.Example.com"},
+		Origins: []string{"https://app.example.com"}}})
 	for host, status := range map[string]int{
-		"localhost": 200, "LOCALHOST:99": 200, "127.0.0.1:8082": 200, "127.9.9.9": 200, "[::1]:5": 200, "push.example.com": 200, "push.example.com:444": 200,
-		"evil.example": 403, "localhost.evil.example": 403, "192.168.1.1": 403, "127.0.0.1.evil.example": 403, "0.0.0.0": 403,
+		"localhost": 200, "LOCALHOST:99": 200, "127.0.0.1:8082": 200, "127.9.9.9": 200, "[::1]:5": 200,
+		"push.example.com": 200, "push.example.com:444": 200,
+		"evil.example": 403, "localhost.evil.example": 403, "192.168.1.1": 403, "127.0.0.1.evil.example": 403,
+		"0.0.0.0": 403,
 	} {
 		for _, path := range []string{"/livez", "/v1/history?channel=a", "/metrics"} {
 			a := f.call("GET", path, "", "Host: "+host)
@@ -73,7 +76,9 @@ func TestOrigins(t *testing.T) {
 		}
 		for _, a := range []answer{post, get, bad, stream} {
 			h := a.header
-			if h.Get("Access-Control-Allow-Origin") != c.allow || h.Get("Access-Control-Allow-Credentials") != c.creds || (c.origin != "") != (h.Get("Vary") == "Origin") {
+			if h.Get("Access-Control-Allow-Origin") != c.allow ||
+				h.Get("Access-Control-Allow-Credentials") != c.creds ||
+				(c.origin != "") != (h.Get("Vary") == "Origin") {
 				t.Errorf("%q: %v", c.origin, h)
 			}
 		}
@@ -85,7 +90,10 @@ func TestOrigins(t *testing.T) {
 			t.Errorf("preflight of %q: %+v", c.origin, pre)
 		}
 	}
-	for _, o := range []server.Options{{Access: server.AccessOptions{Hosts: []string{"*.example.com"}}}, {Access: server.AccessOptions{Hosts: []string{""}}}, {Access: server.AccessOptions{Origins: []string{"app.example.com"}}}, {Access: server.AccessOptions{Origins: []string{"https://a/b"}}}} {
+	for _, o := range []server.Options{{Access: server.AccessOptions{Hosts: []string{"*.example.com"}}},
+		{Access: server.AccessOptions{Hosts: []string{""}}},
+		{Access: server.AccessOptions{Origins: []string{"app.example.com"}}},
+		{Access: server.AccessOptions{Origins: []string{"https://a/b"}}}} {
 		o.Log = listed.log
 		if _, err := server.New(o); err == nil {
 			t.Errorf("%+v was taken", o)
@@ -93,9 +101,11 @@ func TestOrigins(t *testing.T) {
 	}
 }
 
-// TestSettingsHaveNames: a program that says nothing about the names of settings shows them as in a settings file.
+// TestSettingsHaveNames: a program that says nothing about the names of settings shows them as in a
+// settings file.
 func TestSettingsHaveNames(t *testing.T) {
-	o := server.Options{SettingName: func(s fanfare.Setting) string { return "my " + string(s) }, Publish: server.PublishOptions{MaxEventBytes: 10}}
+	o := server.Options{SettingName: func(s fanfare.Setting) string { return "my " + string(s) },
+		Publish: server.PublishOptions{MaxEventBytes: 10}}
 	f := start(t, o)
 	f.call("POST", "/v1/channels/a", strings.Repeat("x", 11)).wantProblem(t, 413, "too_large", "(my max-event-bytes)")
 	f.stop(0)

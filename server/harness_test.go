@@ -39,7 +39,9 @@ type fixture struct {
 	lo   pebblelog.Options
 	kind kind
 	http *http.Client // for answers
-	long *http.Client // for streams: over HTTP/1 their connections end with them, and a publish that reused one would fail
+	// for streams: over HTTP/1 their connections end with them, and a publish that reused one would
+	// fail
+	long *http.Client
 	down bool
 
 	limit  time.Duration                   // of the http.Server; 0: none
@@ -59,6 +61,11 @@ func startWithin(t *testing.T, limit time.Duration, o server.Options) *fixture {
 	f.limit = limit
 	f.begin()
 	return f
+}
+
+// withLogin are the options of a program that has a login of its own.
+func withLogin(login server.AuthFunc) server.Options {
+	return server.Options{Access: server.AccessOptions{Auth: login}}
 }
 
 func startAny(t testing.TB, o server.Options, rules ...string) *fixture {
@@ -232,7 +239,8 @@ func (a answer) wantProblem(t *testing.T, status int, code, detail string) {
 	t.Helper()
 	if a.status != status || a.json("code") != code || a.header.Get("Content-Type") != "application/problem+json" ||
 		a.json("status") != fmt.Sprint(status) || a.json("title") == "" || !strings.Contains(a.json("detail"), detail) {
-		t.Errorf("got %d %s %s, want %d %s naming %q", a.status, a.header.Get("Content-Type"), a.body, status, code, detail)
+		t.Errorf("got %d %s %s, want %d %s naming %q", a.status, a.header.Get("Content-Type"), a.body, status, code,
+			detail)
 	}
 	if status == 503 || status == 429 {
 		if a.header.Get("Retry-After") == "" {
@@ -413,14 +421,16 @@ func tcpOf(conn net.Conn) *net.TCPConn {
 	return conn.(*net.TCPConn)
 }
 
-// used has all connections that tests dial be those of publishers already; see TestOnPublishersConnections.
+// used has all connections that tests dial be those of publishers already; see
+// TestOnPublishersConnections.
 var used bool
 
 // use publishes over a connection, which is then taken over. Nothing is left to read of the answer.
 func (f *fixture) use(conn net.Conn) {
 	f.t.Helper()
 	may := bearer(token("used", time.Hour, "publish", "used"))
-	if _, err := io.WriteString(conn, "POST /v1/channels/used HTTP/1.1\r\nHost: localhost\r\n"+may+"\r\nContent-Length: 1\r\n\r\nx"); err != nil {
+	if _, err := io.WriteString(conn,
+		"POST /v1/channels/used HTTP/1.1\r\nHost: localhost\r\n"+may+"\r\nContent-Length: 1\r\n\r\nx"); err != nil {
 		f.t.Fatal(err)
 	}
 	var b []byte

@@ -18,7 +18,9 @@ import (
 )
 
 // pages reads all of a channel, page by page, and checks what a page promises.
-func (e *entrance) pages(t *testing.T, hc *http.Client, channel string, limit int, header ...string) (data []string, pages int) {
+func (e *entrance) pages(
+	t *testing.T, hc *http.Client, channel string, limit int, header ...string,
+) (data []string, pages int) {
 	t.Helper()
 	for after := ""; ; pages++ {
 		a := e.do(hc, "GET", fmt.Sprintf("/v1/history?channel=%s&limit=%d%s", channel, limit, after), "", header...)
@@ -45,7 +47,8 @@ func (e *entrance) pages(t *testing.T, hc *http.Client, channel string, limit in
 	}
 }
 
-// TestPagesByBytes (P2): whatever the events' sizes, pages of at most 1 MiB of JSON bring all of them, each once, in order.
+// TestPagesByBytes (P2): whatever the events' sizes, pages of at most 1 MiB of JSON bring all of
+// them, each once, in order.
 func TestPagesByBytes(t *testing.T) {
 	onAllWays(t, func(t *testing.T, w way) {
 		e := enter(t, w, server.Options{})
@@ -76,7 +79,8 @@ func TestPagesByBytes(t *testing.T) {
 			for limit, pages := range c.pages {
 				got, n := e.pages(t, hc, name, limit, all)
 				if len(got) != len(want) || n != pages {
-					t.Errorf("%s by %d: %d events in %d pages, want %d in %d", name, limit, len(got), n, len(want), pages)
+					t.Errorf("%s by %d: %d events in %d pages, want %d in %d", name, limit, len(got), n, len(want),
+						pages)
 					continue
 				}
 				for i := range got {
@@ -103,8 +107,8 @@ func (a answer) wantStatus(t *testing.T, status int) {
 	}
 }
 
-// TestUnreadPagesHoldLittle (P5): of a page that nobody takes, the hub holds what it reads at once, however large the page, and
-// nobody's turn to read the log.
+// TestUnreadPagesHoldLittle (P5): of a page that nobody takes, the hub holds what it reads at once,
+// however large the page, and nobody's turn to read the log.
 func TestUnreadPagesHoldLittle(t *testing.T) {
 	const requests, most = 20, 500 << 10 // with the connection, and the test's client
 	onAllWays(t, func(t *testing.T, w way) {
@@ -164,7 +168,8 @@ func TestUnreadPagesHoldLittle(t *testing.T) {
 func (e *entrance) readNow() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	r := e.request("GET", "/v1/history?channel=a&limit=1", nil, bearer(token("other", time.Hour, "subscribe", "**"))).WithContext(ctx)
+	r := e.request("GET", "/v1/history?channel=a&limit=1", nil,
+		bearer(token("other", time.Hour, "subscribe", "**"))).WithContext(ctx)
 	w := new(recorder)
 	e.srv.ServeHTTP(w, r)
 	if w.status != 200 {
@@ -189,14 +194,16 @@ func (r *recorder) WriteHeader(status int)           { r.status = status }
 func (r *recorder) Write(b []byte) (int, error)      { return r.body.Write(b) }
 func (r *recorder) SetWriteDeadline(time.Time) error { return nil }
 
-// TestStalledPagesEnd: a page of which the peer takes nothing ends in time, also where the http.Server has no limit; what came is no
-// whole answer; the cut is counted.
+// TestStalledPagesEnd: a page of which the peer takes nothing ends in time, also where the
+// http.Server has no limit; what came is no whole answer; the cut is counted.
 func TestStalledPagesEnd(t *testing.T) {
 	onAllWays(t, func(t *testing.T, w way) {
-		e := enter(t, w, server.Options{Streams: server.StreamOptions{StallLimit: time.Second}, Publish: server.PublishOptions{MaxEventBytes: 15 << 20}})
+		e := enter(t, w, server.Options{Streams: server.StreamOptions{StallLimit: time.Second},
+			Publish: server.PublishOptions{MaxEventBytes: 15 << 20}})
 		all := bearer(token("all", time.Hour, "publish", "**", "subscribe", "**"))
 		hc := e.client()
-		if a := e.do(hc, "POST", "/v1/channels/a", strings.Repeat("x", 15<<20), all); a.status != 201 { // more than the kernel takes
+		// more than the kernel takes
+		if a := e.do(hc, "POST", "/v1/channels/a", strings.Repeat("x", 15<<20), all); a.status != 201 {
 			t.Fatalf("%+v", a)
 		}
 		resp, err := hc.Do(e.request("GET", "/v1/history?channel=a", nil, all))
@@ -239,8 +246,8 @@ func (l *troubledLog) Read(ctx context.Context, q fanfare.Query) (fanfare.Page, 
 	return l.Log.Read(ctx, q)
 }
 
-// TestBrokenPages: a log that fails before the first byte is a problem document; one that fails later ends the answer so that nobody
-// can take it for a whole one.
+// TestBrokenPages: a log that fails before the first byte is a problem document; one that fails
+// later ends the answer so that nobody can take it for a whole one.
 func TestBrokenPages(t *testing.T) {
 	onAllWays(t, func(t *testing.T, w way) {
 		e := enter(t, w, server.Options{})
@@ -268,7 +275,8 @@ func TestBrokenPages(t *testing.T) {
 			b, err := io.ReadAll(resp.Body)
 			_ = resp.Body.Close()
 			switch {
-			case fails == 1 && (resp.StatusCode != 500 || err != nil || !strings.Contains(string(b), `"code":"internal"`)):
+			case fails == 1 && (resp.StatusCode != 500 || err != nil ||
+				!strings.Contains(string(b), `"code":"internal"`)):
 				t.Errorf("%d %s %v", resp.StatusCode, b, err)
 			case fails > 1 && (err == nil || json.Valid(b)):
 				t.Errorf("%d: half an answer of %d bytes looks like a whole one: %v", resp.StatusCode, len(b), err)
@@ -280,7 +288,8 @@ func TestBrokenPages(t *testing.T) {
 	})
 }
 
-// TestRetentionOvertakesAPage (P4): a page ends where events were removed while it was read, and the next one begins with the gap.
+// TestRetentionOvertakesAPage (P4): a page ends where events were removed while it was read, and
+// the next one begins with the gap.
 func TestRetentionOvertakesAPage(t *testing.T) {
 	e := enter(t, ways[0], server.Options{})
 	all := bearer(token("all", time.Hour, "publish", "**", "subscribe", "**"))
@@ -308,7 +317,8 @@ func TestRetentionOvertakesAPage(t *testing.T) {
 		return nil
 	}
 	var page historyPage
-	if err := json.Unmarshal([]byte(e.do(hc, "GET", "/v1/history?channel=a&limit=1000", "", all).body), &page); err != nil {
+	if err := json.Unmarshal([]byte(e.do(hc, "GET", "/v1/history?channel=a&limit=1000", "", all).body),
+		&page); err != nil {
 		t.Fatal(err)
 	}
 	n := len(page.Events)
@@ -316,7 +326,8 @@ func TestRetentionOvertakesAPage(t *testing.T) {
 		t.Fatalf("%d events, next %s, gap %v", n, page.Next, page.Gap)
 	}
 	var rest historyPage
-	if err := json.Unmarshal([]byte(e.do(hc, "GET", "/v1/history?channel=a&limit=1000&after="+page.Next, "", all).body), &rest); err != nil {
+	if err := json.Unmarshal([]byte(e.do(hc, "GET", "/v1/history?channel=a&limit=1000&after="+page.Next, "", all).body),
+		&rest); err != nil {
 		t.Fatal(err)
 	}
 	if len(rest.Events) != 6 || rest.Gap == nil || rest.Events[0].ID != ids[4] {
@@ -324,12 +335,15 @@ func TestRetentionOvertakesAPage(t *testing.T) {
 	}
 }
 
-// TestPagesShareTheBudget (P6): a large event comes out of the budget. Where there is no room the page ends before it, and when it
-// would be the first, the page is refused; small pages find room all the same.
+// TestPagesShareTheBudget (P6): a large event comes out of the budget. Where there is no room the
+// page ends before it, and when it would be the first, the page is refused; small pages find room
+// all the same.
 func TestPagesShareTheBudget(t *testing.T) {
 	const event, most = 400 << 10, 2 << 20
-	e := enter(t, ways[0], server.Options{Publish: server.PublishOptions{MaxRequestBytes: event, MaxEventBytes: event, MaxInflightBytes: most}})
-	eve, bob := bearer(token("eve", time.Hour, "publish", "**", "subscribe", "**")), bearer(token("bob", time.Hour, "subscribe", "**"))
+	e := enter(t, ways[0], server.Options{Publish: server.PublishOptions{MaxRequestBytes: event, MaxEventBytes: event,
+		MaxInflightBytes: most}})
+	eve, bob := bearer(token("eve", time.Hour, "publish", "**", "subscribe", "**")), bearer(token("bob", time.Hour,
+		"subscribe", "**"))
 	hc := e.client()
 	for _, data := range []string{"1", strings.Repeat("2", event), "3"} {
 		if a := e.do(hc, "POST", "/v1/channels/a", data, eve); a.status != 201 {
@@ -342,10 +356,12 @@ func TestPagesShareTheBudget(t *testing.T) {
 	e.inflight(t, func(n int) bool { return n >= 750_000 })
 	var page historyPage
 	a := e.do(hc, "GET", "/v1/history?channel=a", "", eve)
-	if err := json.Unmarshal([]byte(a.body), &page); err != nil || len(page.Events) != 1 || page.Next != page.Events[0].ID {
+	if err := json.Unmarshal([]byte(a.body), &page); err != nil || len(page.Events) != 1 ||
+		page.Next != page.Events[0].ID {
 		t.Fatalf("%d %.300s", a.status, a.body)
 	}
-	e.do(hc, "GET", "/v1/history?channel=a&after="+page.Next, "", eve).wantProblem(t, 503, "overloaded", "--max-inflight-bytes")
+	e.do(hc, "GET", "/v1/history?channel=a&after="+page.Next, "", eve).wantProblem(t, 503, "overloaded",
+		"--max-inflight-bytes")
 	if data, _ := e.pages(t, hc, "a", 100, bob); len(data) != 3 {
 		t.Errorf("another's pages have %d events", len(data))
 	}

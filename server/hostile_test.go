@@ -14,7 +14,8 @@ import (
 	"github.com/fanfare-hub/fanfare/server"
 )
 
-// TestForgedFields: CR, LF and NUL in every text that anybody can send. What goes out forges no field, no event and no header.
+// TestForgedFields: CR, LF and NUL in every text that anybody can send. What goes out forges no
+// field, no event and no header.
 func TestForgedFields(t *testing.T) {
 	oneKind(t, "what is sent is made in one place for all")
 	f := start(t, server.Options{})
@@ -36,7 +37,8 @@ func TestForgedFields(t *testing.T) {
 		{"/v1/events", `{"channel":"a","data":{` + jsonText + `:` + jsonText + `}}`, 201},
 		{"/v1/channels/" + url.PathEscape(forged), "x", 400},
 		{"/v1/channels/a?event=" + escaped, "x", 400},
-		{"/v1/stores/1/pcs/2/events", `{"event":` + jsonText + `,"objectId":` + jsonText + `,"eventType":` + jsonText + `,"referenceType":` + jsonText + `}`, 201},
+		{"/v1/stores/1/pcs/2/events", `{"event":` + jsonText + `,"objectId":` + jsonText + `,"eventType":` + jsonText +
+			`,"referenceType":` + jsonText + `}`, 201},
 		{"/v1/stores/" + url.PathEscape(forged) + "/events", `{"event":"x"}`, 400},
 		{"/v1/stores/1/pcs/" + url.PathEscape(forged) + "/events", `{"event":"x"}`, 400},
 	} {
@@ -45,8 +47,10 @@ func TestForgedFields(t *testing.T) {
 		}
 	}
 	for _, path := range []string{
-		"/v1/events?channel=" + escaped, "/v1/history?channel=" + escaped, "/v1/history?channel=a&after=" + escaped, "/v1/events?channel=a&replay=" + escaped,
-		"/v1/events?channel=a&heartbeat=" + escaped, "/v1/events?channel=a&heartbeatEvent=" + escaped, "/v1/stores/event-sources?storeId=1&pcId=" + escaped, "/v1/health?storeId=" + escaped,
+		"/v1/events?channel=" + escaped, "/v1/history?channel=" + escaped, "/v1/history?channel=a&after=" +
+			escaped, "/v1/events?channel=a&replay=" + escaped,
+		"/v1/events?channel=a&heartbeat=" + escaped, "/v1/events?channel=a&heartbeatEvent=" +
+			escaped, "/v1/stores/event-sources?storeId=1&pcId=" + escaped, "/v1/health?storeId=" + escaped,
 	} {
 		if a := f.call("GET", path, ""); a.status != 400 || len(a.header["Forged"]) > 0 {
 			t.Errorf("%s: %d %s", path, a.status, a.body)
@@ -80,13 +84,17 @@ func TestForgedFields(t *testing.T) {
 	}
 }
 
-// TestNumbersAndDepth: numbers past 64 bits are refused where they mean something, and kept as they are in data; depth has an end.
+// TestNumbersAndDepth: numbers past 64 bits are refused where they mean something, and kept as they
+// are in data; depth has an end.
 func TestNumbersAndDepth(t *testing.T) {
 	f := start(t, server.Options{})
 	big := "123456789012345678901234567890"
 	for _, path := range []string{
-		"/v1/history?channel=a&limit=" + big, "/v1/events?channel=a&replay=" + big, "/v1/events?channel=a&heartbeat=" + big, "/v1/stats?streams=" + big,
-		"/v1/stats?interval=" + big, "/v1/events?channel=a&since=" + big + "d", "/v1/history?channel=a&limit=-1", "/v1/history?channel=a&limit=1e3", "/v1/history?channel=a&limit=0x10",
+		"/v1/history?channel=a&limit=" + big, "/v1/events?channel=a&replay=" + big, "/v1/events?channel=a&heartbeat=" +
+			big, "/v1/stats?streams=" + big,
+		"/v1/stats?interval=" + big, "/v1/events?channel=a&since=" + big +
+			"d", "/v1/history?channel=a&limit=-1", "/v1/history?channel=a&limit=1e3",
+		"/v1/history?channel=a&limit=0x10",
 	} {
 		f.call("GET", path, "").wantProblem(t, 400, "invalid", "")
 	}
@@ -105,14 +113,17 @@ func TestNumbersAndDepth(t *testing.T) {
 	f.call("POST", "/v1/stores/1/events", `{"event":"x","event":"y"}`).wantProblem(t, 400, "invalid", "twice")
 	f.call("POST", "/v1/tickets", `{"channels":["a"],"channels":["b"]}`).wantProblem(t, 400, "invalid", "twice")
 	f.call("GET", "/v1/events?"+strings.Repeat("channel=a&", 200), "").wantProblem(t, 400, "invalid", "100")
-	f.call("POST", "/v1/tickets", `{"channels":["`+strings.Repeat(`a","`, 200)+`"]}`).wantProblem(t, 400, "invalid", "100")
+	f.call("POST", "/v1/tickets", `{"channels":["`+strings.Repeat(`a","`, 200)+`"]}`).wantProblem(t, 400, "invalid",
+		"100")
 }
 
-// TestBodies: too large ones are refused before they are read, endless ones as soon as they are too large.
+// TestBodies: too large ones are refused before they are read, endless ones as soon as they are too
+// large.
 func TestBodies(t *testing.T) {
 	f := secured(t, server.Options{}, auth.Options{})
 	may := bearer(token("ada", time.Hour, "publish", "**", "subscribe", "**", "admin", "**"))
-	for _, path := range []string{"/v1/events", "/v1/channels/a", "/v1/stores/1/events", "/v1/tickets", "/v1/admin/disconnect", "/v1/admin/log-level"} {
+	for _, path := range []string{"/v1/events", "/v1/channels/a", "/v1/stores/1/events", "/v1/tickets",
+		"/v1/admin/disconnect", "/v1/admin/log-level"} {
 		_, r := f.dial("POST " + path + " HTTP/1.1\r\nHost: x\r\n" + may + "\r\nContent-Length: 20000000\r\n\r\n")
 		if line, err := r.ReadString('\n'); !strings.Contains(line, "413") {
 			t.Errorf("%s: %q %v", path, line, err)
@@ -151,15 +162,23 @@ func TestPathsAreTakenOnce(t *testing.T) {
 	may := bearer(token("ada", time.Hour, "publish", "public/**", "subscribe", "public/**"))
 	root := bearer(token("root", time.Hour, "admin", "**", "subscribe", "**", "publish", "**"))
 	for path, status := range map[string]int{
-		"/v1/channels/public/a": 201, "/v1/channels/public%2fa": 201, "/v1/channels/public//a": 201, "/v1/channels/public/../private": 201, // channels are no paths
-		"/v1/channels/private": 403, "/v1/channels/%70rivate": 403, "/v1/channels/public": 403, "/v1/channels//public/a": 403, "/v1/channels/./public/a": 403,
+		// channels are no paths
+		"/v1/channels/public/a": 201, "/v1/channels/public%2fa": 201, "/v1/channels/public//a": 201,
+		"/v1/channels/public/../private": 201,
+		"/v1/channels/private":           403, "/v1/channels/%70rivate": 403, "/v1/channels/public": 403,
+		"/v1/channels//public/a": 403, "/v1/channels/./public/a": 403,
 		"/v1/channels/public%252fa": 403, // unescaped once: the channel is public%2fa
-		"/v1/channels/PUBLIC/a":     403, "/v1/channels/public%00/a": 400, "/v1/channels/public/%c0%af": 400, "/v1/channels/public/%ff": 400, "/v1/channels/public/*": 400,
-		"/v1/channels/public/**": 400, "/v1/channels/%2a%2a": 400, "/v1/channels/$presence/a": 403, "/v1/channels/%24presence": 403,
-		"/v1/../v1/channels/private": 404, "/v1/%63hannels/public/a": 404, "/v1/channels": 404, "/V1/channels/public/a": 404, "//v1/channels/public/a": 404, "/v1/channels%2fpublic%2fa": 404,
-		"/v1/stores/1%2fpcs%2f2/events": 400, "/v1/stores/../events": 403, "/v1/stores/./events": 403, "/v1/stores//events": 400, "/v1/stores/1/pcs/%2e%2e/events": 403,
+		"/v1/channels/PUBLIC/a":     403, "/v1/channels/public%00/a": 400, "/v1/channels/public/%c0%af": 400,
+		"/v1/channels/public/%ff": 400, "/v1/channels/public/*": 400,
+		"/v1/channels/public/**": 400, "/v1/channels/%2a%2a": 400, "/v1/channels/$presence/a": 403,
+		"/v1/channels/%24presence":   403,
+		"/v1/../v1/channels/private": 404, "/v1/%63hannels/public/a": 404, "/v1/channels": 404,
+		"/V1/channels/public/a": 404, "//v1/channels/public/a": 404, "/v1/channels%2fpublic%2fa": 404,
+		"/v1/stores/1%2fpcs%2f2/events": 400, "/v1/stores/../events": 403, "/v1/stores/./events": 403,
+		"/v1/stores//events": 400, "/v1/stores/1/pcs/%2e%2e/events": 403,
 	} {
-		conn, r := f.dial("POST " + path + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + may + "\r\nContent-Length: 13\r\n\r\n{\"event\":\"x\"}")
+		conn, r := f.dial("POST " + path + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + may +
+			"\r\nContent-Length: 13\r\n\r\n{\"event\":\"x\"}")
 		b, _ := io.ReadAll(r)
 		_ = conn.Close()
 		if !strings.HasPrefix(string(b), fmt.Sprintf("HTTP/1.1 %d", status)) {
@@ -170,11 +189,14 @@ func TestPathsAreTakenOnce(t *testing.T) {
 	if a := f.call("GET", "/v1/history?channel=private", "", root); a.body != `{"events":[]}` {
 		t.Errorf("something came to a private channel: %s", a.body)
 	}
-	for _, path := range []string{"/metrics/", "/metrics%00", "/metrics%2f", "/%6detrics", "/METRICS", "//metrics", "/./metrics", "/x/../metrics", "/metrics;a=b", "/v1/stats/", "/v1/admin%2flog-level", "/v1/admin/", "/livez/../metrics", "/openapi.yaml/../metrics", "/console/../metrics", "/examples/..%2f..%2fmetrics"} {
+	for _, path := range []string{"/metrics/", "/metrics%00", "/metrics%2f", "/%6detrics", "/METRICS", "//metrics",
+		"/./metrics", "/x/../metrics", "/metrics;a=b", "/v1/stats/", "/v1/admin%2flog-level", "/v1/admin/",
+		"/livez/../metrics", "/openapi.yaml/../metrics", "/console/../metrics", "/examples/..%2f..%2fmetrics"} {
 		conn, r := f.dial("GET " + path + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
 		b, _ := io.ReadAll(r)
 		_ = conn.Close()
-		if !strings.HasPrefix(string(b), "HTTP/1.1 404") && !strings.HasPrefix(string(b), "HTTP/1.1 400") || strings.Contains(string(b), "fanfare_") {
+		if !strings.HasPrefix(string(b), "HTTP/1.1 404") && !strings.HasPrefix(string(b), "HTTP/1.1 400") ||
+			strings.Contains(string(b), "fanfare_") {
 			t.Errorf("%s: %.100s", path, b)
 		}
 	}
@@ -185,21 +207,31 @@ func TestPathsAreTakenOnce(t *testing.T) {
 	}
 }
 
-// TestSmuggling: requests that two readers could take for different ones are refused, and nothing behind them is answered.
+// TestSmuggling: requests that two readers could take for different ones are refused, and nothing
+// behind them is answered.
 func TestSmuggling(t *testing.T) {
 	f := start(t, server.Options{})
 	hidden := "POST /v1/channels/smuggled HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx"
 	for name, request := range map[string]string{
-		"both lengths":            "POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + hidden,
-		"two lengths":             "POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nContent-Length: " + fmt.Sprint(len(hidden)) + "\r\n\r\n" + hidden,
-		"lengths in a list":       "POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0, 5\r\n\r\n" + hidden,
-		"a signed length":         "POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: +0\r\n\r\n" + hidden,
-		"unknown coding":          "POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: xchunked\r\n\r\n" + hidden,
-		"two codings":             "POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n" + hidden,
-		"space before colon":      "POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n" + hidden,
-		"folded":                  "POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding:\r\n chunked\r\nContent-Length: 0\r\n\r\n" + hidden,
-		"chunk size with garbage": "POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0x1\r\nx\r\n0\r\n\r\n" + hidden,
-		"two hosts":               "POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nHost: evil\r\n\r\n" + hidden,
+		"both lengths": "POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\nTransfer-Encoding: " +
+			"chunked\r\n\r\n0\r\n\r\n" + hidden,
+		"two lengths": "POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nContent-Length: " +
+			fmt.Sprint(len(hidden)) + "\r\n\r\n" + hidden,
+		"lengths in a list": "POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0, 5\r\n\r\n" +
+			hidden,
+		"a signed length": "POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: +0\r\n\r\n" +
+			hidden,
+		"unknown coding": "POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: " +
+			"xchunked\r\n\r\n" + hidden,
+		"two codings": "POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: " +
+			"chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n" + hidden,
+		"space before colon": "POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding : " +
+			"chunked\r\n\r\n0\r\n\r\n" + hidden,
+		"folded": "POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding:\r\n " +
+			"chunked\r\nContent-Length: 0\r\n\r\n" + hidden,
+		"chunk size with garbage": "POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: " +
+			"chunked\r\n\r\n0x1\r\nx\r\n0\r\n\r\n" + hidden,
+		"two hosts": "POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nHost: evil\r\n\r\n" + hidden,
 	} {
 		conn, r := f.dial(request)
 		_ = conn.(*net.TCPConn).CloseWrite()
@@ -222,15 +254,19 @@ func TestSmuggling(t *testing.T) {
 // TestHeaders: long ones are taken up to the server's limit, and a token of 64 KB is no token.
 func TestHeaders(t *testing.T) {
 	f := secured(t, server.Options{}, auth.Options{})
-	f.call("GET", "/v1/history?channel=a", "", bearer(strings.Repeat("x", 64<<10))).wantProblem(t, 401, "unauthenticated", "16 KiB")
-	if a := f.call("GET", "/v1/history?channel=a", "", bearer(token("ada", time.Hour, "subscribe", "a")), "X-Long: "+strings.Repeat("x", 64<<10)); a.status != 200 {
+	f.call("GET", "/v1/history?channel=a", "", bearer(strings.Repeat("x", 64<<10))).wantProblem(t, 401,
+		"unauthenticated", "16 KiB")
+	if a := f.call("GET", "/v1/history?channel=a", "", bearer(token("ada", time.Hour, "subscribe", "a")),
+		"X-Long: "+strings.Repeat("x", 64<<10)); a.status != 200 {
 		t.Errorf("%+v", a)
 	}
 }
 
-// TestCORSWithRights: an allow-list, never credentials with *, Last-Event-ID allowed, problems readable.
+// TestCORSWithRights: an allow-list, never credentials with *, Last-Event-ID allowed, problems
+// readable.
 func TestCORSWithRights(t *testing.T) {
-	listed := secured(t, server.Options{Access: server.AccessOptions{Origins: []string{"https://app.example.com"}}}, auth.Options{})
+	listed := secured(t, server.Options{Access: server.AccessOptions{Origins: []string{"https://app.example.com"}}},
+		auth.Options{})
 	any := secured(t, server.Options{Access: server.AccessOptions{Origins: []string{"*"}}}, auth.Options{})
 	for _, c := range []struct {
 		f             *fixture
@@ -241,21 +277,26 @@ func TestCORSWithRights(t *testing.T) {
 	}{
 		{listed, "https://app.example.com", "https://app.example.com", "true", "Last-Event-ID", 201},
 		{listed, "https://evil.example", "", "", "", 403},
-		{listed, "http://localhost:5173", "", "", "", 403}, // with rights, a page on somebody's own machine is a stranger
+		// with rights, a page on somebody's own machine is a stranger
+		{listed, "http://localhost:5173", "", "", "", 403},
 		{any, "https://evil.example", "*", "", "Last-Event-ID", 201},
 	} {
 		ada := bearer(token("ada", time.Hour, "subscribe", "a", "publish", "a"))
 		origin := "Origin: " + c.origin
 		for _, a := range []answer{
-			c.f.call("GET", "/v1/history?channel=a", "", origin, ada), c.f.call("GET", "/v1/history?channel=a", "", origin), c.f.call("GET", "/v1/history?channel=b", "", origin, ada),
+			c.f.call("GET", "/v1/history?channel=a", "", origin, ada), c.f.call("GET", "/v1/history?channel=a", "",
+				origin), c.f.call("GET", "/v1/history?channel=b", "", origin, ada),
 			c.f.call("GET", "/v1/nothing", "", origin), c.f.call("HEAD", "/v1/events?channel=a", "", origin, ada),
 		} {
-			if a.header.Get("Access-Control-Allow-Origin") != c.allow || a.header.Get("Access-Control-Allow-Credentials") != c.creds {
+			if a.header.Get("Access-Control-Allow-Origin") != c.allow ||
+				a.header.Get("Access-Control-Allow-Credentials") != c.creds {
 				t.Errorf("%s: %d %v", c.origin, a.status, a.header)
 			}
 		}
-		pre := c.f.call("OPTIONS", "/v1/events", "", origin, "Access-Control-Request-Method: POST", "Access-Control-Request-Headers: authorization")
-		if pre.status != http.StatusNoContent || !strings.Contains(pre.header.Get("Access-Control-Allow-Headers"), c.preflight) || (c.preflight == "") != (pre.header.Get("Access-Control-Allow-Headers") == "") {
+		pre := c.f.call("OPTIONS", "/v1/events", "", origin, "Access-Control-Request-Method: POST",
+			"Access-Control-Request-Headers: authorization")
+		if pre.status != http.StatusNoContent || !strings.Contains(pre.header.Get("Access-Control-Allow-Headers"),
+			c.preflight) || (c.preflight == "") != (pre.header.Get("Access-Control-Allow-Headers") == "") {
 			t.Errorf("%s: %+v", c.origin, pre)
 		}
 		if a := c.f.call("POST", "/v1/channels/a", "x", origin, ada); a.status != c.publishStatus {

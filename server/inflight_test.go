@@ -29,7 +29,8 @@ type way struct {
 	taken      bool // on a publisher's connection that was taken over
 }
 
-var ways = []way{{name: "net/http"}, {name: "taken over", taken: true}, {name: "TLS", tls: true}, {name: "HTTP/2", tls: true, http2: true}, {name: "h2c", http2: true}}
+var ways = []way{{name: "net/http"}, {name: "taken over", taken: true}, {name: "TLS", tls: true},
+	{name: "HTTP/2", tls: true, http2: true}, {name: "h2c", http2: true}}
 
 // onAllWays runs a test for each way.
 func onAllWays(t *testing.T, test func(t *testing.T, w way)) {
@@ -57,7 +58,8 @@ type entrance struct {
 // enter makes a hub that is reached by a way. Its tokens are those of secured.
 func enter(t *testing.T, w way, o server.Options) *entrance {
 	t.Helper()
-	e := &entrance{way: w, read: make(chan struct{}, 10_000), over: make(chan *upload, 10_000), stalled: make(chan struct{}, 10_000), release: make(chan struct{})}
+	e := &entrance{way: w, read: make(chan struct{}, 10_000), over: make(chan *upload, 10_000),
+		stalled: make(chan struct{}, 10_000), release: make(chan struct{})}
 	e.fewer.L = &e.mu
 	e.fixture = secured(t, o, auth.Options{})
 	e.srv.Close()
@@ -171,7 +173,8 @@ func (c *stallingConn) Write(b []byte) (int, error) {
 
 // client is one with a connection of its own.
 func (e *entrance) client() *http.Client {
-	tr := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: e.way.http2, WriteBufferSize: 512}
+	tr := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: e.way.http2,
+		WriteBufferSize: 512}
 	if e.way.http2 && !e.way.tls {
 		tr.Protocols = new(http.Protocols)
 		tr.Protocols.SetUnencryptedHTTP2(true)
@@ -256,7 +259,8 @@ func (e *entrance) inflight(t *testing.T, fits func(int) bool) (held int) {
 func (e *entrance) figure(t *testing.T, name string, fits func(int) bool) (value int) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(2 * time.Millisecond) {
-		r, w := e.request("GET", "/metrics", nil, bearer(token("root", time.Hour, "admin", "**"))), httptest.NewRecorder()
+		r, w := e.request("GET", "/metrics", nil,
+			bearer(token("root", time.Hour, "admin", "**"))), httptest.NewRecorder()
 		e.srv.ServeHTTP(w, r) // the connections may take nothing
 		for line := range strings.SplitSeq(w.Body.String(), "\n") {
 			if text, ok := strings.CutPrefix(line, name+" "); ok {
@@ -285,8 +289,8 @@ func heap() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// TestAnnouncedIsNotAllocated: memory follows the bytes that have come, for everything that reads a body. (Each of these
-// requests once had all that it announced.)
+// TestAnnouncedIsNotAllocated: memory follows the bytes that have come, for everything that reads a
+// body. (Each of these requests once had all that it announced.)
 func TestAnnouncedIsNotAllocated(t *testing.T) {
 	const requests, most = 20, 900 << 10 // with the test's own client
 	onAllWays(t, func(t *testing.T, w way) {
@@ -324,12 +328,14 @@ func TestAnnouncedIsNotAllocated(t *testing.T) {
 	})
 }
 
-// TestBodiesShareABudget (P6): one caller's bodies that do not come to their end leave room for others, the one too many is refused
-// with the limit's name, and all of it is free again when they are gone.
+// TestBodiesShareABudget (P6): one caller's bodies that do not come to their end leave room for
+// others, the one too many is refused with the limit's name, and all of it is free again when they
+// are gone.
 func TestBodiesShareABudget(t *testing.T) {
 	const body, most = 128 << 10, 1 << 20
 	onAllWays(t, func(t *testing.T, w way) {
-		e := enter(t, w, server.Options{Publish: server.PublishOptions{MaxRequestBytes: body, MaxEventBytes: body, MaxInflightBytes: most}})
+		e := enter(t, w, server.Options{Publish: server.PublishOptions{MaxRequestBytes: body, MaxEventBytes: body,
+			MaxInflightBytes: most}})
 		eve, bob := bearer(token("eve", time.Hour, "publish", "**")), bearer(token("bob", time.Hour, "publish", "**"))
 		var uploads []*upload
 		for range 16 {
@@ -337,11 +343,14 @@ func TestBodiesShareABudget(t *testing.T) {
 			uploads = append(uploads, u)
 			go u.send(body - 1)
 		}
-		(<-e.over).answer.wantProblem(t, 503, "overloaded", "--max-inflight-bytes") // at once, though its body has not come
-		if n := e.figure(t, `fanfare_refusals_total{reason="max_inflight_bytes"}`, func(n int) bool { return n > 0 }); n == 0 {
+		// at once, though its body has not come
+		(<-e.over).answer.wantProblem(t, 503, "overloaded", "--max-inflight-bytes")
+		if n := e.figure(t, `fanfare_refusals_total{reason="max_inflight_bytes"}`,
+			func(n int) bool { return n > 0 }); n == 0 {
 			t.Error("the refusals have no counter")
 		}
-		if held := e.inflight(t, func(n int) bool { return n > most/4 && n <= most/2 }); held <= most/4 || held > most/2 {
+		if held := e.inflight(t, func(n int) bool { return n > most/4 && n <= most/2 }); held <= most/4 ||
+			held > most/2 {
 			t.Errorf("%d bytes held of %d", held, most)
 		}
 		// Another one's small and large ones find room.
@@ -363,11 +372,13 @@ func TestBodiesShareABudget(t *testing.T) {
 	})
 }
 
-// TestSlowBodiesEnd: a body that holds some of the budget must come in time, also where the http.Server has no limit for that.
+// TestSlowBodiesEnd: a body that holds some of the budget must come in time, also where the
+// http.Server has no limit for that.
 func TestSlowBodiesEnd(t *testing.T) {
 	onAllWays(t, func(t *testing.T, w way) {
 		e := enter(t, w, server.Options{Publish: server.PublishOptions{BodyTimeout: 200 * time.Millisecond}})
-		for path, header := range map[string]string{"/v1/events": "Content-Type: application/json", "/v1/channels/a": "Content-Type: text/plain"} {
+		for path, header := range map[string]string{"/v1/events": "Content-Type: application/json",
+			"/v1/channels/a": "Content-Type: text/plain"} {
 			u := e.upload(path, 1_000_000, header, bearer(token("eve", time.Hour, "publish", "**")))
 			go u.send(900_000)
 			(<-e.over).answer.wantProblem(t, 400, "invalid", "--body-timeout")
@@ -378,20 +389,24 @@ func TestSlowBodiesEnd(t *testing.T) {
 		// One that came in time is not cut afterwards: the connection's next request is answered.
 		hc := e.client()
 		for range 3 {
-			if a := e.do(hc, "POST", "/v1/channels/a", strings.Repeat("x", 900_000), bearer(token("bob", time.Hour, "publish", "**"))); a.status != 201 {
+			if a := e.do(hc, "POST", "/v1/channels/a", strings.Repeat("x", 900_000),
+				bearer(token("bob", time.Hour, "publish", "**"))); a.status != 201 {
 				t.Errorf("%+v", a)
 			}
 		}
 	})
 }
 
-// TestLargeLinesShareTheBudget: a line that finds no room is refused by its number, and the lines after it are stored.
+// TestLargeLinesShareTheBudget: a line that finds no room is refused by its number, and the lines
+// after it are stored.
 func TestLargeLinesShareTheBudget(t *testing.T) {
 	const line, most = 512 << 10, 2 << 20
 	onAllWays(t, func(t *testing.T, w way) {
-		e := enter(t, w, server.Options{Publish: server.PublishOptions{MaxRequestBytes: line, MaxEventBytes: line, MaxInflightBytes: most}})
+		e := enter(t, w, server.Options{Publish: server.PublishOptions{MaxRequestBytes: line, MaxEventBytes: line,
+			MaxInflightBytes: most}})
 		eve := bearer(token("eve", time.Hour, "publish", "**"))
-		// With a line of 512 KiB that does not end the caller holds half of what one may, and another one would be copied from 256 KiB.
+		// With a line of 512 KiB that does not end the caller holds half of what one may, and
+		// another one would be copied from 256 KiB.
 		holder := e.upload("/v1/events", -1, "Content-Type: application/x-ndjson", eve)
 		holder.send(line - 1)
 		if held := e.inflight(t, func(n int) bool { return n >= most/4 }); held < most/4 || held > most/2 {
@@ -401,8 +416,10 @@ func TestLargeLinesShareTheBudget(t *testing.T) {
 		small := `{"channel":"a","data":"small"}` + "\n"
 		a := e.do(e.client(), "POST", "/v1/events", small+large+small, "Content-Type: application/x-ndjson", eve)
 		answers := strings.Split(a.body, "\n")
-		if len(answers) != 3 || !strings.Contains(answers[0], `"id"`) || !strings.Contains(answers[1], `"code":"overloaded"`) ||
-			!strings.Contains(answers[1], `"line":2`) || !strings.Contains(answers[1], "--max-inflight-bytes") || !strings.Contains(answers[2], `"id"`) {
+		if len(answers) != 3 || !strings.Contains(answers[0], `"id"`) ||
+			!strings.Contains(answers[1], `"code":"overloaded"`) ||
+			!strings.Contains(answers[1], `"line":2`) || !strings.Contains(answers[1], "--max-inflight-bytes") ||
+			!strings.Contains(answers[2], `"id"`) {
 			t.Errorf("%s", a.body)
 		}
 		holder.giveUp()
@@ -410,20 +427,24 @@ func TestLargeLinesShareTheBudget(t *testing.T) {
 		if held := e.inflight(t, func(n int) bool { return n == 0 }); held != 0 {
 			t.Errorf("%d bytes are held by nobody", held)
 		}
-		if a := e.do(e.client(), "POST", "/v1/events", large, "Content-Type: application/x-ndjson", eve); !strings.Contains(a.body, `"id"`) {
+		if a := e.do(e.client(), "POST", "/v1/events", large, "Content-Type: application/x-ndjson",
+			eve); !strings.Contains(a.body, `"id"`) {
 			t.Errorf("%+v", a)
 		}
 	})
 }
 
-// TestSlowLinesEnd: a line that holds some of the budget must come to its end in time, or it ends the body.
+// TestSlowLinesEnd: a line that holds some of the budget must come to its end in time, or it ends
+// the body.
 func TestSlowLinesEnd(t *testing.T) {
 	onAllWays(t, func(t *testing.T, w way) {
 		e := enter(t, w, server.Options{Publish: server.PublishOptions{BodyTimeout: 200 * time.Millisecond}})
-		u := e.upload("/v1/events", -1, "Content-Type: application/x-ndjson", bearer(token("eve", time.Hour, "publish", "**")))
+		u := e.upload("/v1/events", -1, "Content-Type: application/x-ndjson",
+			bearer(token("eve", time.Hour, "publish", "**")))
 		go u.send(500_000)
 		<-e.over
-		if u.answer.status != 200 || !strings.Contains(u.answer.body, "--body-timeout") || !strings.Contains(u.answer.body, `"line":1`) {
+		if u.answer.status != 200 || !strings.Contains(u.answer.body, "--body-timeout") ||
+			!strings.Contains(u.answer.body, `"line":1`) {
 			t.Errorf("%+v", u.answer)
 		}
 		if held := e.inflight(t, func(n int) bool { return n == 0 }); held != 0 {
@@ -432,14 +453,16 @@ func TestSlowLinesEnd(t *testing.T) {
 	})
 }
 
-// TestUnreadAnswersShareTheBudget: of answers that nobody takes, each body holds 64 KiB and what its caller's share allows.
+// TestUnreadAnswersShareTheBudget: of answers that nobody takes, each body holds 64 KiB and what
+// its caller's share allows.
 func TestUnreadAnswersShareTheBudget(t *testing.T) {
 	const most, bodies = 2 << 20, 10
 	onAllWays(t, func(t *testing.T, w way) {
 		if w.taken {
 			t.Skip("NDJSON is never answered there")
 		}
-		e := enter(t, w, server.Options{Publish: server.PublishOptions{MaxRequestBytes: 64 << 10, MaxEventBytes: 64 << 10, MaxInflightBytes: most}})
+		e := enter(t, w, server.Options{Publish: server.PublishOptions{MaxRequestBytes: 64 << 10,
+			MaxEventBytes: 64 << 10, MaxInflightBytes: most}})
 		eve := bearer(token("eve", time.Hour, "publish", "**"))
 		var uploads []*upload
 		for range bodies {
@@ -482,28 +505,33 @@ func TestUnreadAnswersShareTheBudget(t *testing.T) {
 	})
 }
 
-// TestEncodedBodiesAreRefused: 415 with Accept-Encoding on every call that takes a body, and nothing is stored.
+// TestEncodedBodiesAreRefused: 415 with Accept-Encoding on every call that takes a body, and
+// nothing is stored.
 func TestEncodedBodiesAreRefused(t *testing.T) {
 	onAllWays(t, func(t *testing.T, w way) {
 		e := enter(t, w, server.Options{LogLevel: new(slog.LevelVar)})
 		all := bearer(token("all", time.Hour, "publish", "**", "subscribe", "**", "admin", "**"))
 		hc := e.client()
 		for _, path := range []string{
-			"/v1/events", "/v1/channels/a", "/v1/stores/events", "/v1/stores/1/events", "/v1/stores/1/pcs/2/events", "/v1/tickets",
+			"/v1/events", "/v1/channels/a", "/v1/stores/events", "/v1/stores/1/events", "/v1/stores/1/pcs/2/events",
+			"/v1/tickets",
 			"/v1/admin/log-level", "/v1/admin/disconnect", "/v1/admin/revoke", "/v1/admin/backup",
 		} {
-			if a := e.do(hc, "POST", "/v1/channels/other", "x", all); a.status != 201 { // a taken connection is taken again
+			// a taken connection is taken again
+			if a := e.do(hc, "POST", "/v1/channels/other", "x", all); a.status != 201 {
 				t.Fatalf("%+v", a)
 			}
 			for _, coding := range []string{"gzip", "identity, br", "x-unheard-of"} {
-				a := e.do(hc, "POST", path, `{"channel":"a","data":"x","event":"REBOOT"}`, all, "Content-Encoding: "+coding)
+				a := e.do(hc, "POST", path, `{"channel":"a","data":"x","event":"REBOOT"}`, all,
+					"Content-Encoding: "+coding)
 				a.wantProblem(t, 415, "unsupported_media_type", "Content-Encoding")
 				if a.header.Get("Accept-Encoding") != "identity" {
 					t.Errorf("%s: Accept-Encoding is %q", path, a.header.Get("Accept-Encoding"))
 				}
 			}
 		}
-		e.do(hc, "POST", "/v1/events", "{}\n", all, "Content-Encoding: gzip", "Content-Type: application/x-ndjson").wantProblem(t, 415, "unsupported_media_type", "gzip")
+		e.do(hc, "POST", "/v1/events", "{}\n", all, "Content-Encoding: gzip",
+			"Content-Type: application/x-ndjson").wantProblem(t, 415, "unsupported_media_type", "gzip")
 		for _, coding := range []string{"identity", "Identity"} {
 			if a := e.do(hc, "POST", "/v1/channels/b", "x", all, "Content-Encoding: "+coding); a.status != 201 {
 				t.Errorf("%s: %+v", coding, a)
@@ -513,11 +541,13 @@ func TestEncodedBodiesAreRefused(t *testing.T) {
 			t.Errorf("%s", a.body)
 		}
 		// A bad token is refused first.
-		e.do(hc, "POST", "/v1/events", "x", bearer("bad"), "Content-Encoding: gzip").wantProblem(t, 401, "unauthenticated", "")
+		e.do(hc, "POST", "/v1/events", "x", bearer("bad"), "Content-Encoding: gzip").wantProblem(t, 401,
+			"unauthenticated", "")
 	})
 }
 
-// TestManyHeadersAreRefused: net/http's cost of a request with very many headers lasts as long as the request, which is not long.
+// TestManyHeadersAreRefused: net/http's cost of a request with very many headers lasts as long as
+// the request, which is not long.
 func TestManyHeadersAreRefused(t *testing.T) {
 	onAllWays(t, func(t *testing.T, w way) {
 		e := enter(t, w, server.Options{})
@@ -541,7 +571,8 @@ func TestManyHeadersAreRefused(t *testing.T) {
 // TestManyParametersAreRefused: what a query string costs is bounded by more than its bytes.
 func TestManyParametersAreRefused(t *testing.T) {
 	f := start(t, server.Options{})
-	for _, path := range []string{"/v1/history?channel=a", "/v1/events?channel=a", "/v1/stores/event-sources?storeId=1&pcId=2", "/v1/stats?a=b"} {
+	for _, path := range []string{"/v1/history?channel=a", "/v1/events?channel=a",
+		"/v1/stores/event-sources?storeId=1&pcId=2", "/v1/stats?a=b"} {
 		if a := f.call("HEAD", path+strings.Repeat("&x", 990), ""); a.status != 200 {
 			t.Errorf("%s: %d", path, a.status)
 		}
@@ -549,7 +580,8 @@ func TestManyParametersAreRefused(t *testing.T) {
 	}
 }
 
-// TestCommandsCostTheirBytes: a command's fields are held against the limit before they are put into JSON twice.
+// TestCommandsCostTheirBytes: a command's fields are held against the limit before they are put
+// into JSON twice.
 func TestCommandsCostTheirBytes(t *testing.T) {
 	f := start(t, server.Options{Publish: server.PublishOptions{MaxEventBytes: 1000}})
 	body := `{"event":"x","objectId":"` + strings.Repeat(`\"`, 4<<20) + `"}`
@@ -558,10 +590,12 @@ func TestCommandsCostTheirBytes(t *testing.T) {
 	if got := allocated() - before; got > 5*uint64(len(body)) { // the body in steps, its text, the test's own
 		t.Errorf("%d bytes were allocated for a body of %d", got, len(body))
 	}
-	f.call("POST", "/v1/stores/1/pcs/2/events", `{"event":"`+strings.Repeat("x", 950)+`"}`).wantProblem(t, 413, "too_large", "--max-event-bytes")
+	f.call("POST", "/v1/stores/1/pcs/2/events", `{"event":"`+strings.Repeat("x", 950)+`"}`).wantProblem(t, 413,
+		"too_large", "--max-event-bytes")
 }
 
-// TestBudgetsThatCannotBe: a budget in which the largest body might never fit is refused at the start.
+// TestBudgetsThatCannotBe: a budget in which the largest body might never fit is refused at the
+// start.
 func TestBudgetsThatCannotBe(t *testing.T) {
 	log, err := pebblelog.Open(pebblelog.Options{Durability: pebblelog.DurabilityMemory})
 	if err != nil {
@@ -572,9 +606,12 @@ func TestBudgetsThatCannotBe(t *testing.T) {
 		o    server.Options
 		text string
 	}{
-		{server.Options{Publish: server.PublishOptions{MaxInflightBytes: 63 << 20}}, "MaxInflightBytes"}, {server.Options{Publish: server.PublishOptions{MaxInflightBytes: 64 << 20}}, ""},
-		{server.Options{Publish: server.PublishOptions{MaxRequestBytes: 1 << 20, MaxInflightBytes: 4 << 20}}, ""}, {server.Options{Publish: server.PublishOptions{MaxRequestBytes: 1 << 30}}, ""},
-		{server.Options{Publish: server.PublishOptions{MaxRequestBytes: 1 << 10, MaxEventBytes: 2 << 20, MaxInflightBytes: 7 << 20}}, "MaxInflightBytes"},
+		{server.Options{Publish: server.PublishOptions{MaxInflightBytes: 63 << 20}},
+			"MaxInflightBytes"}, {server.Options{Publish: server.PublishOptions{MaxInflightBytes: 64 << 20}}, ""},
+		{server.Options{Publish: server.PublishOptions{MaxRequestBytes: 1 << 20, MaxInflightBytes: 4 << 20}},
+			""}, {server.Options{Publish: server.PublishOptions{MaxRequestBytes: 1 << 30}}, ""},
+		{server.Options{Publish: server.PublishOptions{MaxRequestBytes: 1 << 10, MaxEventBytes: 2 << 20,
+			MaxInflightBytes: 7 << 20}}, "MaxInflightBytes"},
 	} {
 		c.o.Log = log
 		s, err := server.New(c.o)

@@ -18,14 +18,15 @@ import (
 	"time"
 )
 
-// kind is how streams are connected, and how the hub serves them. What is promised for streams (P1 to P8) holds on every kind, so every
-// test of streams runs over all of them: it begins with
+// kind is how streams are connected, and how the hub serves them. What is promised for streams (P1
+// to P8) holds on every kind, so every test of streams runs over all of them: it begins with
 //
 //	if eachKind(t, TestDelivery) {
 //		return
 //	}
 //
-// A fixture refuses to open a stream in a test that does not, unless that says why one kind is enough, with oneKind.
+// A fixture refuses to open a stream in a test that does not, unless that says why one kind is
+// enough, with oneKind.
 type kind struct {
 	name     string
 	attached bool // a stream has a goroutine, though it need not
@@ -48,8 +49,8 @@ var kinds = []kind{
 // running has the kinds of tests that run, by the tests' names.
 var running sync.Map
 
-// eachKind runs a test once over each kind, all at once and beside other tests, unless it does that already, and is true when that is
-// over. A test that measures the process calls eachKindAlone.
+// eachKind runs a test once over each kind, all at once and beside other tests, unless it does that
+// already, and is true when that is over. A test that measures the process calls eachKindAlone.
 func eachKind(t *testing.T, test func(*testing.T)) bool {
 	t.Helper()
 	if _, known := kindOf(t); known {
@@ -65,7 +66,8 @@ func eachKindAlone(t *testing.T, test func(*testing.T)) bool {
 		return false
 	}
 	var all sync.WaitGroup
-	for _, k := range kinds { // not t.Parallel, of which there are as many as processors: most tests wait most of the time
+	// not t.Parallel, of which there are as many as processors: most tests wait most of the time
+	for _, k := range kinds {
 		all.Go(func() {
 			t.Run(k.name, func(t *testing.T) {
 				t.Cleanup(run(t, k))
@@ -114,7 +116,8 @@ func (f *fixture) http1(what string) {
 func (f *fixture) needsKind() {
 	f.t.Helper()
 	if _, known := kindOf(f.t); !known {
-		f.t.Fatalf("a test of streams runs over every kind of connection: begin it with `if eachKind(t, %s) { return }`, or say with oneKind(t, …) why one is enough", f.t.Name())
+		f.t.Fatalf("a test of streams runs over every kind of connection: begin it with `if eachKind(t, %s) { return "+
+			"}`, or say with oneKind(t, …) why one is enough", f.t.Name())
 	}
 }
 
@@ -125,8 +128,10 @@ var certificate = sync.OnceValues(func() (tls.Certificate, *x509.CertPool) {
 		panic(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour), IsCA: true, BasicConstraintsValid: true,
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"localhost"}, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		IsCA: true, BasicConstraintsValid: true,
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0,
+			1)}, DNSNames: []string{"localhost"}, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
@@ -164,8 +169,8 @@ func (k kind) transport() *http.Transport {
 	return &http.Transport{Protocols: p, TLSClientConfig: k.clientTLS()}
 }
 
-// wired is a connection of its own with a stream on it. The test has its socket in its hands, which is read only while it wants, and
-// whose kernel takes little that nobody reads.
+// wired is a connection of its own with a stream on it. The test has its socket in its hands, which
+// is read only while it wants, and whose kernel takes little that nobody reads.
 type wired struct {
 	f    *fixture
 	http *http.Client

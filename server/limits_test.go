@@ -18,8 +18,9 @@ import (
 	"github.com/fanfare-hub/fanfare/server"
 )
 
-// TestStreamLimits (P6): per address, through a trusted proxy's word; per subject; per channel; new ones a second. Who accepts a
-// stream gets an empty one that says when to come back, others 503, and each refusal has its counter.
+// TestStreamLimits (P6): per address, through a trusted proxy's word; per subject; per channel; new
+// ones a second. Who accepts a stream gets an empty one that says when to come back, others 503,
+// and each refusal has its counter.
 func TestStreamLimits(t *testing.T) {
 	if eachKind(t, TestStreamLimits) {
 		return
@@ -38,25 +39,34 @@ func TestStreamLimits(t *testing.T) {
 		flag   string
 	}{
 		"address": {
-			o:     server.Options{Streams: server.StreamOptions{MaxPerAddress: 2}, Access: server.AccessOptions{TrustedProxies: []string{"127.0.0.1", "10.0.0.0/8"}}},
-			two:   [][]string{{hear, "X-Forwarded-For: 203.0.113.7"}, {hear, "X-Forwarded-For: 198.51.100.1, 203.0.113.7, 10.1.2.3"}},
+			o: server.Options{Streams: server.StreamOptions{MaxPerAddress: 2},
+				Access: server.AccessOptions{TrustedProxies: []string{"127.0.0.1", "10.0.0.0/8"}}},
+			two: [][]string{{hear, "X-Forwarded-For: 203.0.113.7"},
+				{hear, "X-Forwarded-For: 198.51.100.1, 203.0.113.7, 10.1.2.3"}},
 			paths: [2]string{"a", "b"}, third: []string{hear, "X-Forwarded-For: 8.8.8.8, 203.0.113.7"}, path: "c",
-			other: []string{hear, "X-Forwarded-For: 203.0.113.8"}, reason: "max_streams_per_address", flag: "--max-streams-per-address",
+			other: []string{hear,
+				"X-Forwarded-For: 203.0.113.8"}, reason: "max_streams_per_address", flag: "--max-streams-per-address",
 		},
 		"network": {
-			o:     server.Options{Streams: server.StreamOptions{MaxPerAddress: 2}, Access: server.AccessOptions{TrustedProxies: []string{"127.0.0.0/8"}, ProxyHeader: "Forwarded"}},
-			two:   [][]string{{hear, `Forwarded: for="[2001:db8:1:2::a]:4711";proto=https`, "X-Forwarded-For: 9.9.9.9"}, {hear, `Forwarded: for=9.9.9.9, FOR="[2001:db8:1:2::b]"`}},
-			paths: [2]string{"a", "b"}, third: []string{hear, `Forwarded: proto=http;for="[2001:db8:1:2:ffff::]"`}, path: "c",
-			other: []string{hear, `Forwarded: for="[2001:db8:1:3::a]"`}, reason: "max_streams_per_address", flag: "--max-streams-per-address",
+			o: server.Options{Streams: server.StreamOptions{MaxPerAddress: 2},
+				Access: server.AccessOptions{TrustedProxies: []string{"127.0.0.0/8"}, ProxyHeader: "Forwarded"}},
+			two: [][]string{{hear, `Forwarded: for="[2001:db8:1:2::a]:4711";proto=https`, "X-Forwarded-For: 9.9.9.9"},
+				{hear, `Forwarded: for=9.9.9.9, FOR="[2001:db8:1:2::b]"`}},
+			paths: [2]string{"a", "b"}, third: []string{hear, `Forwarded: proto=http;for="[2001:db8:1:2:ffff::]"`},
+			path:  "c",
+			other: []string{hear, `Forwarded: for="[2001:db8:1:3::a]"`}, reason: "max_streams_per_address",
+			flag: "--max-streams-per-address",
 		},
 		"subject": {
 			o:   server.Options{Streams: server.StreamOptions{MaxPerSubject: 2}},
-			two: [][]string{{ada}, {ada}}, paths: [2]string{"a", "b"}, third: []string{ada}, path: "c", other: []string{root},
+			two: [][]string{{ada}, {ada}}, paths: [2]string{"a",
+				"b"}, third: []string{ada}, path: "c", other: []string{root},
 			reason: "max_streams_per_subject", flag: "--max-streams-per-subject",
 		},
 		"channel": {
 			o:   server.Options{Streams: server.StreamOptions{MaxPerChannel: 2}},
-			two: [][]string{{ada}, {root}}, paths: [2]string{"a&channel=x&channel=x", "b&channel=x"}, third: []string{root}, path: "c&channel=x", other: []string{root},
+			two: [][]string{{ada}, {root}}, paths: [2]string{"a&channel=x&channel=x",
+				"b&channel=x"}, third: []string{root}, path: "c&channel=x", other: []string{root},
 			reason: "max_streams_per_channel", flag: "--max-streams-per-channel",
 		},
 	} {
@@ -67,13 +77,15 @@ func TestStreamLimits(t *testing.T) {
 			f.stream("/v1/events?channel="+c.paths[1], c.two[1]...).any()
 			f.call("GET", "/v1/events?channel="+c.path, "", c.third...).wantProblem(t, 503, "overloaded", c.flag)
 			a := f.call("GET", "/v1/events?channel="+c.path, "", append(c.third, "Accept: text/event-stream")...)
-			if ms, err := strconv.Atoi(strings.TrimPrefix(a.body, "retry: ")); a.status != 200 || err != nil || ms < 1000 {
+			if ms, err := strconv.Atoi(strings.TrimPrefix(a.body, "retry: ")); a.status != 200 || err != nil ||
+				ms < 1000 {
 				t.Errorf("%+v", a)
 			}
 			f.metric(t, `fanfare_refusals_total{reason="`+c.reason+`"} 2`, root, "X-Forwarded-For: 127.0.0.1")
 			f.stream("/v1/events?channel=z", c.other...).any()
 			one.close()
-			f.metric(t, `fanfare_streams_open{adapter="native"} 2`, root, "X-Forwarded-For: 127.0.0.1") // a place is free again
+			// a place is free again
+			f.metric(t, `fanfare_streams_open{adapter="native"} 2`, root, "X-Forwarded-For: 127.0.0.1")
 			f.stream("/v1/events?channel="+c.path, c.third...).any()
 		})
 	}
@@ -99,13 +111,15 @@ func TestNewStreamsASecond(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if most := 5 + 5*time.Since(began).Seconds() + 1; float64(opened.Load()) > most || opened.Load() < 5 || opened.Load()+refused.Load() != 60 {
+	if most := 5 + 5*time.Since(began).Seconds() + 1; float64(opened.Load()) > most || opened.Load() < 5 ||
+		opened.Load()+refused.Load() != 60 {
 		t.Errorf("%d opened, %d refused, at most %v", opened.Load(), refused.Load(), most)
 	}
 	f.metric(t, fmt.Sprintf(`fanfare_refusals_total{reason="stream_rate"} %d`, refused.Load()))
 }
 
-// TestWhoIsNotCounted: loopback, a trusted proxy's own address, and a header from somebody who is not trusted.
+// TestWhoIsNotCounted: loopback, a trusted proxy's own address, and a header from somebody who is
+// not trusted.
 func TestWhoIsNotCounted(t *testing.T) {
 	if eachKind(t, TestWhoIsNotCounted) {
 		return
@@ -114,18 +128,22 @@ func TestWhoIsNotCounted(t *testing.T) {
 	for range 3 {
 		f.stream("/v1/events?channel=a", "X-Forwarded-For: 203.0.113.7").any() // loopback, and nobody is trusted
 	}
-	f = start(t, server.Options{Streams: server.StreamOptions{MaxPerAddress: 1}, Access: server.AccessOptions{TrustedProxies: []string{"127.0.0.0/8", "10.0.0.0/8"}}})
-	for _, header := range []string{"X-Forwarded-For: 10.0.0.9", "X-Forwarded-For: 127.0.0.1", "X-Forwarded-For: unknown", "X-Forwarded-For: 203.0.113.7, _hidden", "X-Nothing: x"} {
+	f = start(t, server.Options{Streams: server.StreamOptions{MaxPerAddress: 1},
+		Access: server.AccessOptions{TrustedProxies: []string{"127.0.0.0/8", "10.0.0.0/8"}}})
+	for _, header := range []string{"X-Forwarded-For: 10.0.0.9", "X-Forwarded-For: 127.0.0.1",
+		"X-Forwarded-For: unknown", "X-Forwarded-For: 203.0.113.7, _hidden", "X-Nothing: x"} {
 		for range 3 {
 			f.stream("/v1/events?channel=a", header).any()
 		}
 	}
 }
 
-// TestPublishRates: 429 with what is left and when to come back, for each principal by itself; a flood of one does not touch another.
+// TestPublishRates: 429 with what is left and when to come back, for each principal by itself; a
+// flood of one does not touch another.
 func TestPublishRates(t *testing.T) {
 	f := secured(t, server.Options{Publish: server.PublishOptions{Rate: 1, BytesRate: 1000, Burst: 20}}, auth.Options{})
-	ada, bob := bearer(token("ada", time.Hour, "publish", "**", "admin", "**")), bearer(token("bob", time.Hour, "publish", "**"))
+	ada, bob := bearer(token("ada", time.Hour, "publish", "**", "admin", "**")), bearer(token("bob", time.Hour,
+		"publish", "**"))
 	first := f.call("POST", "/v1/channels/a", "x", ada)
 	if first.status != 201 || first.header.Get("RateLimit") == "" || first.header.Get("RateLimit-Policy") == "" {
 		t.Errorf("%+v", first)
@@ -142,7 +160,8 @@ func TestPublishRates(t *testing.T) {
 			case 429:
 				refused.Add(1)
 				a.wantProblem(t, 429, "rate_limited", "--publish-rate")
-				if !strings.HasPrefix(a.header.Get("RateLimit"), `"events";r=0;t=`) || a.header.Get("RateLimit-Policy") != `"events";q=20;w=20` || a.header.Get("Retry-After") != "1" {
+				if !strings.HasPrefix(a.header.Get("RateLimit"), `"events";r=0;t=`) ||
+					a.header.Get("RateLimit-Policy") != `"events";q=20;w=20` || a.header.Get("Retry-After") != "1" {
 					t.Errorf("%v", a.header)
 				}
 			default:
@@ -151,7 +170,8 @@ func TestPublishRates(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if most := 20 + time.Since(began).Seconds() + 1; float64(stored.Load()) > most || stored.Load()+refused.Load() != 200 {
+	if most := 20 + time.Since(began).Seconds() + 1; float64(stored.Load()) > most ||
+		stored.Load()+refused.Load() != 200 {
 		t.Errorf("%d stored, %d refused, at most %v", stored.Load(), refused.Load(), most)
 	}
 	if a := f.call("POST", "/v1/channels/a", "x", bob); a.status != 201 {
@@ -160,15 +180,18 @@ func TestPublishRates(t *testing.T) {
 	f.metric(t, fmt.Sprintf(`fanfare_refusals_total{reason="publish_rate"} %d`, refused.Load()), ada)
 	// An array counts its events, and its bytes.
 	kim := bearer(token("kim", time.Hour, "publish", "**"))
-	if a := f.call("POST", "/v1/events", "["+strings.Repeat(`{"channel":"a","data":"x"},`, 19)+`{"channel":"a","data":"x"}]`, kim); a.status != 201 {
+	if a := f.call("POST", "/v1/events",
+		"["+strings.Repeat(`{"channel":"a","data":"x"},`, 19)+`{"channel":"a","data":"x"}]`, kim); a.status != 201 {
 		t.Errorf("%+v", a)
 	}
-	f.call("POST", "/v1/stores/1/events", `{"event":"REBOOT"}`, kim).wantProblem(t, 429, "rate_limited", "--publish-rate")
+	f.call("POST", "/v1/stores/1/events", `{"event":"REBOOT"}`, kim).wantProblem(t, 429, "rate_limited",
+		"--publish-rate")
 	eve := bearer(token("eve", time.Hour, "publish", "**"))
 	if a := f.call("POST", "/v1/channels/a", strings.Repeat("x", 19_000), eve); a.status != 201 {
 		t.Errorf("%+v", a)
 	}
-	f.call("POST", "/v1/channels/a", strings.Repeat("x", 19_000), eve).wantProblem(t, 429, "rate_limited", "--publish-bytes-rate")
+	f.call("POST", "/v1/channels/a", strings.Repeat("x", 19_000), eve).wantProblem(t, 429, "rate_limited",
+		"--publish-bytes-rate")
 	if a := f.call("POST", "/v1/channels/a", "small", eve); a.status != 201 {
 		t.Errorf("what was refused for its bytes took a place among the events: %+v", a)
 	}
@@ -178,7 +201,8 @@ func TestPublishRates(t *testing.T) {
 func TestNDJSONIsSlowedDown(t *testing.T) {
 	f := start(t, server.Options{Publish: server.PublishOptions{Rate: 100}})
 	began := time.Now()
-	a := f.call("POST", "/v1/events", strings.Repeat(`{"channel":"a","data":"x"}`+"\n", 150), "Content-Type: application/x-ndjson")
+	a := f.call("POST", "/v1/events", strings.Repeat(`{"channel":"a","data":"x"}`+"\n", 150),
+		"Content-Type: application/x-ndjson")
 	if n := strings.Count(a.body, `"id"`); n != 150 {
 		t.Errorf("%d stored: %s", n, a.body)
 	}
@@ -187,7 +211,8 @@ func TestNDJSONIsSlowedDown(t *testing.T) {
 	}
 }
 
-// TestReplaysTakeTurns: while a herd of one owner's streams catches up, another's single stream does not wait for the herd.
+// TestReplaysTakeTurns: while a herd of one owner's streams catches up, another's single stream
+// does not wait for the herd.
 func TestReplaysTakeTurns(t *testing.T) {
 	if eachKind(t, TestReplaysTakeTurns) {
 		return
@@ -195,11 +220,13 @@ func TestReplaysTakeTurns(t *testing.T) {
 	f := secured(t, server.Options{Streams: server.StreamOptions{MaxReplays: 1}}, auth.Options{})
 	pub := bearer(token("pub", time.Hour, "publish", "**", "admin", "**"))
 	for range 20 {
-		if a := f.call("POST", "/v1/events", "["+strings.Repeat(`{"channel":"a","data":"`+strings.Repeat("x", 500)+`"},`, 99)+`{"channel":"a","data":"end"}]`, pub); a.status != 201 {
+		if a := f.call("POST", "/v1/events", "["+strings.Repeat(`{"channel":"a","data":"`+strings.Repeat("x",
+			500)+`"},`, 99)+`{"channel":"a","data":"end"}]`, pub); a.status != 201 {
 			t.Fatal(a)
 		}
 	}
-	herd, single := bearer(token("herd", time.Hour, "subscribe", "a")), bearer(token("single", time.Hour, "subscribe", "a"))
+	herd, single := bearer(token("herd", time.Hour, "subscribe", "a")), bearer(token("single", time.Hour, "subscribe",
+		"a"))
 	var done atomic.Int64
 	var all sync.WaitGroup
 	for range 50 {
@@ -225,19 +252,23 @@ func TestReplaysTakeTurns(t *testing.T) {
 	// Attached streams have a turn only while they read: that may be too short for another to come.
 	waits := f.kind.attached || f.kind.tls || f.kind.h2 || !strings.Contains(body, "fanfare_replays_waited_total 0\n")
 	if !waits || !strings.Contains(body, "fanfare_replays_waiting 0\n") {
-		t.Errorf("nobody had to wait, or somebody waits still: %q", regexp.MustCompile(`(?m)^fanfare_replays_wait.*$`).FindAllString(body, -1))
+		t.Errorf("nobody had to wait, or somebody waits still: %q",
+			regexp.MustCompile(`(?m)^fanfare_replays_wait.*$`).FindAllString(body, -1))
 	}
 }
 
-// TestWaitingClientsThatGo: who gives up while waiting to read the log leaves no error in the log, and no place is lost.
+// TestWaitingClientsThatGo: who gives up while waiting to read the log leaves no error in the log,
+// and no place is lost.
 func TestWaitingClientsThatGo(t *testing.T) {
 	if eachKind(t, TestWaitingClientsThatGo) {
 		return
 	}
 	log := &lockedBuffer{}
-	f := start(t, server.Options{Logger: slog.New(slog.NewTextHandler(log, nil)), Streams: server.StreamOptions{MaxReplays: 1}})
+	f := start(t, server.Options{Logger: slog.New(slog.NewTextHandler(log, nil)),
+		Streams: server.StreamOptions{MaxReplays: 1}})
 	for range 10 {
-		if a := f.call("POST", "/v1/events", "["+strings.Repeat(`{"channel":"a","data":"`+strings.Repeat("x", 2000)+`"},`, 499)+`{"channel":"a","data":"end"}]`); a.status != 201 {
+		if a := f.call("POST", "/v1/events", "["+strings.Repeat(`{"channel":"a","data":"`+strings.Repeat("x",
+			2000)+`"},`, 499)+`{"channel":"a","data":"end"}]`); a.status != 201 {
 			t.Fatal(a)
 		}
 	}
@@ -262,7 +293,8 @@ func TestWaitingClientsThatGo(t *testing.T) {
 	}
 }
 
-// TestSlowRequestsAreCut: a header, a body, that does not come in time. The times are the http.Server's, as the command sets them.
+// TestSlowRequestsAreCut: a header, a body, that does not come in time. The times are the
+// http.Server's, as the command sets them.
 func TestSlowRequestsAreCut(t *testing.T) {
 	oneKind(t, "the streams in it only have to be there; TestStreamsOutliveTimeouts is for each kind")
 	hub := start(t, server.Options{})
@@ -280,7 +312,8 @@ func TestSlowRequestsAreCut(t *testing.T) {
 	}
 	_, r := f.dial("POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nx")
 	b, _ := io.ReadAll(r)
-	if !strings.HasPrefix(string(b), "HTTP/1.1 400") || !strings.Contains(string(b), "--body-timeout") || !strings.Contains(string(b), "Connection: close") {
+	if !strings.HasPrefix(string(b), "HTTP/1.1 400") || !strings.Contains(string(b), "--body-timeout") ||
+		!strings.Contains(string(b), "Connection: close") {
 		t.Errorf("%s", b)
 	}
 	// A stream outlives them.
@@ -307,13 +340,14 @@ func TestStreamsOutliveTimeouts(t *testing.T) {
 	figures.any()
 }
 
-// TestQuietStreams: a deadline of a write that was in time does not end a stream on which nothing happens for longer, nor an NDJSON body
-// between two lines.
+// TestQuietStreams: a deadline of a write that was in time does not end a stream on which nothing
+// happens for longer, nor an NDJSON body between two lines.
 func TestQuietStreams(t *testing.T) {
 	if eachKind(t, TestQuietStreams) {
 		return
 	}
-	f := startWithin(t, 700*time.Millisecond, server.Options{Streams: server.StreamOptions{StallLimit: 700 * time.Millisecond, Heartbeat: time.Minute}})
+	f := startWithin(t, 700*time.Millisecond,
+		server.Options{Streams: server.StreamOptions{StallLimit: 700 * time.Millisecond, Heartbeat: time.Minute}})
 	c := f.stream("/v1/events?channel=a")
 	c.any()
 	body, lines := io.Pipe()

@@ -107,8 +107,9 @@ func (d description) fitsObject(s map[string]any, value any) error {
 	return nil
 }
 
-// TestOpenAPI holds the description against the running server: every call is described, every answer is one of those that the
-// call may give, and fits its schema; and every path of the server is there.
+// TestOpenAPI holds the description against the running server: every call is described, every
+// answer is one of those that the call may give, and fits its schema; and every path of the server
+// is there.
 func TestOpenAPI(t *testing.T) {
 	f := start(t, server.Options{})
 	tree := map[string]any{}
@@ -129,8 +130,10 @@ func TestOpenAPI(t *testing.T) {
 		{"GET", "/v1/events", "/v1/events?channel=a", "", 200, nil},
 		{"GET", "/v1/events", "/v1/events", "", 400, nil},
 		{"POST", "/v1/events", "/v1/events", `{"channel":"a","data":{"x":1}}`, 201, nil},
-		{"POST", "/v1/events", "/v1/events", `[{"channel":"a","data":"x"},{"channel":"b","data":"x"}]`, 201, []string{"Idempotency-Key: k1"}},
-		{"POST", "/v1/events", "/v1/events", `[{"channel":"a","data":"x"},{"channel":"b","data":"x"}]`, 200, []string{"Idempotency-Key: k1"}},
+		{"POST", "/v1/events", "/v1/events", `[{"channel":"a","data":"x"},{"channel":"b","data":"x"}]`, 201,
+			[]string{"Idempotency-Key: k1"}},
+		{"POST", "/v1/events", "/v1/events", `[{"channel":"a","data":"x"},{"channel":"b","data":"x"}]`, 200,
+			[]string{"Idempotency-Key: k1"}},
 		{"POST", "/v1/events", "/v1/events", `[]`, 409, []string{"Idempotency-Key: k1"}},
 		{"POST", "/v1/events", "/v1/events", `{"channel":"$a","data":"x"}`, 403, nil},
 		{"POST", "/v1/events", "/v1/events", strings.Repeat("x", 17<<20), 413, nil},

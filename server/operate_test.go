@@ -70,23 +70,29 @@ func TestStats(t *testing.T) {
 			break
 		}
 	}
-	if s.Version != "v9" || !s.Ready || s.Streams.Open["native"] != 1 || s.Streams.Open["store"] != 1 || s.Events.Published != 4 || s.Position < ids[2] {
+	if s.Version != "v9" || !s.Ready || s.Streams.Open["native"] != 1 || s.Streams.Open["store"] != 1 ||
+		s.Events.Published != 4 || s.Position < ids[2] {
 		t.Errorf("%+v", s)
 	}
-	if len(s.Open) != 2 || s.Open[0].Adapter != "native" || strings.Join(s.Open[0].Channels, " ") != "few a/*" || s.Open[0].Events != 2 || s.Open[0].Bytes == 0 {
+	if len(s.Open) != 2 || s.Open[0].Adapter != "native" || strings.Join(s.Open[0].Channels, " ") != "few a/*" ||
+		s.Open[0].Events != 2 || s.Open[0].Bytes == 0 {
 		t.Errorf("the streams: %+v", s.Open)
 	}
-	if len(s.Stores) != 1 || len(s.Stores[0].PCs) != 2 || !s.Stores[0].PCs[0].Open || s.Stores[0].PCs[1].Open || s.Stores[0].PCs[1].LastSeen.IsZero() {
+	if len(s.Stores) != 1 || len(s.Stores[0].PCs) != 2 || !s.Stores[0].PCs[0].Open || s.Stores[0].PCs[1].Open ||
+		s.Stores[0].PCs[1].LastSeen.IsZero() {
 		t.Errorf("the stores: %+v", s.Stores)
 	}
-	if s.Log == nil || s.Log.Oldest == nil || len(s.Log.Retention) != 2 || s.Log.Retention[1].Rule != "few=count:2" || s.Log.Retention[1].Events != 2 {
+	if s.Log == nil || s.Log.Oldest == nil || len(s.Log.Retention) != 2 || s.Log.Retention[1].Rule != "few=count:2" ||
+		s.Log.Retention[1].Events != 2 {
 		t.Errorf("the log: %+v", s.Log)
 	}
 	if s := f.stats("?streams=1"); len(s.Open) != 1 || len(s.Open[0].Channels) == 0 {
 		t.Errorf("one stream: %+v", s.Open)
 	}
 	metrics := f.call("GET", "/metrics", "").body
-	if !strings.Contains(metrics, "\nfanfare_events_replayed_total 2\n") || strings.Contains(metrics, "\nfanfare_replayed_bytes_total 0\n") || !strings.Contains(metrics, "\nfanfare_published_bytes_total 4\n") {
+	if !strings.Contains(metrics, "\nfanfare_events_replayed_total 2\n") ||
+		strings.Contains(metrics, "\nfanfare_replayed_bytes_total 0\n") ||
+		!strings.Contains(metrics, "\nfanfare_published_bytes_total 4\n") {
 		t.Errorf("replays are not counted:\n%s", metrics)
 	}
 	f.call("GET", "/v1/stats?streams=1000", "").wantProblem(t, 400, "invalid", "streams")
@@ -100,7 +106,8 @@ func TestStats(t *testing.T) {
 	events, published := sse.NewDecoder(figures.body), f.stats("").Events.Published
 	for range 2 {
 		e, err := events.Next()
-		if err != nil || e.Type != "stats" || json.Unmarshal([]byte(e.Data), &s) != nil || s.Events.Published != published {
+		if err != nil || e.Type != "stats" || json.Unmarshal([]byte(e.Data), &s) != nil ||
+			s.Events.Published != published {
 			t.Fatalf("%+v, %v", e, err)
 		}
 	}
@@ -137,7 +144,8 @@ func TestRetentionAndBackupOverHTTP(t *testing.T) {
 	f.publish("a", "1", "2", "3")
 	a := f.call("GET", "/v1/admin/retention?rule=a%3Dcount:1&rule=**%3Dage:1d", "")
 	var answer struct{ Rules []stats.Rule }
-	if err := json.Unmarshal([]byte(a.body), &answer); err != nil || len(answer.Rules) != 2 || answer.Rules[0].RemovesEvents != 2 {
+	if err := json.Unmarshal([]byte(a.body), &answer); err != nil || len(answer.Rules) != 2 ||
+		answer.Rules[0].RemovesEvents != 2 {
 		t.Errorf("%+v, %v", a, err)
 	}
 	f.call("GET", "/v1/admin/retention?rule=x", "").wantProblem(t, 400, "invalid", "retention rule")
@@ -156,29 +164,33 @@ func TestRetentionAndBackupOverHTTP(t *testing.T) {
 	f.call("POST", "/v1/admin/backup", body("relative")).wantProblem(t, 400, "invalid", "absolute")
 	f.call("POST", "/v1/admin/backup", body("/proc/none/of/this")).wantProblem(t, 400, "invalid", "cannot be made")
 	f.call("POST", "/v1/admin/backup", "no").wantProblem(t, 400, "invalid", "JSON")
-	f.call("POST", "/v1/admin/backup", body(filepath.Join(t.TempDir(), "c")), "Origin: https://evil.example").wantProblem(t, 403, "forbidden", "--cors-origin")
+	f.call("POST", "/v1/admin/backup", body(filepath.Join(t.TempDir(), "c")),
+		"Origin: https://evil.example").wantProblem(t, 403, "forbidden", "--cors-origin")
 	f.call("GET", "/v1/admin/backup", "").wantProblem(t, 405, "method_not_allowed", "POST")
 }
 
 func TestLogLevelOverHTTP(t *testing.T) {
 	var text logText
 	level := new(slog.LevelVar)
-	f := start(t, server.Options{LogLevel: level, Logger: slog.New(slog.NewTextHandler(&text, &slog.HandlerOptions{Level: level}))})
+	f := start(t, server.Options{LogLevel: level,
+		Logger: slog.New(slog.NewTextHandler(&text, &slog.HandlerOptions{Level: level}))})
 	if a := f.call("GET", "/v1/admin/log-level", ""); a.json("level") != "info" {
 		t.Errorf("%+v", a)
 	}
-	if a := f.call("POST", "/v1/admin/log-level", `{"level":"debug"}`); a.status != 200 || level.Level() != slog.LevelDebug {
+	if a := f.call("POST", "/v1/admin/log-level", `{"level":"debug"}`); a.status != 200 ||
+		level.Level() != slog.LevelDebug {
 		t.Errorf("%+v, %v", a, level.Level())
 	}
-	f.call("POST", "/v1/admin/log-level", `{"level":"loud"}`).wantProblem(t, 400, "invalid", "debug, info, warn or error")
+	f.call("POST", "/v1/admin/log-level", `{"level":"loud"}`).wantProblem(t, 400, "invalid",
+		"debug, info, warn or error")
 	other := start(t, server.Options{})
 	other.call("GET", "/v1/admin/log-level", "").wantProblem(t, 404, "not_found", "cannot be changed")
 }
 
-// TestAuthFunc: with the program's own login every host is served, nobody gets in without it, and idempotency keys belong
-// to who sends them.
+// TestAuthFunc: with the program's own login every host is served, nobody gets in without it, and
+// idempotency keys belong to who sends them.
 func TestAuthFunc(t *testing.T) {
-	f := start(t, server.Options{Access: server.AccessOptions{Auth: server.AuthFunc(func(r *http.Request) (*fanfare.Principal, error) {
+	f := start(t, withLogin(func(r *http.Request) (*fanfare.Principal, error) {
 		switch token := r.Header.Get("Authorization"); token {
 		case "ada", "bob":
 			return &fanfare.Principal{Subject: token, Unlimited: true}, nil
@@ -186,8 +198,9 @@ func TestAuthFunc(t *testing.T) {
 			return nil, fanfare.Errorf(fanfare.CodeForbidden, "your account is closed")
 		}
 		return nil, errors.New("the password is hunter2")
-	})}})
-	for _, path := range []string{"/v1/events?channel=a", "/v1/history?channel=a", "/v1/stats", "/metrics", "/v1/health?storeId=1&pcId=2"} {
+	}))
+	for _, path := range []string{"/v1/events?channel=a", "/v1/history?channel=a", "/v1/stats", "/metrics",
+		"/v1/health?storeId=1&pcId=2"} {
 		a := f.call("GET", path, "", "Host: push.example.com")
 		a.wantProblem(t, 401, "unauthenticated", "not authenticated")
 		if strings.Contains(a.body, "hunter2") {
@@ -228,14 +241,16 @@ func TestAccessLog(t *testing.T) {
 		f.call("GET", "/v1/history?channel=a&access_token=s3cr3t", "")
 	}
 	got := text.String()
-	if n := strings.Count(got, "msg=request"); n != 3 || !strings.Contains(got, "path=/v1/history status=200") || strings.Contains(got, "s3cr3t") {
+	if n := strings.Count(got, "msg=request"); n != 3 || !strings.Contains(got, "path=/v1/history status=200") ||
+		strings.Contains(got, "s3cr3t") {
 		t.Errorf("%d records:\n%s", n, got)
 	}
 	f.srv.SetAccessLog(1)
 	c := f.stream("/v1/events?channel=a")
 	c.any()
 	c.close()
-	for deadline := time.Now().Add(time.Minute); !strings.Contains(text.String(), "stream=true"); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !strings.Contains(text.String(),
+		"stream=true"); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("the stream is not logged:\n%s", text.String())
 		}
@@ -259,7 +274,8 @@ func TestEnvelope(t *testing.T) {
 			Channel, Event, Data string
 			Time                 time.Time
 		}
-		if err := json.Unmarshal([]byte(e.Data), &got); err != nil || e.Type != "message" || e.LastEventID == "" || got.Channel != channel || got.Event != "kind" ||
+		if err := json.Unmarshal([]byte(e.Data), &got); err != nil || e.Type != "message" || e.LastEventID == "" ||
+			got.Channel != channel || got.Event != "kind" ||
 			got.Data != "two\nlines \"<" || time.Since(got.Time) > time.Minute {
 			t.Errorf("%+v: %+v, %v", e, got, err)
 		}
@@ -279,7 +295,8 @@ func TestTimes(t *testing.T) {
 	time.Sleep(5 * time.Millisecond)
 	f.publish("a", "young")
 	stamp := since.UTC().Format("2006-01-02T15:04:05.000Z")
-	if page := f.history("channel=a&after=" + stamp); len(page.Events) != 1 || page.Events[0].Data != "young" || page.Gap != nil {
+	if page := f.history("channel=a&after=" + stamp); len(page.Events) != 1 || page.Events[0].Data != "young" ||
+		page.Gap != nil {
 		t.Errorf("%+v", page)
 	}
 	if page := f.history("channel=a&after=1h"); len(page.Events) != 2 {
@@ -295,24 +312,30 @@ func TestTimes(t *testing.T) {
 	f.call("GET", "/v1/history?channel=a&after=soon", "").wantProblem(t, 400, "invalid", "after")
 }
 
-// TestPages: the page, the examples and the description are served with their types and a strict policy, and can be left out.
+// TestPages: the page, the examples and the description are served with their types and a strict
+// policy, and can be left out.
 func TestPages(t *testing.T) {
 	f := start(t, server.Options{})
 	for path, kind := range map[string]string{
-		"/": "text/html", "/console/app.js": "text/javascript", "/console/style.css": "text/css", "/examples/": "text/html",
+		"/": "text/html", "/console/app.js": "text/javascript", "/console/style.css": "text/css",
+		"/examples/":        "text/html",
 		"/examples/quotes/": "text/html", "/examples/quotes/app.js": "text/javascript",
 	} {
 		a := f.call("GET", path, "")
-		if a.status != 200 || !strings.HasPrefix(a.header.Get("Content-Type"), kind) || !strings.HasPrefix(a.header.Get("Content-Security-Policy"), "default-src 'none'") ||
-			a.header.Get("X-Content-Type-Options") != "nosniff" || a.header.Get("Referrer-Policy") != "no-referrer" || a.header.Get("Cross-Origin-Opener-Policy") != "same-origin" ||
-			strings.Contains(a.header.Get("Content-Security-Policy"), "unsafe") || !strings.Contains(a.header.Get("Content-Security-Policy"), "frame-ancestors 'none'") {
+		if a.status != 200 || !strings.HasPrefix(a.header.Get("Content-Type"), kind) ||
+			!strings.HasPrefix(a.header.Get("Content-Security-Policy"), "default-src 'none'") ||
+			a.header.Get("X-Content-Type-Options") != "nosniff" || a.header.Get("Referrer-Policy") != "no-referrer" ||
+			a.header.Get("Cross-Origin-Opener-Policy") != "same-origin" ||
+			strings.Contains(a.header.Get("Content-Security-Policy"), "unsafe") ||
+			!strings.Contains(a.header.Get("Content-Security-Policy"), "frame-ancestors 'none'") {
 			t.Errorf("%s: %d %v", path, a.status, a.header)
 		}
 	}
 	if a := f.call("GET", "/openapi.yaml", ""); a.status != 200 || !strings.HasPrefix(a.body, "openapi: 3.1") {
 		t.Errorf("%+v", a)
 	}
-	for _, path := range []string{"/console/../../server.go", "/examples/examples.go", "/examples/quotes/main.go", "/console/", "/favicon.ico", "/console/%2e%2e/x.js"} {
+	for _, path := range []string{"/console/../../server.go", "/examples/examples.go", "/examples/quotes/main.go",
+		"/console/", "/favicon.ico", "/console/%2e%2e/x.js"} {
 		if a := f.call("GET", path, ""); a.status != 404 && path != "/console/" {
 			t.Errorf("%s: %d", path, a.status)
 		}

@@ -27,8 +27,8 @@ type Options struct {
 	AuditRate int
 	Tracer    Tracer         // told of publishes; nil: nobody
 	LogLevel  *slog.LevelVar // of Logger, where it can be changed while running; nil: it cannot
-	// SettingName spells a setting in answers and log records as the program's operator knows it: as
-	// a flag, say. Nil leaves it as in a settings file of the command fanfare: max-streams.
+	// SettingName spells a setting in answers and log records as the program's operator knows it:
+	// as a flag, say. Nil leaves it as in a settings file of the command fanfare: max-streams.
 	SettingName func(fanfare.Setting) string
 	NoPage      bool // leave out the page at / and /examples/
 }
@@ -41,10 +41,12 @@ type AccessOptions struct {
 	// closes it, after Close.
 	Auth Authenticator
 
-	QueryToken     bool     // take a token from the query, as ?access_token=: it then stands in the logs of proxies
-	TicketKey      []byte   // seals tickets, auth.TicketKeyBytes long; kept, they survive restarts; default: a new one
-	Hosts          []string // hosts that a request may name besides loopback
-	Origins        []string // origins whose pages may use the hub, such as https://app.example.com; "*" is any, without credentials
+	QueryToken bool     // take a token from the query, as ?access_token=: it then stands in the logs of proxies
+	TicketKey  []byte   // seals tickets, auth.TicketKeyBytes long; kept, they survive restarts; default: a new one
+	Hosts      []string // hosts that a request may name besides loopback
+	// origins whose pages may use the hub, such as https://app.example.com; "*" is any, without
+	// credentials
+	Origins        []string
 	TrustedProxies []string // addresses and ranges whose word on where a request comes from is taken
 	ProxyHeader    string   // in which of X-Forwarded-For (the default) and Forwarded, where a request has both
 	MaxRevocations int      // default 100,000
@@ -152,7 +154,8 @@ func (o *Options) check() error {
 		return errors.New("server: Options.Log is required")
 	}
 	if least := 4 * max(o.Publish.MaxRequestBytes, o.Publish.MaxEventBytes); o.Publish.MaxInflightBytes < least {
-		return fmt.Errorf("server: Options.Publish.MaxInflightBytes is %d, want at least %d: four times the largest body, or one caller's might never fit",
+		return fmt.Errorf("server: Options.Publish.MaxInflightBytes is %d, want at least %d: four times the largest "+
+			"body, or one caller's might never fit",
 			o.Publish.MaxInflightBytes, least)
 	}
 	return nil

@@ -9,7 +9,8 @@ import (
 	"github.com/fanfare-hub/fanfare/server"
 )
 
-// TestBelowAPrefix: a ticket's URL has the prefix that a handler in front took off the path, and the one that a trusted proxy says.
+// TestBelowAPrefix: a ticket's URL has the prefix that a handler in front took off the path, and
+// the one that a trusted proxy says.
 func TestBelowAPrefix(t *testing.T) {
 	f := start(t, server.Options{Access: server.AccessOptions{TrustedProxies: []string{"127.0.0.1"}}})
 	mounted := httptest.NewServer(http.StripPrefix("/push", f.srv))
@@ -63,10 +64,13 @@ func TestBelowAPrefix(t *testing.T) {
 	}
 }
 
-// TestNosniff: on all answers but streams, whose content type says enough and whose head is long enough.
+// TestNosniff: on all answers but streams, whose content type says enough and whose head is long
+// enough.
 func TestNosniff(t *testing.T) {
 	f := start(t, server.Options{})
-	for path, want := range map[string]string{"/": "nosniff", "/livez": "nosniff", "/metrics": "nosniff", "/v1/history?channel=a": "nosniff", "/v1/history": "nosniff", "/nothing": "nosniff", "/v1/events?channel=a": "", "/v1/stores/event-sources?storeId=1&pcId=2": ""} {
+	for path, want := range map[string]string{"/": "nosniff", "/livez": "nosniff", "/metrics": "nosniff",
+		"/v1/history?channel=a": "nosniff", "/v1/history": "nosniff", "/nothing": "nosniff", "/v1/events?channel=a": "",
+		"/v1/stores/event-sources?storeId=1&pcId=2": ""} {
 		method := "GET"
 		if want == "" {
 			method = "HEAD"
@@ -77,9 +81,12 @@ func TestNosniff(t *testing.T) {
 	}
 	ndjson := "Content-Type: application/x-ndjson"
 	for _, c := range []struct{ method, path, body, header string }{
-		{"POST", "/v1/channels/a", "x", ""}, {"POST", "/v1/channels/a", "over a connection that was taken over", ""}, {"POST", "/v1/events", `{"channel":"a","data":"x"}` + "\n", ndjson},
-		{"DELETE", "/v1/events", "", ""}, {"OPTIONS", "/v1/events", "", ""}, {"GET", "/v1/events", "", ""}, {"GET", "/v1/stores/event-sources?storeId=1", "", ""},
-		{"GET", "/livez", "", "Host: evil.example"}, {"POST", "/v1/channels/a", "x", "Origin: https://evil.example"}, {"POST", "/v1/channels/a", "x", "Content-Encoding: gzip"},
+		{"POST", "/v1/channels/a", "x", ""}, {"POST", "/v1/channels/a", "over a connection that was taken over", ""},
+		{"POST", "/v1/events", `{"channel":"a","data":"x"}` + "\n", ndjson},
+		{"DELETE", "/v1/events", "", ""}, {"OPTIONS", "/v1/events", "", ""}, {"GET", "/v1/events", "", ""}, {"GET",
+			"/v1/stores/event-sources?storeId=1", "", ""},
+		{"GET", "/livez", "", "Host: evil.example"}, {"POST", "/v1/channels/a", "x",
+			"Origin: https://evil.example"}, {"POST", "/v1/channels/a", "x", "Content-Encoding: gzip"},
 	} {
 		var header []string
 		if c.header != "" {
@@ -98,10 +105,12 @@ func TestNosniff(t *testing.T) {
 	}
 }
 
-// TestTracingPassesThePreflight: a page whose requests are traced is not stopped by headers that its tracer adds.
+// TestTracingPassesThePreflight: a page whose requests are traced is not stopped by headers that
+// its tracer adds.
 func TestTracingPassesThePreflight(t *testing.T) {
 	f := start(t, server.Options{Access: server.AccessOptions{Origins: []string{"https://app.example.com"}}})
-	a := f.call("OPTIONS", "/v1/events", "", "Origin: https://app.example.com", "Access-Control-Request-Method: POST", "Access-Control-Request-Headers: traceparent,tracestate,baggage,sentry-trace")
+	a := f.call("OPTIONS", "/v1/events", "", "Origin: https://app.example.com", "Access-Control-Request-Method: POST",
+		"Access-Control-Request-Headers: traceparent,tracestate,baggage,sentry-trace")
 	allowed := strings.ToLower(a.header.Get("Access-Control-Allow-Headers"))
 	for _, name := range []string{"traceparent", "tracestate", "baggage", "sentry-trace"} {
 		if !strings.Contains(allowed, name) {

@@ -19,7 +19,8 @@ func message(channel, data string) fanfare.Message {
 	return fanfare.Message{Channel: channel, Data: data}
 }
 
-// TestProgramPublishes (P1, P6): a program publishes with every check of HTTP, and what it publishes is heard and kept as what comes over HTTP.
+// TestProgramPublishes (P1, P6): a program publishes with every check of HTTP, and what it
+// publishes is heard and kept as what comes over HTTP.
 func TestProgramPublishes(t *testing.T) {
 	oneKind(t, "a program has no connection")
 	f := start(t, server.Options{Publish: server.PublishOptions{MaxEventBytes: 100, MaxRequestBytes: 150}})
@@ -32,7 +33,8 @@ func TestProgramPublishes(t *testing.T) {
 	if e := heard.next(); e.Type != "price" || e.Data != "1\n2" || e.LastEventID != receipt.Positions[0].String() {
 		t.Errorf("%+v", e)
 	}
-	if page := f.call("GET", "/v1/history?channel=a", ""); !strings.Contains(page.body, `"data":"1\r\n2"`) || !strings.Contains(page.body, `"event":"price"`) {
+	if page := f.call("GET", "/v1/history?channel=a", ""); !strings.Contains(page.body, `"data":"1\r\n2"`) ||
+		!strings.Contains(page.body, `"event":"price"`) {
 		t.Error(page.body)
 	}
 
@@ -58,7 +60,8 @@ func TestProgramPublishes(t *testing.T) {
 		{fanfare.CodeInvalid, "heartbeat", []fanfare.Message{{Channel: "a", Type: "heartbeat"}}},
 		{fanfare.CodeInvalid, "UTF-8", []fanfare.Message{message("a", "\xff")}},
 		{fanfare.CodeTooLarge, "(max-event-bytes)", []fanfare.Message{message("a", strings.Repeat("x", 101))}},
-		{fanfare.CodeTooLarge, "(max-request-bytes)", []fanfare.Message{message("a", strings.Repeat("x", 80)), message("a", strings.Repeat("x", 80))}},
+		{fanfare.CodeTooLarge, "(max-request-bytes)",
+			[]fanfare.Message{message("a", strings.Repeat("x", 80)), message("a", strings.Repeat("x", 80))}},
 		{fanfare.CodeInvalid, "key", []fanfare.Message{{Channel: "a", Key: "é"}}},
 		{fanfare.CodeConflict, "", []fanfare.Message{conflict}},
 	} {
@@ -97,11 +100,13 @@ func text(d fanfare.Delivery) string {
 	return fmt.Sprintf("%s %s %q", d.Event.Channel, d.Event.Type, d.Event.Data)
 }
 
-// TestProgramListens (P2, P3, P4): a loop starts where its subscription says, and hears events as they were published.
+// TestProgramListens (P2, P3, P4): a loop starts where its subscription says, and hears events as
+// they were published.
 func TestProgramListens(t *testing.T) {
 	oneKind(t, "a program has no connection")
 	f := start(t, server.Options{Streams: server.StreamOptions{TailBytes: 1}}, "trimmed=count:1") // from the log
-	receipt, err := f.srv.Publish(t.Context(), message("trimmed", "0"), message("a", "1"), message("b/x", "2\r3\r\n4\n"),
+	receipt, err := f.srv.Publish(t.Context(), message("trimmed", "0"), message("a", "1"),
+		message("b/x", "2\r3\r\n4\n"),
 		fanfare.Message{Channel: "a", Type: "price", Data: ""}, message("trimmed", "5"))
 	if err != nil {
 		t.Fatal(err)
@@ -117,7 +122,8 @@ func TestProgramListens(t *testing.T) {
 		{fanfare.Subscription{Patterns: []string{"a", "b/*"}, Last: 2}, []string{two, three}},
 		{fanfare.Subscription{Patterns: []string{"a", "a"}, Since: began.Add(-time.Hour)}, []string{one, three}},
 		{fanfare.Subscription{Patterns: []string{"**"}, After: at[2]}, []string{three, `trimmed message "5"`}},
-		{fanfare.Subscription{Patterns: []string{"trimmed"}, After: at[0] - 1}, []string{"gap trimmed", `trimmed message "5"`}},
+		{fanfare.Subscription{Patterns: []string{"trimmed"}, After: at[0] - 1},
+			[]string{"gap trimmed", `trimmed message "5"`}},
 		{fanfare.Subscription{Patterns: []string{"a"}, After: at[4] + 1000}, []string{"gap future", one, three}},
 	} {
 		got, err := take(f, c.sub, len(c.want))
@@ -147,13 +153,15 @@ func TestProgramListens(t *testing.T) {
 		{fanfare.Subscription{Patterns: []string{"a"}, All: true, Last: 1}, "one start"},
 		{fanfare.Subscription{Patterns: []string{"a"}, Last: -1}, "Last is -1"},
 	} {
-		if _, err := take(f, c.sub, 1); fanfare.CodeOf(err) != fanfare.CodeInvalid || !strings.Contains(err.Error(), c.says) {
+		if _, err := take(f, c.sub, 1); fanfare.CodeOf(err) != fanfare.CodeInvalid ||
+			!strings.Contains(err.Error(), c.says) {
 			t.Errorf("%+v: %v, want %q", c.sub, err, c.says)
 		}
 	}
 }
 
-// TestProgramCarriesOn (P3): a loop that begins at the position of the last delivery, also of a gap, hears what follows, once.
+// TestProgramCarriesOn (P3): a loop that begins at the position of the last delivery, also of a
+// gap, hears what follows, once.
 func TestProgramCarriesOn(t *testing.T) {
 	oneKind(t, "a program has no connection")
 	f := start(t, server.Options{}, "a=count:3")
@@ -173,7 +181,8 @@ func TestProgramCarriesOn(t *testing.T) {
 	})
 	for range 10 {
 		<-next
-		for d, err := range f.srv.Subscribe(t.Context(), fanfare.Subscription{Patterns: []string{"a"}, After: max(at, 1)}) {
+		for d, err := range f.srv.Subscribe(t.Context(),
+			fanfare.Subscription{Patterns: []string{"a"}, After: max(at, 1)}) {
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -205,7 +214,8 @@ func TestProgramCarriesOn(t *testing.T) {
 	}
 }
 
-// TestProgramLags (P5): a loop whose body is slow loses nothing, and what its frames took is not held for it.
+// TestProgramLags (P5): a loop whose body is slow loses nothing, and what its frames took is not
+// held for it.
 func TestProgramLags(t *testing.T) {
 	oneKind(t, "a program has no connection")
 	f := start(t, server.Options{Streams: server.StreamOptions{TailBytes: 64 << 10}})
@@ -243,7 +253,8 @@ func TestProgramLags(t *testing.T) {
 	}
 }
 
-// TestProgramLoopEnds (P7): with its context, with a drain, when the hub closes, and where no stream may open; always with one error.
+// TestProgramLoopEnds (P7): with its context, with a drain, when the hub closes, and where no
+// stream may open; always with one error.
 func TestProgramLoopEnds(t *testing.T) {
 	oneKind(t, "a program has no connection")
 	ended := func(f *fixture, ctx context.Context) <-chan error {
@@ -293,11 +304,13 @@ func TestProgramLoopEnds(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			c := ended(f, ctx)
-			if _, err := take(f, fanfare.Subscription{Patterns: []string{"a"}}, 1); fanfare.CodeOf(err) != fanfare.CodeOverloaded {
+			if _, err := take(f, fanfare.Subscription{Patterns: []string{"a"}},
+				1); fanfare.CodeOf(err) != fanfare.CodeOverloaded {
 				t.Errorf("beyond MaxStreams: %v", err)
 			}
 			end(f, cancel)
-			if err := one(c); (name == "context") != errors.Is(err, context.Canceled) || (name != "context") != (fanfare.CodeOf(err) == fanfare.CodeUnavailable) {
+			if err := one(c); (name == "context") != errors.Is(err, context.Canceled) ||
+				(name != "context") != (fanfare.CodeOf(err) == fanfare.CodeUnavailable) {
 				t.Errorf("%v", err)
 			}
 		})

@@ -53,7 +53,8 @@ func TestPublishForms(t *testing.T) {
 	}{
 		{"/v1/events", `{"channel":"a","data":"text"}`, "application/json", "a", "message", "text"},
 		{"/v1/events", `{"channel":"a","data":"text"}`, "application/x-www-form-urlencoded", "a", "message", "text"},
-		{"/v1/events", ` {"data" : {"b": [1, 2 ],"a":"<&>"}, "event":"k", "channel":"a"}`, "", "a", "k", `{"b":[1,2],"a":"<&>"}`},
+		{"/v1/events", ` {"data" : {"b": [1, 2 ],"a":"<&>"}, "event":"k", "channel":"a"}`, "", "a", "k",
+			`{"b":[1,2],"a":"<&>"}`},
 		{"/v1/events", `{"channel":"a","data":null}`, "", "a", "message", "null"},
 		{"/v1/events", `{"channel":"a","data":1.50,"event":"message"}`, "", "a", "message", "1.50"},
 		{"/v1/events", `{"channel":"a","data":"","event":""}`, "", "a", "message", ""},
@@ -73,7 +74,8 @@ func TestPublishForms(t *testing.T) {
 		}
 		a := f.call("POST", c.path, c.body, header...)
 		id := a.json("id")
-		if a.status != 201 || !regexp.MustCompile("^"+positionText+"$").MatchString(id) || a.header.Get("Content-Type") != "application/json" {
+		if a.status != 201 || !regexp.MustCompile("^"+positionText+"$").MatchString(id) ||
+			a.header.Get("Content-Type") != "application/json" {
 			t.Errorf("%s %s: %+v", c.path, c.body, a)
 			continue
 		}
@@ -125,14 +127,16 @@ func TestPublishRefusals(t *testing.T) {
 		{"/v1/events", `{"channel":"a","data":1,"event":"` + strings.Repeat("x", 129) + `"}`, 400, "invalid", "128"},
 		{"/v1/events", `{"channel":"a","data":1,"idempotencyKey":""}`, 400, "invalid", "idempotencyKey"},
 		{"/v1/events", `{"channel":"a","data":1,"idempotencyKey":"ü"}`, 400, "invalid", "ASCII"},
-		{"/v1/events", `{"channel":"a","data":1,"idempotencyKey":"` + strings.Repeat("x", 129) + `"}`, 400, "invalid", "128"},
+		{"/v1/events", `{"channel":"a","data":1,"idempotencyKey":"` + strings.Repeat("x", 129) + `"}`, 400, "invalid",
+			"128"},
 		{"/v1/events", `{"channel":"a","data":"` + long + `"}`, 413, "too_large", "--max-event-bytes"},
 		{"/v1/events", strings.Repeat(" ", 100_001), 413, "too_large", "--max-request-bytes"},
 		{"/v1/events", "{\"channel\":\"a\",\"data\":\"\xff\"}", 400, "invalid", "UTF-8"},
 		{"/v1/events", `[]`, 400, "invalid", "empty"},
 		{"/v1/events", `[{"channel":"a","data":1},{"channel":"a"}]`, 400, "invalid", "event 1 "},
 		{"/v1/events", `[{"channel":"a","data":1},7]`, 400, "invalid", "object"},
-		{"/v1/events", "[" + strings.Repeat(`{"channel":"a","data":1},`, 1000) + `{"channel":"a","data":1}]`, 413, "too_large", "1000"},
+		{"/v1/events", "[" + strings.Repeat(`{"channel":"a","data":1},`, 1000) + `{"channel":"a","data":1}]`, 413,
+			"too_large", "1000"},
 		{"/v1/events", strings.Repeat("[", 20_000), 400, "invalid", "JSON"},
 		{"/v1/channels/a", long, 413, "too_large", "--max-event-bytes"},
 		{"/v1/channels/a", "\xff", 400, "invalid", "UTF-8"},
@@ -160,9 +164,12 @@ func TestPublishRefusals(t *testing.T) {
 func TestMethods(t *testing.T) {
 	f := start(t, server.Options{})
 	for path, allow := range map[string]string{
-		"/v1/events": "GET, HEAD, POST, OPTIONS", "/v1/history": "GET, HEAD, OPTIONS", "/v1/channels/a": "POST, OPTIONS",
-		"/v1/stores/event-sources": "GET, HEAD, OPTIONS", "/v1/stores/events": "POST, OPTIONS", "/v1/stores/1/events": "POST, OPTIONS",
-		"/v1/stores/1/pcs/2/events": "POST, OPTIONS", "/v1/health": "GET, HEAD, OPTIONS", "/livez": "GET, HEAD, OPTIONS", "/readyz": "GET, HEAD, OPTIONS", "/metrics": "GET, HEAD, OPTIONS",
+		"/v1/events": "GET, HEAD, POST, OPTIONS", "/v1/history": "GET, HEAD, OPTIONS",
+		"/v1/channels/a":           "POST, OPTIONS",
+		"/v1/stores/event-sources": "GET, HEAD, OPTIONS", "/v1/stores/events": "POST, OPTIONS",
+		"/v1/stores/1/events":       "POST, OPTIONS",
+		"/v1/stores/1/pcs/2/events": "POST, OPTIONS", "/v1/health": "GET, HEAD, OPTIONS",
+		"/livez": "GET, HEAD, OPTIONS", "/readyz": "GET, HEAD, OPTIONS", "/metrics": "GET, HEAD, OPTIONS",
 	} {
 		a := f.call("DELETE", path, "")
 		a.wantProblem(t, 405, "method_not_allowed", allow)
@@ -173,7 +180,8 @@ func TestMethods(t *testing.T) {
 			t.Errorf("OPTIONS %s: %+v", path, a)
 		}
 	}
-	for _, path := range []string{"/livez", "/readyz", "/v1/health", "/metrics", "/v1/history?channel=a", "/v1/events?channel=a"} {
+	for _, path := range []string{"/livez", "/readyz", "/v1/health", "/metrics", "/v1/history?channel=a",
+		"/v1/events?channel=a"} {
 		if a := f.call("HEAD", path, ""); a.status != 200 || a.body != "" {
 			t.Errorf("HEAD %s: %+v", path, a)
 		}
@@ -186,9 +194,11 @@ func TestMethods(t *testing.T) {
 
 func TestArrays(t *testing.T) {
 	f := start(t, server.Options{})
-	a := f.call("POST", "/v1/events", `[{"channel":"a","data":"1"},{"channel":"b","data":"2"},{"channel":"a","data":"3"}]`)
+	a := f.call("POST", "/v1/events",
+		`[{"channel":"a","data":"1"},{"channel":"b","data":"2"},{"channel":"a","data":"3"}]`)
 	var ids struct{ IDs []string }
-	if err := json.Unmarshal([]byte(a.body), &ids); err != nil || a.status != 201 || len(ids.IDs) != 3 || ids.IDs[2] != plus(ids.IDs[0], 2) {
+	if err := json.Unmarshal([]byte(a.body), &ids); err != nil || a.status != 201 || len(ids.IDs) != 3 ||
+		ids.IDs[2] != plus(ids.IDs[0], 2) {
 		t.Fatalf("%+v", a)
 	}
 	if diff := cmp.Diff([]string{"1", "3"}, f.dataOf("a")); diff != "" {
@@ -206,8 +216,9 @@ func TestIdempotency(t *testing.T) {
 	for name, c := range map[string]struct{ path, body, other string }{
 		"channel": {"/v1/channels/a", "x", "y"},
 		"object":  {"/v1/events", `{"channel":"b","data":"x"}`, `{"channel":"b","data":"y"}`},
-		"array":   {"/v1/events", `[{"channel":"c","data":"x"},{"channel":"c","data":"x"}]`, `[{"channel":"c","data":"x"}]`},
-		"store":   {"/v1/stores/1/events", `{"event":"REBOOT"}`, `{"event":"SHUTDOWN"}`},
+		"array": {"/v1/events", `[{"channel":"c","data":"x"},{"channel":"c","data":"x"}]`,
+			`[{"channel":"c","data":"x"}]`},
+		"store": {"/v1/stores/1/events", `{"event":"REBOOT"}`, `{"event":"SHUTDOWN"}`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			first := f.call("POST", c.path, c.body, key)
@@ -216,7 +227,8 @@ func TestIdempotency(t *testing.T) {
 			}
 			for range 2 {
 				again := f.call("POST", c.path, c.body, key)
-				if again.status != 200 || again.body != first.body || again.header.Get("Idempotent-Replayed") != "true" {
+				if again.status != 200 || again.body != first.body ||
+					again.header.Get("Idempotent-Replayed") != "true" {
 					t.Errorf("a repeat: %+v, the first: %s", again, first.body)
 				}
 				f.call("POST", c.path, c.other, key).wantProblem(t, 409, "conflict", "k1")
@@ -238,9 +250,12 @@ func TestIdempotency(t *testing.T) {
 	if a := f.call("POST", "/v1/channels/b", "x", key); a.status != 200 {
 		t.Errorf("the same event in another form: %+v", a)
 	}
-	f.call("POST", "/v1/events", `{"channel":"b","data":"x","idempotencyKey":"k2"}`, key).wantProblem(t, 400, "invalid", "differ")
-	f.call("POST", "/v1/events", `{"channel":"b","data":"x"}`, key, "Content-Type: application/x-ndjson").wantProblem(t, 400, "invalid", "NDJSON")
-	mixed := f.call("POST", "/v1/events", `[{"channel":"b","data":"x","idempotencyKey":"k1"},{"channel":"b","data":"new"}]`)
+	f.call("POST", "/v1/events", `{"channel":"b","data":"x","idempotencyKey":"k2"}`, key).wantProblem(t, 400, "invalid",
+		"differ")
+	f.call("POST", "/v1/events", `{"channel":"b","data":"x"}`, key, "Content-Type: application/x-ndjson").wantProblem(t,
+		400, "invalid", "NDJSON")
+	mixed := f.call("POST", "/v1/events",
+		`[{"channel":"b","data":"x","idempotencyKey":"k1"},{"channel":"b","data":"new"}]`)
 	if mixed.status != 201 || !strings.Contains(mixed.body, member.json("id")) {
 		t.Errorf("one known, one new: %+v", mixed)
 	}
@@ -302,7 +317,8 @@ func TestHistory(t *testing.T) {
 		t.Errorf("at the trim mark: %+v", page.Gap)
 	}
 	for query, detail := range map[string]string{
-		"": "channel", "channel=a&channel=b": "channel", "channel=a/*": "'*'", "channel=a&after=garbage": "after", "channel=a&limit=0": "limit",
+		"": "channel", "channel=a&channel=b": "channel", "channel=a/*": "'*'", "channel=a&after=garbage": "after",
+		"channel=a&limit=0":    "limit",
 		"channel=a&limit=1001": "1000", "channel=a&limit=x": "limit", "channel=%": "query",
 	} {
 		f.call("GET", "/v1/history?"+query, "").wantProblem(t, 400, "invalid", detail)
@@ -352,7 +368,8 @@ func TestNDJSON(t *testing.T) {
 	if line := next(); !id.MatchString(line) { // while the body is open
 		t.Fatalf("answer %q", line)
 	}
-	send(`{"channel":"a","data":"2"}` + "\r\n\n  \n" + `{"channel":"a"}` + "\n" + strings.Repeat("x", 1000) + "\n" + `{"channel":"$a","data":1}` + "\n")
+	send(`{"channel":"a","data":"2"}` + "\r\n\n  \n" + `{"channel":"a"}` + "\n" + strings.Repeat("x", 1000) + "\n" +
+		`{"channel":"$a","data":1}` + "\n")
 	if line := next(); !id.MatchString(line) {
 		t.Errorf("answer %q", line)
 	}
@@ -366,7 +383,9 @@ func TestNDJSON(t *testing.T) {
 			Title, Code, Detail string
 		}
 		line := next()
-		if err := json.Unmarshal([]byte(line), &got); err != nil || got.Line != want.line || got.Status != want.status || !strings.Contains(got.Detail, want.detail) || got.Code == "" || got.Title == "" {
+		if err := json.Unmarshal([]byte(line), &got); err != nil || got.Line != want.line ||
+			got.Status != want.status || !strings.Contains(got.Detail, want.detail) || got.Code == "" ||
+			got.Title == "" {
 			t.Errorf("%s: want %+v", line, want)
 		}
 	}
@@ -416,7 +435,8 @@ func (d slowDisk) MaybeError(op errorfs.Op) error {
 	return nil
 }
 
-// TestNDJSONWaitsForTheDisk: a body that comes faster than the log stores it is read more slowly, not refused.
+// TestNDJSONWaitsForTheDisk: a body that comes faster than the log stores it is read more slowly,
+// not refused.
 func TestNDJSONWaitsForTheDisk(t *testing.T) {
 	f := start(t, server.Options{})
 	f.stop(0)
@@ -430,10 +450,12 @@ func TestNDJSONWaitsForTheDisk(t *testing.T) {
 	}
 }
 
-// TestNDJSONAnswersNobodyReads: up to 1 MiB of answers is held; then the body is read no further, and nothing grows.
+// TestNDJSONAnswersNobodyReads: up to 1 MiB of answers is held; then the body is read no further,
+// and nothing grows.
 func TestNDJSONAnswersNobodyReads(t *testing.T) {
 	f := start(t, server.Options{})
-	conn, _ := f.dial("POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n")
+	conn, _ := f.dial("POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: " +
+		"application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n")
 	_ = conn.SetWriteDeadline(time.Now().Add(3 * time.Second))
 	line := `{"channel":"a"}` + "\n" // its problem is longer than the line
 	chunk := fmt.Sprintf("%x\r\n%s\r\n", 1000*len(line), strings.Repeat(line, 1000))
@@ -476,7 +498,8 @@ func TestNDJSONIdleAndDrain(t *testing.T) {
 func TestStoringDoesNotDependOnTheClient(t *testing.T) {
 	f := start(t, server.Options{})
 	for i := range 20 {
-		conn, _ := f.dial(fmt.Sprintf("POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n%02d", i))
+		const head = "POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n"
+		conn, _ := f.dial(fmt.Sprintf("%s%02d", head, i))
 		_ = conn.Close()
 	}
 	for deadline := time.Now().Add(time.Minute); len(f.dataOf("a")) < 20; {
@@ -496,7 +519,9 @@ func TestStoringDoesNotDependOnTheClient(t *testing.T) {
 func TestExpectContinue(t *testing.T) {
 	f := start(t, server.Options{})
 	for _, path := range []string{"/v1/channels/a", "/v1/events"} {
-		conn, r := f.dial("POST " + path + " HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\nExpect: 100-continue\r\nContent-Length: 27\r\nConnection: close\r\n\r\n")
+		conn, r := f.dial("POST " + path +
+			" HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\nExpect: " +
+			"100-continue\r\nContent-Length: 27\r\nConnection: close\r\n\r\n")
 		readUntil(t, r, "HTTP/1.1 100 Continue\r\n\r\n")
 		_, _ = io.WriteString(conn, `{"channel":"a","data":"12"}`)
 		rest, err := io.ReadAll(r)
@@ -506,10 +531,12 @@ func TestExpectContinue(t *testing.T) {
 	}
 }
 
-// FuzzPublish: no body makes the hub panic or answer outside the contract, and what is refused stores nothing.
+// FuzzPublish: no body makes the hub panic or answer outside the contract, and what is refused
+// stores nothing.
 func FuzzPublish(f *testing.F) {
 	for _, body := range []string{
-		`{"channel":"a","data":"x"}`, `[{"channel":"a","data":{"b":[1,2]},"event":"k","idempotencyKey":"i"}]`, "\xff", `{"channel":"a","data":1,"data":2}`,
+		`{"channel":"a","data":"x"}`, `[{"channel":"a","data":{"b":[1,2]},"event":"k","idempotencyKey":"i"}]`, "\xff",
+		`{"channel":"a","data":1,"data":2}`,
 		"{\"channel\":\"a\",\"data\":1}\n{}\n", `[[[[`, `{"a":{"a":{"a":`, `{"channel":"\ud800","data":"\u0000"}`,
 	} {
 		f.Add(body, false)

@@ -8,8 +8,9 @@ import (
 	"github.com/fanfare-hub/fanfare/server"
 )
 
-// TestVanishedStreamAndItsSuccessor: the PC has lost its power while commands were under way. Its next stream brings them, and goes on; when
-// the hub notices at last that the older one is dead, the PC does not go back to where that one stood.
+// TestVanishedStreamAndItsSuccessor: the PC has lost its power while commands were under way. Its
+// next stream brings them, and goes on; when the hub notices at last that the older one is dead,
+// the PC does not go back to where that one stood.
 func TestVanishedStreamAndItsSuccessor(t *testing.T) {
 	if eachKind(t, TestVanishedStreamAndItsSuccessor) {
 		return
@@ -29,9 +30,11 @@ func TestVanishedStreamAndItsSuccessor(t *testing.T) {
 	f.pc("1", "2").hears("when both have ended", "missed")
 }
 
-// TestForgottenIsToldUntilItIsHeard (P4): a PC whose connection breaks before it has got the gap is told of it once more.
+// TestForgottenIsToldUntilItIsHeard (P4): a PC whose connection breaks before it has got the gap is
+// told of it once more.
 func TestForgottenIsToldUntilItIsHeard(t *testing.T) {
-	oneKind(t, "the peer must acknowledge nothing from the first byte on, which a TLS or HTTP/2 connection does not survive")
+	oneKind(t, "the peer must acknowledge nothing from the first byte on, which a TLS or HTTP/2 connection does "+
+		"not survive")
 	p := startPassing(t, server.Options{Stores: server.StoreOptions{ResumeFor: day}})
 	pc := p.at("10.0.0.1")
 	p.sends("heard")
@@ -46,7 +49,8 @@ func TestForgottenIsToldUntilItIsHeard(t *testing.T) {
 		}
 		w := &wired{f: p.fixture, tcp: conn.(*net.TCPConn)}
 		w.vanish()
-		if _, err := io.WriteString(conn, "GET "+pcPath("1", "2")+" HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 10.0.0.1\r\n\r\n"); err != nil {
+		if _, err := io.WriteString(conn,
+			"GET "+pcPath("1", "2")+" HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 10.0.0.1\r\n\r\n"); err != nil {
 			t.Fatal(err)
 		}
 		p.untilStreams(1)

@@ -18,8 +18,8 @@ import (
 	"github.com/fanfare-hub/fanfare/server"
 )
 
-// These tests are of DESIGN section 8, "Several readers of one PC". Readers are told apart by what a trusted proxy says of their
-// address, but for TestReadersByTheirOwnAddress.
+// These tests are of DESIGN section 8, "Several readers of one PC". Readers are told apart by what
+// a trusted proxy says of their address, but for TestReadersByTheirOwnAddress.
 
 // fleet is a hub behind a proxy, and what it logs.
 func fleet(t *testing.T, o server.Options, rules ...string) (*fixture, *logText) {
@@ -29,7 +29,8 @@ func fleet(t *testing.T, o server.Options, rules ...string) (*fixture, *logText)
 	return start(t, o, rules...), said
 }
 
-// at opens the stream of PC 2 of store 1 from an address. more is added to the query, unless it is a header.
+// at opens the stream of PC 2 of store 1 from an address. more is added to the query, unless it is
+// a header.
 func (f *fixture) at(address string, more ...string) *client {
 	f.t.Helper()
 	path, header := pcPath("1", "2"), []string{"X-Forwarded-For: " + address}
@@ -76,7 +77,8 @@ func (c *client) hears(when string, events ...string) {
 	c.quiet()
 }
 
-// keptCursors returns how many positions are stored for PC 2 of store 1, when all that has happened is.
+// keptCursors returns how many positions are stored for PC 2 of store 1, when all that has happened
+// is.
 func (f *fixture) keptCursors() (n int) {
 	f.t.Helper()
 	f.restart()
@@ -90,15 +92,16 @@ func (f *fixture) keptCursors() (n int) {
 
 func (f *fixture) untilSaid(said *logText, text string) {
 	f.t.Helper()
-	for deadline := time.Now().Add(time.Minute); !strings.Contains(said.String(), text); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !strings.Contains(said.String(),
+		text); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			f.t.Fatalf("the log does not say %q:\n%s", text, said)
 		}
 	}
 }
 
-// TestClonesOfDifferentAddresses: two machines with one id, both off over a weekend, come back in either order, twice. None loses
-// or repeats anything.
+// TestClonesOfDifferentAddresses: two machines with one id, both off over a weekend, come back in
+// either order, twice. None loses or repeats anything.
 func TestClonesOfDifferentAddresses(t *testing.T) {
 	if eachKind(t, TestClonesOfDifferentAddresses) {
 		return
@@ -128,7 +131,8 @@ func TestClonesOfDifferentAddresses(t *testing.T) {
 	}
 }
 
-// TestSomebodyLooksAtAConnectedPC: at its next clean end the PC gets nothing again, whoever looked meanwhile.
+// TestSomebodyLooksAtAConnectedPC: at its next clean end the PC gets nothing again, whoever looked
+// meanwhile.
 func TestSomebodyLooksAtAConnectedPC(t *testing.T) {
 	if eachKind(t, TestSomebodyLooksAtAConnectedPC) {
 		return
@@ -137,7 +141,8 @@ func TestSomebodyLooksAtAConnectedPC(t *testing.T) {
 	pc := f.at("10.0.0.1")
 	ids := f.sends("a", "b")
 	pc.hears("the PC", "a", "b")
-	for _, look := range []*client{f.at("10.0.0.9"), f.at("10.0.0.9", "look=true"), f.at("10.0.0.9", "lastEventId="+ids[0]), f.at("10.0.0.9", "look=true", "lastEventId="+ids[0])} {
+	for _, look := range []*client{f.at("10.0.0.9"), f.at("10.0.0.9", "look=true"),
+		f.at("10.0.0.9", "lastEventId="+ids[0]), f.at("10.0.0.9", "look=true", "lastEventId="+ids[0])} {
 		defer look.close()
 	}
 	pc.rest()
@@ -145,7 +150,8 @@ func TestSomebodyLooksAtAConnectedPC(t *testing.T) {
 	f.at("10.0.0.1").hears("the PC, at its next stream", "c")
 }
 
-// TestSomebodyLooksAtAPCThatIsOff: they see what the PC has not heard, or what they ask for, and take nothing from it.
+// TestSomebodyLooksAtAPCThatIsOff: they see what the PC has not heard, or what they ask for, and
+// take nothing from it.
 func TestSomebodyLooksAtAPCThatIsOff(t *testing.T) {
 	if eachKind(t, TestSomebodyLooksAtAPCThatIsOff) {
 		return
@@ -181,8 +187,8 @@ func TestSomebodyLooksAtAPCThatIsOff(t *testing.T) {
 	}
 }
 
-// TestNewReaderStartsWhereThePCStood: whoever is there for the first time starts at the PC's most recently used position, which stays
-// with its owner. So a PC whose address changes loses nothing.
+// TestNewReaderStartsWhereThePCStood: whoever is there for the first time starts at the PC's most
+// recently used position, which stays with its owner. So a PC whose address changes loses nothing.
 func TestNewReaderStartsWhereThePCStood(t *testing.T) {
 	if eachKind(t, TestNewReaderStartsWhereThePCStood) {
 		return
@@ -269,13 +275,14 @@ func TestReadersByTheirOwnAddress(t *testing.T) {
 	from("127.0.0.2").hears("127.0.0.2 again")
 }
 
-// TestOneTokenForAFleet: machines that share a token, with a pattern for a device, are told apart by their addresses; those that share an
-// address by their tokens.
+// TestOneTokenForAFleet: machines that share a token, with a pattern for a device, are told apart
+// by their addresses; those that share an address by their tokens.
 func TestOneTokenForAFleet(t *testing.T) {
 	if eachKind(t, TestOneTokenForAFleet) {
 		return
 	}
-	f := secured(t, server.Options{Access: server.AccessOptions{TrustedProxies: []string{"127.0.0.1"}}}, auth.Options{Anonymous: mustGrants(t, "admin=**")})
+	f := secured(t, server.Options{Access: server.AccessOptions{TrustedProxies: []string{"127.0.0.1"}}},
+		auth.Options{Anonymous: mustGrants(t, "admin=**")})
 	fleet := bearer(token("fleet", time.Hour, "device", "stores/*/pcs/*"))
 	own := bearer(token("pc", time.Hour, "device", "stores/1/pcs/2"))
 	operator := bearer(token("operator", time.Hour, "publish", "stores/**"))
@@ -299,14 +306,15 @@ func TestOneTokenForAFleet(t *testing.T) {
 	}
 }
 
-// TestWhoMayOnlyListenLooks (P8): who may subscribe to all of a PC's channels gets its commands, and takes none from it, nor marks it
-// as alive; the log says so once for each subject.
+// TestWhoMayOnlyListenLooks (P8): who may subscribe to all of a PC's channels gets its commands,
+// and takes none from it, nor marks it as alive; the log says so once for each subject.
 func TestWhoMayOnlyListenLooks(t *testing.T) {
 	if eachKind(t, TestWhoMayOnlyListenLooks) {
 		return
 	}
 	said := &logText{}
-	f := secured(t, server.Options{Logger: slog.New(slog.NewTextHandler(said, nil))}, auth.Options{Anonymous: mustGrants(t, "admin=**")})
+	f := secured(t, server.Options{Logger: slog.New(slog.NewTextHandler(said, nil))},
+		auth.Options{Anonymous: mustGrants(t, "admin=**")})
 	device := bearer(token("pc", time.Hour, "device", "stores/1/pcs/2"))
 	listener := bearer(token("listener", time.Hour, "subscribe", "stores", "subscribe", "stores/**"))
 	another := bearer(token("another", time.Hour, "subscribe", "**"))
@@ -342,7 +350,8 @@ func TestWhoMayOnlyListenLooks(t *testing.T) {
 	if n := strings.Count(said.String(), "is not the PC only looks"); n != 2 {
 		t.Errorf("warned %d times of two subjects:\n%s", n, said)
 	}
-	if m := f.call("GET", "/metrics", "").body; !strings.Contains(m, "fanfare_store_looks_total{why=\"no_right\"} 7\n") {
+	if m := f.call("GET", "/metrics", "").body; !strings.Contains(m,
+		"fanfare_store_looks_total{why=\"no_right\"} 7\n") {
 		t.Error("looks are not counted")
 	}
 	f.restart()
@@ -351,8 +360,9 @@ func TestWhoMayOnlyListenLooks(t *testing.T) {
 	}
 }
 
-// TestHalfDeadStreamAndItsSuccessor: the older stream takes nothing when the PC comes back, and ends after the newer one has gone on.
-// It leaves nothing: the PC does not go back to where that stream stood.
+// TestHalfDeadStreamAndItsSuccessor: the older stream takes nothing when the PC comes back, and
+// ends after the newer one has gone on. It leaves nothing: the PC does not go back to where that
+// stream stood.
 func TestHalfDeadStreamAndItsSuccessor(t *testing.T) {
 	if eachKind(t, TestHalfDeadStreamAndItsSuccessor) {
 		return
@@ -374,8 +384,9 @@ func TestHalfDeadStreamAndItsSuccessor(t *testing.T) {
 	f.pc("1", "2").hears("after the half-dead stream has ended, and its successor", "later")
 }
 
-// TestTwoMachinesThatNothingTellsApart: one token, one address, and both are there. Both have a position while they are open, and the
-// next stream takes the lowest that was left. The hub says so.
+// TestTwoMachinesThatNothingTellsApart: one token, one address, and both are there. Both have a
+// position while they are open, and the next stream takes the lowest that was left. The hub says
+// so.
 func TestTwoMachinesThatNothingTellsApart(t *testing.T) {
 	if eachKind(t, TestTwoMachinesThatNothingTellsApart) {
 		return
@@ -390,7 +401,8 @@ func TestTwoMachinesThatNothingTellsApart(t *testing.T) {
 	if !strings.Contains(said.String(), "storeId=1 pcId=2 addresses=[10.0.0.1]") {
 		t.Errorf("the warning does not name the PC:\n%s", said)
 	}
-	if pc := f.stats("").Stores[0].PCs[0]; !pc.Shared || len(pc.Readers) != 1 || pc.Readers[0].Streams != 2 || pc.Readers[0].Address != "10.0.0.1" {
+	if pc := f.stats("").Stores[0].PCs[0]; !pc.Shared || len(pc.Readers) != 1 || pc.Readers[0].Streams != 2 ||
+		pc.Readers[0].Address != "10.0.0.1" {
 		t.Errorf("not shown: %+v", pc)
 	}
 	f.metric(t, `fanfare_store_shared_total{readers="same"} 1`)
@@ -457,13 +469,15 @@ func TestAtMostFourReaders(t *testing.T) {
 	f.off(c)
 }
 
-// TestPositionsOfAnEarlierVersion are not a reader's: whoever comes first starts there, and who looks because they asked to. A PC whose
-// token is of that version's time, and which therefore looks, does not: it would get the same commands with each stream.
+// TestPositionsOfAnEarlierVersion are not a reader's: whoever comes first starts there, and who
+// looks because they asked to. A PC whose token is of that version's time, and which therefore
+// looks, does not: it would get the same commands with each stream.
 func TestPositionsOfAnEarlierVersion(t *testing.T) {
 	if eachKind(t, TestPositionsOfAnEarlierVersion) {
 		return
 	}
-	f := secured(t, server.Options{Access: server.AccessOptions{TrustedProxies: []string{"127.0.0.1"}}}, auth.Options{Anonymous: mustGrants(t, "admin=**", "publish=stores/**")})
+	f := secured(t, server.Options{Access: server.AccessOptions{TrustedProxies: []string{"127.0.0.1"}}},
+		auth.Options{Anonymous: mustGrants(t, "admin=**", "publish=stores/**")})
 	device := bearer(token("pc", time.Hour, "device", "stores/1/pcs/2"))
 	older := bearer(token("fleet", time.Hour, "subscribe", "stores", "subscribe", "stores/**"))
 	ids := f.sends("a", "b")
@@ -471,7 +485,8 @@ func TestPositionsOfAnEarlierVersion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := logtest.Append(f.log, &fanfare.Batch{Keep: []fanfare.Kept{{Name: "pc/1/2", Position: at, Lifetime: time.Hour}}}); err != nil {
+	if _, err := logtest.Append(f.log,
+		&fanfare.Batch{Keep: []fanfare.Kept{{Name: "pc/1/2", Position: at, Lifetime: time.Hour}}}); err != nil {
 		t.Fatal(err)
 	}
 	c := f.at("10.0.0.1", older)

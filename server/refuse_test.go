@@ -17,13 +17,15 @@ import (
 	"github.com/fanfare-hub/fanfare/server"
 )
 
-// TestStoreRefusalsWait: whatever is wrong, the older Python client is told so after a second or more: it comes back at once.
+// TestStoreRefusalsWait: whatever is wrong, the older Python client is told so after a second or
+// more: it comes back at once.
 func TestStoreRefusalsWait(t *testing.T) {
 	if eachKind(t, TestStoreRefusalsWait) {
 		return
 	}
 	log := &logText{}
-	f := secured(t, server.Options{AccessLog: 1, Logger: slog.New(slog.NewTextHandler(log, nil)), Streams: server.StreamOptions{Max: 1}}, auth.Options{})
+	f := secured(t, server.Options{AccessLog: 1, Logger: slog.New(slog.NewTextHandler(log, nil)),
+		Streams: server.StreamOptions{Max: 1}}, auth.Options{})
 	open := start(t, server.Options{})
 	pc := bearer(token("pc", time.Hour, "device", "stores/1/pcs/2", "subscribe", "a"))
 	f.stream("/v1/events?channel=a", pc).any() // there is no room for another
@@ -47,7 +49,8 @@ func TestStoreRefusalsWait(t *testing.T) {
 		all.Go(func() {
 			began := time.Now()
 			a := c.f.call("GET", c.path, "", c.header...)
-			if took := time.Since(began); a.status != c.status || !strings.Contains(a.body, c.body) || took < time.Second {
+			if took := time.Since(began); a.status != c.status || !strings.Contains(a.body, c.body) ||
+				took < time.Second {
 				t.Errorf("%s %v: %d %q after %v", c.path, c.header, a.status, a.body, took)
 			}
 		})
@@ -70,9 +73,11 @@ func TestStoreRefusalsWait(t *testing.T) {
 	}
 }
 
-// TestNativeRefusalsWaitAfterTheFirst: five of an address, or IPv6 network, through trusted proxies, are answered at once.
+// TestNativeRefusalsWaitAfterTheFirst: five of an address, or IPv6 network, through trusted
+// proxies, are answered at once.
 func TestNativeRefusalsWaitAfterTheFirst(t *testing.T) {
-	f := secured(t, server.Options{Access: server.AccessOptions{TrustedProxies: []string{"127.0.0.0/8"}, ProxyHeader: "Forwarded"}}, auth.Options{})
+	f := secured(t, server.Options{Access: server.AccessOptions{TrustedProxies: []string{"127.0.0.0/8"},
+		ProxyHeader: "Forwarded"}}, auth.Options{})
 	admin := []string{bearer(token("root", time.Hour, "admin", "**")), "Forwarded: for=127.0.0.1"}
 	paced := func(n int) {
 		t.Helper()
@@ -96,14 +101,17 @@ func TestNativeRefusalsWaitAfterTheFirst(t *testing.T) {
 	paced(2)
 	refuse(5, "203.0.113.7", "/v1/events?channel=a", 401)
 	paced(2)
-	refuse(8, "127.0.0.1", "/v1/events?channel=a&ticket=x", 401) // loopback and the proxy's own are counted as others are
+	// loopback and the proxy's own are counted as others are
+	refuse(8, "127.0.0.1", "/v1/events?channel=a&ticket=x", 401)
 	paced(5)
-	f.call("GET", "/v1/history?channel=a", "", "Forwarded: for=127.0.0.1").wantProblem(t, 401, "unauthenticated", "") // no stream
+	// no stream
+	f.call("GET", "/v1/history?channel=a", "", "Forwarded: for=127.0.0.1").wantProblem(t, 401, "unauthenticated", "")
 	paced(5)
 }
 
-// TestRefusedPCsAreNoFlood: of many PCs of an address some wait, beyond --max-streams, and the others' connections are closed; when the
-// hub drains those who wait are answered. (How many wait is in package stream's TestPacer, with a clock of its own.)
+// TestRefusedPCsAreNoFlood: of many PCs of an address some wait, beyond --max-streams, and the
+// others' connections are closed; when the hub drains those who wait are answered. (How many wait
+// is in package stream's TestPacer, with a clock of its own.)
 func TestRefusedPCsAreNoFlood(t *testing.T) {
 	if eachKind(t, TestRefusedPCsAreNoFlood) {
 		return
@@ -129,14 +137,16 @@ func TestRefusedPCsAreNoFlood(t *testing.T) {
 		switch text := <-results; {
 		case text == "":
 			closed++
-		case strings.HasPrefix(text, "HTTP/1.1 401 ") && strings.Contains(text, "\r\nConnection: close\r\n") && strings.HasSuffix(text, "}\n"):
+		case strings.HasPrefix(text, "HTTP/1.1 401 ") && strings.Contains(text, "\r\nConnection: close\r\n") &&
+			strings.HasSuffix(text, "}\n"):
 			answered++
 		default:
 			t.Errorf("%q", text)
 		}
 	}
 	for name, n := range map[string]int{"paced": answered, "cut": closed} {
-		if want := fmt.Sprintf("\nfanfare_refusals_%s_total %d\n", name, n); answered < 32 || !strings.Contains(metrics, want) {
+		if want := fmt.Sprintf("\nfanfare_refusals_%s_total %d\n", name, n); answered < 32 ||
+			!strings.Contains(metrics, want) {
 			t.Errorf("%d answered, %d closed, and not %s", answered, closed, want)
 		}
 	}
@@ -144,8 +154,8 @@ func TestRefusedPCsAreNoFlood(t *testing.T) {
 
 var refusedLine = regexp.MustCompile(`^retry: (\d+)\n$`)
 
-// TestRefusedStreamsEndTheirConnection: a client that reads until the connection ends does not hang, and the one line has no blank
-// line behind it.
+// TestRefusedStreamsEndTheirConnection: a client that reads until the connection ends does not
+// hang, and the one line has no blank line behind it.
 func TestRefusedStreamsEndTheirConnection(t *testing.T) {
 	if eachKind(t, TestRefusedStreamsEndTheirConnection) {
 		return
@@ -154,7 +164,8 @@ func TestRefusedStreamsEndTheirConnection(t *testing.T) {
 	f.stream("/v1/events?channel=a").any()
 	for _, version := range []string{"HTTP/1.1", "HTTP/1.0"} {
 		for _, accept := range []string{"text/event-stream", "*/*"} {
-			for _, path := range []string{"/v1/events?channel=a", "/v1/events", "/v1/stores/event-sources?storeId=1&pcId=2"} {
+			for _, path := range []string{"/v1/events?channel=a", "/v1/events",
+				"/v1/stores/event-sources?storeId=1&pcId=2"} {
 				_, r := f.dial("GET " + path + " " + version + "\r\nHost: localhost\r\nAccept: " + accept + "\r\n\r\n")
 				resp, err := http.ReadResponse(r, nil)
 				if err != nil {
@@ -168,7 +179,8 @@ func TestRefusedStreamsEndTheirConnection(t *testing.T) {
 					t.Errorf("%s %s: %q %v behind the answer", version, path, rest, err)
 				}
 				empty := accept != "*/*" && path != "/v1/events"
-				if !resp.Close || empty != refusedLine.Match(body) || empty && version == "HTTP/1.1" && resp.ContentLength != -1 {
+				if !resp.Close || empty != refusedLine.Match(body) || empty && version == "HTTP/1.1" &&
+					resp.ContentLength != -1 {
 					t.Errorf("%s %s: %+v %q", version, path, resp, body)
 				}
 			}
@@ -176,8 +188,8 @@ func TestRefusedStreamsEndTheirConnection(t *testing.T) {
 	}
 }
 
-// TestDrainSaysWhenToComeBack (P7): whoever is sent away while the hub drains, in whatever form, is told to come back when the window is
-// over: before, they would be refused again.
+// TestDrainSaysWhenToComeBack (P7): whoever is sent away while the hub drains, in whatever form, is
+// told to come back when the window is over: before, they would be refused again.
 func TestDrainSaysWhenToComeBack(t *testing.T) {
 	if eachKind(t, TestDrainSaysWhenToComeBack) {
 		return
@@ -198,7 +210,8 @@ func TestDrainSaysWhenToComeBack(t *testing.T) {
 	covers := func(what string, wait int, unit time.Duration) {
 		t.Helper()
 		now, lasts := time.Now(), time.Duration(wait)*unit
-		if spread := 2*time.Second + window/2; now.Add(lasts).Before(earliest) || now.Add(lasts).After(latest.Add(spread+30*time.Second)) {
+		if spread := 2*time.Second + window/2; now.Add(lasts).Before(earliest) ||
+			now.Add(lasts).After(latest.Add(spread+30*time.Second)) {
 			t.Errorf("%s: %d, %v of the window's end", what, wait, now.Add(lasts).Sub(earliest))
 		}
 	}

@@ -268,7 +268,8 @@ func (s *Server) ticket(w http.ResponseWriter, r *http.Request, by caller.Caller
 	s.trail.Record(audit.TicketMade, by, slog.Any("channels", channels), slog.Time("expires", expires))
 	q := url.Values{"channel": channels, "ticket": {text}}
 	// Nothing in these needs escaping in JSON, and an escaped "&" would be in the way of shells.
-	return []byte(`{"ticket":"` + text + `","expires":"` + expires.UTC().Format(time.RFC3339) + `","url":"` + s.origin.Prefix(r) + `/v1/events?` + q.Encode() + `"}`), nil
+	return []byte(`{"ticket":"` + text + `","expires":"` + expires.UTC().Format(time.RFC3339) + `","url":"` +
+		s.origin.Prefix(r) + `/v1/events?` + q.Encode() + `"}`), nil
 }
 
 // beginSession is POST /v1/session. It puts the header's token into a cookie for pages of this

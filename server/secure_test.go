@@ -50,7 +50,8 @@ func signedFor(secret, subject string, lasts time.Duration, grants ...string) st
 	// Parts of a second, or tests would wait for whole ones.
 	exp := json.Number(fmt.Sprintf("%.3f", float64(time.Now().Add(lasts).UnixMilli())/1000))
 	t := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{
-		"sub": subject, "exp": exp, "iat": time.Now().Unix(), "jti": "jti-of-" + subject, "fanfare": claim, "iss": issuer,
+		"sub": subject, "exp": exp, "iat": time.Now().Unix(), "jti": "jti-of-" +
+			subject, "fanfare": claim, "iss": issuer,
 	})
 	text, err := t.SignedString([]byte(secret))
 	if err != nil {
@@ -74,9 +75,11 @@ func secured(t testing.TB, o server.Options, ao auth.Options) *fixture {
 	return startAny(t, o)
 }
 
-// TestWhatNeedsWhat: each call with no token, with a token that may, and with one that may do everything else.
+// TestWhatNeedsWhat: each call with no token, with a token that may, and with one that may do
+// everything else.
 func TestWhatNeedsWhat(t *testing.T) {
-	f := secured(t, server.Options{LogLevel: new(slog.LevelVar)}, auth.Options{Anonymous: mustGrants(t, "subscribe=public/**")})
+	f := secured(t, server.Options{LogLevel: new(slog.LevelVar)},
+		auth.Options{Anonymous: mustGrants(t, "subscribe=public/**")})
 	all := []string{"publish", "**", "subscribe", "**", "admin", "stores/**", "presence", "**", "ack", "**"}
 	everything := token("everything", time.Hour, all...)
 	admin := token("admin", time.Hour, "admin", "**")
@@ -95,7 +98,8 @@ func TestWhatNeedsWhat(t *testing.T) {
 		{"GET", "/", "", 200, 200, 200, 200, 200, 200, 200},
 		{"GET", "/console/app.js", "", 200, 200, 200, 200, 200, 200, 200},
 		{"OPTIONS", "/v1/events", "", 204, 204, 204, 204, 204, 204, 204},
-		{"HEAD", "/v1/events?channel=public/x", "", 200, 200, 200, 200, 200, 200, 200}, // what anybody may, everybody may
+		// what anybody may, everybody may
+		{"HEAD", "/v1/events?channel=public/x", "", 200, 200, 200, 200, 200, 200, 200},
 		{"HEAD", "/v1/events?channel=a", "", 401, 200, 403, 403, 403, 200, 403},
 		{"HEAD", "/v1/events?channel=a&channel=b", "", 401, 200, 403, 403, 403, 403, 403},
 		{"HEAD", "/v1/events?channel=*", "", 401, 200, 403, 403, 403, 403, 403},
@@ -106,7 +110,8 @@ func TestWhatNeedsWhat(t *testing.T) {
 		{"POST", "/v1/channels/a", "x", 401, 201, 403, 403, 201, 403, 403},
 		{"POST", "/v1/channels/public/a", "x", 401, 201, 403, 403, 403, 403, 403},
 		{"POST", "/v1/events", `{"channel":"a","data":"x"}`, 401, 201, 403, 403, 201, 403, 403},
-		{"POST", "/v1/events", `[{"channel":"a","data":"x"},{"channel":"b","data":"x"}]`, 401, 201, 403, 403, 403, 403, 403},
+		{"POST", "/v1/events", `[{"channel":"a","data":"x"},{"channel":"b","data":"x"}]`, 401, 201, 403, 403, 403, 403,
+			403},
 		{"POST", "/v1/stores/events", command, 401, 201, 403, 403, 403, 403, 403},
 		{"POST", "/v1/stores/1/events", command, 401, 201, 403, 403, 403, 403, 201},
 		{"POST", "/v1/stores/1/pcs/2/events", command, 401, 201, 403, 403, 403, 403, 201},
@@ -135,7 +140,8 @@ func TestWhatNeedsWhat(t *testing.T) {
 			token  string
 			status int
 		}{
-			"nobody": {"", c.nobody}, "everything": {everything, c.everything}, "admin": {admin, c.admin}, "pc": {pc, c.pc},
+			"nobody": {"", c.nobody}, "everything": {everything, c.everything}, "admin": {admin, c.admin}, "pc": {pc,
+				c.pc},
 			"publishA":  {token("publishA", time.Hour, "publish", "a"), c.publishA},
 			"hearA":     {token("hearA", time.Hour, "subscribe", "a"), c.hearA},
 			"storesOne": {token("stores", time.Hour, "publish", "stores/**"), c.storesOne},
@@ -148,13 +154,15 @@ func TestWhatNeedsWhat(t *testing.T) {
 			if a.status != w.status {
 				t.Errorf("%s %s as %s: %d %s, want %d", c.method, c.path, name, a.status, a.body, w.status)
 			}
-			if challenge := a.header.Get("WWW-Authenticate"); (a.status == 401) != (challenge != "") || strings.Contains(challenge, "error=") {
+			if challenge := a.header.Get("WWW-Authenticate"); (a.status == 401) != (challenge != "") ||
+				strings.Contains(challenge, "error=") {
 				t.Errorf("%s %s as %s: %d with WWW-Authenticate %q", c.method, c.path, name, a.status, challenge)
 			}
 			if c.nobody == 200 || c.nobody == 204 || c.method == "HEAD" {
 				continue
 			}
-			if a := f.call(c.method, c.path, c.body, bearer(w.token+"x")); a.status != 401 || !strings.Contains(a.header.Get("WWW-Authenticate"), "invalid_token") {
+			if a := f.call(c.method, c.path, c.body, bearer(w.token+"x")); a.status != 401 ||
+				!strings.Contains(a.header.Get("WWW-Authenticate"), "invalid_token") {
 				t.Errorf("%s %s with a bad token: %d %v", c.method, c.path, a.status, a.header)
 			}
 		}
@@ -170,7 +178,8 @@ func mustGrants(t testing.TB, texts ...string) fanfare.Grants {
 	return g
 }
 
-// ends waits for a stream's end, which has been asked for, and wants nothing but heartbeats before it.
+// ends waits for a stream's end, which has been asked for, and wants nothing but heartbeats before
+// it.
 func (c *client) ends(t *testing.T, what string) {
 	t.Helper()
 	began := time.Now()
@@ -204,7 +213,8 @@ func (f *fixture) metric(t *testing.T, line string, header ...string) {
 	}
 }
 
-// TestRightsEnd (P8): a stream ends with its token, and a client that takes nothing ends too; who comes back with the token gets 401.
+// TestRightsEnd (P8): a stream ends with its token, and a client that takes nothing ends too; who
+// comes back with the token gets 401.
 func TestRightsEnd(t *testing.T) {
 	if eachKind(t, TestRightsEnd) {
 		return
@@ -225,11 +235,12 @@ func TestRightsEnd(t *testing.T) {
 	}
 	f.metric(t, `fanfare_streams_ended_total{reason="expired"} 2`, admin)
 	f.metric(t, `fanfare_streams_open{adapter="native"} 0`, admin)
-	f.call("GET", "/v1/events?channel=a", "", bearer(short), "Accept: text/event-stream").wantProblem(t, 401, "unauthenticated", "has expired")
+	f.call("GET", "/v1/events?channel=a", "", bearer(short), "Accept: text/event-stream").wantProblem(t, 401,
+		"unauthenticated", "has expired")
 }
 
-// TestDisconnectAndRevoke (P8): by subject, token, channel, and stream, within a second; an administrator of some channels reaches
-// only those; what was revoked is refused.
+// TestDisconnectAndRevoke (P8): by subject, token, channel, and stream, within a second; an
+// administrator of some channels reaches only those; what was revoked is refused.
 func TestDisconnectAndRevoke(t *testing.T) {
 	if eachKind(t, TestDisconnectAndRevoke) {
 		return
@@ -245,7 +256,8 @@ func TestDisconnectAndRevoke(t *testing.T) {
 	}
 	end := func(call, body, by string, streams int) {
 		t.Helper()
-		if a := f.call("POST", "/v1/admin/"+call, body, by); a.status != 200 || a.json("streams") != fmt.Sprint(streams) {
+		if a := f.call("POST", "/v1/admin/"+call, body, by); a.status != 200 ||
+			a.json("streams") != fmt.Sprint(streams) {
 			t.Errorf("%s %s: %d %s, want %d", call, body, a.status, a.body, streams)
 		}
 	}
@@ -260,7 +272,8 @@ func TestDisconnectAndRevoke(t *testing.T) {
 	if bob.retry == 0 {
 		t.Error("a disconnected stream does not say when to come back")
 	}
-	bobToken := bearer(token("bob", time.Hour, "subscribe", "b/**")) // and nothing beyond what an administrator of b/** is for
+	// and nothing beyond what an administrator of b/** is for
+	bobToken := bearer(token("bob", time.Hour, "subscribe", "b/**"))
 	bob = f.stream("/v1/events?channel=b/1", bobToken)
 	bob.any()
 	end("disconnect", `{"channel":"b/2"}`, root, 1) // eve's pattern hears it
@@ -273,7 +286,8 @@ func TestDisconnectAndRevoke(t *testing.T) {
 	ada.ends(t, "ada, revoked")
 	f.call("HEAD", "/v1/events?channel=a", "", adaToken)
 	f.call("GET", "/v1/history?channel=a", "", adaToken).wantProblem(t, 401, "unauthenticated", "revoked")
-	end("revoke", `{"subject":"bob"}`, some, 1) // of bob's token, which an administrator of b/** reaches through its stream
+	// of bob's token, which an administrator of b/** reaches through its stream
+	end("revoke", `{"subject":"bob"}`, some, 1)
 	bob.ends(t, "bob, revoked")
 	f.call("GET", "/v1/history?channel=b/1", "", bobToken).wantProblem(t, 401, "unauthenticated", "revoked")
 	end("revoke", `{"subject":"eve"}`, some, 0)
@@ -295,11 +309,17 @@ func TestDisconnectAndRevoke(t *testing.T) {
 	f.metric(t, `fanfare_streams_ended_total{reason="disconnected"} 3`, root)
 	f.metric(t, `fanfare_streams_ended_total{reason="revoked"} 3`, root)
 	f.metric(t, `fanfare_revocations 4`, root)
-	for body, detail := range map[string]string{`{}`: "subject, tokenId, channel or stream", `{"channel":"a**"}`: "'*'", `{"subject":"x","for":"soon"}`: "for must be", `[]`: "JSON object", `{"subject":"x","subjct":"y"}`: `did you mean "subject"`, `{"subject":""}`: "subject is empty", `{"subject":null}`: "subject is empty", `{"channel":"**","subject":"a","subject":"b"}`: "given twice", `{"Subject":"x"}`: `did you mean "subject"`, `{"stream":0}`: "above zero", `{"stream":"7"}`: "above zero", `{"subject":7}`: "must be a string"} {
+	for body, detail := range map[string]string{`{}`: "subject, tokenId, channel or stream", `{"channel":"a**"}`: "'*'",
+		`{"subject":"x","for":"soon"}`: "for must be", `[]`: "JSON object",
+		`{"subject":"x","subjct":"y"}`: `did you mean "subject"`, `{"subject":""}`: "subject is empty",
+		`{"subject":null}`: "subject is empty", `{"channel":"**","subject":"a","subject":"b"}`: "given twice",
+		`{"Subject":"x"}`: `did you mean "subject"`, `{"stream":0}`: "above zero",
+		`{"stream":"7"}`: "above zero", `{"subject":7}`: "must be a string"} {
 		f.call("POST", "/v1/admin/revoke", body, root).wantProblem(t, 400, "invalid", detail)
 	}
 	// A store's administrator ends the streams of its PCs, and of no other store's.
-	seven := f.stream("/v1/stores/event-sources?storeId=42&pcId=7", bearer(token("pc7", time.Hour, "device", "stores/42/pcs/7")))
+	seven := f.stream("/v1/stores/event-sources?storeId=42&pcId=7",
+		bearer(token("pc7", time.Hour, "device", "stores/42/pcs/7")))
 	if e := seven.any(); e.Data != "CONNECTED" {
 		t.Errorf("%+v", e)
 	}
@@ -311,7 +331,8 @@ func TestDisconnectAndRevoke(t *testing.T) {
 	f.call("GET", "/v1/history?channel=a", "", adaToken).wantProblem(t, 401, "unauthenticated", "revoked")
 }
 
-// TestRevokeWithoutRoom: where there is no room for a revocation, that is said before anything ends.
+// TestRevokeWithoutRoom: where there is no room for a revocation, that is said before anything
+// ends.
 func TestRevokeWithoutRoom(t *testing.T) {
 	if eachKind(t, TestRevokeWithoutRoom) {
 		return
@@ -330,11 +351,12 @@ func TestRevokeWithoutRoom(t *testing.T) {
 	c.ends(t, "ada")
 }
 
-// TestIssuerIsDownForStreams: a stream is not refused for good while the issuer's keys are not known yet: an EventSource would stop.
+// TestIssuerIsDownForStreams: a stream is not refused for good while the issuer's keys are not
+// known yet: an EventSource would stop.
 func TestIssuerIsDownForStreams(t *testing.T) {
-	f := start(t, server.Options{Access: server.AccessOptions{Auth: server.AuthFunc(func(*http.Request) (*fanfare.Principal, error) {
+	f := start(t, withLogin(func(*http.Request) (*fanfare.Principal, error) {
 		return nil, fanfare.Unavailable("the keys are not known yet", nil)
-	})}})
+	}))
 	a := f.call("GET", "/v1/events?channel=a", "", "Accept: text/event-stream")
 	if a.status != 200 || !strings.HasPrefix(a.body, "retry: ") {
 		t.Errorf("%+v", a)
@@ -347,7 +369,8 @@ func TestIssuerIsDownForStreams(t *testing.T) {
 	}
 }
 
-// TestReplayAgainstTodaysRights (P8): whoever had more rights yesterday resumes with those of today.
+// TestReplayAgainstTodaysRights (P8): whoever had more rights yesterday resumes with those of
+// today.
 func TestReplayAgainstTodaysRights(t *testing.T) {
 	if eachKind(t, TestReplayAgainstTodaysRights) {
 		return
@@ -362,7 +385,8 @@ func TestReplayAgainstTodaysRights(t *testing.T) {
 	for i, channel := range []string{"b", "a", "b", "a"} {
 		f.call("POST", "/v1/channels/"+channel, fmt.Sprint(channel, i), publisher)
 	}
-	f.call("GET", "/v1/events?channel=a&channel=b&lastEventId="+start, "", onlyA).wantProblem(t, 403, "forbidden", `"b"`)
+	f.call("GET", "/v1/events?channel=a&channel=b&lastEventId="+start, "", onlyA).wantProblem(t, 403, "forbidden",
+		`"b"`)
 	f.call("GET", "/v1/events?channel=*&lastEventId="+start, "", onlyA).wantProblem(t, 403, "forbidden", `"*"`)
 	f.stream("/v1/events?channel=a&lastEventId="+start, onlyA).want("a1", "a3")
 	f.stream("/v1/events?channel=a&channel=b&lastEventId="+start, both).want("b0", "a1", "b2", "a3")
@@ -401,11 +425,13 @@ func TestTicketStreams(t *testing.T) {
 	if eachKind(t, TestTicketStreams) {
 		return
 	}
-	f := secured(t, server.Options{Access: server.AccessOptions{TicketKey: []byte(strings.Repeat("k", auth.TicketKeyBytes))}, Streams: server.StreamOptions{Lifetime: 300 * time.Millisecond}}, auth.Options{})
+	f := secured(t, server.Options{Access: server.AccessOptions{TicketKey: []byte(strings.Repeat("k",
+		auth.TicketKeyBytes))}, Streams: server.StreamOptions{Lifetime: 300 * time.Millisecond}}, auth.Options{})
 	ada := bearer(token("ada", time.Hour, "subscribe", "a", "subscribe", "b/**", "publish", "a", "admin", "**"))
 	made := f.call("POST", "/v1/tickets", `{"channels":["a","b/**"]}`, ada)
 	link := made.json("url")
-	if made.status != 201 || made.json("ticket") == "" || made.json("expires") == "" || !strings.HasPrefix(link, "/v1/events?") || strings.Contains(made.body, `\u0026`) {
+	if made.status != 201 || made.json("ticket") == "" || made.json("expires") == "" ||
+		!strings.HasPrefix(link, "/v1/events?") || strings.Contains(made.body, `\u0026`) {
 		t.Fatalf("%+v", made)
 	}
 	last := ""
@@ -441,10 +467,13 @@ func TestTicketStreams(t *testing.T) {
 	f.call("GET", "/v1/events?channel=c&ticket="+q, "").wantProblem(t, 403, "forbidden", "other channels")
 	f.call("GET", "/v1/events?ticket="+q, "").wantProblem(t, 400, "invalid", "channel is missing")
 	f.call("GET", "/v1/history?channel=a&ticket="+q, "").wantProblem(t, 401, "unauthenticated", "token is needed")
-	f.call("POST", "/v1/events?ticket="+q, `{"channel":"a","data":"x"}`).wantProblem(t, 401, "unauthenticated", "token is needed")
-	f.call("POST", "/v1/tickets?ticket="+q, `{"channels":["a"]}`).wantProblem(t, 401, "unauthenticated", "token is needed")
+	f.call("POST", "/v1/events?ticket="+q, `{"channel":"a","data":"x"}`).wantProblem(t, 401, "unauthenticated",
+		"token is needed")
+	f.call("POST", "/v1/tickets?ticket="+q, `{"channels":["a"]}`).wantProblem(t, 401, "unauthenticated",
+		"token is needed")
 	f.call("GET", "/v1/events?channel=a&ticket=ft_x", "").wantProblem(t, 401, "unauthenticated", "ticket is not valid")
-	f.call("GET", link, "", bearer("nonsense")).wantProblem(t, 401, "unauthenticated", "token is not valid") // a header counts more
+	// a header counts more
+	f.call("GET", link, "", bearer("nonsense")).wantProblem(t, 401, "unauthenticated", "token is not valid")
 	f.call("POST", "/v1/tickets", `{"channels":"a"}`, ada).wantProblem(t, 400, "invalid", "channels")
 	f.call("POST", "/v1/tickets", `{}`, ada).wantProblem(t, 400, "invalid", "channels")
 	f.call("POST", "/v1/tickets", `{"channels":["a**"]}`, ada).wantProblem(t, 400, "invalid", "'*'")
@@ -454,7 +483,8 @@ func TestTicketStreams(t *testing.T) {
 	f.call("GET", link, "").wantProblem(t, 401, "unauthenticated", "revoked")
 }
 
-// TestTicketTakesItsOwnPlace: a reconnect by ticket is let in where a limit is reached, for it ends the older stream.
+// TestTicketTakesItsOwnPlace: a reconnect by ticket is let in where a limit is reached, for it ends
+// the older stream.
 func TestTicketTakesItsOwnPlace(t *testing.T) {
 	if eachKind(t, TestTicketTakesItsOwnPlace) {
 		return
@@ -473,7 +503,8 @@ func TestTicketTakesItsOwnPlace(t *testing.T) {
 	f.call("GET", "/v1/events?channel=a", "", ada).wantProblem(t, 503, "overloaded", "--max-streams-per-subject")
 }
 
-// TestTicketsOpenedAtOnce: of many streams of one ticket one lives, and it is one that can be heard.
+// TestTicketsOpenedAtOnce: of many streams of one ticket one lives, and it is one that can be
+// heard.
 func TestTicketsOpenedAtOnce(t *testing.T) {
 	if eachKind(t, TestTicketsOpenedAtOnce) {
 		return
@@ -509,11 +540,13 @@ func TestTicketsOpenedAtOnce(t *testing.T) {
 
 // TestCookie: set by the hub, read by no script, and of no use to another site's page.
 func TestCookie(t *testing.T) {
-	f := secured(t, server.Options{Access: server.AccessOptions{Origins: []string{"https://app.example.com"}}}, auth.Options{})
+	f := secured(t, server.Options{Access: server.AccessOptions{Origins: []string{"https://app.example.com"}}},
+		auth.Options{})
 	ada := token("ada", time.Hour, "subscribe", "a", "publish", "a")
 	begun := f.call("POST", "/v1/session", "", bearer(ada))
 	set := begun.header.Get("Set-Cookie")
-	for _, want := range []string{"__Host-fanfare=" + ada, "Path=/", "HttpOnly", "Secure", "SameSite=Strict", "Max-Age=35"} {
+	for _, want := range []string{"__Host-fanfare=" + ada, "Path=/", "HttpOnly", "Secure", "SameSite=Strict",
+		"Max-Age=35"} {
 		if !strings.Contains(set, want) {
 			t.Errorf("%s is missing in %s", want, set)
 		}
@@ -556,17 +589,21 @@ func TestCookie(t *testing.T) {
 			t.Errorf("%s %s from %q: %d %s, want %d", c.method, c.path, c.origin, a.status, a.body, c.status)
 		}
 	}
-	f.call("POST", "/v1/session", "", cookie, "Origin: http://"+f.addr()).wantProblem(t, 401, "unauthenticated", "header Authorization")
+	f.call("POST", "/v1/session", "", cookie, "Origin: http://"+f.addr()).wantProblem(t, 401, "unauthenticated",
+		"header Authorization")
 	f.call("POST", "/v1/session", "", bearer("nonsense")).wantProblem(t, 401, "unauthenticated", "not valid")
-	big := token("ada"+strings.Repeat("x", 1000), time.Hour, "subscribe", strings.Repeat("y", 500), "subscribe", strings.Repeat("z", 500), "subscribe", strings.Repeat("u", 500), "subscribe", strings.Repeat("v", 500))
+	big := token("ada"+strings.Repeat("x", 1000), time.Hour, "subscribe", strings.Repeat("y", 500), "subscribe",
+		strings.Repeat("z", 500), "subscribe", strings.Repeat("u", 500), "subscribe", strings.Repeat("v", 500))
 	f.call("POST", "/v1/session", "", bearer(big)).wantProblem(t, 413, "too_large", "4000")
 }
 
 // TestQueryToken: taken only where that is switched on.
 func TestQueryToken(t *testing.T) {
 	q := "/v1/history?channel=a&access_token=" + token("ada", time.Hour, "subscribe", "a")
-	secured(t, server.Options{}, auth.Options{}).call("GET", q, "").wantProblem(t, 401, "unauthenticated", "token is needed")
-	if a := secured(t, server.Options{Access: server.AccessOptions{QueryToken: true}}, auth.Options{}).call("GET", q, ""); a.status != 200 {
+	secured(t, server.Options{}, auth.Options{}).call("GET", q, "").wantProblem(t, 401, "unauthenticated",
+		"token is needed")
+	if a := secured(t, server.Options{Access: server.AccessOptions{QueryToken: true}}, auth.Options{}).call("GET", q,
+		""); a.status != 200 {
 		t.Errorf("%+v", a)
 	}
 }
@@ -580,7 +617,7 @@ func TestRights(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := start(t, server.Options{Access: server.AccessOptions{Auth: server.AuthFunc(func(r *http.Request) (*fanfare.Principal, error) {
+	f := start(t, withLogin(func(r *http.Request) (*fanfare.Principal, error) {
 		switch r.Header.Get("X-User") {
 		case "":
 			return nil, nil
@@ -588,9 +625,10 @@ func TestRights(t *testing.T) {
 			return &fanfare.Principal{Subject: "ada", Grants: fanfare.Grants{fanfare.ActionSubscribe: {p}}}, nil
 		}
 		return nil, fmt.Errorf("who is that")
-	})}})
+	}))
 	f.call("GET", "/v1/history?channel=a/1", "").wantProblem(t, 401, "unauthenticated", "token is needed")
-	f.call("GET", "/v1/history?channel=a/1", "", "X-User: eve").wantProblem(t, 401, "unauthenticated", "not authenticated")
+	f.call("GET", "/v1/history?channel=a/1", "", "X-User: eve").wantProblem(t, 401, "unauthenticated",
+		"not authenticated")
 	f.call("GET", "/v1/history?channel=b", "", "X-User: ada").wantProblem(t, 403, "forbidden", `"b"`)
 	if a := f.call("GET", "/v1/history?channel=a/1", "", "X-User: ada"); a.status != 200 {
 		t.Errorf("%+v", a)
@@ -599,7 +637,8 @@ func TestRights(t *testing.T) {
 	f.stream(link).any()
 }
 
-// TestNDJSONEndsWithTheToken (P8): a body that lasts longer than its token stores nothing after the token's end.
+// TestNDJSONEndsWithTheToken (P8): a body that lasts longer than its token stores nothing after the
+// token's end.
 func TestNDJSONEndsWithTheToken(t *testing.T) {
 	f := secured(t, server.Options{}, auth.Options{Leeway: time.Millisecond})
 	r, w := io.Pipe()
@@ -619,7 +658,8 @@ func TestNDJSONEndsWithTheToken(t *testing.T) {
 	defer resp.Body.Close()
 	b, _ := io.ReadAll(resp.Body)
 	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
-	if len(lines) != 3 || !strings.Contains(lines[0], `"id"`) || !strings.Contains(lines[1], `"status":403`) || !strings.Contains(lines[2], `"status":401`) {
+	if len(lines) != 3 || !strings.Contains(lines[0], `"id"`) || !strings.Contains(lines[1], `"status":403`) ||
+		!strings.Contains(lines[2], `"status":401`) {
 		t.Errorf("%s", b)
 	}
 }
@@ -642,15 +682,17 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-// TestAuditAndSecrets: who connected, published, was refused and was cut stands in the trail under stable names; and no token, key
-// or ticket stands in it, nor in a metric or an answer.
+// TestAuditAndSecrets: who connected, published, was refused and was cut stands in the trail under
+// stable names; and no token, key or ticket stands in it, nor in a metric or an answer.
 func TestAuditAndSecrets(t *testing.T) {
 	if eachKind(t, TestAuditAndSecrets) {
 		return
 	}
 	log := &lockedBuffer{}
 	logger := slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	f := secured(t, server.Options{Logger: logger, AuditRate: 100, AccessLog: 1, Access: server.AccessOptions{QueryToken: true}, Streams: server.StreamOptions{MaxPerSubject: 2}}, auth.Options{Logger: logger})
+	f := secured(t, server.Options{Logger: logger, AuditRate: 100, AccessLog: 1,
+		Access: server.AccessOptions{QueryToken: true}, Streams: server.StreamOptions{MaxPerSubject: 2}},
+		auth.Options{Logger: logger})
 	keyText, _, err := auth.CreateAPIKey(auth.APIKey{Name: "x", Publish: []string{"a"}})
 	if err != nil {
 		t.Fatal(err)
@@ -666,7 +708,8 @@ func TestAuditAndSecrets(t *testing.T) {
 	other.any()
 	var answers strings.Builder
 	note := func(a answer) { fmt.Fprint(&answers, a.header, a.body) }
-	note(f.call("GET", "/v1/events?channel=a", "", bearer(ada), "Accept: text/event-stream")) // a third stream of the subject: no room
+	// a third stream of the subject: no room
+	note(f.call("GET", "/v1/events?channel=a", "", bearer(ada), "Accept: text/event-stream"))
 	note(f.call("POST", "/v1/channels/a", "secret data", bearer(ada)))
 	note(f.call("POST", "/v1/channels/b", "secret data", bearer(ada)))
 	note(f.call("POST", "/v1/channels/b?access_token="+bad, "secret data"))
@@ -679,12 +722,15 @@ func TestAuditAndSecrets(t *testing.T) {
 	note(f.call("GET", "/v1/stats", "", bearer(root)))
 	note(f.call("POST", "/v1/admin/disconnect", `{"subject":"ada"}`, bearer(root)))
 	c.rest()
-	for deadline := time.Now().Add(time.Minute); strings.Count(log.String(), `"msg":"stream.ended"`) < 2 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(time.Minute); strings.Count(log.String(), `"msg":"stream.ended"`) < 2 &&
+		time.Now().Before(deadline); {
 		time.Sleep(time.Millisecond) // the end is written down when the client has it
 	}
 	for _, want := range []string{
-		`"msg":"stream.opened"`, `"msg":"stream.ended"`, `"msg":"stream.refused"`, `"msg":"publish.stored"`, `"msg":"request.refused"`, `"msg":"ticket.made"`, `"msg":"admin.disconnect"`,
-		`"subject":"ada"`, `"tokenId":"jti-of-ada"`, `"reason":"no_right"`, `"reason":"bad_token"`, `"reason":"max_streams_per_subject"`, `"reason":"disconnected"`, `"channel":"a"`,
+		`"msg":"stream.opened"`, `"msg":"stream.ended"`, `"msg":"stream.refused"`, `"msg":"publish.stored"`,
+		`"msg":"request.refused"`, `"msg":"ticket.made"`, `"msg":"admin.disconnect"`,
+		`"subject":"ada"`, `"tokenId":"jti-of-ada"`, `"reason":"no_right"`, `"reason":"bad_token"`,
+		`"reason":"max_streams_per_subject"`, `"reason":"disconnected"`, `"channel":"a"`,
 	} {
 		if !strings.Contains(log.String(), want) {
 			t.Errorf("the trail lacks %s", want)
@@ -692,7 +738,8 @@ func TestAuditAndSecrets(t *testing.T) {
 	}
 	for where, text := range map[string]string{"the log": log.String(), "an answer": answers.String()} {
 		for what, secret := range map[string]string{
-			"the token": ada, "its signature": ada[strings.LastIndex(ada, ".")+1:], "the admin's token": root, "a bad token": bad[len(bad)-20:],
+			"the token": ada, "its signature": ada[strings.LastIndex(ada,
+				".")+1:], "the admin's token": root, "a bad token": bad[len(bad)-20:],
 			"the ticket": ticket[10:40], "the API key": keyText[25:], "the data": "secret data",
 		} {
 			if strings.Contains(text, secret) {
@@ -719,7 +766,8 @@ func TestAuditIsSampled(t *testing.T) {
 	if n := strings.Count(log.String(), `"msg":"admin.disconnect"`); n != 200 {
 		t.Errorf("%d records of 200 acts", n)
 	}
-	for deadline := time.Now().Add(time.Minute); !strings.Contains(log.String(), `"leftOut":`); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !strings.Contains(log.String(),
+		`"leftOut":`); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("nothing says how many were left out")
 		}

@@ -91,16 +91,28 @@ func New(o Options) (*Server, error) {
 	if err := s.secure(o); err != nil {
 		return nil, err
 	}
+	s.accessLog.Store(int64(o.AccessLog))
+	s.newStreams(o)
+	s.newAdapters(o)
+	s.newOperators(o)
+	s.router = newRouter(s.routes())
+	return s, nil
+}
+
+// newStreams makes the hub, and what serves its subscribers.
+func (s *Server) newStreams(o Options) {
 	s.hub = hub.New(hub.Options{Log: o.Log, Encode: wire.Encode, MaxSubscribers: o.Streams.Max,
 		TailBytes: o.Streams.TailBytes, MaxReplays: o.Streams.MaxReplays})
 	s.streams = stream.New(stream.Options{
 		Hub: s.hub, Problems: s.problems, Logger: o.Logger, Heartbeat: o.Streams.Heartbeat,
 		Limits: stream.Limits{
-			PerAddress: o.Streams.MaxPerAddress, PerSubject: o.Streams.MaxPerSubject, PerChannel: o.Streams.MaxPerChannel, NewPerSecond: o.Streams.MaxNewPerSecond,
+			PerAddress: o.Streams.MaxPerAddress, PerSubject: o.Streams.MaxPerSubject,
+			PerChannel: o.Streams.MaxPerChannel, NewPerSecond: o.Streams.MaxNewPerSecond,
 			RefusalsHeld: o.Streams.MaxRefusalsHeld, RefusalsHeldPerAddress: o.Streams.MaxRefusalsHeldPerAddress,
 		},
-		BareType: o.Streams.BareContentType, StallLimit: o.Streams.StallLimit, Attached: o.Streams.Attached, Stopping: s.stopping,
-		Audit: s.trail, TicketOpened: s.tickets.Opened, StillMay: s.stillMay,
+		BareType: o.Streams.BareContentType, StallLimit: o.Streams.StallLimit, Attached: o.Streams.Attached,
+		Stopping: s.stopping,
+		Audit:    s.trail, TicketOpened: s.tickets.Opened, StillMay: s.stillMay,
 		Step: step(o.Tracer), Adapters: []string{"native", "store"},
 	})
 	if s.tokens != nil {
@@ -112,43 +124,54 @@ func New(o Options) (*Server, error) {
 			}
 		})
 	}
+}
+
+// newAdapters makes the APIs, and what they share.
+func (s *Server) newAdapters(o Options) {
 	s.publisher = &publish.Publisher{
-		Log: o.Log, Bodies: s.bodies, MaxEventBytes: o.Publish.MaxEventBytes, MaxRequestBytes: o.Publish.MaxRequestBytes, Logger: o.Logger, Tracer: o.Tracer, Audit: s.trail,
+		Log: o.Log, Bodies: s.bodies, MaxEventBytes: o.Publish.MaxEventBytes,
+		MaxRequestBytes: o.Publish.MaxRequestBytes, Logger: o.Logger, Tracer: o.Tracer, Audit: s.trail,
 		Rates: &limit.Rates{Events: o.Publish.Rate, Bytes: o.Publish.BytesRate, Burst: o.Publish.Burst},
 	}
 	s.native = httpapi.New(httpapi.Options{
 		Log: o.Log, Publisher: s.publisher, Streams: s.streams, Problems: s.problems, Logger: o.Logger,
-		Lifetime: o.Streams.Lifetime, StallLimit: o.Streams.StallLimit, IngestIdle: o.Publish.IngestIdle, Stopping: s.stopping, Replay: s.hub.Replay, StillMay: s.stillMay,
+		Lifetime: o.Streams.Lifetime, StallLimit: o.Streams.StallLimit, IngestIdle: o.Publish.IngestIdle,
+		Stopping: s.stopping, Replay: s.hub.Replay, StillMay: s.stillMay,
 	})
 	s.stores = storeapi.New(storeapi.Options{
 		Log: o.Log, Keeper: o.Log, Publisher: s.publisher, Streams: s.streams, Problems: s.problems, Logger: o.Logger,
-		Lifetime: o.Stores.Lifetime, ResumeFor: o.Stores.ResumeFor, MaxAge: maxAge(o.Log), GapReplay: o.Stores.GapReplay,
+		Lifetime: o.Stores.Lifetime, ResumeFor: o.Stores.ResumeFor, MaxAge: maxAge(o.Log),
+		GapReplay: o.Stores.GapReplay,
 	})
+	if o.Publish.Detach {
+		s.senders = http1.New(http1.Options{Takes: s.isPublish, Budget: s.inflight, Logger: o.Logger})
+	}
+}
+
+// newOperators makes the figures, the pages and the operators' calls.
+func (s *Server) newOperators(o Options) {
+	s.pages = []console.Pages{console.Page(), console.Below("/examples/", examples.Files)}
 	s.metrics = publish.PacedHandler(promstats.Handler(promstats.Sources{
-		Hub: s.hub.Stats, Streams: s.streams.Stats, Publish: s.publisher.Latency.Counts, Refused: s.problems.Counts, Reasons: s.problems.Reasons,
+		Hub: s.hub.Stats, Streams: s.streams.Stats, Publish: s.publisher.Latency.Counts, Refused: s.problems.Counts,
+		Reasons:     s.problems.Reasons,
 		Revocations: s.revocations.Len, JWKSFailures: s.jwksFailures,
 		InflightBytes: s.inflight.Held, InflightMost: o.Publish.MaxInflightBytes, Cut: s.native.Cut.Counts,
 		AsyncFailed: s.stores.AsyncFailed, Stores: s.storeCounts, Ready: func() bool { return s.ready() == nil },
 		Log: o.Log, Version: o.Version,
 	}), o.Streams.StallLimit)
 	s.stats = stats.New(stats.Options{
-		Log: o.Log, Hub: s.hub, Streams: s.streams, Publish: &s.publisher.Latency, Problems: s.problems, Ready: s.ready, Version: o.Version,
-		Known: s.knownPCs, Present: s.presentPCs, Readers: s.storeReaders,
+		Log: o.Log, Hub: s.hub, Streams: s.streams, Publish: &s.publisher.Latency, Problems: s.problems, Ready: s.ready,
+		Version: o.Version,
+		Known:   s.knownPCs, Present: s.presentPCs, Readers: s.storeReaders,
 	})
-	if o.Publish.Detach {
-		s.senders = http1.New(http1.Options{Takes: s.isPublish, Budget: s.inflight, Logger: o.Logger})
-	}
-	s.pages = []console.Pages{console.Page(), console.Below("/examples/", examples.Files)}
-	s.accessLog.Store(int64(o.AccessLog))
 	s.figures = &stats.Handler{Stats: s.stats, Problems: s.problems, Stopping: s.stopping}
 	s.admin = &adminapi.API{
-		Log: o.Log, Problems: s.problems, Logger: o.Logger, Level: o.LogLevel, Bodies: s.bodies, Streams: s.streams, Revocations: s.revocations, Audit: s.trail,
+		Log: o.Log, Problems: s.problems, Logger: o.Logger, Level: o.LogLevel, Bodies: s.bodies, Streams: s.streams,
+		Revocations: s.revocations, Audit: s.trail,
 	}
 	if s.tokens != nil {
 		s.admin.Everybody = s.tokens.Anonymous()
 	}
-	s.router = newRouter(s.routes())
-	return s, nil
 }
 
 func step(t Tracer) func(traceparent, name string, began, ended time.Time) {

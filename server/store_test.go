@@ -103,12 +103,14 @@ func TestStoreCommands(t *testing.T) {
 			`{"eventType":"COMMAND","username":"","referenceType":"ON","referenceId":"R","data":"{\"storeId\":\"\",\"objectId\":\"\",\"event\":\"UPDATE\"}","isBroadcast":true}`, []*client{here, other, elsewhere}},
 	} {
 		a := f.call("POST", c.path, c.body)
-		if a.status != 201 || !regexp.MustCompile(`^{"id":"`+positionText+`","referenceId":"`+positionText+`"}$`).MatchString(a.body) {
+		if a.status != 201 ||
+			!regexp.MustCompile(`^{"id":"`+positionText+`","referenceId":"`+positionText+`"}$`).MatchString(a.body) {
 			t.Fatalf("%s: %+v", c.path, a)
 		}
 		for _, pc := range c.hear {
 			e := pc.next()
-			if m := reference.FindStringSubmatch(e.Data); m == nil || m[1] != a.json("referenceId") || e.LastEventID != a.json("id") || e.Type != "sse" {
+			if m := reference.FindStringSubmatch(e.Data); m == nil || m[1] != a.json("referenceId") ||
+				e.LastEventID != a.json("id") || e.Type != "sse" {
 				t.Errorf("%s: heard %+v, answered %s", c.path, e, a.body)
 			}
 			if diff := cmp.Diff(c.want, reference.ReplaceAllString(e.Data, `"referenceId":"R"`)); diff != "" {
@@ -129,15 +131,20 @@ func TestStoreCommands(t *testing.T) {
 func TestStoreRefusals(t *testing.T) {
 	f := start(t, server.Options{Publish: server.PublishOptions{MaxRequestBytes: 1000}})
 	for _, c := range []struct{ path, body, detail string }{
-		{"/v1/stores/1/pcs/2/events", `{}`, "event"}, {"/v1/stores/1/pcs/2/events", `{"event":""}`, "event"}, {"/v1/stores/1/pcs/2/events", `{"event":7}`, "event"},
-		{"/v1/stores/1/pcs/2/events", `{"event":"A","event":"B"}`, "event"}, {"/v1/stores/1/pcs/2/events", ``, "empty"}, {"/v1/stores/1/pcs/2/events", `[]`, "object"},
-		{"/v1/stores/1/pcs/2/events", `{"event":"A","objectId":{}}`, "objectId"}, {"/v1/stores/1/pcs/a%2Fb/events", `{"event":"A"}`, "pcId"},
-		{"/v1/stores/*/events", `{"event":"A"}`, "storeId"}, {"/v1/stores/" + strings.Repeat("x", 65) + "/pcs/1/events", `{"event":"A"}`, "storeId must have 1 to 64"},
+		{"/v1/stores/1/pcs/2/events", `{}`, "event"}, {"/v1/stores/1/pcs/2/events", `{"event":""}`, "event"},
+		{"/v1/stores/1/pcs/2/events", `{"event":7}`, "event"},
+		{"/v1/stores/1/pcs/2/events", `{"event":"A","event":"B"}`, "event"}, {"/v1/stores/1/pcs/2/events", ``, "empty"},
+		{"/v1/stores/1/pcs/2/events", `[]`, "object"},
+		{"/v1/stores/1/pcs/2/events", `{"event":"A","objectId":{}}`, "objectId"},
+		{"/v1/stores/1/pcs/a%2Fb/events", `{"event":"A"}`, "pcId"},
+		{"/v1/stores/*/events", `{"event":"A"}`, "storeId"},
+		{"/v1/stores/" + strings.Repeat("x", 65) + "/pcs/1/events", `{"event":"A"}`, "storeId must have 1 to 64"},
 		{"/v1/stores//events", `{"event":"A"}`, "storeId"}, {"/v1/stores/1/pcs//events", `{"event":"A"}`, "pcId"},
 	} {
 		f.call("POST", c.path, c.body).wantProblem(t, 400, "invalid", c.detail)
 	}
-	f.call("POST", "/v1/stores/events", strings.Repeat(" ", 1001)).wantProblem(t, 413, "too_large", "--max-request-bytes")
+	f.call("POST", "/v1/stores/events", strings.Repeat(" ", 1001)).wantProblem(t, 413, "too_large",
+		"--max-request-bytes")
 	if n := f.log.Stats().Events; n != 0 {
 		t.Errorf("%d events stored", n)
 	}
@@ -151,7 +158,8 @@ func TestRespondAsync(t *testing.T) {
 	pc := f.pc("1", "2")
 	for _, prefer := range []string{"respond-async", "wait=10, Respond-Async; x=1"} {
 		a := f.call("POST", "/v1/stores/1/pcs/2/events", `{"event":"REBOOT"}`, "Prefer: "+prefer)
-		if a.status != 202 || a.header.Get("Preference-Applied") != "respond-async" || !regexp.MustCompile(`^{"referenceId":"`+positionText+`"}$`).MatchString(a.body) {
+		if a.status != 202 || a.header.Get("Preference-Applied") != "respond-async" ||
+			!regexp.MustCompile(`^{"referenceId":"`+positionText+`"}$`).MatchString(a.body) {
 			t.Fatalf("%+v", a)
 		}
 		if e := pc.next(); !strings.Contains(e.Data, a.json("referenceId")) {
@@ -166,7 +174,8 @@ func TestRespondAsync(t *testing.T) {
 	if a.status != 202 && a.status != 503 {
 		t.Errorf("%+v", a)
 	}
-	for deadline := time.Now().Add(time.Minute); a.status == 202 && !strings.Contains(f.call("GET", "/metrics", "").body, "fanfare_async_publishes_failed_total 1"); {
+	for deadline := time.Now().Add(time.Minute); a.status == 202 &&
+		!strings.Contains(f.call("GET", "/metrics", "").body, "fanfare_async_publishes_failed_total 1"); {
 		if time.Now().After(deadline) {
 			t.Fatal("a failure after 202 is not counted")
 		}
@@ -189,8 +198,8 @@ func TestHealth(t *testing.T) {
 	f.call("GET", "/v1/health?storeId=1&pcId=/", "").wantProblem(t, 400, "invalid", "pcId")
 }
 
-// TestKeptPositionAfterCleanEnds: the older client never sends a position; across clean ends and a restart between two
-// streams it gets everything once.
+// TestKeptPositionAfterCleanEnds: the older client never sends a position; across clean ends and a
+// restart between two streams it gets everything once.
 func TestKeptPositionAfterCleanEnds(t *testing.T) {
 	if eachKind(t, TestKeptPositionAfterCleanEnds) {
 		return
@@ -235,7 +244,8 @@ func TestKeptPositionOfAnIdleStream(t *testing.T) {
 	for range 20 {
 		list = append(list, message("elsewhere", "x"))
 	}
-	if _, err := f.srv.Publish(t.Context(), list...); err != nil { // at once: the disk may be slow, and the stream's time is short
+	// at once: the disk may be slow, and the stream's time is short
+	if _, err := f.srv.Publish(t.Context(), list...); err != nil {
 		t.Fatal(err)
 	}
 	c.rest()
@@ -247,8 +257,8 @@ func TestKeptPositionOfAnIdleStream(t *testing.T) {
 	again.quiet()
 }
 
-// overwhelmedPC opens the stream of PC 2 of store 1, reads one command, and is then sent eight large ones, more than the
-// kernel takes for a peer that does not read.
+// overwhelmedPC opens the stream of PC 2 of store 1, reads one command, and is then sent eight
+// large ones, more than the kernel takes for a peer that does not read.
 func (f *fixture) overwhelmedPC() (pc *wired, sent []string) {
 	f.t.Helper()
 	pc = f.open(pcPath("1", "2"))
@@ -263,8 +273,8 @@ func (f *fixture) overwhelmedPC() (pc *wired, sent []string) {
 	return pc, sent
 }
 
-// TestKeptPositionAfterABreak: the connection is reset while the PC had not read all; what its TCP had not acknowledged
-// comes again, and nothing is lost.
+// TestKeptPositionAfterABreak: the connection is reset while the PC had not read all; what its TCP
+// had not acknowledged comes again, and nothing is lost.
 func TestKeptPositionAfterABreak(t *testing.T) {
 	if eachKind(t, TestKeptPositionAfterABreak) {
 		return
@@ -289,7 +299,8 @@ func TestKeptPositionAfterABreak(t *testing.T) {
 	c.quiet()
 }
 
-// TestKeptPositionOnAUsedConnection: what an earlier answer on the same connection brought is no part of the stream.
+// TestKeptPositionOnAUsedConnection: what an earlier answer on the same connection brought is no
+// part of the stream.
 func TestKeptPositionOnAUsedConnection(t *testing.T) {
 	if eachKind(t, TestKeptPositionOnAUsedConnection) {
 		return
@@ -331,7 +342,8 @@ func TestKeptPositionEndsAndGaps(t *testing.T) {
 	if eachKind(t, TestKeptPositionEndsAndGaps) {
 		return
 	}
-	f := start(t, server.Options{Stores: server.StoreOptions{Lifetime: 2 * time.Second, ResumeFor: time.Hour}}, "**=count:2")
+	f := start(t, server.Options{Stores: server.StoreOptions{Lifetime: 2 * time.Second, ResumeFor: time.Hour}},
+		"**=count:2")
 	c := f.pc("1", "2")
 	first, _ := f.send("1", "2", "a")
 	c.rest()
@@ -344,7 +356,8 @@ func TestKeptPositionEndsAndGaps(t *testing.T) {
 	}
 	e := c.any()
 	var g gap
-	if err := json.Unmarshal([]byte(e.Data), &g); err != nil || g.Reason != "trimmed" || g.Requested != first || g.Oldest <= first {
+	if err := json.Unmarshal([]byte(e.Data), &g); err != nil || g.Reason != "trimmed" || g.Requested != first ||
+		g.Oldest <= first {
 		t.Errorf("a kept position that has been trimmed is a gap: %+v", e)
 	}
 	if diff := cmp.Diff([]string{"c", "d"}, c.commands(2)); diff != "" {

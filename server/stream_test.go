@@ -37,7 +37,8 @@ func TestDelivery(t *testing.T) {
 	f.publish("other", "not heard")
 	ids = append(ids, f.publish("b/1?event=kind", "three")...)
 	for i, want := range []sse.Event{
-		{Type: "message", Data: "one"}, {Type: "message", Data: "two\nlines\nand\nmore"}, {Type: "message", Data: ""}, {Type: "kind", Data: "three"},
+		{Type: "message", Data: "one"}, {Type: "message", Data: "two\nlines\nand\nmore"}, {Type: "message",
+			Data: ""}, {Type: "kind", Data: "three"},
 	} {
 		want.LastEventID = ids[i]
 		if got := c.any(); got != want {
@@ -57,16 +58,22 @@ func TestStreamParameters(t *testing.T) {
 	f := start(t, server.Options{})
 	many := strings.Repeat("&channel=x", 101)[1:]
 	for query, detail := range map[string]string{
-		"": "channel", "channel=": "channel", "channel=a*": "'*'", "channel=**/a": "'**'", many: "100", "channel=a%0Ab": "control",
-		"channel=a&heartbeat=0": "heartbeat", "channel=a&heartbeat=61": "60", "channel=a&heartbeat=x": "heartbeat", "channel=a&heartbeat=": "heartbeat",
-		"channel=a&heartbeatEvent=maybe": "heartbeatEvent", "channel=a&replay=-1": "replay", "channel=a&replay=100001": "100000", "channel=a&replay=x": "replay",
+		"": "channel", "channel=": "channel", "channel=a*": "'*'", "channel=**/a": "'**'", many: "100",
+		"channel=a%0Ab":         "control",
+		"channel=a&heartbeat=0": "heartbeat", "channel=a&heartbeat=61": "60", "channel=a&heartbeat=x": "heartbeat",
+		"channel=a&heartbeat=":           "heartbeat",
+		"channel=a&heartbeatEvent=maybe": "heartbeatEvent", "channel=a&replay=-1": "replay",
+		"channel=a&replay=100001": "100000", "channel=a&replay=x": "replay",
 		"channel=%zz": "query",
 	} {
 		f.call("GET", "/v1/events?"+query, "").wantProblem(t, 400, "invalid", detail)
 	}
 	for query, detail := range map[string]string{
-		"": "storeId", "storeId=1": "pcId", "pcId=1": "storeId", "storeId=a/b&pcId=1": "storeId", "storeId=1&pcId=": "pcId",
-		"storeId=1&pcId=" + strings.Repeat("x", 65): "64", "storeId=*&pcId=1": "storeId", "storeId=1&pcId=%C3%BC": "pcId", "storeId=1&pcId=2&heartbeat=99": "heartbeat",
+		"": "storeId", "storeId=1": "pcId", "pcId=1": "storeId", "storeId=a/b&pcId=1": "storeId",
+		"storeId=1&pcId=": "pcId",
+		"storeId=1&pcId=" + strings.Repeat("x",
+			65): "64", "storeId=*&pcId=1": "storeId", "storeId=1&pcId=%C3%BC": "pcId",
+		"storeId=1&pcId=2&heartbeat=99": "heartbeat",
 	} {
 		f.call("GET", "/v1/stores/event-sources?"+query, "").wantProblem(t, 400, "invalid", detail)
 	}
@@ -124,7 +131,8 @@ func TestNoFirstEvent(t *testing.T) {
 	if eachKind(t, TestNoFirstEvent) {
 		return
 	}
-	f := start(t, server.Options{Streams: server.StreamOptions{Heartbeat: 20 * time.Millisecond, Lifetime: 300 * time.Millisecond}})
+	f := start(t, server.Options{Streams: server.StreamOptions{Heartbeat: 20 * time.Millisecond,
+		Lifetime: 300 * time.Millisecond}})
 	c := f.stream("/v1/events?channel=a&heartbeatEvent=false")
 	f.publish("a", "x")
 	f.publish("other", "moves the position")
@@ -174,7 +182,8 @@ func TestPositionSources(t *testing.T) {
 			header = []string{"Last-Event-ID: " + c.header}
 		}
 		s := f.stream("/v1/events?channel=a"+c.query, header...)
-		if e := s.any(); e.Type != "heartbeat" || (len(c.want) > 0 && e.LastEventID >= ids[2]) || (c.want == nil && e.LastEventID != ids[2]) {
+		if e := s.any(); e.Type != "heartbeat" || (len(c.want) > 0 && e.LastEventID >= ids[2]) ||
+			(c.want == nil && e.LastEventID != ids[2]) {
 			t.Errorf("%+v: first %+v", c, e)
 		}
 		s.want(c.want...)
@@ -222,19 +231,28 @@ func TestGaps(t *testing.T) {
 		want     *gap
 		data     []string
 	}{
-		"trimmed":                 {both, a[0], a[0], &gap{a[0], a[2], "trimmed"}, []string{"s3", "s4", "l1", "l2", "l3"}},
+		"trimmed": {both, a[0], a[0], &gap{a[0], a[2], "trimmed"},
+			[]string{"s3", "s4", "l1", "l2", "l3"}},
 		"at the trim mark":        {both, a[1], a[1], nil, []string{"s3", "s4", "l1", "l2", "l3"}},
 		"trimmed, the other only": {"/v1/events?channel=long", a[0], a[0], nil, []string{"l1", "l2", "l3"}},
-		"trimmed, by pattern":     {"/v1/events?channel=*", a[0], a[0], &gap{a[0], a[2], "trimmed"}, []string{"s3", "s4", "l1", "l2", "l3"}},
-		"below the log":           {both, "0000000000001", "0000000000001", &gap{"0000000000001", a[2], "trimmed"}, []string{"s3", "s4", "l1", "l2", "l3"}},
-		"zero":                    {"/v1/events?channel=long", "0000000000000", "0000000000000", &gap{"0000000000000", b[0], "trimmed"}, []string{"l1", "l2", "l3"}},
-		"lost":                    {both, plus(b[1], 5), plus(b[1], 5), &gap{plus(b[1], 5), after[0], "lost"}, []string{"l3"}},
-		"end of a run":            {both, b[1], b[1], nil, []string{"l3"}},
-		"before a run":            {both, plus(after[0], -1), plus(after[0], -1), nil, []string{"l3"}},
-		"future":                  {both, plus(after[0], 9), plus(after[0], 9), &gap{plus(after[0], 9), a[2], "future"}, []string{"s3", "s4", "l1", "l2", "l3"}},
-		"future, nothing there":   {"/v1/events?channel=none", plus(after[0], 9), plus(after[0], 9), &gap{plus(after[0], 9), plus(after[0], 1), "future"}, nil},
-		"unknown":                 {both, "garbage", "0000000000000", &gap{"garbage", a[2], "unknown"}, []string{"s3", "s4", "l1", "l2", "l3"}},
-		"long garbage":            {"/v1/events?channel=none", strings.Repeat("ü", 100), "0000000000000", &gap{strings.Repeat("ü", 64), plus(after[0], 1), "unknown"}, nil},
+		"trimmed, by pattern": {"/v1/events?channel=*", a[0], a[0], &gap{a[0], a[2], "trimmed"},
+			[]string{"s3", "s4", "l1", "l2", "l3"}},
+		"below the log": {both, "0000000000001", "0000000000001", &gap{"0000000000001", a[2], "trimmed"},
+			[]string{"s3", "s4", "l1", "l2", "l3"}},
+		"zero": {"/v1/events?channel=long", "0000000000000", "0000000000000",
+			&gap{"0000000000000", b[0], "trimmed"}, []string{"l1", "l2", "l3"}},
+		"lost": {both, plus(b[1], 5), plus(b[1], 5), &gap{plus(b[1], 5), after[0], "lost"},
+			[]string{"l3"}},
+		"end of a run": {both, b[1], b[1], nil, []string{"l3"}},
+		"before a run": {both, plus(after[0], -1), plus(after[0], -1), nil, []string{"l3"}},
+		"future": {both, plus(after[0], 9), plus(after[0], 9), &gap{plus(after[0], 9), a[2], "future"},
+			[]string{"s3", "s4", "l1", "l2", "l3"}},
+		"future, nothing there": {"/v1/events?channel=none", plus(after[0], 9), plus(after[0], 9),
+			&gap{plus(after[0], 9), plus(after[0], 1), "future"}, nil},
+		"unknown": {both, "garbage", "0000000000000", &gap{"garbage", a[2], "unknown"},
+			[]string{"s3", "s4", "l1", "l2", "l3"}},
+		"long garbage": {"/v1/events?channel=none", strings.Repeat("ü", 100), "0000000000000",
+			&gap{strings.Repeat("ü", 64), plus(after[0], 1), "unknown"}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := f.stream(c.path, "Last-Event-ID: "+c.id)
@@ -257,7 +275,8 @@ func TestGaps(t *testing.T) {
 	s.want("live after a gap")
 }
 
-// TestRestartThenResume is P3 after a restart, before any new publish, over one and several channels and patterns.
+// TestRestartThenResume is P3 after a restart, before any new publish, over one and several
+// channels and patterns.
 func TestRestartThenResume(t *testing.T) {
 	if eachKind(t, TestRestartThenResume) {
 		return
@@ -343,7 +362,8 @@ func TestLifetimeEndsBetweenEvents(t *testing.T) {
 	if eachKind(t, TestLifetimeEndsBetweenEvents) {
 		return
 	}
-	f := start(t, server.Options{Streams: server.StreamOptions{Lifetime: time.Second}, Stores: server.StoreOptions{Lifetime: 200 * time.Millisecond}})
+	f := start(t, server.Options{Streams: server.StreamOptions{Lifetime: time.Second},
+		Stores: server.StoreOptions{Lifetime: 200 * time.Millisecond}})
 	began := time.Now()
 	c := f.stream("/v1/events?channel=a")
 	begin := c.any().LastEventID
@@ -369,7 +389,8 @@ func TestLifetimeEndsBetweenEvents(t *testing.T) {
 	}
 }
 
-// TestDrain is P7: refused are new streams and not publishes, and every stream ends between events, told when to come back.
+// TestDrain is P7: refused are new streams and not publishes, and every stream ends between events,
+// told when to come back.
 func TestDrain(t *testing.T) {
 	if eachKind(t, TestDrain) {
 		return
@@ -399,7 +420,8 @@ func TestDrain(t *testing.T) {
 		t.Errorf("livez while draining: %+v", a)
 	}
 	refused := f.call("GET", "/v1/events?channel=a", "", "Accept: text/event-stream")
-	if refused.status != 200 || !regexp.MustCompile(`^retry: \d+$`).MatchString(refused.body) || refused.header.Get("Content-Type") != "text/event-stream; charset=utf-8" {
+	if refused.status != 200 || !regexp.MustCompile(`^retry: \d+$`).MatchString(refused.body) ||
+		refused.header.Get("Content-Type") != "text/event-stream; charset=utf-8" {
 		t.Errorf("a new EventSource while draining: %+v", refused)
 	}
 	f.call("GET", "/v1/events?channel=a", "").wantProblem(t, 503, "unavailable", "shutting down")
@@ -421,7 +443,8 @@ func TestDrain(t *testing.T) {
 		at, _ := time.Parse(time.RFC3339, farewell[3])
 		back := at.Add(time.Duration(ms+1) * time.Millisecond) // the time is cut to milliseconds
 		if farewell[2] != ids[0] || back.Before(began.Add(window)) {
-			t.Errorf("client %d: farewell at %s, %v of the window; want %s, and to come back after it", i, farewell[2], back.Sub(began), ids[0])
+			t.Errorf("client %d: farewell at %s, %v of the window; want %s, and to come back after it", i, farewell[2],
+				back.Sub(began), ids[0])
 		}
 	}
 	if err := <-done; err != nil {
@@ -441,7 +464,8 @@ func TestNoRoom(t *testing.T) {
 		t.Errorf("%+v", a)
 	}
 	f.call("GET", "/v1/events?channel=a", "", "Accept: */*").wantProblem(t, 503, "overloaded", "--max-streams")
-	f.call("GET", "/v1/events?channel=a", "", "Accept: text/event-stream;q=0").wantProblem(t, 503, "overloaded", "--max-streams")
+	f.call("GET", "/v1/events?channel=a", "", "Accept: text/event-stream;q=0").wantProblem(t, 503, "overloaded",
+		"--max-streams")
 	began := time.Now()
 	f.call("GET", "/v1/stores/event-sources?storeId=1&pcId=1", "").wantProblem(t, 503, "overloaded", "--max-streams")
 	if took := time.Since(began); took < time.Second || took > 30*time.Second {
@@ -463,7 +487,8 @@ func (f *fixture) untilStreams(n int) {
 	}
 }
 
-// TestDeliveriesAreCounted (P6): each event that a stream is sent, once, and which of them were read from the log.
+// TestDeliveriesAreCounted (P6): each event that a stream is sent, once, and which of them were
+// read from the log.
 func TestDeliveriesAreCounted(t *testing.T) {
 	if eachKind(t, TestDeliveriesAreCounted) {
 		return
@@ -484,7 +509,8 @@ func TestRefusalsAndEndsAreCounted(t *testing.T) {
 	if eachKind(t, TestRefusalsAndEndsAreCounted) {
 		return
 	}
-	f := start(t, server.Options{Streams: server.StreamOptions{Max: 3, Lifetime: 300 * time.Millisecond}, Publish: server.PublishOptions{MaxEventBytes: 10}, Stores: server.StoreOptions{Lifetime: -1}})
+	f := start(t, server.Options{Streams: server.StreamOptions{Max: 3, Lifetime: 300 * time.Millisecond},
+		Publish: server.PublishOptions{MaxEventBytes: 10}, Stores: server.StoreOptions{Lifetime: -1}})
 	for range 2 {
 		f.call("GET", "/v1/events", "").wantProblem(t, 400, "invalid", "channel")
 	}
@@ -502,7 +528,8 @@ func TestRefusalsAndEndsAreCounted(t *testing.T) {
 	third := f.open(pcPath("1", "2"))
 	third.until("CONNECTED\n\n")
 	f.call("GET", "/v1/events?channel=a", "").wantProblem(t, 503, "overloaded", "--max-streams")
-	if a := f.call("GET", "/v1/events?channel=a", "", "Accept: text/event-stream"); !strings.HasPrefix(a.body, "retry: ") {
+	if a := f.call("GET", "/v1/events?channel=a", "", "Accept: text/event-stream"); !strings.HasPrefix(a.body,
+		"retry: ") {
 		t.Errorf("%+v", a)
 	}
 	gone.close()
@@ -510,15 +537,21 @@ func TestRefusalsAndEndsAreCounted(t *testing.T) {
 	f.untilStreams(1)
 	metrics := f.call("GET", "/metrics", "").body
 	for name, want := range map[string]int{
-		`requests_refused_total{code="invalid"}`: 2 + 3, `requests_refused_total{code="forbidden"}`: 1, `requests_refused_total{code="not_found"}`: 1,
-		`requests_refused_total{code="method_not_allowed"}`: 1, `requests_refused_total{code="conflict"}`: 1, `requests_refused_total{code="too_large"}`: 1,
+		`requests_refused_total{code="invalid"}`: 2 + 3, `requests_refused_total{code="forbidden"}`: 1,
+		`requests_refused_total{code="not_found"}`:          1,
+		`requests_refused_total{code="method_not_allowed"}`: 1, `requests_refused_total{code="conflict"}`: 1,
+		`requests_refused_total{code="too_large"}`:  1,
 		`requests_refused_total{code="overloaded"}`: 2, `requests_refused_total{code="unavailable"}`: 0,
-		`streams_refused_total`: 2, `streams_opened_total{adapter="native"}`: 1, `streams_opened_total{adapter="store"}`: 3, `streams_open{adapter="native"}`: 0, `streams_open{adapter="store"}`: 1,
-		`streams_ended_total{reason="lifetime"}`: 1, `streams_ended_total{reason="gone"}`: 2, `streams_ended_total{reason="flood"}`: 0,
+		`streams_refused_total`: 2, `streams_opened_total{adapter="native"}`: 1,
+		`streams_opened_total{adapter="store"}`: 3, `streams_open{adapter="native"}`: 0,
+		`streams_open{adapter="store"}`:          1,
+		`streams_ended_total{reason="lifetime"}`: 1, `streams_ended_total{reason="gone"}`: 2,
+		`streams_ended_total{reason="flood"}`:   0,
 		`streams_ended_total{reason="stalled"}`: 0, `streams_ended_total{reason="drain"}`: 0,
 	} {
 		if !strings.Contains(metrics, fmt.Sprintf("\nfanfare_%s %d\n", name, want)) {
-			t.Errorf("%s: want %d, have %s", name, want, regexp.MustCompile(`(?m)^fanfare_`+regexp.QuoteMeta(name)+`.*$`).FindString(metrics))
+			t.Errorf("%s: want %d, have %s", name, want,
+				regexp.MustCompile(`(?m)^fanfare_`+regexp.QuoteMeta(name)+`.*$`).FindString(metrics))
 		}
 	}
 	held.close()
@@ -526,7 +559,8 @@ func TestRefusalsAndEndsAreCounted(t *testing.T) {
 
 // TestRoomPerAddress is P6 for one address; loopback is not counted.
 func TestRoomPerAddress(t *testing.T) {
-	f := start(t, server.Options{Streams: server.StreamOptions{MaxPerAddress: 2}, Access: server.AccessOptions{Hosts: []string{"example.com"}}})
+	f := start(t, server.Options{Streams: server.StreamOptions{MaxPerAddress: 2},
+		Access: server.AccessOptions{Hosts: []string{"example.com"}}})
 	far := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r.RemoteAddr = r.URL.Query().Get("from") + ":1234"
 		f.srv.ServeHTTP(w, r)
@@ -563,7 +597,8 @@ func TestRoomPerAddress(t *testing.T) {
 func (f *fixture) srvStreams() int {
 	f.t.Helper()
 	var n int
-	all := regexp.MustCompile(`(?m)^fanfare_streams_open\{.*\} (\d+)$`).FindAllStringSubmatch(f.call("GET", "/metrics", "").body, -1)
+	all := regexp.MustCompile(`(?m)^fanfare_streams_open\{.*\} (\d+)$`).FindAllStringSubmatch(f.call("GET", "/metrics",
+		"").body, -1)
 	if len(all) == 0 {
 		f.t.Fatal("no fanfare_streams_open in /metrics")
 	}
@@ -575,8 +610,8 @@ func (f *fixture) srvStreams() int {
 	return n
 }
 
-// TestDeadReaders is P5: hundreds of subscribers that never read beside one that does. They have connections of their own; see
-// TestStalledStreamBesideOthers for those of one connection.
+// TestDeadReaders is P5: hundreds of subscribers that never read beside one that does. They have
+// connections of their own; see TestStalledStreamBesideOthers for those of one connection.
 func TestDeadReaders(t *testing.T) {
 	if eachKind(t, TestDeadReaders) {
 		return
@@ -600,8 +635,10 @@ func TestDeadReaders(t *testing.T) {
 		}
 	}
 	f.untilStreams(1)
-	if m := f.call("GET", "/metrics", "").body; !strings.Contains(m, fmt.Sprintf(`fanfare_streams_ended_total{reason="stalled"} %d`, dead)) {
-		t.Errorf("the cuts have no counter: %s", regexp.MustCompile(`(?m)^fanfare_streams_ended.*$`).FindAllString(m, -1))
+	if m := f.call("GET", "/metrics", "").body; !strings.Contains(m,
+		fmt.Sprintf(`fanfare_streams_ended_total{reason="stalled"} %d`, dead)) {
+		t.Errorf("the cuts have no counter: %s",
+			regexp.MustCompile(`(?m)^fanfare_streams_ended.*$`).FindAllString(m, -1))
 	}
 	f.publish("a", "still fine")
 	healthy.want("still fine")
@@ -612,7 +649,8 @@ func TestSlowIsNotStalled(t *testing.T) {
 	if eachKind(t, TestSlowIsNotStalled) {
 		return
 	}
-	f := start(t, server.Options{Streams: server.StreamOptions{StallLimit: 4 * time.Second}, Publish: server.PublishOptions{MaxEventBytes: 4 << 20}})
+	f := start(t, server.Options{Streams: server.StreamOptions{StallLimit: 4 * time.Second},
+		Publish: server.PublishOptions{MaxEventBytes: 4 << 20}})
 	w := f.open("/v1/events?channel=a")
 	w.until("\n\n")
 	w.stops()
@@ -658,7 +696,8 @@ func TestClosedPeerFreesItsSlot(t *testing.T) {
 		return
 	}
 	f := start(t, server.Options{Streams: server.StreamOptions{Heartbeat: time.Hour}}) // no heartbeat will tell
-	for _, leave := range []func(*wired){func(w *wired) { _ = w.tcp.Close() }, (*wired).reset, func(w *wired) { w.quit() }} {
+	for _, leave := range []func(*wired){func(w *wired) { _ = w.tcp.Close() }, (*wired).reset,
+		func(w *wired) { w.quit() }} {
 		w := f.open("/v1/events?channel=a")
 		w.until("\n\n")
 		leave(w)
@@ -692,7 +731,8 @@ func TestFloodingPeerIsCut(t *testing.T) {
 
 func TestTwoHubsInOneProcess(t *testing.T) {
 	oneKind(t, "what it looks at is the same on each")
-	one := start(t, server.Options{Publish: server.PublishOptions{MaxEventBytes: 10}, Streams: server.StreamOptions{Lifetime: 100 * time.Millisecond}})
+	one := start(t, server.Options{Publish: server.PublishOptions{MaxEventBytes: 10},
+		Streams: server.StreamOptions{Lifetime: 100 * time.Millisecond}})
 	two := start(t, server.Options{Streams: server.StreamOptions{BareContentType: true}})
 	one.call("POST", "/v1/channels/a", "eleven bytes").wantProblem(t, 413, "too_large", "10")
 	two.publish("a", "eleven bytes")
@@ -708,7 +748,8 @@ func TestTwoHubsInOneProcess(t *testing.T) {
 	}
 }
 
-// TestStreamsGoOnWhileTheLogIsFull: publishes are refused with the reason, streams stay, and all recovers by itself.
+// TestStreamsGoOnWhileTheLogIsFull: publishes are refused with the reason, streams stay, and all
+// recovers by itself.
 func TestUnreadyLog(t *testing.T) {
 	if eachKind(t, TestUnreadyLog) {
 		return

@@ -13,7 +13,8 @@ import (
 	"github.com/fanfare-hub/fanfare/sse"
 )
 
-// tab is an EventSource: it comes back with the same URL and the last id, until it is answered another status than 200.
+// tab is an EventSource: it comes back with the same URL and the last id, until it is answered
+// another status than 200.
 type tab struct {
 	t      *testing.T
 	hc     *http.Client
@@ -27,7 +28,8 @@ type tab struct {
 
 func openTab(t *testing.T, hc *http.Client, url string) *tab {
 	ctx, cancel := context.WithCancel(t.Context())
-	b := &tab{t: t, hc: hc, url: url, opened: make(chan string, 1000), heard: make(chan string, 1000), closed: make(chan int, 1), cancel: cancel}
+	b := &tab{t: t, hc: hc, url: url, opened: make(chan string, 1000), heard: make(chan string, 1000),
+		closed: make(chan int, 1), cancel: cancel}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -82,8 +84,8 @@ func wait[T any](t *testing.T, what string, c <-chan T) (v T) {
 	return v
 }
 
-// TestTwoTabsWithOneTicket: the newer one takes the stream, the older one is told to stay away at its next try, and the newer one goes
-// on undisturbed.
+// TestTwoTabsWithOneTicket: the newer one takes the stream, the older one is told to stay away at
+// its next try, and the newer one goes on undisturbed.
 func TestTwoTabsWithOneTicket(t *testing.T) {
 	if eachKind(t, TestTwoTabsWithOneTicket) {
 		return
@@ -147,8 +149,9 @@ func TestTwoTabsWithoutIDs(t *testing.T) {
 	}
 }
 
-// TestOneTabWhoseConnectionIsCut: a client that comes back is let in, always: whether its connection was closed, reset, or is half-dead,
-// and, when the hub can see that it was cut, also if another tab had the ticket before.
+// TestOneTabWhoseConnectionIsCut: a client that comes back is let in, always: whether its
+// connection was closed, reset, or is half-dead, and, when the hub can see that it was cut, also if
+// another tab had the ticket before.
 func TestOneTabWhoseConnectionIsCut(t *testing.T) {
 	if eachKind(t, TestOneTabWhoseConnectionIsCut) {
 		return
@@ -172,7 +175,8 @@ func TestOneTabWhoseConnectionIsCut(t *testing.T) {
 		if name == "half-dead" {
 			continue
 		}
-		// A second page takes the ticket; its own connection is cut, and it comes back with the id that the first one had, too.
+		// A second page takes the ticket; its own connection is cut, and it comes back with the id
+		// that the first one had, too.
 		w, last = open("")
 		for range 5 {
 			cut(w)

@@ -15,7 +15,8 @@ import (
 	"github.com/fanfare-hub/fanfare/server"
 )
 
-// compressing is a middleware as there are many: it compresses what clients take compressed, can flush, and can be taken over.
+// compressing is a middleware as there are many: it compresses what clients take compressed, can
+// flush, and can be taken over.
 func compressing(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
@@ -107,14 +108,16 @@ func TestBehindACompressingHandler(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if b, err := io.ReadAll(resp.Body); err != nil || resp.StatusCode != 201 || !strings.Contains(string(b), `"id"`) {
+		if b, err := io.ReadAll(resp.Body); err != nil || resp.StatusCode != 201 ||
+			!strings.Contains(string(b), `"id"`) {
 			t.Errorf("%v %d %q", err, resp.StatusCode, b)
 		}
 		_ = resp.Body.Close()
 	}
 }
 
-// TestBehindAHandlerThatHoldsBack: a stream that nobody would see before its end is refused at once.
+// TestBehindAHandlerThatHoldsBack: a stream that nobody would see before its end is refused at
+// once.
 func TestBehindAHandlerThatHoldsBack(t *testing.T) {
 	f := start(t, server.Options{})
 	front := httptest.NewServer(http.TimeoutHandler(f.srv, time.Minute, "too late"))
@@ -146,7 +149,8 @@ func TestBehindAHandlerThatHoldsBack(t *testing.T) {
 	}
 }
 
-// TestEmptyLinesBetweenRequests (RFC 9112, section 2.2), on a publisher's connection that was taken over, and on one that was not.
+// TestEmptyLinesBetweenRequests (RFC 9112, section 2.2), on a publisher's connection that was taken
+// over, and on one that was not.
 func TestEmptyLinesBetweenRequests(t *testing.T) {
 	f := start(t, server.Options{})
 	post := "POST /v1/channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx"

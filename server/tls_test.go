@@ -13,7 +13,8 @@ import (
 	"github.com/fanfare-hub/fanfare/server"
 )
 
-// TestKeyUpdate: a client of TLS 1.3 changes its key, and asks the hub to, in the middle of a stream (RFC 8446, section 4.6.3).
+// TestKeyUpdate: a client of TLS 1.3 changes its key, and asks the hub to, in the middle of a
+// stream (RFC 8446, section 4.6.3).
 func TestKeyUpdate(t *testing.T) {
 	openssl, err := exec.LookPath("openssl")
 	if err != nil {
@@ -66,7 +67,8 @@ func TestKeyUpdate(t *testing.T) {
 	}
 }
 
-// TestCloseNotify: a client that has said within TLS that it sends nothing more, and listens, goes on hearing.
+// TestCloseNotify: a client that has said within TLS that it sends nothing more, and listens, goes
+// on hearing.
 func TestCloseNotify(t *testing.T) {
 	for _, k := range kinds {
 		if !k.tls || k.h2 {
@@ -81,7 +83,8 @@ func TestCloseNotify(t *testing.T) {
 			}
 			defer conn.Close()
 			_ = conn.SetDeadline(time.Now().Add(time.Minute))
-			if _, err := io.WriteString(conn, "GET /v1/events?channel=a HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
+			if _, err := io.WriteString(conn,
+				"GET /v1/events?channel=a HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
 				t.Fatal(err)
 			}
 			r := bufio.NewReader(conn)

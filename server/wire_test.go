@@ -34,10 +34,12 @@ func normal(s string) string {
 	return s
 }
 
-// TestWire compares answers, byte by byte, with the golden files that docs/format/stream.md describes: a request behind "> ",
-// and the answer. FANFARE_UPDATE_GOLDEN=1 writes them anew.
+// TestWire compares answers, byte by byte, with the golden files that docs/format/stream.md
+// describes: a request behind "> ", and the answer. FANFARE_UPDATE_GOLDEN=1 writes them anew.
 func TestWire(t *testing.T) {
-	f := start(t, server.Options{Streams: server.StreamOptions{Lifetime: 400 * time.Millisecond}, Stores: server.StoreOptions{Lifetime: 400 * time.Millisecond}, Access: server.AccessOptions{Origins: []string{"https://app.example.com"}}})
+	f := start(t, server.Options{Streams: server.StreamOptions{Lifetime: 400 * time.Millisecond},
+		Stores: server.StoreOptions{Lifetime: 400 * time.Millisecond},
+		Access: server.AccessOptions{Origins: []string{"https://app.example.com"}}})
 	f.publish("golden", "one", "two\r\nlines", "")
 	f.publish("golden?event=tick", `{"price":101.5}`)
 	files, err := filepath.Glob("../contract/wire/*.http")
@@ -72,7 +74,8 @@ func TestWire(t *testing.T) {
 			}
 			if os.Getenv("FANFARE_UPDATE_GOLDEN") != "" {
 				requestLines, _, _ := strings.Cut(string(text), "\nHTTP/")
-				if err := os.WriteFile(file, []byte(strings.TrimSuffix(requestLines, "\n")+"\n"+normal(got.String())), 0o644); err != nil {
+				if err := os.WriteFile(file, []byte(strings.TrimSuffix(requestLines, "\n")+"\n"+normal(got.String())),
+					0o644); err != nil {
 					t.Fatal(err)
 				}
 				return

@@ -16,7 +16,8 @@ import (
 	"github.com/fanfare-hub/fanfare/server"
 )
 
-// TestOperatorEndsAnything (P8): also a stream that listens to a channel of the hub's own, which no administrator's pattern covers.
+// TestOperatorEndsAnything (P8): also a stream that listens to a channel of the hub's own, which no
+// administrator's pattern covers.
 func TestOperatorEndsAnything(t *testing.T) {
 	if eachKind(t, TestOperatorEndsAnything) {
 		return
@@ -44,7 +45,8 @@ func TestOperatorEndsAnything(t *testing.T) {
 	f.call("GET", "/v1/history?channel=a", "", eve).wantProblem(t, 401, "unauthenticated", "revoked")
 }
 
-// TestRevokedTokenEndsAllItsStreams (P8): whoever revokes by channel refuses the token, and with it ends its other streams.
+// TestRevokedTokenEndsAllItsStreams (P8): whoever revokes by channel refuses the token, and with it
+// ends its other streams.
 func TestRevokedTokenEndsAllItsStreams(t *testing.T) {
 	if eachKind(t, TestRevokedTokenEndsAllItsStreams) {
 		return
@@ -55,15 +57,17 @@ func TestRevokedTokenEndsAllItsStreams(t *testing.T) {
 	one.any()
 	other.any()
 	root := bearer(token("root", time.Hour, "admin", "**"))
-	if a := f.call("POST", "/v1/admin/revoke", `{"channel":"a"}`, root); a.json("streams") != "2" || a.json("revoked") != "1" {
+	if a := f.call("POST", "/v1/admin/revoke", `{"channel":"a"}`, root); a.json("streams") != "2" ||
+		a.json("revoked") != "1" {
 		t.Errorf("%+v", a)
 	}
 	one.ends(t, "the stream of a")
 	other.ends(t, "the stream of b")
 }
 
-// TestAdministratorRevokesWhatIsTheirs (P8): who administers some channels refuses tokens that allow nothing beyond these; of other
-// tokens they end the streams of theirs, the answer says so, and the token's other streams go on.
+// TestAdministratorRevokesWhatIsTheirs (P8): who administers some channels refuses tokens that
+// allow nothing beyond these; of other tokens they end the streams of theirs, the answer says so,
+// and the token's other streams go on.
 func TestAdministratorRevokesWhatIsTheirs(t *testing.T) {
 	if eachKind(t, TestAdministratorRevokesWhatIsTheirs) {
 		return
@@ -106,7 +110,8 @@ func TestAdministratorRevokesWhatIsTheirs(t *testing.T) {
 			t.Errorf("%v: %s, then %d", c.grants, a.body, status)
 		}
 		elsewhere.quiet()
-		if a := f.call("POST", "/v1/admin/disconnect", `{"subject":"`+name+`"}`, bearer(token("root", time.Hour, "admin", "**"))); a.json("streams") != "1" {
+		if a := f.call("POST", "/v1/admin/disconnect", `{"subject":"`+name+`"}`,
+			bearer(token("root", time.Hour, "admin", "**"))); a.json("streams") != "1" {
 			t.Errorf("%v: the stream elsewhere has ended: %s", c.grants, a.body)
 		}
 	}
@@ -135,8 +140,8 @@ func (m *meanwhile) Revoke(ctx context.Context, tokens, subjects []string, until
 	return err
 }
 
-// TestRevokeMeetsAFullListLater: a stream that opens while others are revoked, and for which there is no room any more, has the answer
-// say what was done before.
+// TestRevokeMeetsAFullListLater: a stream that opens while others are revoked, and for which there
+// is no room any more, has the answer say what was done before.
 func TestRevokeMeetsAFullListLater(t *testing.T) {
 	oneKind(t, "the streams' kind does not matter to what the call answers")
 	f := secured(t, server.Options{Access: server.AccessOptions{MaxRevocations: 1}}, auth.Options{})
@@ -144,11 +149,13 @@ func TestRevokeMeetsAFullListLater(t *testing.T) {
 	one := f.stream("/v1/events?channel=a", bearer(token("ada", time.Hour, "subscribe", "a")))
 	one.any()
 	f.srv.WrapRevocations(func(r adminapi.Revocations) adminapi.Revocations {
-		return &meanwhile{r, func() { f.stream("/v1/events?channel=a", bearer(token("bob", time.Hour, "subscribe", "a"))).any() }}
+		return &meanwhile{r,
+			func() { f.stream("/v1/events?channel=a", bearer(token("bob", time.Hour, "subscribe", "a"))).any() }}
 	})
 	a := f.call("POST", "/v1/admin/revoke", `{"channel":"a"}`, root)
 	a.wantProblem(t, 503, "overloaded", "--max-revocations")
-	if detail := a.json("detail"); strings.Contains(detail, "nothing") || !strings.Contains(detail, "(revoked before: 1, streams ended: 2)") {
+	if detail := a.json("detail"); strings.Contains(detail, "nothing") ||
+		!strings.Contains(detail, "(revoked before: 1, streams ended: 2)") {
 		t.Errorf("%s", detail)
 	}
 	one.ends(t, "ada")
@@ -182,12 +189,14 @@ func TestRevocationIsShown(t *testing.T) {
 	}
 	f := secured(t, server.Options{}, auth.Options{})
 	f.stream("/v1/events?channel=a", bearer(token("ada", time.Hour, "subscribe", "a"))).any()
-	if a := f.call("GET", "/v1/stats", "", bearer(token("root", time.Hour, "admin", "**"))); !strings.Contains(a.body, `"tokenId":"jti-of-ada"`) {
+	if a := f.call("GET", "/v1/stats", "", bearer(token("root", time.Hour, "admin", "**"))); !strings.Contains(a.body,
+		`"tokenId":"jti-of-ada"`) {
 		t.Error(a.body)
 	}
 }
 
-// TestMisspeltMembers: a member that nobody knows does nothing where its writer expects something, on every call that takes JSON.
+// TestMisspeltMembers: a member that nobody knows does nothing where its writer expects something,
+// on every call that takes JSON.
 func TestMisspeltMembers(t *testing.T) {
 	f := start(t, server.Options{})
 	for _, c := range []struct{ path, body, detail string }{
@@ -197,7 +206,8 @@ func TestMisspeltMembers(t *testing.T) {
 		{"/v1/events", `{"channel":"a","data":"x","id":"1"}`, "the members are channel, event, data, idempotencyKey"},
 		{"/v1/events", `{"channel":"a","data":"x","data":"y"}`, "given twice"},
 		{"/v1/events", `[{"channel":"a","data":"x"},{"chanel":"a","data":"x"}]`, "event 1 of the array: "},
-		{"/v1/stores/1/pcs/2/events", `{"objectId":"o","event":"REBOOT","eventtype":"COMMAND"}`, `did you mean "eventType"`},
+		{"/v1/stores/1/pcs/2/events", `{"objectId":"o","event":"REBOOT","eventtype":"COMMAND"}`,
+			`did you mean "eventType"`},
 		{"/v1/stores/1/events", `{"objectID":"o","event":"REBOOT"}`, `did you mean "objectId"`},
 		{"/v1/stores/events", `{"objectId":"o","event":"REBOOT","wait":"10s"}`, "is not known"},
 		{"/v1/tickets", `{"channels":["a"],"ttl":"1h"}`, "is not known"},
@@ -217,8 +227,11 @@ func TestMisspeltMembers(t *testing.T) {
 	} {
 		f.call("POST", c.path, c.body).wantProblem(t, 400, "invalid", c.detail)
 	}
-	a := f.call("POST", "/v1/events", `{"channel":"a","data":"1"}`+"\n"+`{"channel":"a","type":"x","data":"2"}`+"\n"+`{"channel":"a","data":"3"}`, "Content-Type: application/x-ndjson")
-	if lines := strings.Split(strings.TrimSpace(a.body), "\n"); len(lines) != 3 || !strings.Contains(lines[1], `did you mean`) || !strings.Contains(lines[1], `"line":2`) {
+	a := f.call("POST", "/v1/events",
+		`{"channel":"a","data":"1"}`+"\n"+`{"channel":"a","type":"x","data":"2"}`+"\n"+`{"channel":"a","data":"3"}`,
+		"Content-Type: application/x-ndjson")
+	if lines := strings.Split(strings.TrimSpace(a.body), "\n"); len(lines) != 3 ||
+		!strings.Contains(lines[1], `did you mean`) || !strings.Contains(lines[1], `"line":2`) {
 		t.Errorf("%s", a.body)
 	}
 	// What is inside data is the publisher's.
@@ -248,15 +261,22 @@ func TestMisspeltParameters(t *testing.T) {
 	}
 	f.call("POST", "/v1/channels/a?type=tick", "x").wantProblem(t, 400, "invalid", `did you mean "event"`)
 	f.call("POST", "/v1/channels/a?idempotencyKey=k", "x").wantProblem(t, 400, "invalid", "Idempotency-Key")
-	f.call("POST", "/v1/events?type=tick", `{"channel":"a","data":"x"}`).wantProblem(t, 400, "invalid", `did you mean "event"`)
-	f.call("POST", "/v1/events?event=tick", `{"channel":"a","data":"x"}`).wantProblem(t, 400, "invalid", "belongs into the body")
-	f.call("POST", "/v1/stores/1/events?event=REBOOT", `{"event":"x"}`).wantProblem(t, 400, "invalid", "belongs into the body")
-	f.call("POST", "/v1/admin/disconnect?subject=eve", `{"channel":"**"}`).wantProblem(t, 400, "invalid", "belongs into the body")
-	f.call("POST", "/v1/tickets?channels=a", `{"channels":["b"]}`).wantProblem(t, 400, "invalid", "belongs into the body")
-	f.call("POST", "/v1/tickets?channel=a", `{"channels":["b"]}`).wantProblem(t, 400, "invalid", `did you mean "channels"`)
+	f.call("POST", "/v1/events?type=tick", `{"channel":"a","data":"x"}`).wantProblem(t, 400, "invalid",
+		`did you mean "event"`)
+	f.call("POST", "/v1/events?event=tick", `{"channel":"a","data":"x"}`).wantProblem(t, 400, "invalid",
+		"belongs into the body")
+	f.call("POST", "/v1/stores/1/events?event=REBOOT", `{"event":"x"}`).wantProblem(t, 400, "invalid",
+		"belongs into the body")
+	f.call("POST", "/v1/admin/disconnect?subject=eve", `{"channel":"**"}`).wantProblem(t, 400, "invalid",
+		"belongs into the body")
+	f.call("POST", "/v1/tickets?channels=a", `{"channels":["b"]}`).wantProblem(t, 400, "invalid",
+		"belongs into the body")
+	f.call("POST", "/v1/tickets?channel=a", `{"channels":["b"]}`).wantProblem(t, 400, "invalid",
+		`did you mean "channels"`)
 	for _, path := range []string{
 		"/v1/events?channel=a&utm_source=x&_=123&v=2", "/v1/events?channel=a&lastEventId=&last_event_id=&lastEventID=",
-		"/v1/stores/event-sources?storeId=1&pcId=2&appVersion=3&token=x&pcIp=10.0.0.1&storeIp=10.0.0.2", "/v1/events?channel=a&access_token=x&ticket=",
+		"/v1/stores/event-sources?storeId=1&pcId=2&appVersion=3&token=x&pcIp=10.0.0.1&storeIp=10.0.0.2",
+		"/v1/events?channel=a&access_token=x&ticket=",
 	} {
 		if a := f.call("HEAD", path, ""); a.status != 200 {
 			t.Errorf("%s: %+v", path, a)
@@ -264,7 +284,8 @@ func TestMisspeltParameters(t *testing.T) {
 	}
 }
 
-// TestSessionEndsItsStreams (P8): who signs out is not listened for any more, whether the stream came by cookie or by a ticket.
+// TestSessionEndsItsStreams (P8): who signs out is not listened for any more, whether the stream
+// came by cookie or by a ticket.
 func TestSessionEndsItsStreams(t *testing.T) {
 	if eachKind(t, TestSessionEndsItsStreams) {
 		return
@@ -293,24 +314,29 @@ func TestSessionEndsItsStreams(t *testing.T) {
 	f.stream(again).any() // so is a new login with it
 }
 
-// TestSigningOutWithAStaleCookie: a cookie whose token is good for nothing any more is taken away like any other, by a page of this host.
-// A wrong header, and a page of another host, stay what they are.
+// TestSigningOutWithAStaleCookie: a cookie whose token is good for nothing any more is taken away
+// like any other, by a page of this host. A wrong header, and a page of another host, stay what
+// they are.
 func TestSigningOutWithAStaleCookie(t *testing.T) {
-	f := secured(t, server.Options{Access: server.AccessOptions{MaxRevocations: 2}}, auth.Options{Leeway: time.Millisecond})
+	f := secured(t, server.Options{Access: server.AccessOptions{MaxRevocations: 2}},
+		auth.Options{Leeway: time.Millisecond})
 	own, root := "Origin: "+f.url(""), bearer(token("root", time.Hour, "admin", "**"))
 	f.call("POST", "/v1/admin/revoke", `{"tokenId":"jti-of-eve"}`, root)
 	for name, value := range map[string]string{
 		"expired": token("ada", -time.Hour, "subscribe", "a"), "revoked": token("eve", time.Hour, "subscribe", "a"),
-		"of a key that is gone": signed(strings.Repeat("gone ", 10), "bob", "subscribe", "a"), "nonsense": "nonsense", "too long": strings.Repeat("x", 20<<10),
+		"of a key that is gone": signed(strings.Repeat("gone ", 10), "bob", "subscribe",
+			"a"), "nonsense": "nonsense", "too long": strings.Repeat("x", 20<<10),
 	} {
 		cookie := "Cookie: __Host-fanfare=" + value
 		f.call("GET", "/v1/history?channel=a", "", cookie, own).wantProblem(t, 401, "unauthenticated", "")
 		a := f.call("DELETE", "/v1/session", "", cookie, own)
-		if set := a.header.Get("Set-Cookie"); a.status != 204 || !strings.HasPrefix(set, "__Host-fanfare=;") || !strings.Contains(set, "Max-Age=0") {
+		if set := a.header.Get("Set-Cookie"); a.status != 204 || !strings.HasPrefix(set, "__Host-fanfare=;") ||
+			!strings.Contains(set, "Max-Age=0") {
 			t.Errorf("%s: %d %s %q", name, a.status, a.body, set)
 		}
 		for _, origin := range []string{"Origin: https://evil.example", "X-None: x"} {
-			if a := f.call("DELETE", "/v1/session", "", cookie, origin); a.status != 403 || a.header.Get("Set-Cookie") != "" {
+			if a := f.call("DELETE", "/v1/session", "", cookie, origin); a.status != 403 ||
+				a.header.Get("Set-Cookie") != "" {
 				t.Errorf("%s, %s: %d %v", name, origin, a.status, a.header)
 			}
 		}
@@ -334,7 +360,8 @@ func TestSigningOutWithoutRoom(t *testing.T) {
 			t.Errorf("%+v", a)
 		}
 		if i == 1 {
-			a.wantProblem(t, 503, "overloaded", "(--max-revocations): the cookie is taken away, and its streams have ended")
+			a.wantProblem(t, 503, "overloaded",
+				"(--max-revocations): the cookie is taken away, and its streams have ended")
 			if a.header.Get("Set-Cookie") == "" {
 				t.Error("the cookie is still there")
 			}
@@ -342,7 +369,8 @@ func TestSigningOutWithoutRoom(t *testing.T) {
 	}
 }
 
-// TestRemovedKey (P8): a key that is taken away takes with it the tokens that it verified, their streams, and tickets.
+// TestRemovedKey (P8): a key that is taken away takes with it the tokens that it verified, their
+// streams, and tickets.
 func TestRemovedKey(t *testing.T) {
 	if eachKind(t, TestRemovedKey) {
 		return
@@ -350,7 +378,9 @@ func TestRemovedKey(t *testing.T) {
 	dir := t.TempDir()
 	file := dir + "/secret"
 	writeFile(t, file, strings.Repeat("first ", 10))
-	f := secured(t, server.Options{Access: server.AccessOptions{TicketKey: []byte(strings.Repeat("k", auth.TicketKeyBytes))}}, auth.Options{Keys: []auth.Key{{Algorithm: "HS256", File: file}}, Watch: 10 * time.Millisecond})
+	f := secured(t, server.Options{Access: server.AccessOptions{TicketKey: []byte(strings.Repeat("k",
+		auth.TicketKeyBytes))}}, auth.Options{Keys: []auth.Key{{Algorithm: "HS256", File: file}},
+		Watch: 10 * time.Millisecond})
 	other := bearer(token("bob", time.Hour, "subscribe", "a", "publish", "a")) // by the settings' own key
 	ada := bearer(signed(strings.Repeat("first ", 10), "ada", "subscribe", "a"))
 	stays := f.stream("/v1/events?channel=a", other)
@@ -370,15 +400,19 @@ func TestRemovedKey(t *testing.T) {
 	f.call("POST", "/v1/channels/a", "x", other)
 }
 
-// TestKeysAndTokensAreTwoRealms: an API key and a token of the same name share no idempotency key, and no two issuers' tokens do.
+// TestKeysAndTokensAreTwoRealms: an API key and a token of the same name share no idempotency key,
+// and no two issuers' tokens do.
 func TestKeysAndTokensAreTwoRealms(t *testing.T) {
 	text, key, err := auth.CreateAPIKey(auth.APIKey{Name: "ada", Publish: []string{"a"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	f := secured(t, server.Options{}, auth.Options{APIKeys: []auth.APIKey{key}})
-	for i, who := range []string{text, token("ada", time.Hour, "publish", "a"), signed(secret, "ada", "publish", "a", "iss", "https://one"), signed(secret, "ada", "publish", "a", "iss", "https://two")} {
-		if a := f.call("POST", "/v1/channels/a", fmt.Sprint("event ", i), bearer(who), "Idempotency-Key: k"); a.status != 201 {
+	for i, who := range []string{text, token("ada", time.Hour, "publish", "a"),
+		signed(secret, "ada", "publish", "a", "iss", "https://one"), signed(secret, "ada", "publish", "a", "iss",
+			"https://two")} {
+		if a := f.call("POST", "/v1/channels/a", fmt.Sprint("event ", i), bearer(who),
+			"Idempotency-Key: k"); a.status != 201 {
 			t.Errorf("%d: %+v", i, a)
 		}
 	}
@@ -388,7 +422,8 @@ func TestKeysAndTokensAreTwoRealms(t *testing.T) {
 func TestHostsWithAuthentication(t *testing.T) {
 	ada := bearer(token("ada", time.Hour, "subscribe", "a"))
 	f := secured(t, server.Options{Access: server.AccessOptions{Hosts: []string{"push.example.com"}}}, auth.Options{})
-	f.call("GET", "/v1/history?channel=a", "", ada, "Host: evil.example").wantProblem(t, 403, "forbidden", "--allowed-host")
+	f.call("GET", "/v1/history?channel=a", "", ada, "Host: evil.example").wantProblem(t, 403, "forbidden",
+		"--allowed-host")
 	for _, host := range []string{"push.example.com", "PUSH.example.com:444", "localhost"} {
 		if a := f.call("GET", "/v1/history?channel=a", "", ada, "Host: "+host); a.status != 200 {
 			t.Errorf("%s: %+v", host, a)
@@ -399,7 +434,8 @@ func TestHostsWithAuthentication(t *testing.T) {
 			t.Errorf("%s: %+v", probe, a)
 		}
 	}
-	if a := secured(t, server.Options{}, auth.Options{}).call("GET", "/v1/history?channel=a", "", ada, "Host: any.example"); a.status != 200 {
+	if a := secured(t, server.Options{}, auth.Options{}).call("GET", "/v1/history?channel=a", "", ada,
+		"Host: any.example"); a.status != 200 {
 		t.Errorf("%+v", a)
 	}
 }
@@ -448,34 +484,46 @@ func TestHostsAndOriginsThatNeverMatch(t *testing.T) {
 			t.Errorf("%s%s: %v, want %q", c.host, c.origin, err, c.detail)
 		}
 	}
-	if err := server.CheckHosts(nil, []string{"chrome-extension://abcdef", "capacitor://localhost", "tauri://localhost"}); err != nil {
+	if err := server.CheckHosts(nil,
+		[]string{"chrome-extension://abcdef", "capacitor://localhost", "tauri://localhost"}); err != nil {
 		t.Errorf("pages of other schemes: %v", err)
 	}
-	f := start(t, server.Options{Access: server.AccessOptions{Origins: []string{"https://App.example.com:443/", "http://b.example.com:80"}}})
+	f := start(t, server.Options{Access: server.AccessOptions{Origins: []string{"https://App.example.com:443/",
+		"http://b.example.com:80"}}})
 	for _, origin := range []string{"https://app.example.com", "http://b.example.com"} {
-		if a := f.call("GET", "/v1/history?channel=a", "", "Origin: "+origin); a.header.Get("Access-Control-Allow-Origin") != origin {
+		if a := f.call("GET", "/v1/history?channel=a", "",
+			"Origin: "+origin); a.header.Get("Access-Control-Allow-Origin") != origin {
 			t.Errorf("%s: %v", origin, a.header)
 		}
 	}
 }
 
-// TestSpellingsOfHosts: a host and an origin are the same however a setting and a request spell them.
+// TestSpellingsOfHosts: a host and an origin are the same however a setting and a request spell
+// them.
 func TestSpellingsOfHosts(t *testing.T) {
 	f := start(t, server.Options{
-		Access: server.AccessOptions{Hosts: []string{"Push.Example.com.", "two.example.com:8443", "2001:DB8:0:0:0:0:0:7", "[2001:db8::8]:444", "::ffff:10.0.0.9", "10.0.0.7"}, Origins: []string{"https://app.example.com.", "https://b.example.com:00443", "http://c.example.com:03000", "http://[2001:DB8:0:0:0:0:0:9]:3000", "http://[::ffff:10.0.0.11]"}},
+		Access: server.AccessOptions{Hosts: []string{"Push.Example.com.", "two.example.com:8443",
+			"2001:DB8:0:0:0:0:0:7", "[2001:db8::8]:444", "::ffff:10.0.0.9", "10.0.0.7"},
+			Origins: []string{"https://app.example.com.", "https://b.example.com:00443",
+				"http://c.example.com:03000", "http://[2001:DB8:0:0:0:0:0:9]:3000", "http://[::ffff:10.0.0.11]"}},
 	})
 	for host, status := range map[string]int{
-		"push.example.com": 200, "push.example.com.": 200, "PUSH.example.com.:8082": 200, "push.example.com..": 403, "two.example.com": 200,
-		"[2001:db8::7]": 200, "[2001:0db8:0::7]:80": 200, "[2001:db8::8]": 200, "[::ffff:a00:9]:80": 200, "10.0.0.7": 200, "10.0.0.8": 403,
-		"localhost.": 200, "LOCALHOST.:8082": 200, "127.0.0.1.": 200, "127.9.9.9": 200, "[0:0:0:0:0:0:0:1]": 200, "[::ffff:127.0.0.1]": 200, "localhost.evil.example": 403, ".": 403,
+		"push.example.com": 200, "push.example.com.": 200, "PUSH.example.com.:8082": 200, "push.example.com..": 403,
+		"two.example.com": 200,
+		"[2001:db8::7]":   200, "[2001:0db8:0::7]:80": 200, "[2001:db8::8]": 200, "[::ffff:a00:9]:80": 200,
+		"10.0.0.7": 200, "10.0.0.8": 403,
+		"localhost.": 200, "LOCALHOST.:8082": 200, "127.0.0.1.": 200, "127.9.9.9": 200, "[0:0:0:0:0:0:0:1]": 200,
+		"[::ffff:127.0.0.1]": 200, "localhost.evil.example": 403, ".": 403,
 	} {
 		if a := f.call("GET", "/v1/history?channel=a", "", "Host: "+host); a.status != status {
 			t.Errorf("%s: %d %s, want %d", host, a.status, a.body, status)
 		}
 	}
 	for origin, may := range map[string]bool{
-		"https://app.example.com": true, "https://app.example.com.": true, "https://b.example.com": true, "http://c.example.com:3000": true, "http://c.example.com": false,
-		"http://[2001:db8::9]:3000": true, "http://[2001:db8::9]": false, "http://[::ffff:a00:b]": true, "http://app.example.com": false, "https://app.example.com..": false,
+		"https://app.example.com": true, "https://app.example.com.": true, "https://b.example.com": true,
+		"http://c.example.com:3000": true, "http://c.example.com": false,
+		"http://[2001:db8::9]:3000": true, "http://[2001:db8::9]": false, "http://[::ffff:a00:b]": true,
+		"http://app.example.com": false, "https://app.example.com..": false,
 	} {
 		a := f.call("POST", "/v1/channels/a", "x", "Origin: "+origin)
 		if got := a.header.Get("Access-Control-Allow-Origin"); (a.status == 201) != may || (got == origin) != may {

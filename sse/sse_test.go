@@ -32,7 +32,8 @@ type vector struct {
 	Retry       *int64 `json:"retry"`
 }
 
-// TestVectors runs the vectors that every client of the project reads, whole and cut in every way that matters.
+// TestVectors runs the vectors that every client of the project reads, whole and cut in every way
+// that matters.
 func TestVectors(t *testing.T) {
 	file, err := os.ReadFile("../contract/sse-parser-vectors.json")
 	if err != nil {
@@ -100,7 +101,8 @@ func TestDispatchAtOnce(t *testing.T) {
 }
 
 func TestTooLong(t *testing.T) {
-	for _, in := range []string{strings.Repeat("x", 20), "data:" + strings.Repeat("x", 9) + "\ndata:" + strings.Repeat("x", 9) + "\n\n"} {
+	for _, in := range []string{strings.Repeat("x", 20),
+		"data:" + strings.Repeat("x", 9) + "\ndata:" + strings.Repeat("x", 9) + "\n\n"} {
 		p := sse.Parser{MaxEventBytes: 16}
 		if _, err := p.Write([]byte(in)); !errors.Is(err, sse.ErrTooLong) {
 			t.Errorf("%q: %v, want ErrTooLong", in, err)
@@ -113,7 +115,8 @@ func TestTooLong(t *testing.T) {
 
 func TestDecoder(t *testing.T) {
 	d := sse.NewDecoder(iotest.OneByteReader(strings.NewReader("id: 1\ndata: a\n\n:\nevent: x\ndata: b\n\ndata: cut")))
-	for _, want := range []sse.Event{{Type: "message", Data: "a", LastEventID: "1"}, {Type: "x", Data: "b", LastEventID: "1"}} {
+	for _, want := range []sse.Event{{Type: "message", Data: "a", LastEventID: "1"},
+		{Type: "x", Data: "b", LastEventID: "1"}} {
 		if got, err := d.Next(); err != nil || got != want {
 			t.Fatalf("%+v, %v; want %+v", got, err, want)
 		}
@@ -135,7 +138,8 @@ func TestAppendChunk(t *testing.T) {
 }
 
 func TestAppendRetry(t *testing.T) {
-	for ms, want := range map[int64]string{0: "retry: 1\n", -5: "retry: 1\n", 3000: "retry: 3000\n", 1 << 40: "retry: 2147483647\n"} {
+	for ms, want := range map[int64]string{0: "retry: 1\n", -5: "retry: 1\n", 3000: "retry: 3000\n",
+		1 << 40: "retry: 2147483647\n"} {
 		if got := string(sse.AppendRetry(nil, ms)); got != want {
 			t.Errorf("%d: %q, want %q", ms, got, want)
 		}
@@ -147,9 +151,11 @@ func joined(data string) string {
 	return strings.ReplaceAll(strings.ReplaceAll(data, "\r\n", "\n"), "\r", "\n")
 }
 
-// FuzzRoundTrip checks decode(encode(x)) = x, cut at any place, and that nothing in data can forge a field.
+// FuzzRoundTrip checks decode(encode(x)) = x, cut at any place, and that nothing in data can forge
+// a field.
 func FuzzRoundTrip(f *testing.F) {
-	for _, data := range []string{"", "x", "a\nb", "\r", "\r\n\r\n", "id: 5\revent: forged\n\n", " lead", "\ufeffx", "a\u2028b", "x\x00y"} {
+	for _, data := range []string{"", "x", "a\nb", "\r", "\r\n\r\n", "id: 5\revent: forged\n\n", " lead", "\ufeffx",
+		"a\u2028b", "x\x00y"} {
 		f.Add("0GZ6X9QF00001", "type", data, 3)
 	}
 	f.Fuzz(func(t *testing.T, id, event, data string, cut int) {
@@ -180,7 +186,8 @@ func FuzzParser(f *testing.F) {
 	f.Add([]byte("\xef\xbb\xbfid: 1\r\ndata: \xe2\x82\r\rretry:9\n\n: c\n"), 4)
 	f.Fuzz(func(t *testing.T, in []byte, cut int) {
 		parse := func(parts ...[]byte) (events []sse.Event, id string) {
-			p := sse.Parser{MaxEventBytes: 1 << 20, Handler: sse.Handler{Event: func(e sse.Event) { events = append(events, e) }}}
+			p := sse.Parser{MaxEventBytes: 1 << 20,
+				Handler: sse.Handler{Event: func(e sse.Event) { events = append(events, e) }}}
 			for _, part := range parts {
 				if _, err := p.Write(part); err != nil {
 					t.Fatal(err)

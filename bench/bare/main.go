@@ -1,8 +1,9 @@
 //go:build linux
 
-// Command bare is the least that a server of Server-Sent Events can do: one thread, one epoll set, one write for each delivery,
-// nothing kept, nothing checked. It is what others are measured against: it takes what POST /pub brings to all who hold
-// GET /sub open. It is for benchmarks on one's own machine alone.
+// Command bare is the least that a server of Server-Sent Events can do: one thread, one epoll set,
+// one write for each delivery, nothing kept, nothing checked. It is what others are measured
+// against: it takes what POST /pub brings to all who hold GET /sub open. It is for benchmarks on
+// one's own machine alone.
 package main
 
 import (
@@ -66,7 +67,8 @@ func main() {
 }
 
 func (s *server) add(fd int) {
-	if err := unix.EpollCtl(s.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}); err != nil {
+	if err := unix.EpollCtl(s.epoll, unix.EPOLL_CTL_ADD, fd,
+		&unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}); err != nil {
 		log.Fatal(err)
 	}
 }
@@ -98,7 +100,9 @@ func (s *server) read(c *conn) {
 	if bytes.HasPrefix(c.request, []byte("GET ")) {
 		c.request, c.stream = nil, true
 		s.streams = append(s.streams, c)
-		_, _ = unix.Write(c.fd, []byte("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n6\r\n: hi\n\n\r\n"))
+		_, _ = unix.Write(c.fd,
+			[]byte("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: "+
+				"chunked\r\n\r\n6\r\n: hi\n\n\r\n"))
 		return
 	}
 	length := 0

@@ -53,8 +53,10 @@ func (c *benchCmd) Run(ctx context.Context, std *stdio) error {
 		host = net.JoinHostPort(u.Hostname(), "80")
 	}
 	o := load.Options{
-		Addr: host, StreamPath: c.StreamPath, PublishPath: c.PublishPath, Streams: c.Streams, Publishers: c.Publishers, Rate: c.Rate,
-		DataBytes: c.DataBytes, Missed: c.Missed, OwnChannels: c.Own, Dead: c.Dead, Wait: time.Duration(c.Wait), PID: c.Pid,
+		Addr: host, StreamPath: c.StreamPath, PublishPath: c.PublishPath, Streams: c.Streams, Publishers: c.Publishers,
+		Rate:      c.Rate,
+		DataBytes: c.DataBytes, Missed: c.Missed, OwnChannels: c.Own, Dead: c.Dead, Wait: time.Duration(c.Wait),
+		PID: c.Pid,
 	}
 	if c.Between != "" {
 		o.Between = c.between

@@ -96,7 +96,8 @@ func result(t *testing.T, in string, args ...string) (out, errOut string, code i
 
 func hubFor(t *testing.T, args ...string) (url string, hub *command) {
 	t.Helper()
-	hub = begin(t, strings.NewReader(""), append([]string{"serve", "--addr", "127.0.0.1:0", "--data", t.TempDir(), "--drain-window", "10ms"}, args...)...)
+	hub = begin(t, strings.NewReader(""),
+		append([]string{"serve", "--addr", "127.0.0.1:0", "--data", t.TempDir(), "--drain-window", "10ms"}, args...)...)
 	return hub.out.until(t, `(https?://127\.0\.0\.1:\d+)`), hub
 }
 
@@ -113,7 +114,8 @@ func TestPublishSubscribeHistorySend(t *testing.T) {
 	if out, _, code := result(t, "from\nstandard input", "publish", "greetings"); code != 0 || out <= id {
 		t.Errorf("publish of standard input: %q %d", out, code)
 	}
-	if out, _, code := result(t, "", "publish", "greetings", "", "--event", "empty", "--key", "k"); code != 0 || out == "" {
+	if out, _, code := result(t, "", "publish", "greetings", "", "--event", "empty", "--key", "k"); code != 0 ||
+		out == "" {
 		t.Errorf("publish of nothing: %q %d", out, code)
 	}
 	again1, _, _ := result(t, "", "publish", "greetings", "", "--event", "empty", "--key", "k")
@@ -121,12 +123,14 @@ func TestPublishSubscribeHistorySend(t *testing.T) {
 	if again1 != again2 {
 		t.Errorf("the same key published twice: %q %q", again1, again2)
 	}
-	if _, errOut, code := result(t, "one\ntwo\r\n\nfour", "publish", "logs/web 1", "-"); code != 0 || !strings.Contains(errOut, "4 lines published") {
+	if _, errOut, code := result(t, "one\ntwo\r\n\nfour", "publish", "logs/web 1", "-"); code != 0 ||
+		!strings.Contains(errOut, "4 lines published") {
 		t.Errorf("publish of lines: %q %d", errOut, code)
 	}
 	sub.out.until(t, `^greetings\thello\ngreetings\tfrom\nstandard input\ngreetings\t\nlogs/web 1\tone\nlogs/web 1\ttwo\nlogs/web 1\t\nlogs/web 1\tfour\n$`)
 
-	if out, _, code := result(t, "", "send", "42", "7", "o1", "REBOOT"); code != 0 || !regexp.MustCompile(`^\w{13} \w{13}\n$`).MatchString(out) {
+	if out, _, code := result(t, "", "send", "42", "7", "o1", "REBOOT"); code != 0 ||
+		!regexp.MustCompile(`^\w{13} \w{13}\n$`).MatchString(out) {
 		t.Errorf("send: %q %d", out, code)
 	}
 	line := all.out.until(t, `({.*})\n`)
@@ -135,10 +139,12 @@ func TestPublishSubscribeHistorySend(t *testing.T) {
 		t.Errorf("subscribe --json: %s", line)
 	}
 
-	if out, _, code := result(t, "", "history", "greetings", "--limit", "2"); code != 0 || strings.Count(out, "\n") != 2 || !strings.Contains(out, `from\nstandard input`) {
+	if out, _, code := result(t, "", "history", "greetings", "--limit", "2"); code != 0 ||
+		strings.Count(out, "\n") != 2 || !strings.Contains(out, `from\nstandard input`) {
 		t.Errorf("history: %q %d", out, code)
 	}
-	if out, _, _ := result(t, "", "history", "greetings", "--after", strings.TrimSpace(id), "--json"); strings.Count(out, "\n") != 2 {
+	if out, _, _ := result(t, "", "history", "greetings", "--after", strings.TrimSpace(id),
+		"--json"); strings.Count(out, "\n") != 2 {
 		t.Errorf("history --after: %q", out)
 	}
 	last := begin(t, nil, "subscribe", "greetings", "--since", "1", "--json")
@@ -161,10 +167,12 @@ func TestPublishSubscribeHistorySend(t *testing.T) {
 func TestBadLinesAreLeftOut(t *testing.T) {
 	url, _ := hubFor(t, "--max-event-bytes", "10")
 	_, errOut, code := result(t, "one\nmuch too long a line\nthree\n", "publish", "a", "-", "--url", url)
-	if code != 1 || !strings.Contains(errOut, "line 2 is left out") || !strings.Contains(errOut, "--max-event-bytes") || !strings.Contains(errOut, "2 lines published") {
+	if code != 1 || !strings.Contains(errOut, "line 2 is left out") || !strings.Contains(errOut, "--max-event-bytes") ||
+		!strings.Contains(errOut, "2 lines published") {
 		t.Errorf("%d %q", code, errOut)
 	}
-	if out, _, _ := result(t, "", "history", "a", "--url", url); !regexp.MustCompile(`\tone\n.*\tthree\n$`).MatchString(out) {
+	if out, _, _ := result(t, "", "history", "a", "--url",
+		url); !regexp.MustCompile(`\tone\n.*\tthree\n$`).MatchString(out) {
 		t.Errorf("stored: %q", out)
 	}
 	// What is wrong with all of them ends the command, and is said once.
@@ -222,7 +230,8 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"version"}, 0, "fanfare "},
 		{[]string{"--help"}, 0, "publish"},
 		{[]string{"publish", "--help"}, 0, "journalctl -f | fanfare publish logs/web1 -"},
-		{[]string{"subscribe", "--help"}, 0, "Example: "}, {[]string{"serve", "--help"}, 0, "Example: "}, {[]string{"send", "--help"}, 0, "Example: "},
+		{[]string{"subscribe", "--help"}, 0, "Example: "}, {[]string{"serve", "--help"}, 0,
+			"Example: "}, {[]string{"send", "--help"}, 0, "Example: "},
 		{[]string{"history", "--help"}, 0, "Example: "}, {[]string{"version", "--help"}, 0, "Example: "},
 		{[]string{}, 2, "--help"}, {[]string{"nothing"}, 2, "nothing"}, {[]string{"publish"}, 2, "channel"},
 		{[]string{"publish", "a*", "x", "--url", url}, 1, "'*'"},
@@ -250,7 +259,8 @@ func TestSettings(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write("max-event-bytes: 5\nretention:\n  - 'a=count:1'\n  - 'b=count:2,age:1d'\nheartbeat: 1s\nstream-lifetime: 2m\nmax-streams-per-address: off\ncontent-type-charset: false\n")
+	write("max-event-bytes: 5\nretention:\n  - 'a=count:1'\n  - 'b=count:2,age:1d'\nheartbeat: 1s\nstream-lifetime: " +
+		"2m\nmax-streams-per-address: off\ncontent-type-charset: false\n")
 	t.Setenv("FANFARE_PORT", "tcp://10.0.0.1:80")
 	t.Setenv("FANFARE_HEARTBEAT", "2s")
 	url, hub := hubFor(t, "--config", file)
@@ -274,9 +284,11 @@ func TestSettings(t *testing.T) {
 	if got := resp.Header.Get("Content-Type"); got != "text/event-stream" {
 		t.Errorf("content-type-charset of the file is not in force: %s", got)
 	}
-	for text, want := range map[string]string{"no-such-key: 1\n": "no-such-key", "heartbeat: [1": "settings file", "max-event-bytes: lots\n": "max-event-bytes"} {
+	for text, want := range map[string]string{"no-such-key: 1\n": "no-such-key", "heartbeat: [1": "settings file",
+		"max-event-bytes: lots\n": "max-event-bytes"} {
 		write(text)
-		if _, errOut, code := result(t, "", "serve", "--config", file, "--data", t.TempDir(), "--addr", "127.0.0.1:0"); code != 2 || !strings.Contains(errOut, want) {
+		if _, errOut, code := result(t, "", "serve", "--config", file, "--data", t.TempDir(), "--addr",
+			"127.0.0.1:0"); code != 2 || !strings.Contains(errOut, want) {
 			t.Errorf("%q: %d %q", text, code, errOut)
 		}
 	}
@@ -286,7 +298,8 @@ func TestSettings(t *testing.T) {
 	}
 }
 
-// TestEverySettingIsInTheManual compares docs/guide/settings.md with the struct that flags, variables and the file come from.
+// TestEverySettingIsInTheManual compares docs/guide/settings.md with the struct that flags,
+// variables and the file come from.
 func TestEverySettingIsInTheManual(t *testing.T) {
 	manual, err := os.ReadFile("../../docs/guide/settings.md")
 	if err != nil {
@@ -300,7 +313,8 @@ func TestEverySettingIsInTheManual(t *testing.T) {
 	}
 }
 
-// TestErrorsNameFlags: what the hub answers and logs names a setting as the operator gave it, by its flag.
+// TestErrorsNameFlags: what the hub answers and logs names a setting as the operator gave it, by
+// its flag.
 func TestErrorsNameFlags(t *testing.T) {
 	help, _, _ := result(t, "", "serve", "--help")
 	if len(fanfare.Settings()) < 20 {
@@ -339,11 +353,13 @@ func TestErrorsNameFlags(t *testing.T) {
 	}
 }
 
-// TestHistoryFollowsPages: the hub cuts pages by their bytes, and the command goes on until there is no next one.
+// TestHistoryFollowsPages: the hub cuts pages by their bytes, and the command goes on until there
+// is no next one.
 func TestHistoryFollowsPages(t *testing.T) {
 	url, _ := hubFor(t)
 	for i := range 5 {
-		resp, err := http.Post(url+"/v1/channels/a", "text/plain", strings.NewReader(fmt.Sprint(i)+strings.Repeat("x", 700_000)))
+		resp, err := http.Post(url+"/v1/channels/a", "text/plain",
+			strings.NewReader(fmt.Sprint(i)+strings.Repeat("x", 700_000)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -362,19 +378,24 @@ func TestHistoryFollowsPages(t *testing.T) {
 	}
 }
 
-// TestInflightSettings: a budget that is too small is refused with both settings' names, and the default follows the larger bodies.
+// TestInflightSettings: a budget that is too small is refused with both settings' names, and the
+// default follows the larger bodies.
 func TestInflightSettings(t *testing.T) {
-	_, errOut, code := result(t, "", "serve", "--max-inflight-bytes", "63MiB", "--data", t.TempDir(), "--addr", "127.0.0.1:0")
-	if code != 2 || !strings.Contains(errOut, "--max-inflight-bytes") || !strings.Contains(errOut, "--max-request-bytes") {
+	_, errOut, code := result(t, "", "serve", "--max-inflight-bytes", "63MiB", "--data", t.TempDir(), "--addr",
+		"127.0.0.1:0")
+	if code != 2 || !strings.Contains(errOut, "--max-inflight-bytes") ||
+		!strings.Contains(errOut, "--max-request-bytes") {
 		t.Errorf("%d %q", code, errOut)
 	}
 	for args, want := range map[string]string{"": "four times", "--max-inflight-bytes=64MiB": "67108864"} {
-		if out, _, code := result(t, "", append([]string{"config"}, strings.Fields(args)...)...); code != 0 || !regexp.MustCompile(`max-inflight-bytes .*`+want).MatchString(out) {
+		if out, _, code := result(t, "", append([]string{"config"}, strings.Fields(args)...)...); code != 0 ||
+			!regexp.MustCompile(`max-inflight-bytes .*`+want).MatchString(out) {
 			t.Errorf("config %s: %d %s", args, code, out)
 		}
 	}
 	for flags, want := range map[string]string{
-		"": "268435456", "--max-request-bytes=100MiB": "419430400", "--max-inflight-bytes=64MiB": "67108864", "--max-request-bytes=1MiB --max-inflight-bytes=4MiB": "4194304",
+		"": "268435456", "--max-request-bytes=100MiB": "419430400", "--max-inflight-bytes=64MiB": "67108864",
+		"--max-request-bytes=1MiB --max-inflight-bytes=4MiB": "4194304",
 	} {
 		url, _ := hubFor(t, strings.Fields(flags)...)
 		resp, err := http.Get(url + "/metrics")

@@ -12,7 +12,8 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/forwarded"
 )
 
-// TestConnectionsPerAddress: one too many is closed at once; those that end, and those that are taken over, make room.
+// TestConnectionsPerAddress: one too many is closed at once; those that end, and those that are
+// taken over, make room.
 func TestConnectionsPerAddress(t *testing.T) {
 	c := newConnections(3, &forwarded.Resolver{})
 	if !c.exempt(netip.MustParseAddr("127.0.0.1")) || c.exempt(netip.MustParseAddr("192.0.2.1")) {

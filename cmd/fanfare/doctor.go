@@ -127,7 +127,8 @@ func (d *checkup) reach(ctx context.Context) (*http.Response, error) {
 	case resp.StatusCode == http.StatusOK && strings.Contains(string(body), `"ready"`):
 		d.good("the hub is reached and ready")
 	case resp.StatusCode == http.StatusForbidden && strings.Contains(string(body), "--allowed-host"):
-		d.bad("start the hub with --allowed-host "+resp.Request.URL.Hostname()+", or have the proxy send a Host that the hub knows",
+		d.bad("start the hub with --allowed-host "+resp.Request.URL.Hostname()+", or have the proxy send a Host that "+
+			"the hub knows",
 			"the hub refuses the name under which it is reached")
 	case resp.StatusCode == http.StatusServiceUnavailable:
 		d.bad("look at the hub's log; "+asProblem(resp, body).Error(), "the hub is reached, and is not ready")
@@ -200,7 +201,8 @@ func (d *checkup) headers(ctx context.Context) bool {
 	switch {
 	case resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden:
 		body, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
-		d.bad("give --token-file with a token that may subscribe and publish to "+d.cmd.Channel+", or name a --channel that it may; "+asProblem(resp, body).Error(),
+		d.bad("give --token-file with a token that may subscribe and publish to "+d.cmd.Channel+
+			", or name a --channel that it may; "+asProblem(resp, body).Error(),
 			"a stream was answered %s", resp.Status)
 		return false
 	case resp.StatusCode != http.StatusOK:
@@ -214,7 +216,8 @@ func (d *checkup) headers(ctx context.Context) bool {
 	}
 	d.good("a stream opens, in %s", time.Since(began).Round(time.Millisecond))
 	if encoding := resp.Header.Get("Content-Encoding"); encoding != "" {
-		d.bad("switch compression off for text/event-stream (nginx: leave it out of gzip_types; HAProxy: of compression type)",
+		d.bad("switch compression off for text/event-stream (nginx: leave it out of gzip_types; HAProxy: of "+
+			"compression type)",
 			"a proxy compresses the stream (%s), which holds events back", encoding)
 	} else {
 		d.good("nothing compresses the stream")
@@ -230,7 +233,8 @@ func (d *checkup) headers(ctx context.Context) bool {
 	return true
 }
 
-const buffered = "switch response buffering off for the hub (nginx: proxy_buffering off, or let X-Accel-Buffering pass;\n" +
+const buffered = "switch response buffering off for the hub (nginx: proxy_buffering off, or let " +
+	"X-Accel-Buffering pass;\n" +
 	"a CDN or an anti-virus proxy in between may need an exception)"
 
 // lines sends each line of a stream, until it ends.
@@ -293,7 +297,8 @@ func (d *checkup) buffering(ctx context.Context) {
 		d.bad(buffered, "events take %s from publish to delivery", took)
 	case behind > heldBack:
 		d.bad("have the proxy send events at once (HAProxy: option http-no-delay; nginx: proxy_buffering off)",
-			"events come %s after their publish was answered, each of them: something holds them back", behind.Round(time.Millisecond))
+			"events come %s after their publish was answered, each of them: something holds them back",
+			behind.Round(time.Millisecond))
 	default:
 		d.good("an event took %s from publish to delivery", took)
 	}
@@ -368,8 +373,10 @@ func (d *checkup) idle(ctx context.Context) {
 		case _, ok := <-stream:
 			if !ok {
 				if !errors.Is(ctx.Err(), context.Canceled) {
-					d.bad("raise the proxy's idle or read timeout well above the hub's --heartbeat (nginx: proxy_read_timeout 1h;\nHAProxy: timeout tunnel, timeout server), or lower --heartbeat",
-						"the stream was cut after %s, with the last sign of life %s before", time.Since(began).Round(time.Second), time.Since(last).Round(time.Second))
+					d.bad("raise the proxy's idle or read timeout well above the hub's --heartbeat (nginx: "+
+						"proxy_read_timeout 1h;\nHAProxy: timeout tunnel, timeout server), or lower --heartbeat",
+						"the stream was cut after %s, with the last sign of life %s before",
+						time.Since(began).Round(time.Second), time.Since(last).Round(time.Second))
 				}
 				return
 			}

@@ -42,7 +42,8 @@ func (c *keyCreateCmd) Run(std *stdio) error {
 			fmt.Errorf("a key without grants may do nothing: give --publish, --subscribe, --device or --admin")}
 	}
 	text, made, err := auth.CreateAPIKey(auth.APIKey{
-		Name: c.Name, Publish: c.Publish, Subscribe: c.Subscribe, Presence: c.Presence, Ack: c.Ack, Admin: c.Admin, Device: c.Device,
+		Name: c.Name, Publish: c.Publish, Subscribe: c.Subscribe, Presence: c.Presence, Ack: c.Ack, Admin: c.Admin,
+		Device: c.Device,
 	})
 	if err != nil {
 		return &exitError{exitUsage, err}

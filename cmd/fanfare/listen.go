@@ -39,7 +39,8 @@ func takeListeners(c *settings) (*listeners, error) {
 			case l.public == nil:
 				l.public, l.held = one, true
 			default:
-				err = errors.New("more sockets were handed over than the hub listens on: want one, and perhaps one with the name admin")
+				err = errors.New("more sockets were handed over than the hub listens on: want one, and perhaps one " +
+					"with the name admin")
 			}
 		}
 	}

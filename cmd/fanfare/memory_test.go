@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// TestMemoryIsGivenBack: once after a burst, when it is quiet; not during one, not for trifles, not all the time.
+// TestMemoryIsGivenBack: once after a burst, when it is quiet; not during one, not for trifles, not
+// all the time.
 func TestMemoryIsGivenBack(t *testing.T) {
 	const mb = 1 << 20
 	var w memoryWatch

@@ -163,7 +163,8 @@ func printReport(ctx context.Context, std *stdio, dir string) error {
 	fmt.Fprintf(std.out, "%s: %d events in %d channels, newest %s, %d runs, %d kept positions\n", dir, r.Events,
 		r.Channels, newest, r.Runs, r.Kept)
 	if r.Faults > 0 {
-		return fmt.Errorf("%d things in the log do not fit together: restore a backup, or save what is whole with fanfare export and fanfare import", r.Faults)
+		return fmt.Errorf("%d things in the log do not fit together: restore a backup, or save what is whole with "+
+			"fanfare export and fanfare import", r.Faults)
 	}
 	return nil
 }

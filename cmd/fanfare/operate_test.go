@@ -17,8 +17,8 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// TestOperate goes the whole way of an operator: what retention holds, a backup of the running hub, its check, the restore, an
-// export and an import; and every event is there at the end.
+// TestOperate goes the whole way of an operator: what retention holds, a backup of the running hub,
+// its check, the restore, an export and an import; and every event is there at the end.
 func TestOperate(t *testing.T) {
 	url, hub := hubFor(t, "--retention", "few=count:2")
 	dir := t.TempDir()
@@ -58,7 +58,8 @@ func TestOperate(t *testing.T) {
 	if err := os.Symlink(dataOf(hub), filepath.Join(dir, "link")); err != nil {
 		t.Fatal(err)
 	}
-	for _, inside := range []string{dataOf(hub), dataOf(hub) + "/backup", dir + "/../" + filepath.Base(dir) + "/link/backup"} {
+	for _, inside := range []string{dataOf(hub), dataOf(hub) + "/backup",
+		dir + "/../" + filepath.Base(dir) + "/link/backup"} {
 		refused(1, "lies in the data directory", "backup", inside, "--url", url)
 	}
 	refused(1, "in use", "verify", "--data", dataOf(hub))
@@ -81,7 +82,8 @@ func TestOperate(t *testing.T) {
 	ok("events in 2 channels", "verify", "--data", imported)
 	want := ok("", "history", "a", "--url", url)
 	for _, data := range []string{restored, imported} {
-		again := begin(t, nil, "serve", "--addr", "127.0.0.1:0", "--data", data, "--drain-window", "10ms", "--retention", "few=count:2")
+		again := begin(t, nil, "serve", "--addr", "127.0.0.1:0", "--data", data, "--drain-window", "10ms",
+			"--retention", "few=count:2")
 		at := again.out.until(t, `(http://127\.0\.0\.1:\d+)`)
 		if got := ok("", "history", "a", "--url", at); got != want {
 			t.Errorf("%s holds %q, want %q", data, got, want)
@@ -102,7 +104,9 @@ func dataOf(hub *command) string {
 // TestConfig shows what is in force and where it comes from, and no secret.
 func TestConfig(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "fanfare.yaml")
-	if err := os.WriteFile(file, []byte("data: /srv/f\ndrain-window: 9s\nretention: ['a=count:1', 'b=age:1d']\ntrace-header: ['Authorization=Bearer s3cr3t']\ntrace-endpoint: http://127.0.0.1:4318\n"), 0o600); err != nil {
+	if err := os.WriteFile(file,
+		[]byte("data: /srv/f\ndrain-window: 9s\nretention: ['a=count:1', 'b=age:1d']\ntrace-header: "+
+			"['Authorization=Bearer s3cr3t']\ntrace-endpoint: http://127.0.0.1:4318\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("FANFARE_DRAIN_WINDOW", "7s")
@@ -117,8 +121,10 @@ func TestConfig(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]string{
-		"heartbeat": "3s flag", "drain-window": "7s variable FANFARE_DRAIN_WINDOW", "data": "/srv/f file " + file, "addr": "127.0.0.1:8082 default",
-		"retention": "a=count:1; b=age:1d file " + file, "trace-header": "*** file " + file, "max-log-bytes": "10737418240 default",
+		"heartbeat": "3s flag", "drain-window": "7s variable FANFARE_DRAIN_WINDOW", "data": "/srv/f file " +
+			file, "addr": "127.0.0.1:8082 default",
+		"retention": "a=count:1; b=age:1d file " + file, "trace-header": "*** file " +
+			file, "max-log-bytes": "10737418240 default",
 	} {
 		if got := strings.Join(lines[name], " "); got != want {
 			t.Errorf("%s: %q, want %q\n%s", name, got, want, out)
@@ -136,7 +142,8 @@ func TestSettingsThatCannotBe(t *testing.T) {
 		want string
 		args []string
 	}{
-		{"--max-log-bytes 1048576 is less than --max-event-bytes", []string{"--max-log-bytes", "1MiB", "--max-event-bytes", "2MiB"}},
+		{"--max-log-bytes 1048576 is less than --max-event-bytes",
+			[]string{"--max-log-bytes", "1MiB", "--max-event-bytes", "2MiB"}},
 		{"--max-log-bytes must be at least 1MiB", []string{"--max-log-bytes", "1KiB", "--max-event-bytes", "1KiB"}},
 		{"are both 127.0.0.1:9", []string{"--addr", "127.0.0.1:9", "--admin-addr", "127.0.0.1:9"}},
 		{"there is nowhere to send it", []string{"--trace-header", "a=b"}},
@@ -148,14 +155,16 @@ func TestSettingsThatCannotBe(t *testing.T) {
 		{"no such file", []string{"--config", "/nowhere/fanfare.yaml"}},
 		{"--admin-addr", []string{"--admin-addr", "nowhere:-1"}},
 	} {
-		_, errOut, code := result(t, "", append([]string{"serve", "--addr", "127.0.0.1:0", "--data", t.TempDir()}, c.args...)...)
+		_, errOut, code := result(t, "",
+			append([]string{"serve", "--addr", "127.0.0.1:0", "--data", t.TempDir()}, c.args...)...)
 		if code == 0 || !strings.Contains(errOut, c.want) || strings.Contains(errOut, "goroutine") {
 			t.Errorf("%v: %d %q, want %q", c.args, code, errOut, c.want)
 		}
 	}
 }
 
-// TestReload: SIGHUP takes over what can change, says what cannot, and changes nothing when something is wrong.
+// TestReload: SIGHUP takes over what can change, says what cannot, and changes nothing when
+// something is wrong.
 func TestReload(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "fanfare.yaml")
 	write := func(text string) {
@@ -184,7 +193,8 @@ func TestReload(t *testing.T) {
 	if count() != 3 {
 		t.Errorf("a wrong file has changed something")
 	}
-	write("retention: 'a=count:1'\nlog-level: debug\nmax-log-bytes: 1GiB\naccess-log: 1\nheartbeat: 3s\nmax-streams: 7\n")
+	write("retention: 'a=count:1'\nlog-level: debug\nmax-log-bytes: 1GiB\naccess-log: 1\nheartbeat: " +
+		"3s\nmax-streams: 7\n")
 	hangUp(`"changed":\["access-log","log-level","max-log-bytes","retention"\]`)
 	hub.err.until(t, `"msg":"these settings have changed too, and need a restart","settings":\["heartbeat","max-streams"\]`)
 	if count() != 1 {
@@ -229,9 +239,11 @@ func TestAdminAddr(t *testing.T) {
 		want      int
 	}{
 		{admin + "/metrics", "prometheus.example.com", 200}, {admin + "/readyz", "", 200}, {admin + "/livez", "", 200},
-		{admin + "/debug/pprof/", "", 200}, {admin + "/debug/pprof/heap", "localhost", 200}, {admin + "/debug/pprof/heap", "rebound.example.com", 403},
+		{admin + "/debug/pprof/", "", 200}, {admin + "/debug/pprof/heap", "localhost",
+			200}, {admin + "/debug/pprof/heap", "rebound.example.com", 403},
 		{admin + "/v1/events?channel=a", "", 404}, {admin + "/", "", 404},
-		{admin + "/debug/pprof/nothing", "", 404}, {admin + "/debug/pprof", "", 200}, {admin + "/debug/pprof/cmdline", "localhost.", 200}, {url + "/debug/pprof/", "", 404},
+		{admin + "/debug/pprof/nothing", "", 404}, {admin + "/debug/pprof", "", 200}, {admin + "/debug/pprof/cmdline",
+			"localhost.", 200}, {url + "/debug/pprof/", "", 404},
 	} {
 		if got := get(c.url, c.host); got != c.want {
 			t.Errorf("%s for %q: %d, want %d", c.url, c.host, got, c.want)
@@ -239,8 +251,8 @@ func TestAdminAddr(t *testing.T) {
 	}
 }
 
-// TestTraces: a publish, its commit and its first delivery reach a collector as one trace, below the publisher's own, and the
-// event keeps the traceparent.
+// TestTraces: a publish, its commit and its first delivery reach a collector as one trace, below
+// the publisher's own, and the event keeps the traceparent.
 func TestTraces(t *testing.T) {
 	var mu sync.Mutex
 	spans := map[string]*otlp.Span{}
@@ -282,7 +294,8 @@ func TestTraces(t *testing.T) {
 	post("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
 	sub.out.until(t, "x\nx\n")
 	out, _, _ := result(t, "", "history", "a", "--json", "--url", url)
-	if strings.Count(out, "traceparent") != 1 || !strings.Contains(out, `"traceparent":"00-4bf92f3577b34da6a3ce929d0e0e4736-`) {
+	if strings.Count(out, "traceparent") != 1 ||
+		!strings.Contains(out, `"traceparent":"00-4bf92f3577b34da6a3ce929d0e0e4736-`) {
 		t.Errorf("history: %s", out)
 	}
 	if err := sub.end(t); err != nil {
@@ -302,7 +315,8 @@ func TestTraces(t *testing.T) {
 		if name == "publish" {
 			want = "\x00\xf0\x67\xaa\x0b\xa9\x02\xb7"
 		}
-		if string(span.ParentSpanId) != want || string(span.TraceId) != string(publish.TraceId) || span.EndTimeUnixNano < span.StartTimeUnixNano ||
+		if string(span.ParentSpanId) != want || string(span.TraceId) != string(publish.TraceId) ||
+			span.EndTimeUnixNano < span.StartTimeUnixNano ||
 			time.Since(time.Unix(0, int64(span.StartTimeUnixNano))) > time.Minute {
 			t.Errorf("%s: %v", name, span)
 		}

@@ -45,7 +45,8 @@ func (c *publishCmd) Run(ctx context.Context, std *stdio) error {
 			return fmt.Errorf("read standard input: %w", err)
 		}
 		if len(all) == 0 {
-			return errors.New("standard input is empty, and nothing was published; an event without data is `fanfare publish CHANNEL ''`")
+			return errors.New("standard input is empty, and nothing was published; an event without data is `fanfare " +
+				"publish CHANNEL ''`")
 		}
 		text := string(all)
 		c.Data = &text

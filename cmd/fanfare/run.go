@@ -98,7 +98,8 @@ type invocation struct {
 func newParser(c *cli, call *invocation) (*kong.Kong, error) {
 	return kong.New(c,
 		kong.Name("fanfare"),
-		kong.Description("A durable push hub: publish an event once over HTTP, and everybody who should hear it does, in order, over Server-Sent Events."),
+		kong.Description("A durable push hub: publish an event once over HTTP, and everybody who should hear it "+
+			"does, in order, over Server-Sent Events."),
 		kong.PostBuild(func(k *kong.Kong) error {
 			nameVariables(k.Model.Node)
 			return nil

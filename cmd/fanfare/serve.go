@@ -91,7 +91,8 @@ func (h *hub) open(ctx context.Context, rules []fanfare.Rule) error {
 	c := h.set
 	o := pebblelog.Options{
 		Dir: c.Data, Durability: durability(c.Durability), Retention: rules, Logger: h.logger,
-		MinFreeBytes: orNever(int64(c.MinFreeBytes)), MaxQueueBytes: int(c.MaxQueueBytes), CacheBytes: int(c.CacheBytes), MaxBytes: int64(c.MaxLogBytes),
+		MinFreeBytes: orNever(int64(c.MinFreeBytes)), MaxQueueBytes: int(c.MaxQueueBytes),
+		CacheBytes: int(c.CacheBytes), MaxBytes: int64(c.MaxLogBytes),
 	}
 	deadline := time.Now()
 	if h.listen.held {
@@ -151,7 +152,8 @@ func (h *hub) close() error {
 func (h *hub) newWeb(handler http.Handler) *http.Server {
 	body := time.Duration(h.set.BodyTimeout)
 	return &http.Server{
-		Handler: handler, ReadHeaderTimeout: time.Duration(h.set.HeaderTimeout), IdleTimeout: time.Duration(h.set.IdleTimeout),
+		Handler: handler, ReadHeaderTimeout: time.Duration(h.set.HeaderTimeout),
+		IdleTimeout: time.Duration(h.set.IdleTimeout),
 		// Streams, NDJSON and backups set their own, and detached streams have none.
 		ReadTimeout: body, WriteTimeout: 2 * body,
 		MaxHeaderBytes: 256 << 10, // a stream may name 100 channels of 512 bytes, each byte escaped
@@ -321,8 +323,10 @@ func (c *settings) checkLoopback(flag, addr string) error {
 	if ip := net.ParseIP(host); ip != nil && ip.IsLoopback() {
 		return nil
 	}
-	return fmt.Errorf("%s %s would let everybody in: no authentication is configured, so the hub listens on loopback only. "+
-		"Configure it with --jwt-key, --jwks-url or --api-keys (docs/guide/security.md), or use --addr 127.0.0.1:8082 behind a proxy that authenticates, and --allowed-host for its name", flag, addr)
+	return fmt.Errorf("%s %s would let everybody in: no authentication is configured, so the hub listens on "+
+		"loopback only. "+
+		"Configure it with --jwt-key, --jwks-url or --api-keys (docs/guide/security.md), or use --addr "+
+		"127.0.0.1:8082 behind a proxy that authenticates, and --allowed-host for its name", flag, addr)
 }
 
 // checkAddr refuses what cannot be listened on, whatever the machine. It asks nobody for the host's

@@ -113,7 +113,8 @@ func (c *securitySettings) check() error {
 // authOptions reads the settings, and no file. Errors name the setting, and show no secret.
 func (c *securitySettings) authOptions() (o auth.Options, err error) {
 	o = auth.Options{
-		JWKS: c.JwksURL, JWKSRefresh: time.Duration(c.JwksRefresh), Issuers: c.JwtIssuer, Audiences: c.JwtAudience, Claim: c.JwtClaim, APIKeyFile: c.APIKeys,
+		JWKS: c.JwksURL, JWKSRefresh: time.Duration(c.JwksRefresh), Issuers: c.JwtIssuer, Audiences: c.JwtAudience,
+		Claim: c.JwtClaim, APIKeyFile: c.APIKeys,
 	}
 	for _, text := range c.JwtKey {
 		k, err := auth.ParseKey(text)
@@ -167,7 +168,8 @@ func (c *securitySettings) apply(o *server.Options) {
 	o.Streams.MaxPerSubject, o.Streams.MaxPerChannel = int(c.MaxStreamsPerSubject), int(c.MaxStreamsPerChannel)
 	o.Streams.MaxNewPerSecond, o.Streams.MaxReplays = float64(c.MaxNewStreams), c.MaxReplays
 	o.Streams.MaxRefusalsHeld, o.Streams.MaxRefusalsHeldPerAddress = c.MaxRefusalsHeld, c.MaxRefusalsHeldPerAddress
-	o.Publish.Rate, o.Publish.BytesRate, o.Publish.Burst = float64(c.PublishRate), float64(c.PublishBytesRate), time.Duration(c.PublishBurst).Seconds()
+	o.Publish.Rate, o.Publish.BytesRate, o.Publish.Burst = float64(c.PublishRate), float64(c.PublishBytesRate),
+		time.Duration(c.PublishBurst).Seconds()
 	o.Access.MaxRevocations, o.AuditRate = c.MaxRevocations, c.auditRate()
 }
 
@@ -190,7 +192,8 @@ func ticketKey(dir string) ([]byte, error) {
 // warn says what is allowed, and perhaps should not be.
 func (c *settings) warn(logger *slog.Logger, addr string) {
 	if c.authConfigured() && !c.tlsConfigured() && !isLoopback(addr) && strings.Contains(addr, ":") {
-		logger.Warn("tokens are taken over connections that are not encrypted: set --tls-cert and --tls-key, or --acme-domain, or put TLS in front and listen on loopback",
+		logger.Warn("tokens are taken over connections that are not encrypted: set --tls-cert and --tls-key, or "+
+			"--acme-domain, or put TLS in front and listen on loopback",
 			slog.String("addr", addr))
 	}
 	var secrets []string
@@ -205,6 +208,7 @@ func (c *settings) warn(logger *slog.Logger, addr string) {
 		}
 	}
 	if c.QueryToken {
-		logger.Warn("--query-token takes tokens from URLs, which proxies and browsers write down: tickets do not have that fault")
+		logger.Warn("--query-token takes tokens from URLs, which proxies and browsers write down: tickets do not " +
+			"have that fault")
 	}
 }

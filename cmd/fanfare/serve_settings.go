@@ -71,9 +71,11 @@ func (c *settings) check() ([]fanfare.Rule, error) {
 	case c.Heartbeat < span(10*time.Millisecond):
 		return nil, errors.New("--heartbeat must be at least 10ms")
 	case c.MaxEventBytes < 1 || c.MaxRequestBytes < 1 || c.MaxQueueBytes < 1 || c.CacheBytes < 1:
-		return nil, errors.New("--max-event-bytes, --max-request-bytes, --max-queue-bytes and --cache-bytes must be at least 1")
+		return nil, errors.New("--max-event-bytes, --max-request-bytes, --max-queue-bytes and --cache-bytes must " +
+			"be at least 1")
 	case c.MaxInflightBytes != nil && *c.MaxInflightBytes < 4*max(c.MaxRequestBytes, c.MaxEventBytes):
-		return nil, fmt.Errorf("--max-inflight-bytes is %d, want at least %d: four times the larger of --max-request-bytes and --max-event-bytes, or a body of that size might never fit",
+		return nil, fmt.Errorf("--max-inflight-bytes is %d, want at least %d: four times the larger of "+
+			"--max-request-bytes and --max-event-bytes, or a body of that size might never fit",
 			*c.MaxInflightBytes, 4*max(c.MaxRequestBytes, c.MaxEventBytes))
 	case c.TailBytes < 1:
 		return nil, errors.New("--tail-bytes must be at least 1")
@@ -84,7 +86,8 @@ func (c *settings) check() ([]fanfare.Rule, error) {
 	case c.MaxLogBytes > 0 && c.MaxLogBytes < 1<<20:
 		return nil, errors.New("--max-log-bytes must be at least 1MiB, or 0 for no limit")
 	case c.MaxLogBytes > 0 && c.MaxLogBytes < c.MaxEventBytes:
-		return nil, fmt.Errorf("--max-log-bytes %d is less than --max-event-bytes %d: one event would not fit into the log", c.MaxLogBytes, c.MaxEventBytes)
+		return nil, fmt.Errorf("--max-log-bytes %d is less than --max-event-bytes %d: one event would not fit "+
+			"into the log", c.MaxLogBytes, c.MaxEventBytes)
 	case c.AdminAddr != "" && c.AdminAddr == c.Addr && !strings.HasSuffix(c.Addr, ":0"):
 		return nil, fmt.Errorf("--admin-addr and --addr are both %s: want two different ones", c.Addr)
 	case c.TraceSample < 0 || c.TraceSample > 1:
@@ -131,7 +134,8 @@ func (c *settings) serverOptions(log *pebblelog.Log, logger *slog.Logger) server
 		AccessLog:   int(c.AccessLog),
 		SettingName: flagOf,
 		Streams: server.StreamOptions{Heartbeat: time.Duration(c.Heartbeat), Max: c.MaxStreams,
-			MaxPerAddress: int(c.MaxStreamsPerAddress), BareContentType: !c.ContentTypeCharset, TailBytes: int(c.TailBytes), Attached: !c.DetachStreams},
+			MaxPerAddress: int(c.MaxStreamsPerAddress), BareContentType: !c.ContentTypeCharset,
+			TailBytes: int(c.TailBytes), Attached: !c.DetachStreams},
 		Publish: server.PublishOptions{MaxEventBytes: int(c.MaxEventBytes), MaxRequestBytes: int(c.MaxRequestBytes),
 			IngestIdle: time.Duration(c.IngestIdle), Detach: c.DetachPublishers && c.MaxConnectionsPerAddress == 0},
 		Stores: server.StoreOptions{GapReplay: max(time.Duration(c.StoreGapReplay), 1)},

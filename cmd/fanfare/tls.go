@@ -36,13 +36,15 @@ type acmeSettings struct {
 func (c *acmeSettings) check() error {
 	if len(c.AcmeDomain) == 0 {
 		if c.AcmeEmail+c.AcmeURL+c.AcmeRoots != "" {
-			return errors.New("--acme-email, --acme-url and --acme-roots are of use with --acme-domain alone, which is not set")
+			return errors.New("--acme-email, --acme-url and --acme-roots are of use with --acme-domain alone, " +
+				"which is not set")
 		}
 		return nil
 	}
 	for _, name := range c.AcmeDomain {
 		if err := server.CheckHosts([]string{name}, nil); err != nil || strings.Contains(name, ":") {
-			return fmt.Errorf("--acme-domain %q: want the name of a host, such as push.example.com; there are no wildcards", name)
+			return fmt.Errorf("--acme-domain %q: want the name of a host, such as push.example.com; there are "+
+				"no wildcards", name)
 		}
 	}
 	if c.AcmeEmail != "" {

@@ -32,9 +32,11 @@ func fileOf(t *testing.T, name, text string) string {
 func TestEmptyFlags(t *testing.T) {
 	url, _ := hubFor(t)
 	for _, args := range [][]string{
-		{"disconnect", "--subject", "", "--channel", "**"}, {"disconnect", "--subject="}, {"disconnect", "--stream", "0"},
+		{"disconnect", "--subject", "", "--channel", "**"}, {"disconnect", "--subject="}, {"disconnect", "--stream",
+			"0"},
 		{"revoke", "--token-id", "", "--channel", "a"}, {"revoke", "--subject", "ada", "--for", ""},
-		{"publish", "a", "x", "--key", ""}, {"subscribe", "a", "--since", ""}, {"token", "--key", "HS256=x", "--subject", ""}, {"retention", "--retention", ""},
+		{"publish", "a", "x", "--key", ""}, {"subscribe", "a", "--since", ""}, {"token", "--key", "HS256=x",
+			"--subject", ""}, {"retention", "--retention", ""},
 	} {
 		if args[0] != "token" {
 			args = append(args, "--url", url)
@@ -53,7 +55,8 @@ func TestEmptyFlags(t *testing.T) {
 	}
 }
 
-// TestEmptyVariables: what is empty in the environment, or in the settings file, is not taken for what is not there.
+// TestEmptyVariables: what is empty in the environment, or in the settings file, is not taken for
+// what is not there.
 func TestEmptyVariables(t *testing.T) {
 	url, _ := hubFor(t)
 	for _, c := range []struct {
@@ -89,26 +92,31 @@ func TestEmptyVariables(t *testing.T) {
 	if _, errOut, code := result(t, "", "disconnect", "--subject", "nobody", "--url", url); code != 0 {
 		t.Errorf("the flag counts: %d %q", code, errOut)
 	}
-	if _, errOut, code := result(t, "", "history", "a", "--url", url, "--token-file", fileOf(t, "token", "\n")); code != exitUsage || !strings.Contains(errOut, "token is empty") {
+	if _, errOut, code := result(t, "", "history", "a", "--url", url, "--token-file",
+		fileOf(t, "token", "\n")); code != exitUsage || !strings.Contains(errOut, "token is empty") {
 		t.Errorf("an empty file of a token: %d %q", code, errOut)
 	}
-	if _, errOut, code := result(t, "", "backup", "", "--url", url); code != exitUsage || !strings.Contains(errOut, "<dir> is empty") {
+	if _, errOut, code := result(t, "", "backup", "", "--url", url); code != exitUsage ||
+		!strings.Contains(errOut, "<dir> is empty") {
 		t.Errorf("%d %q", code, errOut)
 	}
 }
 
 // TestEachFlagHasItsVariable: as the guide says it is called, digits and all.
 func TestEachFlagHasItsVariable(t *testing.T) {
-	for name, value := range map[string]string{"FANFARE_H2C": "true", "FANFARE_API_KEYS": "/nowhere/keys", "FANFARE_TLS_CERT": "cert.pem", "FANFARE_MAX_STREAMS_PER_ADDRESS": "7"} {
+	for name, value := range map[string]string{"FANFARE_H2C": "true", "FANFARE_API_KEYS": "/nowhere/keys",
+		"FANFARE_TLS_CERT": "cert.pem", "FANFARE_MAX_STREAMS_PER_ADDRESS": "7"} {
 		t.Setenv(name, value)
 		setting := strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(name, "FANFARE_")), "_", "-")
-		if out, errOut, _ := result(t, "", "config"); !regexp.MustCompile(`(?m)^` + setting + ` +` + value + ` +variable ` + name + `$`).MatchString(out) {
+		if out, errOut, _ := result(t, "", "config"); !regexp.MustCompile(`(?m)^` + setting + ` +` + value +
+			` +variable ` + name + `$`).MatchString(out) {
 			t.Errorf("%s: %s%s", name, regexp.MustCompile(`(?m)^`+setting+` .*$`).FindString(out), errOut)
 		}
 	}
 }
 
-// TestSettingsFile: one document, each key once and with a value; what is wrong comes with the file and the line.
+// TestSettingsFile: one document, each key once and with a value; what is wrong comes with the file
+// and the line.
 func TestSettingsFile(t *testing.T) {
 	for text, says := range map[string]string{
 		"heartbeat: 15s\n---\nallowed-host: a\n":      `, line 3: a second document`,
@@ -133,46 +141,58 @@ func TestSettingsFile(t *testing.T) {
 	} {
 		file := fileOf(t, "fanfare.yaml", text)
 		_, errOut, code := result(t, "", "config", "--config", file)
-		if strings.Contains(errOut, "hunter2") || (says == "") != (code == 0) || (says != "" && !strings.Contains(errOut, file+says)) {
+		if strings.Contains(errOut, "hunter2") || (says == "") != (code == 0) ||
+			(says != "" && !strings.Contains(errOut, file+says)) {
 			t.Errorf("%q: %d %q, want %q", text, code, errOut, says)
 		}
 	}
 	file := fileOf(t, "fanfare.yaml", "data: 2020-01-01\njwt-issuer: [007, yes]\nmax-streams: 12\nh2c: true\n")
 	out, errOut, code := result(t, "", "config", "--config", file)
-	for _, want := range []string{`(?m)^data +2020-01-01 `, `(?m)^jwt-issuer +007; yes `, `(?m)^max-streams +12 `, `(?m)^h2c +true `} {
+	for _, want := range []string{`(?m)^data +2020-01-01 `, `(?m)^jwt-issuer +007; yes `, `(?m)^max-streams +12 `,
+		`(?m)^h2c +true `} {
 		if !regexp.MustCompile(want).MatchString(out) {
 			t.Errorf("%s is missing: %d %q\n%s", want, code, errOut, out)
 		}
 	}
 }
 
-// TestPasswordsInURLs: none is shown, also where the text is no URL, by config and by those who refuse it.
+// TestPasswordsInURLs: none is shown, also where the text is no URL, by config and by those who
+// refuse it.
 func TestPasswordsInURLs(t *testing.T) {
 	for _, text := range []string{
-		"http://user:hunter2@127.0.0.1:4318", "http://user:hunter2%zz@127.0.0.1:4318", "http://user:hunter2/x@127.0.0.1:4318", "http://user:hunter2#x@127.0.0.1:4318",
-		"http://user:hunter2?x@127.0.0.1:4318", "http://user:7/hunter2@127.0.0.1:4318", "http://hunter2@127.0.0.1:4318", "user:hunter2@127.0.0.1:4318", "hunter2@127.0.0.1",
-		"http://us er:hunter2@127.0.0.1:4318", "http://user:hunter2@127.0.0.1:port", "http://user:hunter2@x@127.0.0.1:4318", "//user:hunter2@127.0.0.1", "http://user:hunter2@[::1",
+		"http://user:hunter2@127.0.0.1:4318", "http://user:hunter2%zz@127.0.0.1:4318",
+		"http://user:hunter2/x@127.0.0.1:4318", "http://user:hunter2#x@127.0.0.1:4318",
+		"http://user:hunter2?x@127.0.0.1:4318", "http://user:7/hunter2@127.0.0.1:4318", "http://hunter2@127.0.0.1:4318",
+		"user:hunter2@127.0.0.1:4318", "hunter2@127.0.0.1",
+		"http://us er:hunter2@127.0.0.1:4318", "http://user:hunter2@127.0.0.1:port",
+		"http://user:hunter2@x@127.0.0.1:4318", "//user:hunter2@127.0.0.1", "http://user:hunter2@[::1",
 		"ftp://user:hunter2@127.0.0.1", "https://user:hunter2@127.0.0.1:1/keys",
 	} {
 		for _, args := range [][]string{
-			{"config", "--trace-endpoint", text}, {"config", "--jwks-url", text}, {"config", "--acme-domain", "a.example.com", "--acme-url", text}, {"config", "--cors-origin", text},
-			{"config", "--jwt-issuer", text + "/"}, {"history", "a", "--url", text}, {"disconnect", "--subject", "a", "--url", text}, {"doctor", text}, {"bench", "idle", "--url", text, "--streams", "1"},
+			{"config", "--trace-endpoint", text}, {"config", "--jwks-url", text}, {"config", "--acme-domain",
+				"a.example.com", "--acme-url", text}, {"config", "--cors-origin", text},
+			{"config", "--jwt-issuer", text + "/"}, {"history", "a", "--url", text}, {"disconnect", "--subject", "a",
+				"--url", text}, {"doctor", text}, {"bench", "idle", "--url", text, "--streams", "1"},
 		} {
-			if args[0] != "config" && (strings.HasPrefix(text, "http://user:hunter2@127.0.0.1:4318") || strings.HasPrefix(text, "http://hunter2")) {
+			if args[0] != "config" && (strings.HasPrefix(text, "http://user:hunter2@127.0.0.1:4318") ||
+				strings.HasPrefix(text, "http://hunter2")) {
 				continue // nobody is asked
 			}
-			if out, errOut, _ := result(t, "", args...); strings.Contains(out+errOut, "hunter2") && !(args[0] == "config" && args[1] == "--jwt-issuer" && !strings.Contains(text, "//")) {
+			if out, errOut, _ := result(t, "", args...); strings.Contains(out+errOut, "hunter2") &&
+				!(args[0] == "config" && args[1] == "--jwt-issuer" && !strings.Contains(text, "//")) {
 				t.Errorf("%q: %s%s", args, regexp.MustCompile("(?m)^.*hunter2.*$").FindString(out), errOut)
 			}
 		}
 	}
 	for _, text := range []string{"HS256=hunter2", "HS512:kid=hunter2=", "XX256=hunter2", "hunter2"} {
-		if out, errOut, code := result(t, "", "config", "--jwt-key", text); code != exitUsage || strings.Contains(out+errOut, "hunter2") {
+		if out, errOut, code := result(t, "", "config", "--jwt-key", text); code != exitUsage ||
+			strings.Contains(out+errOut, "hunter2") {
 			t.Errorf("%s: %d %s %s", text, code, regexp.MustCompile("(?m)^.*hunter2.*$").FindString(out), errOut)
 		}
 	}
 	file := fileOf(t, "secret", strings.Repeat("s", 48))
-	if out, _, code := result(t, "", "config", "--jwt-key", "HS256="+file); code != 0 || !strings.Contains(out, "HS256="+file+" ") {
+	if out, _, code := result(t, "", "config", "--jwt-key", "HS256="+file); code != 0 ||
+		!strings.Contains(out, "HS256="+file+" ") {
 		t.Errorf("the file of a key: %s", out)
 	}
 	for _, url := range []string{"http://127.0.0.1:1/?token=hunter2", "http://127.0.0.1:1/#hunter2"} {
@@ -181,8 +201,10 @@ func TestPasswordsInURLs(t *testing.T) {
 		}
 	}
 	for text, want := range map[string]string{
-		"http://127.0.0.1:4318/x?mail=a": "http://127.0.0.1:4318/x?mail=a", "https://id.example.com/realms/x@y/keys": "https://id.example.com/realms/x@y/keys",
-		"http://user:hunter2@127.0.0.1:4318/v1": "http://user:xxxxx@127.0.0.1:4318/v1", "ops@example.com": "ops@example.com", "": "",
+		"http://127.0.0.1:4318/x?mail=a":         "http://127.0.0.1:4318/x?mail=a",
+		"https://id.example.com/realms/x@y/keys": "https://id.example.com/realms/x@y/keys",
+		"http://user:hunter2@127.0.0.1:4318/v1":  "http://user:xxxxx@127.0.0.1:4318/v1",
+		"ops@example.com":                        "ops@example.com", "": "",
 	} {
 		if got := withoutPassword(text); got != want {
 			t.Errorf("%q: %q, want %q", text, got, want)
@@ -190,22 +212,28 @@ func TestPasswordsInURLs(t *testing.T) {
 	}
 }
 
-// TestConfigChecksWhatServeChecks: each setting that serve refuses is refused by config too, in the same words.
+// TestConfigChecksWhatServeChecks: each setting that serve refuses is refused by config too, in the
+// same words.
 func TestConfigChecksWhatServeChecks(t *testing.T) {
 	short := fileOf(t, "secret", "short")
 	junk := fileOf(t, "junk.pem", "no certificate")
 	for _, args := range [][]string{
 		{"--cors-origin", "https://*.example.com"}, {"--cors-origin", "app.example.com"},
 		{"--allowed-host", "https://push.example.com"}, {"--allowed-host", "*.example.com"},
-		{"--jwt-key", "HS256=" + short}, {"--jwt-key", "RS256=/nowhere/key.pem"}, {"--api-keys", junk}, {"--jwks-url", "http://id.example.com/keys"},
+		{"--jwt-key", "HS256=" + short}, {"--jwt-key", "RS256=/nowhere/key.pem"}, {"--api-keys", junk}, {"--jwks-url",
+			"http://id.example.com/keys"},
 		{"--tls-cert", junk, "--tls-key", junk}, {"--acme-domain", "a.example.com", "--acme-roots", junk},
 		{"--trace-endpoint", "collector:4318"}, {"--trace-endpoint", "http://127.0.0.1:1", "--trace-header", "token"},
 		{"--trusted-proxy", "everybody"}, {"--retention", "a=forever"}, {"--addr", "0.0.0.0:1"},
-		{"--addr", "127.0.0.1:99999"}, {"--addr", "localhost"}, {"--admin-addr", "nowhere"}, {"--admin-addr", "127.0.0.1:-1"}, {"--admin-addr", "127.0.0.1:65536"},
-		{"--acme-url", "https://ca.example.com/dir"}, {"--acme-email", "ops@example.com"}, {"--acme-domain", "*.example.com"}, {"--acme-domain", "a.example.com:443"},
-		{"--acme-domain", "a.example.com", "--acme-url", "ca.example.com"}, {"--acme-domain", "a.example.com", "--acme-url", "http://ca.example.com/dir"},
+		{"--addr", "127.0.0.1:99999"}, {"--addr", "localhost"}, {"--admin-addr", "nowhere"}, {"--admin-addr",
+			"127.0.0.1:-1"}, {"--admin-addr", "127.0.0.1:65536"},
+		{"--acme-url", "https://ca.example.com/dir"}, {"--acme-email", "ops@example.com"}, {"--acme-domain",
+			"*.example.com"}, {"--acme-domain", "a.example.com:443"},
+		{"--acme-domain", "a.example.com", "--acme-url", "ca.example.com"}, {"--acme-domain", "a.example.com",
+			"--acme-url", "http://ca.example.com/dir"},
 		{"--acme-domain", "a.example.com", "--acme-email", "ops"}, {"--data", junk},
-		{"--allowed-host", "push.example.com:99999"}, {"--allowed-host", ".example.com"}, {"--cors-origin", "http://127.1"}, {"--jwt-issuer", ""}, {"--tls-cert", ""}, {"--config", ""}, {"--config="},
+		{"--allowed-host", "push.example.com:99999"}, {"--allowed-host", ".example.com"}, {"--cors-origin",
+			"http://127.1"}, {"--jwt-issuer", ""}, {"--tls-cert", ""}, {"--config", ""}, {"--config="},
 	} {
 		_, says, code := result(t, "", append([]string{"config"}, args...)...)
 		if !slices.Contains(args, "--data") {
@@ -221,16 +249,19 @@ func TestConfigChecksWhatServeChecks(t *testing.T) {
 	}
 }
 
-// TestConfigSaysMore: what is misspelt in a file or a variable comes with what was meant, and a URL without its password.
+// TestConfigSaysMore: what is misspelt in a file or a variable comes with what was meant, and a URL
+// without its password.
 func TestConfigSaysMore(t *testing.T) {
 	file := fileOf(t, "fanfare.yaml", "# the settings\nheartbeat: 15s\nretenion: 'a=age:1d'\n")
-	if _, says, code := result(t, "", "config", "--config", file); code != 2 || !strings.Contains(says, file+`, line 3: unknown key "retenion": did you mean "retention"?`) {
+	if _, says, code := result(t, "", "config", "--config", file); code != 2 ||
+		!strings.Contains(says, file+`, line 3: unknown key "retenion": did you mean "retention"?`) {
 		t.Errorf("%d %q", code, says)
 	}
 	t.Setenv("FANFARE_HEARTBEET", "3s")
 	t.Setenv("FANFARE_SERVICE_HOST", "10.0.0.1")
 	out, says, code := result(t, "", "config", "--trace-endpoint", "http://user:hunter2@127.0.0.1:4318")
-	if code != 0 || !strings.Contains(says, "FANFARE_HEARTBEET, did you mean FANFARE_HEARTBEAT?") || !strings.Contains(says, "FANFARE_SERVICE_HOST\n") {
+	if code != 0 || !strings.Contains(says, "FANFARE_HEARTBEET, did you mean FANFARE_HEARTBEAT?") ||
+		!strings.Contains(says, "FANFARE_SERVICE_HOST\n") {
 		t.Errorf("%d %q", code, says)
 	}
 	if strings.Contains(out, "hunter2") || !strings.Contains(out, "http://user:xxxxx@127.0.0.1:4318") {
@@ -244,7 +275,8 @@ func TestWhatPeopleTryFirst(t *testing.T) {
 	if out, errOut, code := result(t, "", "--version"); code != 0 || out != want {
 		t.Errorf("--version: %d %q %q", code, out, errOut)
 	}
-	for args, says := range map[string]string{"help": "Run the hub.", "help publish": "Prints the event's id", "help key create": "Prints the key"} {
+	for args, says := range map[string]string{"help": "Run the hub.", "help publish": "Prints the event's id",
+		"help key create": "Prints the key"} {
 		if out, errOut, code := result(t, "", strings.Fields(args)...); code != 0 || !strings.Contains(out, says) {
 			t.Errorf("%s: %d %q %q", args, code, out, errOut)
 		}
@@ -257,7 +289,8 @@ func TestWhatPeopleTryFirst(t *testing.T) {
 	if err != nil {
 		t.Skip("no bash")
 	}
-	for line, want := range map[string]string{"fanfare subs": "subscribe", "fanfare key ": "create list revoke", "fanfare key create --na": "--name", "fanfare publish greetings --ev": "--event"} {
+	for line, want := range map[string]string{"fanfare subs": "subscribe", "fanfare key ": "create list revoke",
+		"fanfare key create --na": "--name", "fanfare publish greetings --ev": "--event"} {
 		words := strings.Split(line, " ")
 		ask := script + "\nCOMP_WORDS=("
 		for _, w := range words {
@@ -276,20 +309,24 @@ func TestWhatPeopleTryFirst(t *testing.T) {
 	}
 }
 
-// TestPublishOfNothing: what is no text, or is not there, is said, and not published as something else.
+// TestPublishOfNothing: what is no text, or is not there, is said, and not published as something
+// else.
 func TestPublishOfNothing(t *testing.T) {
 	url, _ := hubFor(t)
-	if _, errOut, code := result(t, "", "publish", "a", "--url", url); code == 0 || !strings.Contains(errOut, "standard input is empty") {
+	if _, errOut, code := result(t, "", "publish", "a", "--url", url); code == 0 ||
+		!strings.Contains(errOut, "standard input is empty") {
 		t.Errorf("%d %q", code, errOut)
 	}
 	if _, errOut, code := result(t, "", "publish", "a", "", "--url", url); code != 0 {
 		t.Errorf("an event without data: %d %q", code, errOut)
 	}
 	_, errOut, code := result(t, "one\nt\xffwo\nthree\n", "publish", "lines", "-", "--url", url)
-	if code != 1 || !strings.Contains(errOut, "line 2 is left out: it is not valid UTF-8") || !strings.Contains(errOut, "2 lines published") {
+	if code != 1 || !strings.Contains(errOut, "line 2 is left out: it is not valid UTF-8") ||
+		!strings.Contains(errOut, "2 lines published") {
 		t.Errorf("%d %q", code, errOut)
 	}
-	if out, _, _ := result(t, "", "history", "lines", "--url", url); !strings.Contains(out, "one") || !strings.Contains(out, "three") || strings.Contains(out, "wo\n") {
+	if out, _, _ := result(t, "", "history", "lines", "--url", url); !strings.Contains(out, "one") ||
+		!strings.Contains(out, "three") || strings.Contains(out, "wo\n") {
 		t.Errorf("%q", out)
 	}
 }
@@ -312,7 +349,8 @@ func TestSubscribeNamesChannels(t *testing.T) {
 	}
 }
 
-// TestCommandsOverTLS: --cacert has commands believe a certificate of one's own, and doctor takes FANFARE_URL.
+// TestCommandsOverTLS: --cacert has commands believe a certificate of one's own, and doctor takes
+// FANFARE_URL.
 func TestCommandsOverTLS(t *testing.T) {
 	cert, key := selfSigned(t)
 	url, _ := hubFor(t, "--tls-cert", cert, "--tls-key", key)
@@ -324,12 +362,15 @@ func TestCommandsOverTLS(t *testing.T) {
 			t.Errorf("%v: %d %q", args, code, errOut)
 		}
 	}
-	begin(t, strings.NewReader(""), "subscribe", "a", "--since", "all", "--url", url, "--cacert", cert).out.until(t, "(?m)^x$")
+	begin(t, strings.NewReader(""), "subscribe", "a", "--since", "all", "--url", url, "--cacert", cert).out.until(t,
+		"(?m)^x$")
 	t.Setenv("FANFARE_URL", url)
-	if out, errOut, _ := result(t, "", "doctor", "--cacert", cert, "--idle", "0s"); !strings.Contains(out, "the hub is reached and ready") {
+	if out, errOut, _ := result(t, "", "doctor", "--cacert", cert, "--idle", "0s"); !strings.Contains(out,
+		"the hub is reached and ready") {
 		t.Errorf("%q %q", out, errOut)
 	}
-	if _, errOut, code := result(t, "", "doctor", "--cacert", key); code != exitUsage || !strings.Contains(errOut, "no certificate") {
+	if _, errOut, code := result(t, "", "doctor", "--cacert", key); code != exitUsage ||
+		!strings.Contains(errOut, "no certificate") {
 		t.Errorf("%d %q", code, errOut)
 	}
 }
@@ -357,7 +398,8 @@ func selfSigned(t *testing.T) (cert, key string) {
 		fileOf(t, "key.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})))
 }
 
-// TestCollectorsPassword: what stands before the @ of --trace-endpoint is sent, and --trace-header counts more.
+// TestCollectorsPassword: what stands before the @ of --trace-endpoint is sent, and --trace-header
+// counts more.
 func TestCollectorsPassword(t *testing.T) {
 	c := settings{TraceEndpoint: "http://user:hunter2@127.0.0.1:4318"}
 	if _, headers, err := c.collector(); err != nil || headers["Authorization"] != "Basic dXNlcjpodW50ZXIy" {

@@ -122,7 +122,8 @@ func (a *API) backup(w http.ResponseWriter, r *http.Request, by caller.Caller) (
 		return made, err
 	}
 	if !filepath.IsAbs(made.Dir) || strings.ContainsRune(made.Dir, 0) {
-		return made, fanfare.Invalid("dir must be an absolute path on the hub's machine, such as /var/backups/fanfare/monday")
+		return made, fanfare.Invalid("dir must be an absolute path on the hub's machine, such as " +
+			"/var/backups/fanfare/monday")
 	}
 	pos, err := engine.Backup(r.Context(), filepath.Clean(made.Dir))
 	if err != nil {

@@ -47,7 +47,8 @@ const revokedFor = 366 * 24 * time.Hour
 func (a *API) readSelection(
 	w http.ResponseWriter, r *http.Request, by caller.Caller, more ...string,
 ) (s selection, err error) {
-	o, err := a.body(w, r, by, `{"subject":"ada"}`, append([]string{"subject", "tokenId", "channel", "stream"}, more...)...)
+	o, err := a.body(w, r, by, `{"subject":"ada"}`,
+		append([]string{"subject", "tokenId", "channel", "stream"}, more...)...)
 	if err != nil {
 		return s, err
 	}

@@ -15,7 +15,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// TestSampling: so many of a kind a second, one of a thousand beyond, and the count of what was left out.
+// TestSampling: so many of a kind a second, one of a thousand beyond, and the count of what was
+// left out.
 func TestSampling(t *testing.T) {
 	var b bytes.Buffer
 	clock := time.Unix(1000, 0)
@@ -26,7 +27,8 @@ func TestSampling(t *testing.T) {
 		trail.Record(Published, by)
 	}
 	trail.Record(Refused, by)
-	if n := strings.Count(b.String(), string(Published)); n != 15 || !strings.Contains(b.String(), "leftOut=999") || !strings.Contains(b.String(), string(Refused)) {
+	if n := strings.Count(b.String(), string(Published)); n != 15 || !strings.Contains(b.String(), "leftOut=999") ||
+		!strings.Contains(b.String(), string(Refused)) {
 		t.Errorf("%d records:\n%s", n, b.String())
 	}
 	b.Reset()

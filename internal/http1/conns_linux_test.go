@@ -381,7 +381,8 @@ func TestEndWithoutAReader(t *testing.T) {
 // TestLargeAnswer: a peer that reads slowly gets all of it.
 func TestLargeAnswer(t *testing.T) {
 	h := begin(t, echo, nil)
-	for _, text := range []string{"POST /p/large HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx", "POST /p/a HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx"} {
+	for _, text := range []string{"POST /p/large HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx",
+		"POST /p/a HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx"} {
 		conn, r := h.dial(t)
 		send(t, conn, "POST /p/large HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx"+text)
 		time.Sleep(20 * time.Millisecond)
@@ -395,7 +396,8 @@ func TestLargeAnswer(t *testing.T) {
 // TestLimitsOfTime: the http.Server's, also for connections that it has not.
 func TestLimitsOfTime(t *testing.T) {
 	h := begin(t, echo, func(s *http.Server) {
-		s.IdleTimeout, s.ReadHeaderTimeout, s.ReadTimeout, s.WriteTimeout = 500*time.Millisecond, 500*time.Millisecond, 700*time.Millisecond, 500*time.Millisecond
+		s.IdleTimeout, s.ReadHeaderTimeout, s.ReadTimeout, s.WriteTimeout = 500*time.Millisecond, 500*time.Millisecond,
+			700*time.Millisecond, 500*time.Millisecond
 	})
 	for _, text := range []string{"", "POST /p/a HT", "POST /p/a HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx"} {
 		conn, r := h.dial(t)

@@ -17,11 +17,13 @@ func all(*http.Request) bool { return true }
 func FuzzRequest(f *testing.F) {
 	for _, s := range []string{
 		"POST /v1/channels/a?x=1 HTTP/1.1\r\nHost: localhost:80\r\nContent-Length: 3\r\n\r\nabcPOST /",
-		"POST /v1/events HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\nX-a:  b \r\nx-A: c\r\nConnection: Keep-Alive\r\n\r\n",
+		"POST /v1/events HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\nX-a:  b \r\nx-A: c\r\nConnection: " +
+			"Keep-Alive\r\n\r\n",
 		"POST //a/../%2f HTTP/1.1\r\nHost: [::1]:80\r\nContent-Length: 00\r\nA_b:\r\n\r\n",
 		"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
 		"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\na",
-		"POST /a HTTP/1.1\nHost: a\nContent-Length: 1\n\na", "POST /%zz HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\na", "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+		"POST /a HTTP/1.1\nHost: a\nContent-Length: 1\n\na",
+		"POST /%zz HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\na", "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
 	} {
 		f.Add([]byte(s))
 	}
@@ -77,7 +79,9 @@ func compare(t *testing.T, b []byte) {
 		b[used:],
 		r.Header,
 	)
-	if w := fmt.Sprintf("%s %s %s %+v %q %q %v %v %d %d.%d %v %q %v", want.Method, want.RequestURI, want.Proto, *want.URL, want.Host, wantBody, want.Close, want.TransferEncoding, want.ContentLength, want.ProtoMajor, want.ProtoMinor, want.Trailer, rest, want.Header); got != w {
+	if w := fmt.Sprintf("%s %s %s %+v %q %q %v %v %d %d.%d %v %q %v", want.Method, want.RequestURI, want.Proto,
+		*want.URL, want.Host, wantBody, want.Close, want.TransferEncoding, want.ContentLength, want.ProtoMajor,
+		want.ProtoMinor, want.Trailer, rest, want.Header); got != w {
 		t.Fatalf("%q\n got %s\nwant %s", b, got, w)
 	}
 	for i := range used {

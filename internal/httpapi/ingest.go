@@ -44,7 +44,8 @@ const answerBytes = 64
 func (a *API) ingest(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 	if key, err := publish.HeaderKey(r); err != nil || key != "" {
 		if err == nil {
-			err = fanfare.Invalid("Idempotency-Key cannot key an NDJSON body: use the member idempotencyKey of each line")
+			err = fanfare.Invalid("Idempotency-Key cannot key an NDJSON body: use the member idempotencyKey " +
+				"of each line")
 		}
 		a.o.Problems.Write(w, r, err)
 		return

@@ -26,9 +26,11 @@ func jsonText(t *testing.T, s string) string {
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
-// FuzzText holds the writer of strings against encoding/json, also when a string is written in pieces.
+// FuzzText holds the writer of strings against encoding/json, also when a string is written in
+// pieces.
 func FuzzText(f *testing.F) {
-	for _, s := range []string{"", "abc", "\x00\x1f\x7f\b\f\n\r\t\"\\/<>&", "üß\u2028\u2029\u0085€😀", "\xff\xc3", "a\xe2\x80", "\xf0\x9f\x98", "\ufffd"} {
+	for _, s := range []string{"", "abc", "\x00\x1f\x7f\b\f\n\r\t\"\\/<>&", "üß\u2028\u2029\u0085€😀", "\xff\xc3",
+		"a\xe2\x80", "\xf0\x9f\x98", "\ufffd"} {
 		f.Add(s, 3)
 	}
 	f.Fuzz(func(t *testing.T, s string, n int) {
@@ -62,7 +64,8 @@ func TestEventBytes(t *testing.T) {
 	}
 	for _, e := range []fanfare.Event{
 		{Channel: c}, {Channel: c, Data: "\x01\n\"x", Time: time.Now()},
-		{Channel: c, Data: "x", Time: time.Date(2026, 1, 1, 0, 0, 0, 123456789, time.UTC), Trace: strings.Repeat("0", 55)},
+		{Channel: c, Data: "x", Time: time.Date(2026, 1, 1, 0, 0, 0, 123456789, time.UTC),
+			Trace: strings.Repeat("0", 55)},
 	} {
 		b := appendEventTail(appendText(appendEventHead(nil, &e), e.Data), &e)
 		if n := eventBytes(&e); len(b)+1 > n || len(b)+60 < n || !json.Valid(b) {

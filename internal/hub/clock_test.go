@@ -55,7 +55,8 @@ func TestStartsOfAWrongClock(t *testing.T) {
 			wall.Add(-int64(by))
 			right := time.Unix(0, wall.Load())
 			publish(t, l, "a", "right")
-			keep, _, _ := subscribe(t, h, hub.Start{From: hub.FromAll}, "a", "*") // its events are in memory from here on
+			// its events are in memory from here on
+			keep, _, _ := subscribe(t, h, hub.Start{From: hub.FromAll}, "a", "*")
 			defer keep.Close()
 			if got, _ := drain(t, keep); len(got) != 4 {
 				t.Fatalf("all: %q", got)

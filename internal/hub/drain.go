@@ -13,8 +13,8 @@ type drain struct {
 	window time.Duration
 }
 
-// DrainLeft returns how long the drain's window goes on, and the window: whoever comes back before it is over meets this hub again.
-// Both are zero when the hub does not drain.
+// DrainLeft returns how long the drain's window goes on, and the window: whoever comes back before
+// it is over meets this hub again. Both are zero when the hub does not drain.
 func (h *Hub) DrainLeft() (left, window time.Duration) {
 	d := h.drain.Load()
 	if d == nil {
@@ -23,8 +23,9 @@ func (h *Hub) DrainLeft() (left, window time.Duration) {
 	return max(time.Until(d.over), 0), d.window
 }
 
-// Drain refuses new subscribers, tells the ones there are to end at random moments spread over the window, so that their
-// clients do not come back all at once, and waits until they have ended or ctx does.
+// Drain refuses new subscribers, tells the ones there are to end at random moments spread over the
+// window, so that their clients do not come back all at once, and waits until they have ended or
+// ctx does.
 func (h *Hub) Drain(ctx context.Context, window time.Duration) error {
 	h.drain.Store(&drain{time.Now().Add(window), window})
 	h.mu.Lock()

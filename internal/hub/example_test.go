@@ -27,7 +27,8 @@ func ExampleHub() {
 		panic(err)
 	}
 	defer s.Close()
-	if _, err := logtest.Append(log, &fanfare.Batch{Events: []fanfare.Event{{Channel: logtest.Channel("greetings"), Data: "hello"}}}); err != nil {
+	if _, err := logtest.Append(log,
+		&fanfare.Batch{Events: []fanfare.Event{{Channel: logtest.Channel("greetings"), Data: "hello"}}}); err != nil {
 		panic(err)
 	}
 	<-woken

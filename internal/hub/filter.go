@@ -6,7 +6,8 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// filter is an exact channel or a pattern that somebody listens to, shared by all who do. It goes with the last of them.
+// filter is an exact channel or a pattern that somebody listens to, shared by all who do. It goes
+// with the last of them.
 type filter struct {
 	pattern fanfare.Pattern // fixed
 	group   uint64          // owned by Committed: the last group that woke this filter
@@ -43,7 +44,8 @@ func (h *Hub) joinLocked(p fanfare.Pattern, s *Subscriber) ref {
 	return ref{f, len(f.subs) - 1}
 }
 
-// leaveLocked takes the subscriber out of one of its filters, and the filter out of the hub when it was the last.
+// leaveLocked takes the subscriber out of one of its filters, and the filter out of the hub when it
+// was the last.
 func (h *Hub) leaveLocked(r ref) {
 	f := r.f
 	f.mu.Lock()

@@ -47,8 +47,9 @@ type Options struct {
 	Log            fanfare.Log               // required
 	Encode         func(fanfare.Event) Frame // required; called from many goroutines; sets Body, Chunk and Folded
 	MaxSubscribers int                       // more are refused with CodeOverloaded; 0: no limit
-	TailBytes      int                       // memory for frames of all filters; what was needed least recently goes first; default 64 MiB
-	MaxReplays     int                       // turns to read the log at once: who catches up waits for one; default 16
+	// memory for frames of all filters; what was needed least recently goes first; default 64 MiB
+	TailBytes  int
+	MaxReplays int // turns to read the log at once: who catches up waits for one; default 16
 }
 
 // Hub fans out. Make it with New, end it with Close. Its methods may be called from any goroutine.
@@ -126,15 +127,17 @@ func (h *Hub) raise(durable fanfare.Position) {
 	}
 }
 
-// Committed implements fanfare.Watcher: encode once, append to the tails, move the durable position, wake.
-// It allocates one frame for each event that is heard, and nothing for each subscriber.
+// Committed implements fanfare.Watcher: encode once, append to the tails, move the durable
+// position, wake. It allocates one frame for each event that is heard, and nothing for each
+// subscriber.
 func (h *Hub) Committed(events []fanfare.Event, durable fanfare.Position) {
 	h.hits = h.hits[:0]
 	h.mu.Lock()
 	for i := range events {
 		h.hearLocked(events[i].Channel, i)
 	}
-	// From here on a new filter's tail begins after this group; its subscribers read the group from the log.
+	// From here on a new filter's tail begins after this group; its subscribers read the group from
+	// the log.
 	h.appended = durable
 	h.mu.Unlock()
 
@@ -173,7 +176,8 @@ func (h *Hub) hearLocked(c fanfare.Channel, event int) {
 	}
 }
 
-// wake wakes the filter's subscribers. The list is copied, so that nobody is called under the filter's lock.
+// wake wakes the filter's subscribers. The list is copied, so that nobody is called under the
+// filter's lock.
 func (h *Hub) wake(f *filter) {
 	f.mu.Lock()
 	h.wakes = append(h.wakes[:0], f.subs...)
@@ -184,7 +188,8 @@ func (h *Hub) wake(f *filter) {
 	clear(h.wakes)
 }
 
-// Reopened implements fanfare.Watcher: what the tails hold is no longer all there is, so everybody reads the log.
+// Reopened implements fanfare.Watcher: what the tails hold is no longer all there is, so everybody
+// reads the log.
 func (h *Hub) Reopened(durable fanfare.Position) {
 	h.mu.Lock()
 	h.appended = durable

@@ -66,7 +66,8 @@ func (w waker) Wake() {
 
 func publish(t testing.TB, l fanfare.Log, channel, data string) fanfare.Position {
 	t.Helper()
-	r, err := logtest.Append(l, &fanfare.Batch{Events: []fanfare.Event{{Channel: logtest.Channel(channel), Data: data}}})
+	r, err := logtest.Append(l,
+		&fanfare.Batch{Events: []fanfare.Event{{Channel: logtest.Channel(channel), Data: data}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +80,8 @@ type opening struct {
 	Gap      *fanfare.Gap
 }
 
-// subscribe takes turns until there is one that tells where the subscriber begins; it is thrown away.
+// subscribe takes turns until there is one that tells where the subscriber begins; it is thrown
+// away.
 func subscribe(t testing.TB, h *hub.Hub, start hub.Start, patterns ...string) (*hub.Subscriber, opening, waker) {
 	t.Helper()
 	w := make(waker, 1)
@@ -147,7 +149,8 @@ func TestStarts(t *testing.T) {
 	l := newLog(t)
 	h := newHub(t, hub.Options{Log: l})
 	empty := l.Status().Durable
-	for _, start := range []hub.Start{{}, {From: hub.FromAll}, {From: hub.FromLast, Last: 3}, {From: hub.FromAfter, After: empty}} {
+	for _, start := range []hub.Start{{}, {From: hub.FromAll}, {From: hub.FromLast, Last: 3},
+		{From: hub.FromAfter, After: empty}} {
 		s, begun, _ := subscribe(t, h, start, "a")
 		if begun.Position != empty || begun.Gap != nil {
 			t.Errorf("%+v on an empty log: %+v", start, begun)
@@ -171,14 +174,22 @@ func TestStarts(t *testing.T) {
 		{hub.Start{From: hub.FromLast, Last: 99}, at[0] - 1, nil, []string{"a 0", "a 2", "a 4"}},
 		{hub.Start{From: hub.FromAfter, After: at[1]}, at[1], nil, []string{"a 2", "a 4"}},
 		{hub.Start{From: hub.FromAfter, After: at[5]}, at[5], nil, nil},
-		{hub.Start{From: hub.FromAfter, After: at[5] + 7}, at[5] + 7, &fanfare.Gap{Requested: (at[5] + 7).String(), Oldest: at[0], Reason: fanfare.GapFuture}, []string{"a 0", "a 2", "a 4"}},
-		{hub.Start{From: hub.FromAfter, After: 1}, 1, &fanfare.Gap{Requested: fanfare.Position(1).String(), Oldest: at[0], Reason: fanfare.GapTrimmed}, []string{"a 0", "a 2", "a 4"}},
-		{hub.Start{From: hub.FromUnknown, Requested: "junk"}, 0, &fanfare.Gap{Requested: "junk", Oldest: at[0], Reason: fanfare.GapUnknown}, []string{"a 0", "a 2", "a 4"}},
-		{hub.Start{From: hub.FromUnknown, Requested: "junk", GapReplay: 5 * time.Millisecond}, 0, &fanfare.Gap{Requested: "junk", Oldest: at[5] + 1, Reason: fanfare.GapUnknown}, nil},
-		{hub.Start{From: hub.FromUnknown, Requested: "junk", GapReplay: time.Hour}, 0, &fanfare.Gap{Requested: "junk", Oldest: at[0], Reason: fanfare.GapUnknown}, []string{"a 0", "a 2", "a 4"}},
-		{hub.Start{From: hub.FromForgotten}, at[0] - 1, &fanfare.Gap{Oldest: at[0], Reason: fanfare.GapForgotten}, []string{"a 0", "a 2", "a 4"}},
-		{hub.Start{From: hub.FromForgotten, GapReplay: time.Hour}, at[0] - 1, &fanfare.Gap{Oldest: at[0], Reason: fanfare.GapForgotten}, []string{"a 0", "a 2", "a 4"}},
-		{hub.Start{From: hub.FromForgotten, GapReplay: 5 * time.Millisecond}, at[5], &fanfare.Gap{Oldest: at[5] + 1, Reason: fanfare.GapForgotten}, nil},
+		{hub.Start{From: hub.FromAfter, After: at[5] + 7}, at[5] + 7, &fanfare.Gap{Requested: (at[5] + 7).String(),
+			Oldest: at[0], Reason: fanfare.GapFuture}, []string{"a 0", "a 2", "a 4"}},
+		{hub.Start{From: hub.FromAfter, After: 1}, 1, &fanfare.Gap{Requested: fanfare.Position(1).String(),
+			Oldest: at[0], Reason: fanfare.GapTrimmed}, []string{"a 0", "a 2", "a 4"}},
+		{hub.Start{From: hub.FromUnknown, Requested: "junk"}, 0,
+			&fanfare.Gap{Requested: "junk", Oldest: at[0], Reason: fanfare.GapUnknown}, []string{"a 0", "a 2", "a 4"}},
+		{hub.Start{From: hub.FromUnknown, Requested: "junk", GapReplay: 5 * time.Millisecond}, 0,
+			&fanfare.Gap{Requested: "junk", Oldest: at[5] + 1, Reason: fanfare.GapUnknown}, nil},
+		{hub.Start{From: hub.FromUnknown, Requested: "junk", GapReplay: time.Hour}, 0,
+			&fanfare.Gap{Requested: "junk", Oldest: at[0], Reason: fanfare.GapUnknown}, []string{"a 0", "a 2", "a 4"}},
+		{hub.Start{From: hub.FromForgotten}, at[0] - 1, &fanfare.Gap{Oldest: at[0], Reason: fanfare.GapForgotten},
+			[]string{"a 0", "a 2", "a 4"}},
+		{hub.Start{From: hub.FromForgotten, GapReplay: time.Hour}, at[0] - 1,
+			&fanfare.Gap{Oldest: at[0], Reason: fanfare.GapForgotten}, []string{"a 0", "a 2", "a 4"}},
+		{hub.Start{From: hub.FromForgotten, GapReplay: 5 * time.Millisecond}, at[5],
+			&fanfare.Gap{Oldest: at[5] + 1, Reason: fanfare.GapForgotten}, nil},
 	} {
 		s, begun, _ := subscribe(t, h, c.start, "a")
 		if diff := cmp.Diff(opening{Position: c.pos, Gap: c.gap}, begun); diff != "" {
@@ -192,11 +203,12 @@ func TestStarts(t *testing.T) {
 	}
 }
 
-// TestSeam is P2 and P3: subscribers come and go at random positions while publishers run flat out; none may see a hole, a
-// repeat, or another order than the log's.
+// TestSeam is P2 and P3: subscribers come and go at random positions while publishers run flat out;
+// none may see a hole, a repeat, or another order than the log's.
 func TestSeam(t *testing.T) {
 	for name, patterns := range map[string][]string{
-		"one channel": {"c/0"}, "three channels": {"c/0", "c/1", "c/2"}, "a pattern": {"c/*"}, "both, overlapping": {"c/1", "c/**", "*/0", "d"},
+		"one channel": {"c/0"}, "three channels": {"c/0", "c/1",
+			"c/2"}, "a pattern": {"c/*"}, "both, overlapping": {"c/1", "c/**", "*/0", "d"},
 	} {
 		for _, tail := range []int{0, 20_000} { // a small tail throws subscribers back onto the log all the time
 			t.Run(fmt.Sprintf("%s/tail %d", name, tail), func(t *testing.T) { seam(t, patterns, tail) })
@@ -277,8 +289,8 @@ func compare(t *testing.T, l fanfare.Log, patterns []fanfare.Pattern, after, thr
 	}
 }
 
-// TestJoinInTheMiddleOfACommit: whoever joins a new filter while a group is being handed out gets the group, without
-// waiting for the next one to wake it.
+// TestJoinInTheMiddleOfACommit: whoever joins a new filter while a group is being handed out gets
+// the group, without waiting for the next one to wake it.
 func TestJoinInTheMiddleOfACommit(t *testing.T) {
 	l := newLog(t)
 	before := l.Status().Durable
@@ -288,7 +300,8 @@ func TestJoinInTheMiddleOfACommit(t *testing.T) {
 	h = hub.New(hub.Options{Log: l, Encode: func(e fanfare.Event) hub.Frame {
 		if e.Channel.String() == "heard" && joined == nil {
 			var err error
-			if joined, err = h.Subscribe(logtest.Patterns("new", "heard"), hub.Start{From: hub.FromAfter, After: before}, make(waker, 1)); err != nil {
+			if joined, err = h.Subscribe(logtest.Patterns("new", "heard"),
+				hub.Start{From: hub.FromAfter, After: before}, make(waker, 1)); err != nil {
 				t.Error(err)
 			}
 			got, _ = drain(t, joined)
@@ -313,7 +326,8 @@ func TestJoinInTheMiddleOfACommit(t *testing.T) {
 	}
 }
 
-// TestWokenOnce: a subscriber is woken by what it listens to, once until it takes its turn, and not by anything else.
+// TestWokenOnce: a subscriber is woken by what it listens to, once until it takes its turn, and not
+// by anything else.
 func TestWokenOnce(t *testing.T) {
 	l := newLog(t)
 	h := newHub(t, hub.Options{Log: l})
@@ -345,8 +359,8 @@ func TestWokenOnce(t *testing.T) {
 	}
 }
 
-// TestCommitAfterARead: what is committed after a turn was read from the log either wakes the subscriber, or the turn has said that
-// another one must follow.
+// TestCommitAfterARead: what is committed after a turn was read from the log either wakes the
+// subscriber, or the turn has said that another one must follow.
 func TestCommitAfterARead(t *testing.T) {
 	l := newLog(t)
 	h := newHub(t, hub.Options{Log: l, TailBytes: 1})
@@ -391,7 +405,8 @@ func TestCommitAfterARead(t *testing.T) {
 	}
 }
 
-// TestGapOfATurnThatIsThrownAway (P4): a turn that was read and not sent has told nobody; the next one tells.
+// TestGapOfATurnThatIsThrownAway (P4): a turn that was read and not sent has told nobody; the next
+// one tells.
 func TestGapOfATurnThatIsThrownAway(t *testing.T) {
 	l := newLog(t, "**=count:3")
 	h := newHub(t, hub.Options{Log: l, TailBytes: 1})
@@ -415,7 +430,8 @@ type reader chan *hub.Turn
 
 func (r reader) HaveRead(t *hub.Turn, err error) { r <- t }
 
-// TestSharedReads: many who resume the same channel after the same position share one reading of the log, and each gets all of it.
+// TestSharedReads: many who resume the same channel after the same position share one reading of
+// the log, and each gets all of it.
 func TestSharedReads(t *testing.T) {
 	l := newLog(t)
 	h := newHub(t, hub.Options{Log: l})
@@ -460,7 +476,8 @@ type counter struct{ atomic.Int64 }
 
 func (c *counter) Wake() { c.Add(1) }
 
-// TestLaggardIsTold: retention overtakes a subscriber that does not read; it hears of the gap once, and then of what is left.
+// TestLaggardIsTold: retention overtakes a subscriber that does not read; it hears of the gap once,
+// and then of what is left.
 func TestLaggardIsTold(t *testing.T) {
 	l := newLog(t, "**=count:3")
 	h := newHub(t, hub.Options{Log: l, TailBytes: 1})
@@ -485,7 +502,8 @@ func TestLaggardIsTold(t *testing.T) {
 	}
 }
 
-// TestGapWithSeveralChannels: X is below one channel's trim mark and not the other's; nothing retained is missing or repeated.
+// TestGapWithSeveralChannels: X is below one channel's trim mark and not the other's; nothing
+// retained is missing or repeated.
 func TestGapWithSeveralChannels(t *testing.T) {
 	l := newLog(t, "a=count:2", "**=count:1000")
 	h := newHub(t, hub.Options{Log: l})
@@ -495,7 +513,8 @@ func TestGapWithSeveralChannels(t *testing.T) {
 	}
 	s, begun, _ := subscribe(t, h, hub.Start{From: hub.FromAfter, After: at[2]}, "a", "b")
 	defer s.Close()
-	want := opening{Position: at[2], Gap: &fanfare.Gap{Requested: at[2].String(), Oldest: at[3], Reason: fanfare.GapTrimmed}}
+	want := opening{Position: at[2],
+		Gap: &fanfare.Gap{Requested: at[2].String(), Oldest: at[3], Reason: fanfare.GapTrimmed}}
 	if diff := cmp.Diff(want, begun); diff != "" {
 		t.Error(diff)
 	}
@@ -510,7 +529,8 @@ func TestGapWithSeveralChannels(t *testing.T) {
 	}
 }
 
-// TestNoAllocationForEachSubscriber: a commit allocates for each event that is heard, and nothing for each subscriber.
+// TestNoAllocationForEachSubscriber: a commit allocates for each event that is heard, and nothing
+// for each subscriber.
 func TestNoAllocationForEachSubscriber(t *testing.T) {
 	allocs := func(subscribers int) float64 {
 		h := newHub(t, hub.Options{Log: newLog(t), TailBytes: 4 << 10}) // a full tail neither grows nor shrinks
@@ -599,7 +619,8 @@ func TestRoomAndDrain(t *testing.T) {
 		s, _, _ := subscribe(t, h, hub.Start{}, "a")
 		subs = append(subs, s)
 	}
-	if _, err := h.Subscribe(logtest.Patterns("a"), hub.Start{}, make(waker, 1)); fanfare.CodeOf(err) != fanfare.CodeOverloaded {
+	if _, err := h.Subscribe(logtest.Patterns("a"), hub.Start{},
+		make(waker, 1)); fanfare.CodeOf(err) != fanfare.CodeOverloaded {
 		t.Fatalf("no room: %v", err)
 	}
 	subs[0].Close()
@@ -613,7 +634,8 @@ func TestRoomAndDrain(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 	}
-	if _, err := h.Subscribe(logtest.Patterns("a"), hub.Start{}, make(waker, 1)); fanfare.CodeOf(err) != fanfare.CodeUnavailable {
+	if _, err := h.Subscribe(logtest.Patterns("a"), hub.Start{},
+		make(waker, 1)); fanfare.CodeOf(err) != fanfare.CodeUnavailable {
 		t.Fatalf("while draining: %v", err)
 	}
 	subs[0].Close()
@@ -631,7 +653,8 @@ func TestRoomAndDrain(t *testing.T) {
 	}
 }
 
-// FuzzTrie checks the index against the definition: a subscriber is woken exactly when its pattern matches.
+// FuzzTrie checks the index against the definition: a subscriber is woken exactly when its pattern
+// matches.
 func FuzzTrie(f *testing.F) {
 	f.Add("a/*/c", "a/**", "a/b/c", "$a/*")
 	f.Add("**", "*", "x", "x/y")
@@ -669,8 +692,9 @@ func FuzzTrie(f *testing.F) {
 	})
 }
 
-// TestReopen: the log fails and is opened again under live subscribers. A group that nobody was told of may turn out to be
-// stored; every subscriber sees exactly what the log holds, once and in order (P2, P3).
+// TestReopen: the log fails and is opened again under live subscribers. A group that nobody was
+// told of may turn out to be stored; every subscriber sees exactly what the log holds, once and in
+// order (P2, P3).
 func TestReopen(t *testing.T) {
 	disk := &faultyDisk{}
 	l, err := pebblelog.Open(pebblelog.Options{Dir: "/data", FS: errorfs.Wrap(vfs.NewMem(), disk)})
@@ -690,7 +714,8 @@ func TestReopen(t *testing.T) {
 		subs, wakes = append(subs, s), append(wakes, w)
 	}
 	append1 := func(channel, data string) error {
-		_, err := logtest.Append(l, &fanfare.Batch{Events: []fanfare.Event{{Channel: logtest.Channel(channel), Data: data}}})
+		_, err := logtest.Append(l,
+			&fanfare.Batch{Events: []fanfare.Event{{Channel: logtest.Channel(channel), Data: data}}})
 		return err
 	}
 	for round := range 3 {

@@ -9,9 +9,10 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// A stretch is all events of one filter between two positions, as frames. A filter's newest stretch is open: what is
-// committed goes into it, until it is full. Others were full, or were read from the log for somebody who resumed, so that the
-// next who resumes the same filter need not read it again.
+// A stretch is all events of one filter between two positions, as frames. A filter's newest stretch
+// is open: what is committed goes into it, until it is full. Others were full, or were read from
+// the log for somebody who resumed, so that the next who resumes the same filter need not read it
+// again.
 type stretch struct {
 	// Guarded by the filter's mutex. bytes may be read by who drops the stretch.
 	from, through fanfare.Position // every event in (from, through]; the open one's through means nothing
@@ -33,9 +34,9 @@ const (
 
 func frameCost(f *Frame) int { return len(f.Chunk) + frameOverhead }
 
-// memory is all stretches of a hub within one budget. What was needed least recently goes first, found by a hand that goes
-// round, and spares once what was used since it came by (the clock, or second-chance, algorithm): a turn that is served then
-// costs no more than setting a bit.
+// memory is all stretches of a hub within one budget. What was needed least recently goes first,
+// found by a hand that goes round, and spares once what was used since it came by (the clock, or
+// second-chance, algorithm): a turn that is served then costs no more than setting a bit.
 type memory struct {
 	budget int
 	most   int // bytes of a stretch: a part of the budget, so that dropping one is no great loss
@@ -53,7 +54,8 @@ func (m *memory) init(budget int) {
 	m.hand.prev, m.hand.next = &m.hand, &m.hand
 }
 
-// add counts a stretch of a filter, or what an earlier one has grown by, and drops others as long as the budget is exceeded.
+// add counts a stretch of a filter, or what an earlier one has grown by, and drops others as long
+// as the budget is exceeded.
 func (m *memory) add(f *filter, s *stretch, bytes int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -101,7 +103,8 @@ func (m *memory) forgetLocked(s *stretch) {
 	s.f = nil
 }
 
-// clear forgets all stretches of a filter, which begins anew after start; gone says that it never will.
+// clear forgets all stretches of a filter, which begins anew after start; gone says that it never
+// will.
 func (m *memory) clear(f *filter, start fanfare.Position, gone bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -164,8 +167,9 @@ func (f *filter) closedAt(pos fanfare.Position) int {
 	return sort.Search(len(f.closed), func(i int) bool { return f.closed[i].through > pos })
 }
 
-// collect appends to dst the frames above after and up to through that are in memory without a hole, at most so many and, but
-// for the first, at most so many bytes. It returns up to where that is complete: after, when what follows it is not there.
+// collect appends to dst the frames above after and up to through that are in memory without a
+// hole, at most so many and, but for the first, at most so many bytes. It returns up to where that
+// is complete: after, when what follows it is not there.
 func (f *filter) collect(dst []Frame, after, through fanfare.Position, most, bytes int) ([]Frame, fanfare.Position) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -209,7 +213,8 @@ func (s *stretch) touch() {
 	}
 }
 
-// missing is the range above after that has to be read from the log, and false when there is none up to through.
+// missing is the range above after that has to be read from the log, and false when there is none
+// up to through.
 func (f *filter) missing(after, through fanfare.Position) (from, to fanfare.Position, some bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -7,9 +7,10 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// A subscriber that asks for more than what comes has to find out where it starts. It does so in pieces, each in a turn to read the
-// log that other owners may have before the next: so the head of its stream is out meanwhile, a search ends with its stream, and
-// one over a million events holds up nobody. Three questions may have to be asked, in this order.
+// A subscriber that asks for more than what comes has to find out where it starts. It does so in
+// pieces, each in a turn to read the log that other owners may have before the next: so the head of
+// its stream is out meanwhile, a search ends with its stream, and one over a million events holds
+// up nobody. Three questions may have to be asked, in this order.
 type step int
 
 const (
@@ -54,7 +55,8 @@ func (s *Subscriber) search(ctx context.Context) (found bool, err error) {
 	return true, nil
 }
 
-// askMissed asks for the trim marks that there are: a replay tells no gap because of those. Whoever resumes asks for more.
+// askMissed asks for the trim marks that there are: a replay tells no gap because of those. Whoever
+// resumes asks for more.
 func (s *Subscriber) askMissed(ctx context.Context) error {
 	o := s.opening
 	a := fanfare.Absence{Patterns: o.patterns, Token: o.token}
@@ -84,7 +86,8 @@ func (s *Subscriber) askMissed(ctx context.Context) error {
 		o.step = stepFirst
 		if !o.since.IsZero() {
 			s.since = StampOf(o.since.Add(time.Microsecond - 1)) // not before it
-			s.sinceThrough = o.durable                           // where the clock went back, older ones may follow the first
+			// where the clock went back, older ones may follow the first
+			s.sinceThrough = o.durable
 		}
 	}
 	return nil
@@ -132,7 +135,8 @@ func (s *Subscriber) askFirst(ctx context.Context) error {
 		s.found(o.durable)
 		return nil
 	}
-	q := fanfare.Query{Patterns: o.patterns, After: o.at, Through: o.durable, Since: o.since, Age: o.age, Limit: 1, Bytes: 1}
+	q := fanfare.Query{Patterns: o.patterns, After: o.at, Through: o.durable, Since: o.since, Age: o.age, Limit: 1,
+		Bytes: 1}
 	page, err := s.hub.log.Read(ctx, q)
 	if err != nil {
 		return err
@@ -161,7 +165,8 @@ func (s *Subscriber) found(at fanfare.Position) {
 	s.opening = nil
 }
 
-// beginning is what the first turn tells of: the position that the client is told first, and a gap, or nil.
+// beginning is what the first turn tells of: the position that the client is told first, and a gap,
+// or nil.
 type beginning struct {
 	position fanfare.Position
 	gap      *fanfare.Gap

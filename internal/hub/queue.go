@@ -6,12 +6,13 @@ import (
 	"sync"
 )
 
-// turnstile lets only so many read the log at once. Those who wait queue per owner, and the owners take turns, so that a herd of
-// one owner's streams holds up that owner alone.
+// turnstile lets only so many read the log at once. Those who wait queue per owner, and the owners
+// take turns, so that a herd of one owner's streams holds up that owner alone.
 //
-// An owner takes another turn only while it has fewer than are free. So one that is alone has half of them at most, two have a third
-// each, and there is always a free one for the next owner, until there are as many owners as turns. A turn is short, because
-// whoever has much to read reads a piece, gives the turn back and queues again.
+// An owner takes another turn only while it has fewer than are free. So one that is alone has half
+// of them at most, two have a third each, and there is always a free one for the next owner, until
+// there are as many owners as turns. A turn is short, because whoever has much to read reads a
+// piece, gives the turn back and queues again.
 type turnstile struct {
 	mu     sync.Mutex // guards the fields below
 	free   int
@@ -156,8 +157,8 @@ func (t *turnstile) stats() (waiting int, waits uint64) {
 	return waiting, t.waits
 }
 
-// Replay calls read when it is the owner's turn to read the log, as streams do that catch up. Others who read much should use it
-// too. It returns read's error, or ctx's.
+// Replay calls read when it is the owner's turn to read the log, as streams do that catch up.
+// Others who read much should use it too. It returns read's error, or ctx's.
 func (h *Hub) Replay(ctx context.Context, owner string, read func() error) error {
 	if err := h.replays.enter(ctx, owner); err != nil {
 		return err

@@ -57,7 +57,8 @@ func TestTurnstile(t *testing.T) {
 	})
 }
 
-// TestTurnstileUnderLoad: with many coming, going and giving up, there are never more inside than may be, and no place is lost.
+// TestTurnstileUnderLoad: with many coming, going and giving up, there are never more inside than
+// may be, and no place is lost.
 func TestTurnstileUnderLoad(t *testing.T) {
 	q := newTurnstile(3)
 	var mu sync.Mutex
@@ -90,8 +91,8 @@ func TestTurnstileUnderLoad(t *testing.T) {
 	}
 }
 
-// TestNoOwnerHoldsAllTurns: an owner that is alone gets half of the turns, those who come after it find one free, and every turn that
-// is given back goes to the owner that has the fewest.
+// TestNoOwnerHoldsAllTurns: an owner that is alone gets half of the turns, those who come after it
+// find one free, and every turn that is given back goes to the owner that has the fewest.
 func TestNoOwnerHoldsAllTurns(t *testing.T) {
 	q := newTurnstile(16)
 	has := map[string]int{}

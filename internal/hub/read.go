@@ -9,8 +9,9 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// Read is Next for what is not in memory: it reads the log, and so waits for the disk, and for its turn when many do. After an
-// error (CodeUnavailable: the log cannot be read at present, or ctx's) nothing has changed.
+// Read is Next for what is not in memory: it reads the log, and so waits for the disk, and for its
+// turn when many do. After an error (CodeUnavailable: the log cannot be read at present, or ctx's)
+// nothing has changed.
 func (s *Subscriber) Read(ctx context.Context, t *Turn) error {
 	if err := s.hub.replays.enter(ctx, s.owner); err != nil {
 		return err
@@ -23,8 +24,9 @@ func (s *Subscriber) Read(ctx context.Context, t *Turn) error {
 
 // Reader is told of what ReadLater has read.
 type Reader interface {
-	// HaveRead is called from a goroutine of the hub and must not block. t is the reader's until it calls t.Release, which also
-	// lets the next one read: it should come soon. An error is as of Read, or a *PanicError.
+	// HaveRead is called from a goroutine of the hub and must not block. t is the reader's until it
+	// calls t.Release, which also lets the next one read: it should come soon. An error is as of
+	// Read, or a *PanicError.
 	HaveRead(t *Turn, err error)
 }
 
@@ -44,8 +46,8 @@ func (s *Subscriber) ReadLater(r Reader) {
 	s.hub.replays.queue(s.owner, s)
 }
 
-// CancelRead takes back a ReadLater that has not had its turn yet. When it has, that read is cancelled, CancelRead returns false,
-// and r is told soon, or has been.
+// CancelRead takes back a ReadLater that has not had its turn yet. When it has, that read is
+// cancelled, CancelRead returns false, and r is told soon, or has been.
 func (s *Subscriber) CancelRead() bool {
 	s.stopReading()
 	return s.hub.replays.cancel(s.owner, s)
@@ -76,7 +78,8 @@ func (s *Subscriber) readSafely(t *Turn) (err error) {
 	return err
 }
 
-// manyFilters is from how many on a subscriber reads the log for all of its filters at once, and shares with nobody.
+// manyFilters is from how many on a subscriber reads the log for all of its filters at once, and
+// shares with nobody.
 const manyFilters = 8
 
 func (s *Subscriber) read(ctx context.Context, t *Turn) error {
@@ -134,7 +137,8 @@ func (h *Hub) frames(dst []Frame, events []fanfare.Event) []Frame {
 	return dst
 }
 
-// tell adds the gap of a subscriber that lags and that retention has overtaken, as at a resume (P4).
+// tell adds the gap of a subscriber that lags and that retention has overtaken, as at a resume
+// (P4).
 func (s *Subscriber) tell(t *Turn, trimmed, through fanfare.Position) {
 	if trimmed <= s.cursor.get() || trimmed <= s.told {
 		return
@@ -153,7 +157,8 @@ func (s *Subscriber) tell(t *Turn, trimmed, through fanfare.Position) {
 	t.Gap = &fanfare.Gap{Requested: s.cursor.get().String(), Oldest: oldest, Reason: fanfare.GapTrimmed}
 }
 
-// readShared reads what each filter lacks, and keeps it in memory for others who resume the same filter.
+// readShared reads what each filter lacks, and keeps it in memory for others who resume the same
+// filter.
 func (s *Subscriber) readShared(ctx context.Context, t *Turn, durable fanfare.Position) error {
 	through, trimmed, at := durable, fanfare.Position(0), s.cursor.get()
 	for i := range s.refs {
@@ -183,9 +188,11 @@ type flight struct {
 	done  chan struct{}
 }
 
-// readFilter appends to dst what one filter has above after, which is not in memory, or was not a moment ago. It returns up to
-// where that is complete, and the trim mark, if it has read the log.
-func (h *Hub) readFilter(ctx context.Context, dst []Frame, f *filter, after, through fanfare.Position) (_ []Frame, end, trimmed fanfare.Position, err error) {
+// readFilter appends to dst what one filter has above after, which is not in memory, or was not a
+// moment ago. It returns up to where that is complete, and the trim mark, if it has read the log.
+func (h *Hub) readFilter(
+	ctx context.Context, dst []Frame, f *filter, after, through fanfare.Position,
+) (_ []Frame, end, trimmed fanfare.Position, err error) {
 	mine, other := f.takeOff(after)
 	if other != nil {
 		select {
@@ -204,7 +211,8 @@ func (h *Hub) readFilter(ctx context.Context, dst []Frame, f *filter, after, thr
 	if !some { // it has come meanwhile
 		from, to = after, through
 	}
-	q := fanfare.Query{Patterns: []fanfare.Pattern{f.pattern}, After: from, Through: to, Limit: turnFrames, Bytes: turnBytes}
+	q := fanfare.Query{Patterns: []fanfare.Pattern{f.pattern}, After: from, Through: to, Limit: turnFrames,
+		Bytes: turnBytes}
 	page, err := h.log.Read(ctx, q)
 	if err != nil {
 		return dst, after, 0, err

@@ -14,8 +14,8 @@ import (
 	"github.com/fanfare-hub/fanfare/logtest"
 )
 
-// countedLog is a log in which what was missed on `herd` is searched for without an end, a piece at a time. It says what it is asked,
-// and answers when the test lets it.
+// countedLog is a log in which what was missed on `herd` is searched for without an end, a piece at
+// a time. It says what it is asked, and answers when the test lets it.
 type countedLog struct {
 	fanfare.Log
 	asked  chan string
@@ -36,8 +36,8 @@ func (l *countedLog) Missed(ctx context.Context, a fanfare.Absence) (fanfare.Los
 	return l.Log.Missed(ctx, a)
 }
 
-// TestSearchesTakeTurns: a long search gives its turn back after each piece, so that another owner's resume waits for two pieces at
-// most, however many searches there are.
+// TestSearchesTakeTurns: a long search gives its turn back after each piece, so that another
+// owner's resume waits for two pieces at most, however many searches there are.
 func TestSearchesTakeTurns(t *testing.T) {
 	l := &countedLog{Log: newLog(t), asked: make(chan string), answer: make(chan struct{})}
 	after := publish(t, l, "other", "0")
@@ -46,7 +46,8 @@ func TestSearchesTakeTurns(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var all sync.WaitGroup
 	start := func(name string, done func(*hub.Turn)) {
-		s, err := h.Subscribe(logtest.Patterns(name), hub.Start{From: hub.FromAfter, After: after, Owner: name}, make(waker, 1))
+		s, err := h.Subscribe(logtest.Patterns(name), hub.Start{From: hub.FromAfter, After: after, Owner: name},
+			make(waker, 1))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -123,8 +124,8 @@ func (l piecemealLog) Last(ctx context.Context, r fanfare.Recent) (fanfare.Past,
 	return past, err
 }
 
-// TestStartsFoundInPieces: a start that takes many questions is the one that takes a single one, and turns that have found nothing yet
-// tell nothing and move nothing.
+// TestStartsFoundInPieces: a start that takes many questions is the one that takes a single one,
+// and turns that have found nothing yet tell nothing and move nothing.
 func TestStartsFoundInPieces(t *testing.T) {
 	l := newLog(t)
 	at := []fanfare.Position{publish(t, l, "a", "0")}
@@ -134,10 +135,13 @@ func TestStartsFoundInPieces(t *testing.T) {
 	for i := range 5 {
 		at = append(at, publish(t, l, "a", fmt.Sprint(i+1)))
 	}
-	whole, pieces := newHub(t, hub.Options{Log: l, TailBytes: 1}), newHub(t, hub.Options{Log: piecemealLog{l, at[0] - 1}, TailBytes: 1})
+	whole, pieces := newHub(t, hub.Options{Log: l, TailBytes: 1}), newHub(t,
+		hub.Options{Log: piecemealLog{l, at[0] - 1}, TailBytes: 1})
 	for _, start := range []hub.Start{
-		{From: hub.FromLast, Last: 3}, {From: hub.FromLast, Last: 99}, {From: hub.FromAfter, After: at[0]}, {From: hub.FromAfter, After: at[3]},
-		{From: hub.FromAfter, After: at[5] + 9}, {From: hub.FromUnknown, Requested: "junk"}, {From: hub.FromSince, Since: time.Now().Add(time.Hour)},
+		{From: hub.FromLast, Last: 3}, {From: hub.FromLast, Last: 99}, {From: hub.FromAfter,
+			After: at[0]}, {From: hub.FromAfter, After: at[3]},
+		{From: hub.FromAfter, After: at[5] + 9}, {From: hub.FromUnknown, Requested: "junk"}, {From: hub.FromSince,
+			Since: time.Now().Add(time.Hour)},
 	} {
 		var heard [2][]string
 		var begun [2]opening
@@ -154,7 +158,8 @@ func TestStartsFoundInPieces(t *testing.T) {
 			t.Errorf("%+v (-whole +pieces):\n%s", start, diff)
 		}
 	}
-	s, err := pieces.Subscribe(logtest.Patterns("none"), hub.Start{From: hub.FromUnknown, Requested: "junk"}, make(waker, 1))
+	s, err := pieces.Subscribe(logtest.Patterns("none"), hub.Start{From: hub.FromUnknown, Requested: "junk"},
+		make(waker, 1))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +167,8 @@ func TestStartsFoundInPieces(t *testing.T) {
 	turns := 0
 	var turn hub.Turn
 	for take(t, s, &turn); !turn.Opens; take(t, s, &turn) {
-		if turns++; len(turn.Frames) > 0 || turn.Gap != nil || turn.Through != 0 || !turn.More || s.Opened() || s.Lag() != 0 {
+		if turns++; len(turn.Frames) > 0 || turn.Gap != nil || turn.Through != 0 || !turn.More || s.Opened() ||
+			s.Lag() != 0 {
 			t.Fatalf("a turn before the start is found: %+v", turn)
 		}
 		s.Advance(turn.Through, turn.More)
@@ -178,7 +184,8 @@ func TestStartsFoundInPieces(t *testing.T) {
 	}
 }
 
-// looseLog knows no trim mark, only that none is above the newest event, as where the channels are very many.
+// looseLog knows no trim mark, only that none is above the newest event, as where the channels are
+// very many.
 type looseLog struct{ fanfare.Log }
 
 func (l looseLog) Missed(ctx context.Context, a fanfare.Absence) (fanfare.Loss, error) {
@@ -187,8 +194,9 @@ func (l looseLog) Missed(ctx context.Context, a fanfare.Absence) (fanfare.Loss, 
 	return loss, err
 }
 
-// TestGapsOfWhatIsTrimmed (P4): a replay tells of nothing that was gone when it began. A resume that missed nothing, and is overtaken
-// before it is served, tells of what it has missed by then, also where the log knows no better than a bound.
+// TestGapsOfWhatIsTrimmed (P4): a replay tells of nothing that was gone when it began. A resume
+// that missed nothing, and is overtaken before it is served, tells of what it has missed by then,
+// also where the log knows no better than a bound.
 func TestGapsOfWhatIsTrimmed(t *testing.T) {
 	for name, loose := range map[string]bool{"marks": false, "a bound": true} {
 		t.Run(name, func(t *testing.T) {
@@ -204,7 +212,8 @@ func TestGapsOfWhatIsTrimmed(t *testing.T) {
 			for _, start := range []hub.Start{{From: hub.FromAll}, {From: hub.FromLast, Last: 3}} {
 				s, begun, _ := subscribe(t, h, start, "a", "b")
 				got, gaps := drain(t, s)
-				if diff := cmp.Diff([]string{"a 0", "b 3", "b 4"}, got); diff != "" || gaps != nil || begun.Gap != nil || begun.Position != first-1 {
+				if diff := cmp.Diff([]string{"a 0", "b 3", "b 4"}, got); diff != "" || gaps != nil ||
+					begun.Gap != nil || begun.Position != first-1 {
 					t.Errorf("%+v, gaps %v (-want +got):\n%s", begun, gaps, diff)
 				}
 				s.Close()
@@ -216,15 +225,17 @@ func TestGapsOfWhatIsTrimmed(t *testing.T) {
 			publish(t, l, "a", "3")
 			var turn hub.Turn
 			take(t, s, &turn)
-			if begun.Gap != nil || turn.Gap == nil || turn.Gap.Requested != first.String() || turn.Gap.Oldest != turn.Frames[0].Position || string(turn.Frames[0].Body) != "a 2" {
+			if begun.Gap != nil || turn.Gap == nil || turn.Gap.Requested != first.String() ||
+				turn.Gap.Oldest != turn.Frames[0].Position || string(turn.Frames[0].Body) != "a 2" {
 				t.Errorf("%+v, then %+v", begun, turn)
 			}
 		})
 	}
 }
 
-// TestPositionBeforeTheStartIsTold (P3, P4): a start that was found, and whose turn has not gone out, moves no position: the peer has
-// not heard of the gap. A turn of which only the beginning went out goes on where it began.
+// TestPositionBeforeTheStartIsTold (P3, P4): a start that was found, and whose turn has not gone
+// out, moves no position: the peer has not heard of the gap. A turn of which only the beginning
+// went out goes on where it began.
 func TestPositionBeforeTheStartIsTold(t *testing.T) {
 	l := newLog(t)
 	at := publish(t, l, "a", "0")

@@ -32,9 +32,10 @@ type Start struct {
 	GapReplay time.Duration    // after a gap replay only events younger than this; 0: all
 }
 
-// Subscribe adds a subscriber to patterns, each of which is there once, and whose waker is told from now on. It does not block, and does not read the log: where that is
-// needed to find the start, the subscriber's first turns do it. Errors: CodeOverloaded when there is no room, CodeUnavailable
-// while draining.
+// Subscribe adds a subscriber to patterns, each of which is there once, and whose waker is told
+// from now on. It does not block, and does not read the log: where that is needed to find the
+// start, the subscriber's first turns do it. Errors: CodeOverloaded when there is no room,
+// CodeUnavailable while draining.
 func (h *Hub) Subscribe(patterns []fanfare.Pattern, start Start, w Waker) (*Subscriber, error) {
 	if err := h.admit(); err != nil {
 		return nil, err
@@ -72,8 +73,9 @@ func (s *Subscriber) start(patterns []fanfare.Pattern, start Start) {
 	}
 }
 
-// Begins is the position that a client is to be told first, so that one that hears nothing else loses nothing; false while it has
-// to be looked for: then the first turn that has something to send says it.
+// Begins is the position that a client is to be told first, so that one that hears nothing else
+// loses nothing; false while it has to be looked for: then the first turn that has something to
+// send says it.
 func (s *Subscriber) Begins() (fanfare.Position, bool) {
 	switch {
 	case s.pending != nil:
@@ -84,6 +86,7 @@ func (s *Subscriber) Begins() (fanfare.Position, bool) {
 	return s.cursor.get(), true
 }
 
-// Opened tells whether the subscriber has found its start, and said so in a turn that was sent. Before that, its position says
-// nothing that a client may be told. It may be called from any goroutine.
+// Opened tells whether the subscriber has found its start, and said so in a turn that was sent.
+// Before that, its position says nothing that a client may be told. It may be called from any
+// goroutine.
 func (s *Subscriber) Opened() bool { return s.opened.Load() }

@@ -8,8 +8,8 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// Waker is the side of a stream that the hub sees: it is told that there may be something to do. Wake is called from any
-// goroutine, must not block, and must not call the hub.
+// Waker is the side of a stream that the hub sees: it is told that there may be something to do.
+// Wake is called from any goroutine, must not block, and must not call the hub.
 type Waker interface{ Wake() }
 
 // A turn is bounded, so that nobody who is far behind keeps a worker, or memory, for long.
@@ -18,8 +18,8 @@ const (
 	turnBytes  = 256 << 10
 )
 
-// Subscriber is a cursor in the log and a wake-up. All of its methods but those that say otherwise are for one goroutine at
-// a time, the stream's.
+// Subscriber is a cursor in the log and a wake-up. All of its methods but those that say otherwise
+// are for one goroutine at a time, the stream's.
 type Subscriber struct {
 	// Fixed after Subscribe.
 	hub    *Hub
@@ -92,7 +92,8 @@ func (s *Subscriber) wake() {
 	}
 }
 
-// Patterns are what the subscriber listens to, each once. It may be called from any goroutine; after Close there are none.
+// Patterns are what the subscriber listens to, each once. It may be called from any goroutine;
+// after Close there are none.
 func (s *Subscriber) Patterns() []fanfare.Pattern {
 	s.hub.mu.RLock()
 	defer s.hub.mu.RUnlock()
@@ -103,8 +104,9 @@ func (s *Subscriber) Patterns() []fanfare.Pattern {
 	return list
 }
 
-// Position is up to where the stream is complete: it has been given everything up to here. Before its start has been told, that is
-// the position that it asked for, since a gap may be to be told first (P4); 0 when it asked for none.
+// Position is up to where the stream is complete: it has been given everything up to here. Before
+// its start has been told, that is the position that it asked for, since a gap may be to be told
+// first (P4); 0 when it asked for none.
 func (s *Subscriber) Position() fanfare.Position {
 	if !s.opened.Load() {
 		return s.asked
@@ -112,8 +114,8 @@ func (s *Subscriber) Position() fanfare.Position {
 	return s.cursor.get()
 }
 
-// Lag is how many positions lie between the subscriber's and the newest, when there is something for it that it has not
-// been given yet; 0 otherwise. It may be called from any goroutine.
+// Lag is how many positions lie between the subscriber's and the newest, when there is something
+// for it that it has not been given yet; 0 otherwise. It may be called from any goroutine.
 func (s *Subscriber) Lag() uint64 {
 	durable, at := s.hub.Durable(), s.cursor.get()
 	if !s.opened.Load() || !s.awake.Load() || at >= durable {
@@ -122,13 +124,13 @@ func (s *Subscriber) Lag() uint64 {
 	return uint64(durable - at)
 }
 
-// Ending tells whether the hub wants the stream to end, which it does between two events. It may be called from any
-// goroutine.
+// Ending tells whether the hub wants the stream to end, which it does between two events. It may be
+// called from any goroutine.
 func (s *Subscriber) Ending() bool { return s.ending.Load() }
 
-// Next fills t with the frames after the cursor that are in memory; false when the log must be read for what comes next, with
-// Read or ReadLater. It does not block, and does not allocate once t has room. When all or a part of t has been sent, Advance
-// moves the cursor.
+// Next fills t with the frames after the cursor that are in memory; false when the log must be read
+// for what comes next, with Read or ReadLater. It does not block, and does not allocate once t has
+// room. When all or a part of t has been sent, Advance moves the cursor.
 func (s *Subscriber) Next(t *Turn) bool {
 	if s.opening != nil {
 		s.awake.Store(true) // the read looks at all that has come, and another turn follows it
@@ -147,8 +149,8 @@ func (s *Subscriber) Next(t *Turn) bool {
 	return true
 }
 
-// begin empties t, and says up to where there is something to send. Who joined in the middle of a commit is not woken for it, and
-// the tails may not hold it yet; the log does.
+// begin empties t, and says up to where there is something to send. Who joined in the middle of a
+// commit is not woken for it, and the tails may not hold it yet; the log does.
 func (s *Subscriber) begin(t *Turn) (durable fanfare.Position, joining bool) {
 	durable = s.hub.Durable()
 	joining = s.joined > durable
@@ -161,8 +163,8 @@ func (s *Subscriber) begin(t *Turn) (durable fanfare.Position, joining bool) {
 	return durable, joining
 }
 
-// Advance says that everything up to a position has been sent, or is certain to be. more says that the stream will take another
-// turn by itself, and need not be woken for that.
+// Advance says that everything up to a position has been sent, or is certain to be. more says that
+// the stream will take another turn by itself, and need not be woken for that.
 func (s *Subscriber) Advance(through fanfare.Position, more bool) {
 	s.cursor.set(through)
 	s.told = max(s.told, s.telling) // not before: a turn may be thrown away, and its gap must be told by the next (P4)
@@ -221,8 +223,9 @@ func mergeFrames(frames []Frame, through fanfare.Position) []Frame {
 	return frames[:end]
 }
 
-// Close takes the subscriber out of the hub. A second call does nothing. It may be called from any goroutine, but not
-// while Next or Read runs, nor before what ReadLater was asked for has come or was cancelled.
+// Close takes the subscriber out of the hub. A second call does nothing. It may be called from any
+// goroutine, but not while Next or Read runs, nor before what ReadLater was asked for has come or
+// was cancelled.
 func (s *Subscriber) Close() {
 	h := s.hub
 	h.mu.Lock()

@@ -100,7 +100,8 @@ func (n *node) remove(text string) {
 	}
 }
 
-// match appends a hit for each pattern that matches c. A leading wildcard does not match a reserved channel.
+// match appends a hit for each pattern that matches c. A leading wildcard does not match a reserved
+// channel.
 func (t *trie) match(hits []hit, c fanfare.Channel, event int) []hit {
 	if c.Reserved() {
 		segment, rest, more := strings.Cut(c.String(), "/")

@@ -8,7 +8,8 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// TestBudgetIsShared (P6): an owner gets as much as it leaves free, so whoever holds nothing always finds room.
+// TestBudgetIsShared (P6): an owner gets as much as it leaves free, so whoever holds nothing always
+// finds room.
 func TestBudgetIsShared(t *testing.T) {
 	const most = 1 << 20
 	b := &Budget{Most: most}
@@ -34,7 +35,8 @@ func TestBudgetIsShared(t *testing.T) {
 	// A second request of an owner counts as the first does.
 	second := b.Hold("")
 	err := second.Grow(2000)
-	if e, ok := err.(*fanfare.Error); !ok || e.Code != fanfare.CodeOverloaded || e.Reason != fanfare.ReasonMaxInflight || e.RetryAfter <= 0 ||
+	if e, ok := err.(*fanfare.Error); !ok || e.Code != fanfare.CodeOverloaded ||
+		e.Reason != fanfare.ReasonMaxInflight || e.RetryAfter <= 0 ||
 		!strings.Contains(e.Detail, "1048576") || e.Setting != fanfare.SettingMaxInflightBytes {
 		t.Errorf("%v", err)
 	}
@@ -68,7 +70,8 @@ func TestNoBudget(t *testing.T) {
 	}
 }
 
-// TestBudgetAtOnce: many requests that grow and shrink together leave nothing behind, and never hold more than there is.
+// TestBudgetAtOnce: many requests that grow and shrink together leave nothing behind, and never
+// hold more than there is.
 func TestBudgetAtOnce(t *testing.T) {
 	b := &Budget{Most: 100_000}
 	var all sync.WaitGroup

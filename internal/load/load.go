@@ -78,7 +78,8 @@ func (o Options) withDefaults() (Options, error) {
 	case o.DataBytes < 32:
 		return o, &OptionError{"an event must have at least 32 bytes of data: they hold a time"}
 	case o.Streams < 0 || o.Publishers < 0 || o.Missed < 1 || o.Rate < 0:
-		return o, &OptionError{"the numbers of streams and publishers and the rate must not be negative, and there must be missed events"}
+		return o, &OptionError{"the numbers of streams and publishers and the rate must not be negative, and there " +
+			"must be missed events"}
 	}
 	for _, line := range o.Header {
 		if strings.ContainsAny(line, "\r\n") || !strings.Contains(line, ": ") {
@@ -96,7 +97,8 @@ func Run(ctx context.Context, w Workload, o Options) (Report, error) {
 	}
 	switch {
 	case w != Resume && (o.OwnChannels || o.Between != nil):
-		return Report{}, &OptionError{"channels of their own, and something to do in between, are for the workload resume"}
+		return Report{}, &OptionError{"channels of their own, and something to do in between, are for the " +
+			"workload resume"}
 	case w != FanOut && w != Own && o.Dead > 0:
 		return Report{}, &OptionError{"dead streams are for the workloads fanout and own"}
 	}

@@ -107,7 +107,8 @@ func (f *frames) begin() {
 			f.fresh = map[uint32]beginning{}
 		}
 		f.fresh[f.id] = beginning{}
-	case f.kind == frameData && f.flags&flagPadded != 0: // net/http's server does not pad; what is padded is not counted
+	// net/http's server does not pad; what is padded is not counted
+	case f.kind == frameData && f.flags&flagPadded != 0:
 		f.forget()
 	}
 }

@@ -30,15 +30,19 @@ func join(list ...[]byte) (all []byte) {
 	return all
 }
 
-// TestFrames: bodies are found among a connection's frames, however these are cut into writes, and their DATA is counted, and nothing
-// else.
+// TestFrames: bodies are found among a connection's frames, however these are cut into writes, and
+// their DATA is counted, and nothing else.
 func TestFrames(t *testing.T) {
 	const settings = "\x00\x00\x00\x00\x00\x01"
 	all := join(
-		frame(4, 0, 0, settings), head(1), head(3), data(3, ":\n"), data(1, "retry: 2001\n"), frame(8, 0, 0, "\x00\x00\x10\x00"),
-		data(1, "id: A\n\n"), data(3, "retry: 2002\nid: A\n\nand more"), data(5, "retry: 2001\nid: A\n\n"), // 5 has no head: it is in the middle of its body
-		head(7), frame(frameData, flagEndStream, 7, `{"id":"A"}`), data(1, "12345"), frame(6, 1, 0, "12345678"), data(3, ""),
-		frame(frameData, flagEndStream, 1, "67"), data(3, ":\n"), frame(frameReset, 0, 3, "\x00\x00\x00\x00"), data(3, "not counted"),
+		frame(4, 0, 0, settings), head(1), head(3), data(3, ":\n"), data(1, "retry: 2001\n"), frame(8, 0, 0,
+			"\x00\x00\x10\x00"),
+		// 5 has no head: it is in the middle of its body
+		data(1, "id: A\n\n"), data(3, "retry: 2002\nid: A\n\nand more"), data(5, "retry: 2001\nid: A\n\n"),
+		head(7), frame(frameData, flagEndStream, 7, `{"id":"A"}`), data(1, "12345"), frame(6, 1, 0, "12345678"),
+		data(3, ""),
+		frame(frameData, flagEndStream, 1, "67"), data(3, ":\n"), frame(frameReset, 0, 3, "\x00\x00\x00\x00"), data(3,
+			"not counted"),
 	)
 	for range 200 {
 		var f frames
@@ -69,7 +73,8 @@ func TestTouched(t *testing.T) {
 	if got := f.scan(join(head(1), head(3), data(1, "on"), data(3, "two")), nil); len(got) != 1 || got[0] != two {
 		t.Errorf("%v", got)
 	}
-	if got := f.scan(join(data(1, "e"), data(1, "x"), data(3, "y"), data(1, "z")), nil); len(got) != 2 || got[0] != one || got[1] != two {
+	if got := f.scan(join(data(1, "e"), data(1, "x"), data(3, "y"), data(1, "z")), nil); len(got) != 2 ||
+		got[0] != one || got[1] != two {
 		t.Errorf("%v", got)
 	}
 	two.watched = false
@@ -78,8 +83,9 @@ func TestTouched(t *testing.T) {
 	}
 }
 
-// TestTwins: of two bodies that begin the same, or of which one is the other's beginning, neither is followed: a mark of one, taken for
-// the other's, could lose an event. This is so also when one has gone before it began to leave.
+// TestTwins: of two bodies that begin the same, or of which one is the other's beginning, neither
+// is followed: a mark of one, taken for the other's, could lose an event. This is so also when one
+// has gone before it began to leave.
 func TestTwins(t *testing.T) {
 	for _, other := range []string{"retry: 1\n\n", "retry: 1\n\nevent: gap\n\n"} {
 		var f frames
@@ -136,8 +142,8 @@ func TestFramesAreBounded(t *testing.T) {
 	}
 }
 
-// TestMarks: who has acknowledged so many bytes of the connection has so many of the stream, at most as many as were in them, and at
-// the end all.
+// TestMarks: who has acknowledged so many bytes of the connection has so many of the stream, at
+// most as many as were in them, and at the end all.
 func TestMarks(t *testing.T) {
 	for range 100 {
 		var m Marks

@@ -140,9 +140,10 @@ func metrics() []metric {
 
 func processMetrics() []metric {
 	return []metric{
-		define("build_info", "gauge", "version", "Always 1; the label is the version that runs.", func(f *figures) []sample {
-			return []sample{{value: 1, labels: []string{f.s.Version}}}
-		}),
+		define("build_info", "gauge", "version", "Always 1; the label is the version that runs.",
+			func(f *figures) []sample {
+				return []sample{{value: 1, labels: []string{f.s.Version}}}
+			}),
 		gauge("ready", "1 when the hub takes publishes and streams, 0 while it shuts down or its log has failed.",
 			func(f *figures) float64 {
 				if f.s.Ready() {
@@ -164,13 +165,15 @@ func streamMetrics() []metric {
 		counter("streams_refused_total", "Streams refused: no room, shutting down, or no log.",
 			func(f *figures) uint64 { return f.streams.Refused }),
 		counter("refusals_paced_total",
-			"Refusals of streams, of any code, whose answer waited for 1 to 3 s because the client would come back at once.",
+			"Refusals of streams, of any code, whose answer waited for 1 to 3 s because the client would come "+
+				"back at once.",
 			func(f *figures) uint64 { return f.streams.RefusalsPaced }),
 		gauge("refusals_held",
 			"Refusals whose answer waits now (settings max-refusals-held and max-refusals-held-per-address).",
 			func(f *figures) float64 { return float64(f.streams.RefusalsHeld) }),
 		counter("refusals_cut_total",
-			"Refusals that could not wait because the limit was reached: the hub closed the connection without an answer, or "+
+			"Refusals that could not wait because the limit was reached: the hub closed the connection without an "+
+				"answer, or "+
 				"answered at once when to come back.", func(f *figures) uint64 { return f.streams.RefusalsCut }),
 		counter("streams_stopped_total", "Streams answered 204, because another client has their ticket.",
 			func(f *figures) uint64 { return f.streams.Stopped }),
@@ -209,12 +212,14 @@ func requestMetrics() []metric {
 		counter("replays_waited_total", "Streams and pages of history that have had to wait for their turn.",
 			func(f *figures) uint64 { return f.hub.Waits }),
 		gauge("inflight_bytes",
-			"Bytes that requests under way hold: bodies, lines, answers and pages beyond the first 16 KiB (64 KiB with NDJSON).",
+			"Bytes that requests under way hold: bodies, lines, answers and pages beyond the first 16 KiB (64 KiB "+
+				"with NDJSON).",
 			func(f *figures) float64 { return float64(f.s.InflightBytes()) }),
 		gauge("inflight_max_bytes", "Most bytes that requests under way may hold (setting max-inflight-bytes).",
 			func(f *figures) float64 { return float64(f.s.InflightMost) }),
 		define("answers_cut_total", "counter", "reason",
-			"Pages of history that ended in the middle: the peer took no bytes or closed the connection, or the log failed.",
+			"Pages of history that ended in the middle: the peer took no bytes or closed the connection, or the "+
+				"log failed.",
 			func(f *figures) []sample { return labelled(f.s.Cut()) }),
 		gauge("revocations", "Revoked tokens and subjects.",
 			func(f *figures) float64 { return float64(f.s.Revocations()) }),
@@ -228,7 +233,8 @@ func requestMetrics() []metric {
 func storeMetrics() []metric {
 	return []metric{
 		define("store_shared_total", "counter", "readers",
-			"Times a PC's stream was read twice at once, by the same reader (one token and address) or by different ones.",
+			"Times a PC's stream was read twice at once, by the same reader (one token and address) or by "+
+				"different ones.",
 			func(f *figures) []sample { return labelled(f.stores.SharedReaders) }),
 		counter("store_readers_dropped_total", "Positions dropped because a PC had more readers than it may have.",
 			func(f *figures) uint64 { return f.stores.DroppedReaders }),
@@ -265,7 +271,8 @@ func memoryMetrics() []metric {
 func storageMetrics() []metric {
 	return logMetrics(
 		counter("events_published_total", "Events stored.", func(f *figures) uint64 { return f.log.Events }),
-		counter("published_bytes_total", "Bytes of data of the stored events.", func(f *figures) uint64 { return f.log.Bytes }),
+		counter("published_bytes_total", "Bytes of data of the stored events.",
+			func(f *figures) uint64 { return f.log.Bytes }),
 		counter("publishes_replayed_total", "Publishes that were answered by their idempotency key.",
 			func(f *figures) uint64 { return f.log.ReplayedKeys }),
 		counter("log_appends_refused_total",
@@ -306,7 +313,8 @@ func storageMetrics() []metric {
 		counter("clock_jumps_total", "Times the clock was found to have jumped by more than a minute.",
 			func(f *figures) uint64 { return f.log.ClockJumps }),
 		gauge("clock_ahead_seconds",
-			"How far the machine's clock is ahead of the time by which events grow old and are removed; below zero: behind. "+
+			"How far the machine's clock is ahead of the time by which events grow old and are removed; below "+
+				"zero: behind. "+
 				"Near 0 when the hub believes the clock.",
 			func(f *figures) float64 { return f.log.ClockAhead.Seconds() }),
 	)

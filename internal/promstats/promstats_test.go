@@ -30,8 +30,10 @@ const manual = "../../docs/guide/metrics.md"
 // TestManual holds the manual's table against the code; FANFARE_UPDATE_GOLDEN=1 writes it.
 func TestManual(t *testing.T) {
 	var b strings.Builder
-	b.WriteString("# Metrics\n\n`/metrics` serves these metrics to Prometheus, and those of the process (`process_…`) and of Go (`go_…`). No label\n" +
-		"holds a channel, a user or a client. The metrics `fanfare_log_…` need an engine that gives figures; ours does.\n\n" +
+	b.WriteString("# Metrics\n\n`/metrics` serves these metrics to Prometheus, and those of the process " +
+		"(`process_…`) and of Go (`go_…`). No label\n" +
+		"holds a channel, a user or a client. The metrics `fanfare_log_…` need an engine that gives figures; " +
+		"ours does.\n\n" +
 		"| metric | kind | label | |\n|---|---|---|---|\n")
 	for _, m := range promstats.Metrics() {
 		label := "–"
@@ -40,7 +42,8 @@ func TestManual(t *testing.T) {
 		}
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", m.Name, m.Kind, label, m.Help)
 	}
-	b.WriteString("\n`deploy/grafana/fanfare.json` is a dashboard. `deploy/prometheus/alerts.yaml` holds alert rules;\n" +
+	b.WriteString("\n`deploy/grafana/fanfare.json` is a dashboard. " +
+		"`deploy/prometheus/alerts.yaml` holds alert rules;\n" +
 		"[runbook.md](runbook.md) says what to do for each alert.\n")
 	if os.Getenv("FANFARE_UPDATE_GOLDEN") != "" {
 		if err := os.WriteFile(manual, []byte(b.String()), 0o644); err != nil {
@@ -52,7 +55,8 @@ func TestManual(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(b.String(), string(have)); diff != "" {
-		t.Errorf("docs/guide/metrics.md is not what the code says; FANFARE_UPDATE_GOLDEN=1 go test ./internal/promstats writes it:\n%s", diff)
+		t.Errorf("docs/guide/metrics.md is not what the code says; FANFARE_UPDATE_GOLDEN=1 go test "+
+			"./internal/promstats writes it:\n%s", diff)
 	}
 }
 
@@ -63,7 +67,8 @@ func scrape(t *testing.T) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.Close() })
-	if _, err := logtest.Append(l, &fanfare.Batch{Events: []fanfare.Event{{Channel: logtest.Channel("a"), Data: "12345"}}}); err != nil {
+	if _, err := logtest.Append(l,
+		&fanfare.Batch{Events: []fanfare.Event{{Channel: logtest.Channel("a"), Data: "12345"}}}); err != nil {
 		t.Fatal(err)
 	}
 	var h histogram.Histogram
@@ -73,12 +78,15 @@ func scrape(t *testing.T) string {
 	promstats.Handler(promstats.Sources{
 		Hub: func() hub.Stats { return hub.Stats{SlowestLag: 3} },
 		Streams: func() stream.Stats {
-			return stream.Stats{Delivered: 7, Open: map[string]int{"native": 2}, Opened: map[string]uint64{"native": 5}, Ended: map[stream.EndReason]uint64{stream.EndGone: 3}, Delivery: h.Counts()}
+			return stream.Stats{Delivered: 7, Open: map[string]int{"native": 2}, Opened: map[string]uint64{"native": 5},
+				Ended: map[stream.EndReason]uint64{stream.EndGone: 3}, Delivery: h.Counts()}
 		},
-		Publish: h.Counts, Refused: func() map[fanfare.Code]uint64 { return map[fanfare.Code]uint64{fanfare.CodeInvalid: 4} },
+		Publish:     h.Counts,
+		Refused:     func() map[fanfare.Code]uint64 { return map[fanfare.Code]uint64{fanfare.CodeInvalid: 4} },
 		Reasons:     func() map[fanfare.Reason]uint64 { return map[fanfare.Reason]uint64{fanfare.ReasonNoRight: 6} },
 		Revocations: func() int { return 2 }, JWKSFailures: func() uint64 { return 1 },
-		InflightBytes: func() int { return 8 }, InflightMost: 9, Cut: func() map[string]uint64 { return map[string]uint64{"stalled": 10} },
+		InflightBytes: func() int { return 8 }, InflightMost: 9,
+		Cut:         func() map[string]uint64 { return map[string]uint64{"stalled": 10} },
 		AsyncFailed: func() uint64 { return 0 }, Stores: func() promstats.Stores {
 			return promstats.Stores{SharedReaders: map[string]uint64{"same": 8}, Looks: map[string]uint64{"asked": 9}}
 		}, Ready: func() bool { return true }, Log: l, Version: "v1",
@@ -89,12 +97,18 @@ func scrape(t *testing.T) string {
 func TestScrape(t *testing.T) {
 	text := scrape(t)
 	for _, want := range []string{
-		`fanfare_streams_open{adapter="native"} 2`, `fanfare_streams_ended_total{reason="gone"} 3`, `fanfare_requests_refused_total{code="invalid"} 4`,
+		`fanfare_streams_open{adapter="native"} 2`, `fanfare_streams_ended_total{reason="gone"} 3`,
+		`fanfare_requests_refused_total{code="invalid"} 4`,
 		`fanfare_refusals_total{reason="no_right"} 6`, `fanfare_revocations 2`, `fanfare_jwks_failures_total 1`,
-		`fanfare_publish_seconds_bucket{le="0.0025"} 0`, `fanfare_publish_seconds_bucket{le="0.005"} 1`, `fanfare_publish_seconds_bucket{le="10"} 1`,
-		`fanfare_publish_seconds_bucket{le="+Inf"} 2`, `fanfare_publish_seconds_sum 60.003`, `fanfare_publish_seconds_count 2`,
-		`fanfare_events_published_total 1`, `fanfare_log_fsync_seconds_count`, `fanfare_slowest_stream_lag_positions 3`, `fanfare_build_info{version="v1"} 1`,
-		`fanfare_inflight_bytes 8`, `fanfare_inflight_max_bytes 9`, `fanfare_answers_cut_total{reason="stalled"} 10`, `fanfare_store_shared_total{readers="same"} 8`, `fanfare_store_looks_total{why="asked"} 9`, `go_goroutines`, `process_open_fds`, `fanfare_ready 1`, `fanfare_log_up 1`,
+		`fanfare_publish_seconds_bucket{le="0.0025"} 0`, `fanfare_publish_seconds_bucket{le="0.005"} 1`,
+		`fanfare_publish_seconds_bucket{le="10"} 1`,
+		`fanfare_publish_seconds_bucket{le="+Inf"} 2`, `fanfare_publish_seconds_sum 60.003`,
+		`fanfare_publish_seconds_count 2`,
+		`fanfare_events_published_total 1`, `fanfare_log_fsync_seconds_count`, `fanfare_slowest_stream_lag_positions 3`,
+		`fanfare_build_info{version="v1"} 1`,
+		`fanfare_inflight_bytes 8`, `fanfare_inflight_max_bytes 9`, `fanfare_answers_cut_total{reason="stalled"} 10`,
+		`fanfare_store_shared_total{readers="same"} 8`, `fanfare_store_looks_total{why="asked"} 9`, `go_goroutines`,
+		`process_open_fds`, `fanfare_ready 1`, `fanfare_log_up 1`,
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %s", want)
@@ -160,7 +174,8 @@ func TestDashboardAndAlerts(t *testing.T) {
 	}
 	for _, rule := range alerts.Groups[0].Rules {
 		known(rule.Expr, rule.Alert)
-		if rule.Annotations.Runbook != "docs/guide/runbook.md#"+strings.ToLower(rule.Alert) || !strings.Contains(string(runbook), "\n## "+rule.Alert+"\n") {
+		if rule.Annotations.Runbook != "docs/guide/runbook.md#"+strings.ToLower(rule.Alert) ||
+			!strings.Contains(string(runbook), "\n## "+rule.Alert+"\n") {
 			t.Errorf("%s has no place in the runbook", rule.Alert)
 		}
 	}

@@ -164,7 +164,9 @@ type wholeBody interface{ Text() string }
 
 // Text is Read as a string, which is counted no longer: whoever publishes it has it counted by the
 // log's queue.
-func (s *Bodies) Text(w http.ResponseWriter, r *http.Request, by caller.Caller, most int, setting fanfare.Setting) (string, error) {
+func (s *Bodies) Text(
+	w http.ResponseWriter, r *http.Request, by caller.Caller, most int, setting fanfare.Setting,
+) (string, error) {
 	if whole, ok := r.Body.(wholeBody); ok && r.ContentLength <= int64(most) {
 		return whole.Text(), nil
 	}

@@ -12,15 +12,16 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/limit"
 )
 
-// TestBodiesOfAllSizes: whatever its length, announced or not, a body comes as it was sent, is held while it is needed, and its time
-// does not go on after it.
+// TestBodiesOfAllSizes: whatever its length, announced or not, a body comes as it was sent, is held
+// while it is needed, and its time does not go on after it.
 func TestBodiesOfAllSizes(t *testing.T) {
 	const most = 300_000
 	s := &Bodies{Budget: &limit.Budget{Most: 4 * most}, Timeout: 100 * time.Millisecond}
 	got := make(chan string, 1)
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := s.Read(w, r, caller.Caller{Who: &fanfare.Principal{}}, most, fanfare.SettingMaxRequestBytes)
-		if held := s.Budget.Held(); err == nil && (held > 0) != (cap(body.Bytes) > FreeBytes) || held > 4*len(body.Bytes) {
+		if held := s.Budget.Held(); err == nil && (held > 0) != (cap(body.Bytes) > FreeBytes) ||
+			held > 4*len(body.Bytes) {
 			t.Errorf("of %d bytes %d are held", len(body.Bytes), held)
 		}
 		if len(body.Bytes) == most {
@@ -40,7 +41,8 @@ func TestBodiesOfAllSizes(t *testing.T) {
 	}))
 	defer web.Close()
 	defer http.DefaultClient.CloseIdleConnections()
-	for _, n := range []int{0, 1, 511, 512, 513, 4095, 4096, 4097, FreeBytes - 2, FreeBytes - 1, FreeBytes, FreeBytes + 1, 65_535, 65_536, 65_537, 262_144, most - 1, most, most + 1} {
+	for _, n := range []int{0, 1, 511, 512, 513, 4095, 4096, 4097, FreeBytes - 2, FreeBytes - 1, FreeBytes,
+		FreeBytes + 1, 65_535, 65_536, 65_537, 262_144, most - 1, most, most + 1} {
 		for _, announced := range []int64{int64(n), -1} {
 			body := strings.Repeat("0123456789", n/10+1)[:n]
 			req, err := http.NewRequest("POST", web.URL, struct{ *strings.Reader }{strings.NewReader(body)})

@@ -15,11 +15,14 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// FuzzObject holds the reader of objects against encoding/json: the same texts are taken, with the same members.
+// FuzzObject holds the reader of objects against encoding/json: the same texts are taken, with the
+// same members.
 func FuzzObject(f *testing.F) {
 	for _, text := range []string{
-		`{}`, ` { "a" : 1 , "b":[{"c":"}"},"]\\"] } `, `{"a\u0041":"\ud800","b":"\\\\\""}`, `{"a":-1e5,"b":true,"c":null}`, `{"":""}`, `[{"a":1},{"b":{}} , {}]`,
-		`[]`, `[1]`, `{"a":1,"a":2}`, `{"a":1,"\u0061":2}`, `{"a":1}x`, `{"a":01}`, `{"a":[1,2,{"b":[]}],"d":"e"}`, "{\"a\":\"\xff\"}", `"a"`, `{"a":1,}`, "",
+		`{}`, ` { "a" : 1 , "b":[{"c":"}"},"]\\"] } `, `{"a\u0041":"\ud800","b":"\\\\\""}`,
+		`{"a":-1e5,"b":true,"c":null}`, `{"":""}`, `[{"a":1},{"b":{}} , {}]`,
+		`[]`, `[1]`, `{"a":1,"a":2}`, `{"a":1,"\u0061":2}`, `{"a":1}x`, `{"a":01}`, `{"a":[1,2,{"b":[]}],"d":"e"}`,
+		"{\"a\":\"\xff\"}", `"a"`, `{"a":1,}`, "",
 	} {
 		f.Add([]byte(text))
 	}
@@ -31,7 +34,8 @@ func FuzzObject(f *testing.F) {
 			for name, value := range want {
 				got := o.Raw(name)
 				var a, b bytes.Buffer
-				if json.Compact(&a, got) != nil || json.Compact(&b, value) != nil || !bytes.Equal(a.Bytes(), b.Bytes()) {
+				if json.Compact(&a, got) != nil || json.Compact(&b, value) != nil ||
+					!bytes.Equal(a.Bytes(), b.Bytes()) {
 					t.Fatalf("%q: member %q is %q, want %q", body, name, got, value)
 				}
 				var text string
@@ -63,10 +67,12 @@ func FuzzObject(f *testing.F) {
 	})
 }
 
-// TestEveryObjectIsTaken: what encoding/json takes as an object without a member given twice is taken here.
+// TestEveryObjectIsTaken: what encoding/json takes as an object without a member given twice is
+// taken here.
 func TestEveryObjectIsTaken(t *testing.T) {
 	for _, text := range []string{
-		`{"a":1}`, "\t{\n\"a\" :\r\"x\" }\n", `{"a":{"a":{"a":[[],[{}]]}},"b":"\\","c":"\\\""}`, `{"a":"\"}","b":1}`, `{"a":1.5e-3}`, `{"a":false }`,
+		`{"a":1}`, "\t{\n\"a\" :\r\"x\" }\n", `{"a":{"a":{"a":[[],[{}]]}},"b":"\\","c":"\\\""}`, `{"a":"\"}","b":1}`,
+		`{"a":1.5e-3}`, `{"a":false }`,
 	} {
 		var want map[string]json.RawMessage
 		if err := json.Unmarshal([]byte(text), &want); err != nil {
@@ -84,14 +90,16 @@ func TestEveryObjectIsTaken(t *testing.T) {
 	if o, err := ParseObject([]byte(many + `"x":1}`)); err != nil || len(o) != MaxMembers {
 		t.Errorf("%d members: %v", len(o), err)
 	}
-	for _, text := range []string{many + `"7":1}`, many + `"x":1,"y":1}`, `{"a":1,"a":2}`, `{"a":1,"\u0061":2}`, `[]`, `1`, `{"a":1} {}`} {
+	for _, text := range []string{many + `"7":1}`, many + `"x":1,"y":1}`, `{"a":1,"a":2}`, `{"a":1,"\u0061":2}`, `[]`,
+		`1`, `{"a":1} {}`} {
 		if _, err := ParseObject([]byte(text)); err == nil {
 			t.Errorf("%.50s was taken", text)
 		}
 	}
 }
 
-// TestObjectsCostTheirBytes: whatever a body of a megabyte says, reading it takes little more memory than it has.
+// TestObjectsCostTheirBytes: whatever a body of a megabyte says, reading it takes little more
+// memory than it has.
 func TestObjectsCostTheirBytes(t *testing.T) {
 	const size = 1 << 20
 	var members strings.Builder
@@ -111,10 +119,11 @@ func TestObjectsCostTheirBytes(t *testing.T) {
 		"nested":       {strings.Repeat("[", size), fanfare.CodeInvalid},
 		"nested data":  {`{"data":` + strings.Repeat("[", 9000) + strings.Repeat("]", 9000) + "}", ""},
 		"long name":    {`{"` + strings.Repeat("x", size) + `":1}`, ""},
-		"long names":   {`{"` + strings.Repeat("x", size/2) + `":1,"` + strings.Repeat("x", size/2) + `":1}`, fanfare.CodeInvalid},
-		"quotes":       {`{"data":"` + strings.Repeat(`\"`, size/2) + `"}`, ""},
-		"no end":       {`["` + strings.Repeat(`\\`, size/2), fanfare.CodeInvalid},
-		"data":         {`[{"data":{"a":[` + strings.Repeat("{},", size/3) + "{}]}}]", ""},
+		"long names": {`{"` + strings.Repeat("x", size/2) + `":1,"` + strings.Repeat("x", size/2) + `":1}`,
+			fanfare.CodeInvalid},
+		"quotes": {`{"data":"` + strings.Repeat(`\"`, size/2) + `"}`, ""},
+		"no end": {`["` + strings.Repeat(`\\`, size/2), fanfare.CodeInvalid},
+		"data":   {`[{"data":{"a":[` + strings.Repeat("{},", size/3) + "{}]}}]", ""},
 	} {
 		body := []byte(c.body)
 		var before, after runtime.MemStats
@@ -132,7 +141,8 @@ func TestObjectsCostTheirBytes(t *testing.T) {
 			t.Errorf("%d events: %v", events, err)
 		}
 	}
-	if _, _, err := ParseObjects([]byte("["+strings.Repeat(`{},`, 1000)+" ]"), 1000); fanfare.CodeOf(err) != fanfare.CodeInvalid {
+	if _, _, err := ParseObjects([]byte("["+strings.Repeat(`{},`, 1000)+" ]"),
+		1000); fanfare.CodeOf(err) != fanfare.CodeInvalid {
 		t.Errorf("a comma at the end: %v", err)
 	}
 }

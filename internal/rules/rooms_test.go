@@ -10,7 +10,8 @@ import (
 	"testing"
 )
 
-// TestMachineIsPure: the machine of package stream does no I/O, starts no goroutine, takes no lock and asks no clock (ADR 23).
+// TestMachineIsPure: the machine of package stream does no I/O, starts no goroutine, takes no lock
+// and asks no clock (ADR 23).
 func TestMachineIsPure(t *testing.T) {
 	may := []string{
 		"bytes", "context", "encoding/json", "errors", "math/rand/v2", "strings", "sync/atomic", "time",
@@ -20,7 +21,8 @@ func TestMachineIsPure(t *testing.T) {
 	files := 0
 	sources(t, func(path string, fset *token.FileSet, file *ast.File) {
 		name := filepath.Base(path)
-		if !strings.HasSuffix(filepath.Dir(path), filepath.Join("internal", "stream")) || !strings.HasPrefix(name, "machine") || strings.HasSuffix(name, "_test.go") {
+		if !strings.HasSuffix(filepath.Dir(path), filepath.Join("internal", "stream")) ||
+			!strings.HasPrefix(name, "machine") || strings.HasSuffix(name, "_test.go") {
 			return
 		}
 		files++
@@ -38,7 +40,8 @@ func TestMachineIsPure(t *testing.T) {
 			case *ast.GoStmt, *ast.SelectStmt, *ast.SendStmt:
 				t.Errorf("%s: the machine starts no goroutine and waits for none", at)
 			case *ast.SelectorExpr:
-				if x, ok := n.X.(*ast.Ident); ok && (x.Name == "time" && slices.Contains(clocks, n.Sel.Name) || x.Name == "poll" && n.Sel.Name != "Instant") {
+				if x, ok := n.X.(*ast.Ident); ok && (x.Name == "time" && slices.Contains(clocks, n.Sel.Name) ||
+					x.Name == "poll" && n.Sel.Name != "Instant") {
 					t.Errorf("%s: %s.%s: the runner tells the machine the time", at, x.Name, n.Sel.Name)
 				}
 			}

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"go.uber.org/goleak"
 )
@@ -61,50 +62,68 @@ type layer struct {
 	because string
 }
 
-var adapters = []string{"", "internal/hub", "sse", "internal/audit", "internal/caller", "internal/problem", "internal/publish", "internal/query", "internal/stream"}
+var adapters = []string{"", "internal/hub", "sse", "internal/audit", "internal/caller", "internal/problem",
+	"internal/publish", "internal/query", "internal/stream"}
 
 // leaves know nothing of the project, and may be imported everywhere.
 var leaves = []string{"histogram", "internal/units"}
 
 var layers = map[string]layer{
-	"":                 {noHTTP: true, because: "the root package is nouns and promises"},
-	"sse":              {because: "the wire is a library of its own"},
-	"internal/hub":     {may: []string{""}, noHTTP: true, because: "the core has never heard of HTTP, the wire or an engine"},
-	"logtest":          {may: []string{""}, others: []string{"github.com/google/go-cmp"}, because: "the suite knows the contract alone"},
-	"pebblelog":        {may: []string{""}, others: []string{"github.com/cockroachdb/pebble/v2"}, noHTTP: true, because: "an engine has never heard of a subscriber"},
+	"":    {noHTTP: true, because: "the root package is nouns and promises"},
+	"sse": {because: "the wire is a library of its own"},
+	"internal/hub": {may: []string{""}, noHTTP: true,
+		because: "the core has never heard of HTTP, the wire or an engine"},
+	"logtest": {may: []string{""}, others: []string{"github.com/google/go-cmp"},
+		because: "the suite knows the contract alone"},
+	"pebblelog": {may: []string{""}, others: []string{"github.com/cockroachdb/pebble/v2"}, noHTTP: true,
+		because: "an engine has never heard of a subscriber"},
 	"internal/problem": {may: []string{""}, because: "adapters share it"},
-	"internal/publish": {may: []string{"", "internal/audit", "internal/caller", "internal/limit", "internal/spell"}, because: "adapters share it"},
-	"internal/wire":    {may: []string{"", "internal/hub", "sse"}, noHTTP: true, because: "how an event stands on a stream is in one place"},
-	"internal/query":   {may: []string{"", "internal/hub", "internal/spell"}, because: "adapters share it"},
+	"internal/publish": {may: []string{"", "internal/audit", "internal/caller", "internal/limit", "internal/spell"},
+		because: "adapters share it"},
+	"internal/wire": {may: []string{"", "internal/hub", "sse"}, noHTTP: true,
+		because: "how an event stands on a stream is in one place"},
+	"internal/query": {may: []string{"", "internal/hub", "internal/spell"}, because: "adapters share it"},
 	"internal/stream": {
-		may:    []string{"", "internal/hub", "sse", "internal/audit", "internal/caller", "internal/peer", "internal/poll", "internal/problem"},
+		may: []string{"", "internal/hub", "sse", "internal/audit", "internal/caller", "internal/peer",
+			"internal/poll", "internal/problem"},
 		others: []string{"golang.org/x/sys", "golang.org/x/time"}, because: "adapters share it",
 	},
 	"auth": {
-		may: []string{"", "internal/fleet", "internal/spell"}, others: []string{"github.com/golang-jwt/jwt/v5", "github.com/MicahParks/jwkset"},
+		may: []string{"", "internal/fleet", "internal/spell"}, others: []string{"github.com/golang-jwt/jwt/v5",
+			"github.com/MicahParks/jwkset"},
 		because: "it turns tokens into principals, and has never heard of what they are used for",
 	},
-	"internal/fleet":     {may: []string{""}, noHTTP: true, because: "how the channels of stores and PCs are spelt is in one place"},
-	"histogram":          {noHTTP: true, because: "it counts durations, whoever publishes the figures"},
-	"internal/units":     {noHTTP: true, because: "times and sizes are read alike everywhere"},
-	"internal/spell":     {noHTTP: true, because: "bodies, queries and settings share it"},
-	"internal/caller":    {may: []string{""}, noHTTP: true, because: "adapters share it"},
-	"internal/audit":     {may: []string{"internal/caller"}, noHTTP: true, because: "adapters share it"},
-	"internal/peer":      {may: []string{"internal/poll"}, noHTTP: true, others: []string{"golang.org/x/sys"}, because: "it knows connections, and nothing of what is on them"},
-	"internal/poll":      {noHTTP: true, others: []string{"golang.org/x/sys"}, because: "it knows sockets alone"},
-	"internal/http1":     {may: []string{"internal/limit", "internal/poll"}, others: []string{"golang.org/x/sys"}, because: "it is net/http's handler on another way in, and knows no hub"},
-	"internal/limit":     {may: []string{""}, others: []string{"golang.org/x/time"}, because: "only it knows token buckets"},
-	"internal/load":      {may: nil, noHTTP: true, others: []string{"golang.org/x/sys"}, because: "it measures from outside, and other servers too"},
+	"internal/fleet": {may: []string{""}, noHTTP: true,
+		because: "how the channels of stores and PCs are spelt is in one place"},
+	"histogram":       {noHTTP: true, because: "it counts durations, whoever publishes the figures"},
+	"internal/units":  {noHTTP: true, because: "times and sizes are read alike everywhere"},
+	"internal/spell":  {noHTTP: true, because: "bodies, queries and settings share it"},
+	"internal/caller": {may: []string{""}, noHTTP: true, because: "adapters share it"},
+	"internal/audit":  {may: []string{"internal/caller"}, noHTTP: true, because: "adapters share it"},
+	"internal/peer": {may: []string{"internal/poll"}, noHTTP: true, others: []string{"golang.org/x/sys"},
+		because: "it knows connections, and nothing of what is on them"},
+	"internal/poll": {noHTTP: true, others: []string{"golang.org/x/sys"}, because: "it knows sockets alone"},
+	"internal/http1": {may: []string{"internal/limit", "internal/poll"}, others: []string{"golang.org/x/sys"},
+		because: "it is net/http's handler on another way in, and knows no hub"},
+	"internal/limit": {may: []string{""}, others: []string{"golang.org/x/time"},
+		because: "only it knows token buckets"},
+	"internal/load": {may: nil, noHTTP: true, others: []string{"golang.org/x/sys"},
+		because: "it measures from outside, and other servers too"},
 	"internal/forwarded": {may: []string{""}, because: "the trust in proxies is in one place"},
 	"internal/httpapi":   {may: adapters, because: "adapters have never heard of each other, nor of an engine"},
-	"internal/storeapi":  {may: append([]string{"internal/fleet"}, adapters...), because: "adapters have never heard of each other, nor of an engine"},
-	"internal/promstats": {may: []string{"", "internal/hub", "internal/stream"}, others: []string{"github.com/prometheus/client_golang"}, because: "only it knows Prometheus"},
-	"internal/stats":     {may: adapters, because: "it reads what the core and the streams report"},
-	"internal/adminapi":  {may: append([]string{"internal/stats"}, adapters...), because: "an operator's calls reach the log by its contract alone"},
-	"examples":           {because: "pages, embedded; their publishers are programs of their own"},
-	"internal/console":   {because: "pages use the public API"},
+	"internal/storeapi": {may: append([]string{"internal/fleet"}, adapters...),
+		because: "adapters have never heard of each other, nor of an engine"},
+	"internal/promstats": {may: []string{"", "internal/hub", "internal/stream"},
+		others: []string{"github.com/prometheus/client_golang"}, because: "only it knows Prometheus"},
+	"internal/stats": {may: adapters, because: "it reads what the core and the streams report"},
+	"internal/adminapi": {may: append([]string{"internal/stats"}, adapters...),
+		because: "an operator's calls reach the log by its contract alone"},
+	"examples":         {because: "pages, embedded; their publishers are programs of their own"},
+	"internal/console": {because: "pages use the public API"},
 	"server": {
-		may:     append([]string{"internal/adminapi", "internal/console", "internal/stats", "examples", "internal/httpapi", "internal/storeapi", "internal/promstats", "internal/forwarded", "internal/http1", "internal/limit", "internal/peer", "internal/wire", "auth"}, adapters...),
+		may: append([]string{"internal/adminapi", "internal/console", "internal/stats", "examples",
+			"internal/httpapi", "internal/storeapi", "internal/promstats", "internal/forwarded", "internal/http1",
+			"internal/limit", "internal/peer", "internal/wire", "auth"}, adapters...),
 		because: "the front door knows adapters and no engine",
 	},
 }
@@ -115,7 +134,8 @@ func TestImports(t *testing.T) {
 		name := strings.TrimPrefix(strings.TrimPrefix(p.ImportPath, module), "/")
 		l, listed := layers[name]
 		switch {
-		case strings.HasPrefix(name, "cmd/"), strings.HasPrefix(name, "examples/"), name == "internal/rules", name == "e2e", strings.HasPrefix(name, "bench"):
+		case strings.HasPrefix(name, "cmd/"), strings.HasPrefix(name,
+			"examples/"), name == "internal/rules", name == "e2e", strings.HasPrefix(name, "bench"):
 			continue // there everything meets
 		case !listed:
 			t.Errorf("%s is in no layer: say in internal/rules what it may import, and why it is a package", name)
@@ -127,9 +147,11 @@ func TestImports(t *testing.T) {
 			switch {
 			case isOurs && (slices.Contains(l.may, ours) || slices.Contains(leaves, ours)):
 			case !isOurs && standard(path) && !(l.noHTTP && strings.HasPrefix(path, "net/http")):
-			case !isOurs && !standard(path) && slices.ContainsFunc(l.others, func(o string) bool { return path == o || strings.HasPrefix(path, o+"/") }):
+			case !isOurs && !standard(path) && slices.ContainsFunc(l.others,
+				func(o string) bool { return path == o || strings.HasPrefix(path, o+"/") }):
 			default:
-				t.Errorf("%s imports %s, which it must not: %s. Move the code, or pass in what it needs.", name, path, l.because)
+				t.Errorf("%s imports %s, which it must not: %s. Move the code, or pass in what it needs.", name, path,
+					l.because)
 			}
 		}
 	}
@@ -143,7 +165,8 @@ func sources(t *testing.T, f func(path string, fset *token.FileSet, file *ast.Fi
 		if err != nil {
 			return err
 		}
-		if d.IsDir() && (d.Name() == "node_modules" || d.Name() == ".git" || d.Name() == ".tools" || d.Name() == "data") {
+		if d.IsDir() && (d.Name() == "node_modules" || d.Name() == ".git" || d.Name() == ".tools" ||
+			d.Name() == "data") {
 			return filepath.SkipDir
 		}
 		if d.IsDir() || !strings.HasSuffix(path, ".go") {
@@ -182,26 +205,74 @@ func TestSizes(t *testing.T) {
 	})
 }
 
-// forbidden is what a package that can be mounted in another program must not touch.
-var forbidden = map[string]string{
-	"os.Exit": "return an error", "os.Getenv": "take an option", "os.LookupEnv": "take an option", "os.Environ": "take an option", "os.Args": "take an option",
-	"flag.Parse": "take an option", "signal.Notify": "take a context", "signal.NotifyContext": "take a context", "log.Fatal": "return an error", "log.Printf": "take a logger",
-	"slog.Default": "take a logger", "slog.SetDefault": "take a logger", "slog.Info": "use the logger that was given", "slog.Error": "use the logger that was given",
-	"http.HandleFunc": "return a handler", "http.Handle": "return a handler", "http.DefaultServeMux": "return a handler",
-	"prometheus.MustRegister": "use a registry of your own", "prometheus.DefaultRegisterer": "use a registry of your own",
+// TestWidths: code of 120 columns and comments of 100 at most, a tab being four. What cannot be
+// broken is left out: raw strings, and drawings and code in comments, which are indented by a tab.
+// Pebblelog's turn is to come.
+func TestWidths(t *testing.T) {
+	const codeMost, commentMost = 120, 100
+	lines := 0
+	sources(t, func(path string, fset *token.FileSet, file *ast.File) {
+		if strings.HasPrefix(path, "pebblelog/") {
+			return
+		}
+		raw := map[int]bool{}
+		ast.Inspect(file, func(n ast.Node) bool {
+			if text, ok := n.(*ast.BasicLit); ok && text.Kind == token.STRING && text.Value[0] == '`' {
+				for line := fset.Position(text.Pos()).Line; line <= fset.Position(text.End()).Line; line++ {
+					raw[line] = true
+				}
+			}
+			return true
+		})
+		b, err := os.ReadFile(filepath.Join("../..", path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, line := range strings.Split(string(b), "\n") {
+			lines++
+			most, text := codeMost, strings.TrimSpace(line)
+			if strings.HasPrefix(text, "//") {
+				most = commentMost
+			}
+			width := utf8.RuneCountInString(line) + 3*strings.Count(line, "\t")
+			if width > most && !raw[i+1] && !strings.HasPrefix(text, "//\t") && !strings.HasPrefix(text, "//go:") {
+				t.Errorf("%s:%d has %d columns, the limit is %d", path, i+1, width, most)
+			}
+		}
+	})
+	if lines < 30_000 {
+		t.Errorf("only %d lines were looked at", lines)
+	}
 }
 
-// TestMountable: outside cmd/ no init, environment, flag, signal, exit, global registry or default logger.
+// forbidden is what a package that can be mounted in another program must not touch.
+var forbidden = map[string]string{
+	"os.Exit": "return an error", "os.Getenv": "take an option", "os.LookupEnv": "take an option",
+	"os.Environ": "take an option", "os.Args": "take an option",
+	"flag.Parse": "take an option", "signal.Notify": "take a context", "signal.NotifyContext": "take a context",
+	"log.Fatal": "return an error", "log.Printf": "take a logger",
+	"slog.Default": "take a logger", "slog.SetDefault": "take a logger", "slog.Info": "use the logger that was given",
+	"slog.Error":      "use the logger that was given",
+	"http.HandleFunc": "return a handler", "http.Handle": "return a handler",
+	"http.DefaultServeMux":         "return a handler",
+	"prometheus.MustRegister":      "use a registry of your own",
+	"prometheus.DefaultRegisterer": "use a registry of your own",
+}
+
+// TestMountable: outside cmd/ no init, environment, flag, signal, exit, global registry or default
+// logger.
 func TestMountable(t *testing.T) {
 	sources(t, func(path string, fset *token.FileSet, file *ast.File) {
-		if strings.HasPrefix(path, "cmd/") || strings.HasPrefix(path, "e2e/") || file.Name.Name == "main" || strings.HasPrefix(path, "bench/") || strings.HasSuffix(path, "_test.go") {
+		if strings.HasPrefix(path, "cmd/") || strings.HasPrefix(path, "e2e/") || file.Name.Name == "main" ||
+			strings.HasPrefix(path, "bench/") || strings.HasSuffix(path, "_test.go") {
 			return
 		}
 		ast.Inspect(file, func(n ast.Node) bool {
 			switch n := n.(type) {
 			case *ast.FuncDecl:
 				if n.Recv == nil && n.Name.Name == "init" {
-					t.Errorf("%s: func init: two hubs run in one process; do it where the thing is made", fset.Position(n.Pos()))
+					t.Errorf("%s: func init: two hubs run in one process; do it where the thing is made",
+						fset.Position(n.Pos()))
 				}
 			case *ast.SelectorExpr:
 				if x, ok := n.X.(*ast.Ident); ok {
@@ -215,13 +286,15 @@ func TestMountable(t *testing.T) {
 	})
 }
 
-// TestNoFlags: texts outside cmd/ name no flag, since a program that hosts the hub has none. An error says which setting it is about by its
-// field Setting, a log record by problem.Writer.Settings.
+// TestNoFlags: texts outside cmd/ name no flag, since a program that hosts the hub has none. An
+// error says which setting it is about by its field Setting, a log record by
+// problem.Writer.Settings.
 func TestNoFlags(t *testing.T) {
 	flag := regexp.MustCompile(`(^|[^-\w])--[a-z]`)
 	literals := 0
 	sources(t, func(path string, fset *token.FileSet, file *ast.File) {
-		if strings.HasPrefix(path, "cmd/") || strings.HasPrefix(path, "e2e/") || file.Name.Name == "main" || strings.HasPrefix(path, "bench/") || strings.HasSuffix(path, "_test.go") ||
+		if strings.HasPrefix(path, "cmd/") || strings.HasPrefix(path, "e2e/") || file.Name.Name == "main" ||
+			strings.HasPrefix(path, "bench/") || strings.HasSuffix(path, "_test.go") ||
 			strings.HasPrefix(path, "pebblelog/") { // it has some still
 			return
 		}
@@ -233,7 +306,8 @@ func TestNoFlags(t *testing.T) {
 		ast.Inspect(file, func(n ast.Node) bool {
 			if text, ok := n.(*ast.BasicLit); ok && text.Kind == token.STRING {
 				if literals++; flag.MatchString(text.Value) {
-					t.Errorf("%s: %s names a flag: set Error.Setting, or log problem.Writer.Settings", fset.Position(text.Pos()), text.Value)
+					t.Errorf("%s: %s names a flag: set Error.Setting, or log problem.Writer.Settings",
+						fset.Position(text.Pos()), text.Value)
 				}
 			}
 			return true
@@ -247,7 +321,8 @@ func TestNoFlags(t *testing.T) {
 // TestNames: no package is named after nothing.
 func TestNames(t *testing.T) {
 	for _, p := range packages(t) {
-		if slices.Contains([]string{"util", "utils", "common", "helpers", "types", "models", "manager", "base", "shared"}, p.Name) {
+		if slices.Contains([]string{"util", "utils", "common", "helpers", "types", "models", "manager", "base",
+			"shared"}, p.Name) {
 			t.Errorf("package %s: name it after what it does", p.ImportPath)
 		}
 	}
@@ -266,7 +341,8 @@ func TestLeakChecks(t *testing.T) {
 			checked = checked || strings.Contains(string(b), "goleak.VerifyTestMain(m")
 		}
 		if !checked {
-			t.Errorf("%s has tests and no leak check: add func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }", p.ImportPath)
+			t.Errorf("%s has tests and no leak check: add func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }",
+				p.ImportPath)
 		}
 	}
 }
@@ -276,7 +352,8 @@ func TestExamples(t *testing.T) {
 	example := regexp.MustCompile(`(?s)\nfunc Example.*// Output:`)
 	for _, p := range packages(t) {
 		name := strings.TrimPrefix(p.ImportPath, module+"/")
-		if strings.HasPrefix(name, "internal/") || strings.HasPrefix(name, "cmd/") || strings.HasPrefix(name, "examples") || name == "e2e" || strings.HasPrefix(name, "bench") {
+		if strings.HasPrefix(name, "internal/") || strings.HasPrefix(name, "cmd/") ||
+			strings.HasPrefix(name, "examples") || name == "e2e" || strings.HasPrefix(name, "bench") {
 			continue
 		}
 		found := false

@@ -53,7 +53,8 @@ func TestEdits(t *testing.T) {
 		a, b string
 		want int
 	}{
-		{"", "", 0}, {"a", "a", 0}, {"ab", "ba", 1}, {"abc", "abd", 1}, {"abcd", "acbe", 2}, {"limit", "limits", 1}, {"a", "wxyz", 3}, {"kitten", "sitting", 3},
+		{"", "", 0}, {"a", "a", 0}, {"ab", "ba", 1}, {"abc", "abd", 1}, {"abcd", "acbe", 2}, {"limit", "limits",
+			1}, {"a", "wxyz", 3}, {"kitten", "sitting", 3},
 	} {
 		if got := edits(c.a, c.b); got != c.want {
 			t.Errorf("edits(%q, %q) = %d, want %d", c.a, c.b, got, c.want)

@@ -239,7 +239,8 @@ func point(before, now counts, streams int) Point {
 	ms := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 	return Point{
 		Time: now.at.UTC(), Streams: streams,
-		Published: float64(now.published-before.published) / seconds, Delivered: float64(now.delivered-before.delivered) / seconds,
+		Published:  float64(now.published-before.published) / seconds,
+		Delivered:  float64(now.delivered-before.delivered) / seconds,
 		PublishP50: ms(publishes.Quantile(0.5)), PublishP99: ms(publishes.Quantile(0.99)),
 		DeliveryP50: ms(delivery.Quantile(0.5)), DeliveryP99: ms(delivery.Quantile(0.99)),
 	}
@@ -269,7 +270,8 @@ func (s *Stats) Snapshot(ctx context.Context, most int) Snapshot {
 	open := s.o.Streams.List(most)
 	for _, o := range open {
 		snap.Open = append(snap.Open, Open{
-			ID: o.ID, Adapter: o.Adapter, Remote: o.Remote, Subject: o.Subject, TokenID: o.TokenID, Channels: o.Channels, Began: o.Began.UTC(), Lag: o.Lag, Events: o.Events, Bytes: o.Bytes,
+			ID: o.ID, Adapter: o.Adapter, Remote: o.Remote, Subject: o.Subject, TokenID: o.TokenID,
+			Channels: o.Channels, Began: o.Began.UTC(), Lag: o.Lag, Events: o.Events, Bytes: o.Bytes,
 		})
 	}
 	slow := s.slowly(ctx)

@@ -66,7 +66,10 @@ func (a *API) SendToAll(w http.ResponseWriter, r *http.Request, by caller.Caller
 	a.send(w, r, by, fleet.Broadcast, "", "", true, nil)
 }
 
-func (a *API) send(w http.ResponseWriter, r *http.Request, by caller.Caller, channel, store, username string, broadcast bool, err error) {
+func (a *API) send(
+	w http.ResponseWriter, r *http.Request, by caller.Caller, channel, store, username string, broadcast bool,
+	err error,
+) {
 	if err == nil {
 		var b *fanfare.Batch
 		var reference string
@@ -170,7 +173,8 @@ func (a *API) readCommand(
 		}
 		bytes += len(texts[name])
 	}
-	if most := a.o.Publisher.MaxEventBytes; bytes > most { // before it is put into JSON twice, which may make four bytes of one
+	// before it is put into JSON twice, which may make four bytes of one
+	if most := a.o.Publisher.MaxEventBytes; bytes > most {
 		return cmd, nil, publish.TooLarge(fanfare.SettingMaxEventBytes,
 			"objectId, event, eventType and referenceType have %d bytes, the limit is %d", bytes, most)
 	}
@@ -184,8 +188,9 @@ func (a *API) readCommand(
 		texts["referenceType"] = "ON"
 	}
 	cmd = command{
-		EventType: texts["eventType"], Username: username, ReferenceType: texts["referenceType"], IsBroadcast: broadcast,
-		Data: marshal(commandData{StoreID: store, ObjectID: texts["objectId"], Event: texts["event"]}),
+		EventType: texts["eventType"], Username: username, ReferenceType: texts["referenceType"],
+		IsBroadcast: broadcast,
+		Data:        marshal(commandData{StoreID: store, ObjectID: texts["objectId"], Event: texts["event"]}),
 	}
 	return cmd, []string{"store", cmd.EventType, cmd.ReferenceType, cmd.Data}, nil
 }

@@ -9,7 +9,8 @@ import (
 	"github.com/fanfare-hub/fanfare/logtest"
 )
 
-// TestMayBe (P8): who may subscribe to a PC's channels may look, and is not the PC; a PC is no other PC, whatever it may hear.
+// TestMayBe (P8): who may subscribe to a PC's channels may look, and is not the PC; a PC is no
+// other PC, whatever it may hear.
 func TestMayBe(t *testing.T) {
 	all := fanfare.Grants{fanfare.ActionSubscribe: logtest.Patterns("stores", "stores/**")}
 	self := func(text string) fanfare.Pattern { return logtest.Patterns(text)[0] }
@@ -24,7 +25,8 @@ func TestMayBe(t *testing.T) {
 		"another":        {fanfare.Principal{Self: self("stores/42/pcs/8")}, false, false},
 		"another, looks": {fanfare.Principal{Self: self("stores/42/pcs/8"), Grants: all}, false, false},
 		"looks":          {fanfare.Principal{Grants: all}, false, true},
-		"hears a part":   {fanfare.Principal{Grants: fanfare.Grants{fanfare.ActionSubscribe: logtest.Patterns("stores/**")}}, false, false},
+		"hears a part": {fanfare.Principal{
+			Grants: fanfare.Grants{fanfare.ActionSubscribe: logtest.Patterns("stores/**")}}, false, false},
 	} {
 		is, err := mayBe(caller.Caller{Who: &c.who}, fleet.Device{Store: "42", PC: "7"})
 		if is != c.is || (err == nil) != c.may {

@@ -34,7 +34,8 @@ func TestReadersDiffer(t *testing.T) {
 				t.Errorf("%q at %q is somebody else", subject, address)
 			}
 			seen[id] = true
-			if want := map[string]string{"": "unknown", "::1": "::/64", "2001:db8::": "2001:db8::/64"}[address]; id.text() != cmp.Or(want, address) {
+			if want := map[string]string{"": "unknown", "::1": "::/64",
+				"2001:db8::": "2001:db8::/64"}[address]; id.text() != cmp.Or(want, address) {
 				t.Errorf("%s is shown as %s", address, id.text())
 			}
 		}
@@ -44,7 +45,8 @@ func TestReadersDiffer(t *testing.T) {
 // TestRecord: what is stored is read again, and ages go on.
 func TestRecord(t *testing.T) {
 	list := []cursor{
-		{id: reader1("pc", "10.0.0.1"), position: 7 << 40, age: time.Minute}, {id: reader1("", "2001:db8::"), position: 9}, {position: 1, age: -time.Second},
+		{id: reader1("pc", "10.0.0.1"), position: 7 << 40, age: time.Minute}, {id: reader1("", "2001:db8::"),
+			position: 9}, {position: 1, age: -time.Second},
 	}
 	value := string(appendCursors(nil, list))
 	got, err := readCursors(fanfare.Kept{Position: 9, Value: value, Age: time.Hour})
@@ -55,7 +57,8 @@ func TestRecord(t *testing.T) {
 		t.Errorf("%v, %s", err, diff)
 	}
 	got, err = readCursors(fanfare.Kept{Position: 9, Age: time.Hour}) // of an earlier version
-	if diff := gocmp.Diff([]cursor{{position: 9, age: time.Hour}}, got, gocmp.AllowUnexported(cursor{}, readerID{})); err != nil || diff != "" {
+	if diff := gocmp.Diff([]cursor{{position: 9, age: time.Hour}}, got,
+		gocmp.AllowUnexported(cursor{}, readerID{})); err != nil || diff != "" {
 		t.Errorf("%v, %s", err, diff)
 	}
 	for n := 2; n < len(value); n++ {
@@ -80,8 +83,8 @@ func FuzzRecord(f *testing.F) {
 	})
 }
 
-// TestPendingStreamsLeaveNothing (P4): a stream whose peer has not heard of its gap neither takes what its reader left nor leaves
-// anything, so the next one is told of the gap again.
+// TestPendingStreamsLeaveNothing (P4): a stream whose peer has not heard of its gap neither takes
+// what its reader left nor leaves anything, so the next one is told of the gap again.
 func TestPendingStreamsLeaveNothing(t *testing.T) {
 	p := &pc{channel: "stores/1/pcs/2"}
 	id := reader1("", "10.0.0.1")
@@ -126,7 +129,8 @@ func TestReadersAreBounded(t *testing.T) {
 	}
 }
 
-// TestWhatAStreamTakes: which of the positions that its reader's streams left, and which of the open ones it follows.
+// TestWhatAStreamTakes: which of the positions that its reader's streams left, and which of the
+// open ones it follows.
 func TestWhatAStreamTakes(t *testing.T) {
 	for name, c := range map[string]struct {
 		left, from  fanfare.Position
@@ -159,7 +163,8 @@ func TestWhatAStreamTakes(t *testing.T) {
 			if v.pending {
 				v.heard(3)
 				if left := p.find(id).left; left != 0 || !other.superseded || v.pending {
-					t.Errorf("when it has heard: left is %v, the other stream is superseded: %v", left, other.superseded)
+					t.Errorf("when it has heard: left is %v, the other stream is superseded: %v", left,
+						other.superseded)
 				}
 			}
 		})

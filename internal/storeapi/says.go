@@ -105,9 +105,11 @@ func (p *pc) several(same bool) severalReaders {
 }
 
 func (s *says) several(n severalReaders) {
-	message := "a PC's stream is read from several addresses, or with several tokens: look=true is for who only looks; give each machine a pcId of its own"
+	message := "a PC's stream is read from several addresses, or with several tokens: look=true is for who only " +
+		"looks; give each machine a pcId of its own"
 	if n.same {
-		message = "two machines, or two programs, share one storeId and pcId, one token and one address: each may miss commands or get them twice; give each a pcId of its own"
+		message = "two machines, or two programs, share one storeId and pcId, one token and one address: each may " +
+			"miss commands or get them twice; give each a pcId of its own"
 	}
 	s.warn("several", message, named(n.device, slog.Any("addresses", n.addresses))...)
 }
@@ -136,7 +138,8 @@ func (s *says) looks(by caller.Caller, d fleet.Device) {
 	}
 	s.mu.Unlock()
 	if !known && !full {
-		s.warn("looks", "who may listen to a PC's channels but is not the PC only looks: no position is kept for it and no health mark is taken; a PC's token needs `device`",
+		s.warn("looks", "who may listen to a PC's channels but is not the PC only looks: no position is kept for it "+
+			"and no health mark is taken; a PC's token needs `device`",
 			slog.String("subject", by.Who.Subject), slog.String("remote", by.Remote), slog.String("storeId",
 				d.Store), slog.String("pcId", d.PC))
 	}

@@ -19,9 +19,9 @@ type Limits struct {
 	PerChannel   int     // streams of one channel or pattern; 0: no limit
 	NewPerSecond float64 // streams that may open in a second, all together; 0: no limit
 
-	// RefusalsHeld is how many refusals wait with their answer, because their client would come back
-	// at once; default 1,000. RefusalsHeldPerAddress is how many of them are of one address, or IPv6
-	// network, loopback and proxies' own included; default 32.
+	// RefusalsHeld is how many refusals wait with their answer, because their client would come
+	// back at once; default 1,000. RefusalsHeldPerAddress is how many of them are of one address,
+	// or IPv6 network, loopback and proxies' own included; default 32.
 	RefusalsHeld, RefusalsHeldPerAddress int
 }
 

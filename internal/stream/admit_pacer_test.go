@@ -25,7 +25,8 @@ func address(n int) netip.Addr {
 func TestPacer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPacer(5, 3)
-		for p.cell(address(1)) == p.cell(address(2)) || p.cell(address(1)) == p.cell(address(3)) || p.cell(address(2)) == p.cell(address(3)) {
+		for p.cell(address(1)) == p.cell(address(2)) || p.cell(address(1)) == p.cell(address(3)) ||
+			p.cell(address(2)) == p.cell(address(3)) {
 			p = newPacer(5, 3) // a cell of its own for each
 		}
 		want := func(from int, always bool, want ...pace) {

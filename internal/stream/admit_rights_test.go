@@ -32,8 +32,11 @@ func replaying(t *testing.T, req Request) (*attached, *told, []fanfare.Position)
 	}
 	h := hub.New(
 		hub.Options{
-			Log:    log,
-			Encode: func(fanfare.Event) hub.Frame { return hub.Frame{Body: make([]byte, 100), Chunk: make([]byte, 100)} },
+			Log: log,
+			Encode: func(fanfare.Event) hub.Frame {
+				return hub.Frame{Body: make([]byte, 100),
+					Chunk: make([]byte, 100)}
+			},
 		},
 	)
 	t.Cleanup(h.Close)

@@ -119,11 +119,12 @@ func TestWhetherAStreamIsAlive(t *testing.T) {
 		then  func(*tickets, *Stream)
 		alive bool
 	}{
-		"acknowledges":               {acks, func(*tickets, *Stream) { acks.n.Store(101) }, true},
-		"acknowledges no more":       {acks, func(*tickets, *Stream) { acks.n.Store(100) }, false},
-		"not known, and goes on":     {nil, func(*tickets, *Stream) {}, true},
-		"not known, and ends":        {nil, func(tickets *tickets, st *Stream) { tickets.leave(st) }, false},
-		"not known, and is replaced": {nil, func(tickets *tickets, _ *Stream) { tickets.enter(opened("t", 1, 1, nil), hub.Start{}) }, false},
+		"acknowledges":           {acks, func(*tickets, *Stream) { acks.n.Store(101) }, true},
+		"acknowledges no more":   {acks, func(*tickets, *Stream) { acks.n.Store(100) }, false},
+		"not known, and goes on": {nil, func(*tickets, *Stream) {}, true},
+		"not known, and ends":    {nil, func(tickets *tickets, st *Stream) { tickets.leave(st) }, false},
+		"not known, and is replaced": {nil,
+			func(tickets *tickets, _ *Stream) { tickets.enter(opened("t", 1, 1, nil), hub.Start{}) }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

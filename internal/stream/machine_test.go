@@ -137,9 +137,10 @@ func TestEnds(t *testing.T) {
 		"lifetime, and silent": {FarewellRetry, func(m *machine) { m.ends = second }, EndLifetime, ""},
 		"drain":                {FarewellRetry, func(m *machine) { m.sub.End() }, EndDrain, "retry: 7000\n" + farewell},
 		"drain, and silent":    {FarewellNone, func(m *machine) { m.sub.End() }, EndDrain, ""},
-		"an operator":          {FarewellPosition, endFor(EndDisconnected), EndDisconnected, "retry: 7000\n" + farewell},
-		"rights that expire":   {FarewellPosition, func(m *machine) { m.expires = second }, EndExpired, ""},
-		"rights taken away":    {FarewellPosition, endFor(EndRevoked, EndDisconnected), EndRevoked, ""},
+		"an operator": {FarewellPosition, endFor(EndDisconnected), EndDisconnected,
+			"retry: 7000\n" + farewell},
+		"rights that expire": {FarewellPosition, func(m *machine) { m.expires = second }, EndExpired, ""},
+		"rights taken away":  {FarewellPosition, endFor(EndRevoked, EndDisconnected), EndRevoked, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			log, h := memoryHub(t)

@@ -371,7 +371,8 @@ func TestStartCannotBeFound(t *testing.T) {
 					from == hub.FromAll && ids != nil {
 					t.Errorf("%q, and %d times when to come back", ids, retries)
 				}
-				for deadline := time.Now().Add(time.Minute); h.streams.Stats().Ended[EndFailed] != 1; time.Sleep(time.Millisecond) {
+				deadline := time.Now().Add(time.Minute)
+				for ; h.streams.Stats().Ended[EndFailed] != 1; time.Sleep(time.Millisecond) {
 					if time.Now().After(deadline) {
 						t.Fatalf("%v", h.streams.Stats().Ended)
 					}

@@ -17,12 +17,13 @@ type wire interface {
 	begin(header http.Header, first []byte) (int, error) // the head and the beginning of the body
 	write(prefix []byte, frames []hub.Frame) error       // blocks while the peer takes nothing, up to the stall limit
 	end() error                                          // the body has been written
-	abort()                                              // has a write that waits fail; from any goroutine, before close
-	close()                                              // lets the connection go; end may have come before
-	gone() <-chan struct{}                               // closed when the peer is known to be gone
-	goneWhy() error                                      // why gone is closed; after close, or when gone is closed
-	halfClosed() <-chan struct{}                         // closed when the peer has closed its sending half
-	acker() acker                                        // nil when the peer's acknowledgements are not known
+	// has a write that waits fail; from any goroutine, before close
+	abort()
+	close()                      // lets the connection go; end may have come before
+	gone() <-chan struct{}       // closed when the peer is known to be gone
+	goneWhy() error              // why gone is closed; after close, or when gone is closed
+	halfClosed() <-chan struct{} // closed when the peer has closed its sending half
+	acker() acker                // nil when the peer's acknowledgements are not known
 }
 
 var (

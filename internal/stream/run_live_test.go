@@ -56,8 +56,11 @@ func memoryHub(t *testing.T) (*pebblelog.Log, *hub.Hub) {
 	}
 	h := hub.New(
 		hub.Options{
-			Log:    log,
-			Encode: func(fanfare.Event) hub.Frame { return hub.Frame{Body: make([]byte, 100), Chunk: make([]byte, 100)} },
+			Log: log,
+			Encode: func(fanfare.Event) hub.Frame {
+				return hub.Frame{Body: make([]byte, 100),
+					Chunk: make([]byte, 100)}
+			},
 		},
 	)
 	t.Cleanup(func() {

@@ -18,8 +18,8 @@ const (
 	bytesMost  = 256 << 10 // but for a single piece
 )
 
-// outlet makes a worker's system calls on its streams' sockets that do not block. Its pieces are made once: a
-// write costs no allocation.
+// outlet makes a worker's system calls on its streams' sockets that do not block. Its pieces are
+// made once: a write costs no allocation.
 type outlet struct {
 	pieces [piecesMost]unix.Iovec
 	count  int
@@ -47,8 +47,8 @@ func (o *outlet) all() iter.Seq[[]byte] {
 	}
 }
 
-// readPlain reads and forgets. An error is EAGAIN when there is nothing; 0 without an error says that
-// the peer sends nothing more.
+// readPlain reads and forgets. An error is EAGAIN when there is nothing; 0 without an error says
+// that the peer sends nothing more.
 func (o *outlet) readPlain(fd int) (int, error) {
 	return poll.Read(fd, o.buf[:])
 }

@@ -93,8 +93,9 @@ func (sh *shard) finish(st *Stream, reason EndReason) {
 	clean := st.over != "" && !st.begun()
 	st.state = closed
 	if clean {
-		reason = st.over          // it had ended, whatever happens to the connection afterwards
-		_ = sh.outlet.discard(st) // what is unread would have the kernel reset the connection, and with it what is under way
+		reason = st.over // it had ended, whatever happens to the connection afterwards
+		// what is unread would have the kernel reset the connection, and with it what is under way
+		_ = sh.outlet.discard(st)
 	}
 	if cut := st.cut.Load(); cut != nil {
 		reason, clean = *cut, false

@@ -70,7 +70,8 @@ func TestWhoWaitsToReadCanEnd(t *testing.T) {
 		})
 	}()
 	<-entered // the only place is taken
-	if _, err := logtest.Append(log, &fanfare.Batch{Events: []fanfare.Event{{Channel: logtest.Channel("a"), Data: "hello"}}}); err != nil {
+	if _, err := logtest.Append(log,
+		&fanfare.Batch{Events: []fanfare.Event{{Channel: logtest.Channel("a"), Data: "hello"}}}); err != nil {
 		t.Fatal(err)
 	}
 	for deadline := time.Now().Add(time.Minute); h.Stats().Waiting == 0; time.Sleep(time.Millisecond) {
@@ -166,7 +167,8 @@ func TestLateEvents(t *testing.T) {
 		sh.collect()
 	}
 	if text.Len() > 0 || len(sh.lives.list) > 0 || len(sh.inbox.events) > 0 {
-		t.Errorf("%d streams are queued, %d events are left; the log has %s", len(sh.lives.list), len(sh.inbox.events), &text)
+		t.Errorf("%d streams are queued, %d events are left; the log has %s", len(sh.lives.list), len(sh.inbox.events),
+			&text)
 	}
 }
 

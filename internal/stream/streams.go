@@ -30,8 +30,9 @@ type Options struct {
 
 	Audit *audit.Trail // may be nil
 
-	// TicketOpened notes that a stream was opened by ticket. StillMay is asked again once a stream can be
-	// found by those who end streams. Step is told of the first delivery of a traced event. Each may be nil.
+	// TicketOpened notes that a stream was opened by ticket. StillMay is asked again once a stream
+	// can be found by those who end streams. Step is told of the first delivery of a traced event.
+	// Each may be nil.
 	TicketOpened func(context.Context, *fanfare.Principal) error
 	StillMay     func(*fanfare.Principal) error
 	Step         func(traceparent, name string, began, ended time.Time)
@@ -138,7 +139,8 @@ type Stats struct {
 	ReplayedBytes  uint64 // of these, of events read from the log
 	Withheld       uint64 // replayed events that who asked for them may not hear
 
-	// Delivery is from the hub's hearing of an event until it was handed to the kernel, replays left out.
+	// Delivery is from the hub's hearing of an event until it was handed to the kernel, replays
+	// left out.
 	Delivery histogram.Counts
 }
 

@@ -20,7 +20,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // FuzzFrames: what Encode writes, Decode reads, and so does a client; the chunk holds the same.
 func FuzzFrames(f *testing.F) {
-	for _, data := range []string{"", "a", "a\nb", "\n", "a\n\n", "\r", "a\r\nb\rc\n", "data: x", " x", strings.Repeat("x", 70_000)} {
+	for _, data := range []string{"", "a", "a\nb", "\n", "a\n\n", "\r", "a\r\nb\rc\n", "data: x", " x",
+		strings.Repeat("x", 70_000)} {
 		f.Add(data, "price")
 	}
 	f.Add("x", "")
@@ -30,7 +31,8 @@ func FuzzFrames(f *testing.F) {
 		if err != nil {
 			t.Skip()
 		}
-		want := fanfare.Event{Position: 77, Channel: logtest.Channel("a/b"), Type: eventType, Data: data, Time: time.UnixMilli(1_700_000_000_123).UTC()}
+		want := fanfare.Event{Position: 77, Channel: logtest.Channel("a/b"), Type: eventType, Data: data,
+			Time: time.UnixMilli(1_700_000_000_123).UTC()}
 		frame := Encode(want)
 		frame.Position, frame.Channel, frame.Time = want.Position, want.Channel, hub.StampOf(want.Time)
 		if frame.Folded != strings.Contains(data, "\r") {
@@ -42,7 +44,8 @@ func FuzzFrames(f *testing.F) {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
 		e, err := sse.NewDecoder(bytes.NewReader(frame.Body)).Next()
-		if err != nil || e.Data != want.Data || e.Type != eventType.String() || e.LastEventID != want.Position.String() {
+		if err != nil || e.Data != want.Data || e.Type != eventType.String() ||
+			e.LastEventID != want.Position.String() {
 			t.Errorf("a client reads %+v, %v", e, err)
 		}
 		if chunk := sse.AppendChunk(nil, frame.Body); !bytes.Equal(chunk, frame.Chunk) {
