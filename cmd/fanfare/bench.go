@@ -17,7 +17,7 @@ import (
 
 type benchCmd struct {
 	target
-	Workload    string  `arg:"" enum:"idle,fanout,own,resume" help:"idle: streams that hear nothing; fanout: all hear one channel; own: each hears its own; resume: all come back at once."`
+	Workload    string  `arg:"" enum:"idle,fanout,own,resume" help:"idle: streams that hear no events; fanout: all streams hear one channel; own: each stream hears its own channel; resume: all streams come back at once."`
 	Streams     int     `default:"1000" help:"Streams to open."`
 	Publishers  int     `default:"4" help:"Connections that publish."`
 	Rate        float64 `help:"Publishes a second, all together; 0: as fast as they are acknowledged."`
@@ -25,8 +25,8 @@ type benchCmd struct {
 	Missed      int     `default:"200" help:"resume: events that each stream has missed."`
 	Own         bool    `help:"resume: each stream has a channel of its own."`
 	Between     string  `help:"resume: run this in a shell before the streams come back, to restart the hub; if it prints a number, that is the hub's new PID." placeholder:"COMMAND"`
-	Dead        int     `help:"fanout, own: so many of the streams never read."`
-	Wait        span    `default:"10s" help:"Measure for so long."`
+	Dead        int     `help:"fanout, own: this many of the streams never read."`
+	Wait        span    `default:"10s" help:"How long to measure."`
 	Pid         int     `help:"The hub's process, on this machine, for its CPU time and memory." placeholder:"PID"`
 	StreamPath  string  `default:"/v1/events?channel={channel}" help:"Path of a stream, for other servers or for store streams; {n} is the stream's number."`
 	PublishPath string  `default:"/v1/channels/{channel}" help:"Path of a publish."`
@@ -37,16 +37,16 @@ type benchCmd struct {
 func (benchCmd) Help() string {
 	return `Example: fanfare bench fanout --streams 5000 --pid $(pgrep -f 'fanfare serve')
 
-Opens streams and publishes, from one thread, and prints what came of it: to size a machine, not for a hub that serves people. Its
-events go to channels below bench/ and stay until retention removes them. Give the hub and the bench different processors, with
-taskset. Both need as many open files as there are streams. Plain HTTP only.`
+Opens streams and publishes, from one thread, and prints the figures. Use it to size a machine, not against a hub that serves
+people. Its events go to channels below bench/ and stay until retention removes them. Give the hub and the bench different
+processors, with taskset. Both need as many open files as there are streams. Plain HTTP only.`
 }
 
 func (c *benchCmd) Run(ctx context.Context, std *stdio) error {
 	u, ok := parseTarget(c.URL)
 	if !ok || u.Scheme != "http" || strings.Trim(u.Path, "/") != "" {
 		return &exitError{exitUsage,
-			fmt.Errorf("--url %q: want http://host:port: TLS would measure TLS", shownURL(c.URL))}
+			fmt.Errorf("--url %q: want http://host:port; over TLS the bench would measure TLS", shownURL(c.URL))}
 	}
 	host := u.Host
 	if u.Port() == "" {

@@ -20,7 +20,7 @@ func (configCmd) Help() string {
 
 Takes the flags of serve, and prints the settings that serve would have: each with its value and where it comes from.
 Secrets show as ***. The settings are checked as serve checks them, with the files that they name. Exits with 2 when
-something is wrong.`
+a setting is wrong.`
 }
 
 func (c *configCmd) Run(std *stdio, parsed *kong.Context) error {

@@ -27,9 +27,9 @@ type doctorCmd struct {
 func (doctorCmd) Help() string {
 	return `Example: fanfare doctor https://push.example.com
 
-Opens streams and publishes an event the way clients do, and says what stands between: a proxy that buffers, compresses or
-cuts, wrong headers, clocks that differ, a certificate about to expire. Each finding comes with what mends it. Exits with 1
-when something has to be mended.`
+Opens streams and publishes an event as clients do, and reports faults on the way: a proxy that buffers, compresses or cuts,
+wrong headers, clocks that differ, a certificate about to expire. Each fault comes with its remedy. Exits with 1 when there
+is a fault.`
 }
 
 // checkup is one run of the doctor.

@@ -14,18 +14,18 @@ import (
 type keyCmd struct {
 	Create keyCreateCmd `cmd:"" help:"Make an API key for a back end; it is shown once."`
 	List   keyListCmd   `cmd:"" help:"List the keys of a file."`
-	Revoke keyRevokeCmd `cmd:"" help:"Take a key out of a file; a running hub notices within a second."`
+	Revoke keyRevokeCmd `cmd:"" help:"Remove a key from a file; a running hub notices within a second."`
 }
 
 type keyCreateCmd struct {
-	Name      string   `required:"" help:"Whose key it is; it is the principal's name in logs and limits."`
-	Publish   []string `sep:"none" help:"A channel or pattern that it may publish to; repeatable." placeholder:"PATTERN"`
-	Subscribe []string `sep:"none" help:"One that it may listen to and read; repeatable." placeholder:"PATTERN"`
-	Presence  []string `sep:"none" help:"One whose listeners it may see; repeatable." placeholder:"PATTERN"`
-	Ack       []string `sep:"none" help:"One whose events it may acknowledge; repeatable." placeholder:"PATTERN"`
-	Admin     []string `sep:"none" help:"One whose streams it may end; '**' is all of an operator's calls; repeatable." placeholder:"PATTERN"`
-	Device    string   `help:"The store PC that sends it, or, for a fleet that shares the key, 'stores/*/pcs/*'." placeholder:"stores/S/pcs/P"`
-	File      string   `help:"Add it to this file, the hub's --api-keys; without it the line for --api-key is printed too." placeholder:"FILE"`
+	Name      string   `required:"" help:"The name of the holder, which logs and limits show."`
+	Publish   []string `sep:"none" help:"A channel or pattern that the holder may publish to; repeatable." placeholder:"PATTERN"`
+	Subscribe []string `sep:"none" help:"A channel or pattern that the holder may listen to and read; repeatable." placeholder:"PATTERN"`
+	Presence  []string `sep:"none" help:"A channel or pattern whose listeners the holder may see; repeatable." placeholder:"PATTERN"`
+	Ack       []string `sep:"none" help:"A channel or pattern whose events the holder may acknowledge; repeatable." placeholder:"PATTERN"`
+	Admin     []string `sep:"none" help:"A channel or pattern whose streams the holder may end; '**' allows all of an operator's calls; repeatable." placeholder:"PATTERN"`
+	Device    string   `help:"The store PC that holds the key, such as stores/42/pcs/7; for a fleet that shares the key 'stores/*/pcs/*'." placeholder:"stores/S/pcs/P"`
+	File      string   `help:"The file to add the key to, the hub's --api-keys. Without a file, the line for --api-key is printed too." placeholder:"FILE"`
 }
 
 // Help implements kong.HelpProvider.

@@ -27,8 +27,8 @@ type retentionCmd struct {
 func (retentionCmd) Help() string {
 	return `Example: fanfare retention --retention 'logs/**=count:1000'
 
-Asks a running hub what each of its retention rules holds. With --retention, what the given rules would remove: nothing is
-changed.`
+Asks a running hub how much each of its retention rules holds. With --retention, asks how much the given rules would remove.
+It changes nothing.`
 }
 
 func (c *retentionCmd) Run(ctx context.Context, std *stdio) error {
@@ -124,7 +124,7 @@ func (restoreCmd) Help() string {
 	return `Example: fanfare restore /var/backups/fanfare/monday --data /var/lib/fanfare-new
 
 NEW is a folder that does not exist yet, or an empty one (a new volume's lost+found does not count). A backup that is not whole
-is refused. Then serve with the new directory. Clients that have seen events which the backup does not hold are told so by a gap.`
+is refused. Then start the hub with the new directory. Clients that have seen events which the backup does not hold get a gap.`
 }
 
 func (c *restoreCmd) Run(ctx context.Context, std *stdio) error {
@@ -142,8 +142,8 @@ type verifyCmd struct {
 func (verifyCmd) Help() string {
 	return `Example: fanfare verify --data /var/backups/fanfare/monday
 
-Reads everything, checks the index against the events, and changes nothing. Exits with 1 when something is wrong. To check
-the log of a running hub, make a backup and verify that.`
+Reads everything, checks the index against the events, and changes nothing. Exits with 1 when it finds a fault. To check
+the log of a running hub, make a backup and verify the backup.`
 }
 
 func (c *verifyCmd) Run(ctx context.Context, std *stdio) error { return printReport(ctx, std, c.Data) }
@@ -179,7 +179,7 @@ type exportCmd struct {
 func (exportCmd) Help() string {
 	return `Example: fanfare export --data /var/backups/fanfare/monday -o monday.ndjson
 
-What cannot be read is named on standard error and left out.`
+Events that cannot be read are left out, and named on standard error.`
 }
 
 func (c *exportCmd) Run(ctx context.Context, std *stdio) (err error) {

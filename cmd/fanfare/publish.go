@@ -32,7 +32,7 @@ func (publishCmd) Help() string {
   fanfare publish greetings hello
   journalctl -f | fanfare publish logs/web1 -
 
-Prints the event's id; with - the number of lines, at the end, on standard error.`
+Prints the event's id; with -, prints the number of lines to standard error at the end.`
 }
 
 func (c *publishCmd) Run(ctx context.Context, std *stdio) error {

@@ -71,20 +71,20 @@ type cli struct {
 	Publish    publishCmd    `cmd:"" help:"Publish an event, or lines from standard input."`
 	Subscribe  subscribeCmd  `cmd:"" help:"Print events as they come; reconnects by itself."`
 	Send       sendCmd       `cmd:"" help:"Send a command to a store PC."`
-	History    historyCmd    `cmd:"" help:"Print what the log retains of a channel."`
-	Retention  retentionCmd  `cmd:"" help:"Show what each retention rule holds and would remove."`
+	History    historyCmd    `cmd:"" help:"Print the retained events of a channel."`
+	Retention  retentionCmd  `cmd:"" help:"Show how much each retention rule holds, and how much it would remove."`
 	Backup     backupCmd     `cmd:"" help:"Have a running hub copy its log into a new folder."`
 	Restore    restoreCmd    `cmd:"" help:"Make a data directory from a backup."`
 	Verify     verifyCmd     `cmd:"" help:"Read all of a log and check it."`
 	Export     exportCmd     `cmd:"" help:"Write a log as lines of JSON."`
-	Import     importCmd     `cmd:"" help:"Make a log from what export wrote."`
+	Import     importCmd     `cmd:"" help:"Make a log from the lines that export wrote."`
 	Bench      benchCmd      `cmd:"" help:"Put load on a hub and measure it, to size a machine."`
 	Config     configCmd     `cmd:"" help:"Print the settings of serve, and where each comes from."`
 	Key        keyCmd        `cmd:"" help:"Make, list and revoke API keys for back ends."`
-	Token      tokenCmd      `cmd:"" help:"Make a token, for tries and small set-ups."`
+	Token      tokenCmd      `cmd:"" help:"Make a token, for experiments and small set-ups."`
 	Disconnect disconnectCmd `cmd:"" help:"End streams of a running hub."`
 	Revoke     revokeCmd     `cmd:"" help:"End streams, and refuse the tokens behind them."`
-	Doctor     doctorCmd     `cmd:"" help:"Check a deployment from outside, and say how to mend it."`
+	Doctor     doctorCmd     `cmd:"" help:"Check a deployment from outside, and say how to correct it."`
 	Version    versionCmd    `cmd:"" help:"Print the version."`
 	Completion completionCmd `cmd:"" help:"Print a script with which a shell completes commands and flags."`
 }

@@ -20,41 +20,41 @@ import (
 type securitySettings struct {
 	JwtKey      []string `sep:"none" help:"A key that verifies tokens, its algorithm first: RS256=/etc/fanfare/issuer.pem, or ES256:KID=FILE; repeatable." placeholder:"ALG[:KID]=FILE"`
 	JwtSecret   []string `secret:"" sep:"none" help:"A shared secret that verifies tokens: HS256=SECRET; repeatable. --jwt-key HS256=FILE keeps it in a file." placeholder:"ALG[:KID]=SECRET"`
-	JwksURL     string   `name:"jwks-url" help:"Where an issuer publishes its keys; https." placeholder:"URL"`
-	JwksRefresh span     `default:"15m" help:"Fetch them again after so long."`
-	JwtIssuer   []string `help:"What a token's iss must be; repeatable. Default: anything." placeholder:"ISS"`
-	JwtAudience []string `help:"What a token's aud must name; repeatable. Without it tokens with an aud are refused." placeholder:"AUD"`
+	JwksURL     string   `name:"jwks-url" help:"The https address at which an issuer publishes its keys." placeholder:"URL"`
+	JwksRefresh span     `default:"15m" help:"How often to fetch these keys again."`
+	JwtIssuer   []string `help:"The issuer that a token's iss must be; repeatable. Default: any." placeholder:"ISS"`
+	JwtAudience []string `help:"The audience that a token's aud must name; repeatable. Without one, tokens with an aud are refused." placeholder:"AUD"`
 	JwtClaim    string   `default:"fanfare" help:"The claim that holds a token's grants."`
-	JwtGrant    []string `sep:"none" help:"A grant from claims that tokens have anyway, such as 'device=stores/{storeId}/pcs/{pcId}'; repeatable." placeholder:"ACTION=PATTERN"`
+	JwtGrant    []string `sep:"none" help:"A grant made of claims that tokens have anyway, such as 'device=stores/{storeId}/pcs/{pcId}'; repeatable." placeholder:"ACTION=PATTERN"`
 	APIKeys     string   `name:"api-keys" help:"File of API keys, which fanfare key makes; it is read again when it changes." placeholder:"FILE"`
 	APIKey      []string `name:"api-key" secret:"" sep:"none" help:"One more API key: the line that fanfare key create prints; repeatable." placeholder:"JSON"`
-	Anonymous   []string `sep:"none" help:"What those may do who bring no token, such as 'subscribe=public/**'; repeatable." placeholder:"ACTION=PATTERN"`
-	QueryToken  bool     `help:"Take a token from the query, ?access_token=. It then stands in the logs of proxies; tickets do not have that fault."`
+	Anonymous   []string `sep:"none" help:"A right of requests without a token, such as 'subscribe=public/**'; repeatable." placeholder:"ACTION=PATTERN"`
+	QueryToken  bool     `help:"Take tokens from the query too, ?access_token=. They then stand in the logs of proxies; tickets avoid that."`
 
-	TrustedProxy []string `help:"Address or range of proxies that say where a request comes from, or unix for those on a Unix socket; repeatable." placeholder:"CIDR"`
-	ProxyHeader  string   `default:"X-Forwarded-For" enum:"X-Forwarded-For,Forwarded" help:"The header in which they say it, where a request has both."`
+	TrustedProxy []string `help:"Address or range of proxies that the hub trusts to say where a request comes from, or unix for proxies on a Unix socket; repeatable." placeholder:"CIDR"`
+	ProxyHeader  string   `default:"X-Forwarded-For" enum:"X-Forwarded-For,Forwarded" help:"The header in which these proxies say it; it counts when a request has both."`
 
-	MaxConnectionsPerAddress limit `default:"off" help:"Most connections of one address, streams over plain HTTP/1.1 not counted; loopback and trusted proxies are not counted."`
+	MaxConnectionsPerAddress limit `default:"off" help:"Most connections of one address. Streams over plain HTTP/1.1 do not count, nor do loopback and trusted proxies."`
 
 	MaxStreamsPerSubject      limit    `default:"off" help:"Most streams of one subject."`
 	MaxStreamsPerChannel      limit    `default:"off" help:"Most streams of one channel, or one pattern."`
-	MaxNewStreams             limit    `default:"off" help:"Most streams that begin in a second."`
-	MaxRefusalsHeld           int      `default:"1000" help:"Refused streams whose answer waits for 1 to 3 s, because their clients would come back at once; beyond it connections are closed."`
-	MaxRefusalsHeldPerAddress int      `default:"32" help:"Of these, those of one address, loopback and proxies' own included."`
-	MaxReplays                int      `default:"16" help:"Streams and pages of history that read the log at once; others wait their turn."`
+	MaxNewStreams             limit    `default:"off" help:"Most streams that open in a second."`
+	MaxRefusalsHeld           int      `default:"1000" help:"Most refused streams whose answer waits for 1 to 3 s at once, because their clients would come back at once; beyond that the hub closes connections."`
+	MaxRefusalsHeldPerAddress int      `default:"32" help:"Most of these for one address, loopback and proxies' own included."`
+	MaxReplays                int      `default:"16" help:"Most streams and pages of history that read the log at once; others wait for their turn."`
 	PublishRate               limit    `default:"off" help:"Most events a second of one principal."`
 	PublishBytesRate          byteSize `default:"0" help:"Most bytes of data a second of one principal; 0: no limit."`
-	PublishBurst              span     `default:"1s" help:"How much of the two rates may come at once."`
+	PublishBurst              span     `default:"1s" help:"How many events and bytes may come at once, as a time at the two rates."`
 	MaxRevocations            int      `default:"100000" help:"Most tokens and subjects that are revoked at once."`
 	AuditRate                 *limit   `help:"Most records a second of each kind in the audit trail, or off. Default: 10 with authentication, off without."`
 
-	TLSCert string `name:"tls-cert" help:"Serve https: the certificate and its chain, PEM; read again when it changes." placeholder:"FILE"`
+	TLSCert string `name:"tls-cert" help:"The certificate to serve https with, and its chain, PEM; the hub reads it again when it changes." placeholder:"FILE"`
 	TLSKey  string `name:"tls-key" help:"The certificate's private key." placeholder:"FILE"`
-	H2c     bool   `name:"h2c" help:"Take HTTP/2 without TLS too, from a proxy."`
+	H2c     bool   `name:"h2c" help:"Accept HTTP/2 without TLS too, from a proxy."`
 	acmeSettings
 
-	HeaderTimeout span `default:"10s" help:"How long a request's header may take."`
-	BodyTimeout   span `default:"1m" help:"How long a request may take to come, NDJSON excepted, and its answer to go."`
+	HeaderTimeout span `default:"10s" help:"How long the header of a request may take to come."`
+	BodyTimeout   span `default:"1m" help:"How long a request may take to come, NDJSON excepted; its answer may take twice as long to leave."`
 	IdleTimeout   span `default:"2m" help:"How long a connection may wait for its next request."`
 }
 

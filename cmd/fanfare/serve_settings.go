@@ -21,47 +21,47 @@ import (
 type settings struct {
 	Config kong.ConfigFlag `help:"YAML file of settings: the flags' names without the dashes." placeholder:"FILE"`
 
-	Addr       string `default:"127.0.0.1:8082" help:"Where to listen. Without authentication only loopback is allowed."`
-	AdminAddr  string `help:"Where to listen for operators: /metrics, /livez, /readyz, and /debug/pprof/ for this machine." placeholder:"HOST:PORT"`
+	Addr       string `default:"127.0.0.1:8082" help:"The address to listen on. Without authentication only loopback is allowed."`
+	AdminAddr  string `help:"The address to listen on for operators: /metrics, /livez, /readyz, and /debug/pprof/ for this machine." placeholder:"HOST:PORT"`
 	Data       string `default:"./data" help:"The data directory, for one process at a time." placeholder:"DIR"`
 	Durability string `default:"sync" enum:"sync,async,memory" help:"What an acknowledged event survives: a power cut (sync), kill -9 (async), nothing (memory)."`
 
-	Heartbeat      span  `default:"15s" help:"Sign of life on a stream after so much idle time."`
-	StreamLifetime *span `help:"End streams after so long, jittered; 0 is for ever. Default: 299s on store streams, 1h on native ones."`
+	Heartbeat      span  `default:"15s" help:"How long a stream may be idle before the hub sends a sign of life."`
+	StreamLifetime *span `help:"How long a stream lives, shortened at random by up to a tenth; 0 is for ever. Default: 299s on store streams, 1h on native ones."`
 	DrainWindow    span  `default:"5s" help:"Spread the ends of streams over this time when shutting down."`
 
-	Retention    []string `sep:"none" help:"What to keep, such as 'logs/**=count:1000,age:2d,bytes:10MiB'; repeatable, the most specific pattern wins. Default: **=age:7d." placeholder:"PATTERN=RULE"`
-	MaxLogBytes  byteSize `default:"10GiB" help:"Remove the oldest events when the log's files take more; 0: no limit."`
-	MinFreeBytes byteSize `default:"64MiB" help:"Refuse publishes while the disk has less."`
+	Retention    []string `sep:"none" help:"The events to keep, such as 'logs/**=count:1000,age:2d,bytes:10MiB'; repeatable, the most specific pattern wins. Default: **=age:7d." placeholder:"PATTERN=RULE"`
+	MaxLogBytes  byteSize `default:"10GiB" help:"Remove the oldest events when the log's files take more disk than this; 0: no limit."`
+	MinFreeBytes byteSize `default:"64MiB" help:"Refuse publishes while less than this is free on the disk."`
 
 	MaxEventBytes        byteSize  `default:"1MiB" help:"Most bytes of one event's data."`
 	MaxRequestBytes      byteSize  `default:"16MiB" help:"Most bytes of one request's body, or of one NDJSON line."`
 	MaxInflightBytes     *byteSize `help:"Most bytes that the requests under way hold together: bodies, lines, answers, pages. Default: 256MiB, or four times --max-request-bytes if that is more."`
-	CacheBytes           byteSize  `default:"64MiB" help:"Memory for what was read from the log's files."`
+	CacheBytes           byteSize  `default:"64MiB" help:"Memory for data that was read from the log's files."`
 	MaxQueueBytes        byteSize  `default:"64MiB" help:"Most bytes of events that wait to be stored."`
 	MaxStreams           int       `default:"0" help:"Most streams at once. Default: the process's file descriptors less 500."`
 	MaxStreamsPerAddress limit     `default:"off" help:"Most streams of one remote address; loopback and trusted proxies are not counted."`
-	TailBytes            byteSize  `default:"64MiB" help:"Memory for the newest events, and for those that were read for who resumes."`
+	TailBytes            byteSize  `default:"64MiB" help:"Memory for the newest events, and for events that were read for clients that resume."`
 	DetachPublishers     bool      `default:"true" negatable:"" help:"Serve publishers' connections over plain HTTP/1.1 without a goroutine each (Linux)."`
-	DetachStreams        bool      `default:"true" negatable:"" help:"Serve streams over plain HTTP/1.1 without a goroutine each (Linux)."`
-	IngestIdle           span      `default:"10m" help:"End an NDJSON body that brings nothing for so long."`
+	DetachStreams        bool      `default:"true" negatable:"" help:"Serve streams over HTTP/1.1, plain or with TLS, without a goroutine each (Linux)."`
+	IngestIdle           span      `default:"10m" help:"End an NDJSON body that brings no bytes for this long."`
 
 	StoreResumeFor *span `help:"How long the hub keeps a PC's position after its stream has ended; 0: not at all. Default: as long as the PC's events are retained." placeholder:"DURATION"`
 	StoreGapReplay span  `default:"1h" help:"After a gap a PC gets only events younger than this."`
 
-	AllowedHost        []string `help:"A host name that requests may name besides loopback; repeatable." placeholder:"HOST"`
+	AllowedHost        []string `help:"A host that requests may name besides loopback; repeatable." placeholder:"HOST"`
 	CorsOrigin         []string `help:"An origin whose pages may use the hub, or *; repeatable." placeholder:"ORIGIN"`
 	ContentTypeCharset bool     `default:"true" negatable:"" help:"Send '; charset=utf-8' on streams."`
 
-	LogLevel  slog.Level `default:"info" help:"Least level to log: debug, info, warn, error. POST /v1/admin/log-level changes it too."`
+	LogLevel  slog.Level `default:"info" help:"The lowest level to log: debug, info, warn, error. POST /v1/admin/log-level changes it too."`
 	LogFormat string     `default:"text" enum:"text,json" help:"How log records are written: text or json."`
-	AccessLog limit      `default:"off" help:"Log one of so many requests, without their queries; off: none."`
+	AccessLog limit      `default:"off" help:"Log one of N requests, without its query; off: none."`
 
 	securitySettings
 
 	TraceEndpoint string   `help:"Send traces of publishes to this OpenTelemetry collector (OTLP over HTTP), such as http://127.0.0.1:4318." placeholder:"URL"`
 	TraceHeader   []string `secret:"" sep:"none" help:"A header for the collector, NAME=VALUE; repeatable." placeholder:"NAME=VALUE"`
-	TraceSample   float64  `default:"0.01" help:"Share of publishes to trace, from 0 to 1, when they bring no traceparent that says so."`
+	TraceSample   float64  `default:"0.01" help:"The share of publishes to trace, from 0 to 1; a publish with a traceparent follows that instead."`
 }
 
 // check refuses settings that cannot be, or name files that cannot be used, and returns the

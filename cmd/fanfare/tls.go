@@ -26,10 +26,10 @@ import (
 
 // acmeSettings have certificates made and renewed by a certificate authority (RFC 8555).
 type acmeSettings struct {
-	AcmeDomain []string `name:"acme-domain" help:"Get a certificate for this name from an ACME authority, Let's Encrypt unless --acme-url says otherwise, whose terms you accept by this; repeatable. The hub must be reached at port 443 of the name." placeholder:"HOST"`
-	AcmeEmail  string   `name:"acme-email" help:"Where the authority writes to." placeholder:"ADDRESS"`
-	AcmeURL    string   `name:"acme-url" help:"The authority's directory." placeholder:"URL"`
-	AcmeRoots  string   `name:"acme-roots" help:"Certificates that the authority's own is checked with, PEM. Default: the system's." placeholder:"FILE"`
+	AcmeDomain []string `name:"acme-domain" help:"Get a certificate for this name from an ACME authority, Let's Encrypt unless --acme-url names another; repeatable. With this setting you accept the authority's terms. Port 443 of the name must reach the hub." placeholder:"HOST"`
+	AcmeEmail  string   `name:"acme-email" help:"The address for mail from the authority." placeholder:"ADDRESS"`
+	AcmeURL    string   `name:"acme-url" help:"The URL of the authority's directory." placeholder:"URL"`
+	AcmeRoots  string   `name:"acme-roots" help:"Certificates with which the authority's own is checked, PEM. Default: the system's." placeholder:"FILE"`
 }
 
 // check refuses what no authority can have, or give a certificate for.

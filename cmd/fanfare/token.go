@@ -18,15 +18,15 @@ import (
 )
 
 type tokenCmd struct {
-	Key       string   `required:"" help:"What signs it: HS256=FILE with the secret, or RS256=, ES256=, EdDSA=FILE with a private key, PEM." placeholder:"ALG[:KID]=FILE"`
-	Subject   string   `help:"Whose token it is."`
-	Expires   span     `default:"1h" help:"How long it is good for."`
-	Issuer    string   `help:"Its iss."`
-	Audience  []string `help:"Its aud; repeatable."`
-	Publish   []string `sep:"none" help:"A channel or pattern that it may publish to; repeatable." placeholder:"PATTERN"`
-	Subscribe []string `sep:"none" help:"One that it may listen to and read, such as 'users/{sub}/**'; repeatable." placeholder:"PATTERN"`
-	Admin     []string `sep:"none" help:"One whose streams it may end; '**' is all of an operator's calls; repeatable." placeholder:"PATTERN"`
-	Device    string   `help:"The store PC that it is for, such as stores/42/pcs/7, or, for a fleet that shares it, 'stores/*/pcs/*'." placeholder:"stores/S/pcs/P"`
+	Key       string   `required:"" help:"The key that signs the token: HS256=FILE with the secret, or RS256=, ES256=, EdDSA=FILE with a private key, PEM." placeholder:"ALG[:KID]=FILE"`
+	Subject   string   `help:"The subject of the token."`
+	Expires   span     `default:"1h" help:"How long the token is good."`
+	Issuer    string   `help:"The token's iss."`
+	Audience  []string `help:"The token's aud; repeatable."`
+	Publish   []string `sep:"none" help:"A channel or pattern that the holder may publish to; repeatable." placeholder:"PATTERN"`
+	Subscribe []string `sep:"none" help:"A channel or pattern that the holder may listen to and read, such as 'users/{sub}/**'; repeatable." placeholder:"PATTERN"`
+	Admin     []string `sep:"none" help:"A channel or pattern whose streams the holder may end; '**' allows all of an operator's calls; repeatable." placeholder:"PATTERN"`
+	Device    string   `help:"The store PC that holds the token, such as stores/42/pcs/7; for a fleet that shares the token 'stores/*/pcs/*'." placeholder:"stores/S/pcs/P"`
 	Claim     string   `default:"fanfare" help:"The claim that holds the grants: the hub's --jwt-claim."`
 }
 
@@ -130,10 +130,10 @@ func signingKey(algorithm, file string) (any, error) {
 // endCmd is what disconnect and revoke have in common.
 type endCmd struct {
 	target
-	Subject string  `help:"Of this subject."`
-	TokenID string  `name:"token-id" help:"Of this token (its jti), or API key (key-ID); the audit trail and /v1/stats show it." placeholder:"ID"`
-	Channel string  `help:"Of this channel, or of channels that fit a pattern."`
-	Stream  *uint64 `help:"Of this number, which the page and /v1/stats show."`
+	Subject string  `help:"Streams of this subject."`
+	TokenID string  `name:"token-id" help:"Streams of this token (its jti) or API key (key-ID); the audit trail and /v1/stats show the id." placeholder:"ID"`
+	Channel string  `help:"Streams of this channel, or of channels that match a pattern."`
+	Stream  *uint64 `help:"The stream of this number, which the page and /v1/stats show."`
 }
 
 func (c *endCmd) post(ctx context.Context, std *stdio, path, lasts string) error {
@@ -179,7 +179,7 @@ func (c *disconnectCmd) Run(ctx context.Context, std *stdio) error {
 
 type revokeCmd struct {
 	endCmd
-	For string `help:"How long it is remembered; by then the token must have expired. Default: a year." placeholder:"TIME"`
+	For string `help:"How long the hub remembers the revocation; by then the token must have expired. Default: a year." placeholder:"TIME"`
 }
 
 // Help implements kong.HelpProvider.
