@@ -20,7 +20,7 @@ type doctorCmd struct {
 	URL     string `arg:"" optional:"" help:"The hub as its clients reach it, such as https://push.example.com; default $FANFARE_URL."`
 	Channel string `default:"fanfare/doctor" help:"The channel to try; an event is published to it."`
 	bearer
-	Idle span `default:"65s" help:"How long to watch an idle stream: proxies that cut idle connections do so after 60s, most of them."`
+	Idle span `default:"65s" help:"How long to watch an idle stream: most proxies that cut idle connections do so after 60s."`
 }
 
 // Help implements kong.HelpProvider.

@@ -13,7 +13,7 @@ type historyCmd struct {
 	target
 	Channel string `arg:"" help:"The channel; no pattern."`
 	After   string `help:"Only events after this id, or from this time on, such as 2026-11-22T10:00:00Z." placeholder:"ID|TIME"`
-	Since   string `help:"Only events of the last so long, such as 10m; the same as --after." placeholder:"TIME"`
+	Since   string `help:"Only events of this last stretch of time, such as 10m; the same as --after." placeholder:"TIME"`
 	Limit   int    `default:"0" help:"Most events to print; 0 prints all."`
 	JSON    bool   `name:"json" help:"Print a JSON object a line, as the hub gives it."`
 }

@@ -20,7 +20,7 @@ import (
 type retentionCmd struct {
 	target
 	Retention []string `sep:"none" name:"retention" help:"Rules to try instead of those in force, as for serve; repeatable." placeholder:"PATTERN=RULE"`
-	JSON      bool     `name:"json" help:"Print what the hub answers."`
+	JSON      bool     `name:"json" help:"Print the hub's answer."`
 }
 
 // Help implements kong.HelpProvider.
@@ -222,7 +222,7 @@ func (c *exportCmd) Run(ctx context.Context, std *stdio) (err error) {
 }
 
 type importCmd struct {
-	File string `arg:"" optional:"" help:"What export wrote; default standard input."`
+	File string `arg:"" optional:"" help:"The file that export wrote; default standard input."`
 	Data string `required:"" help:"The new data directory." placeholder:"NEW"`
 }
 

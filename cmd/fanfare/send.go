@@ -12,7 +12,7 @@ type sendCmd struct {
 	target
 	Store         string `arg:"" help:"The store's id."`
 	PC            string `arg:"" name:"pc" help:"The PC's id."`
-	Object        string `arg:"" help:"What the command is about."`
+	Object        string `arg:"" help:"The object that the command is about."`
 	Event         string `arg:"" help:"The command, such as REBOOT."`
 	EventType     string `default:"COMMAND" help:"The eventType member."`
 	ReferenceType string `default:"ON" help:"The referenceType member."`

@@ -19,7 +19,7 @@ import (
 type subscribeCmd struct {
 	target
 	Channel []string `arg:"" help:"Channels or patterns, such as 'logs/*' or 'stores/**'."`
-	Since   string   `help:"Start after this event id, with 'all' retained events, with the last N, or at a time: 10m ago or 2026-11-22T10:00:00Z." placeholder:"ID|all|N|TIME"`
+	Since   string   `help:"Start after this event id, with 'all' retained events, with the last N events, or at a time: 10m ago, or 2026-11-22T10:00:00Z." placeholder:"ID|all|N|TIME"`
 	JSON    bool     `name:"json" help:"Print a JSON object a line: id, channel, event, data, time."`
 }
 
