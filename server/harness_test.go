@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -61,6 +62,15 @@ func startWithin(t *testing.T, limit time.Duration, o server.Options) *fixture {
 	f.limit = limit
 	f.begin()
 	return f
+}
+
+// ownClock gives the log, which is opened next, a clock that passes when the test says so.
+func (f *fixture) ownClock() (pass func(time.Duration)) {
+	began := time.Now()
+	var passed atomic.Int64
+	f.lo.Elapsed = func() time.Duration { return time.Duration(passed.Load()) }
+	f.lo.Now = func() time.Time { return began.Add(f.lo.Elapsed()) }
+	return func(d time.Duration) { passed.Add(int64(d)) }
 }
 
 // withLogin are the options of a program that has a login of its own.
@@ -257,7 +267,7 @@ type client struct {
 	events  chan sse.Event
 	raw     bytes.Buffer // what has come; to be looked at when the stream has ended
 	retry   int64
-	comment int
+	comment atomic.Int64
 	err     error // when events is closed
 }
 
@@ -296,7 +306,7 @@ func (c *client) read() {
 	p := sse.Parser{Handler: sse.Handler{
 		Event:   func(e sse.Event) { c.events <- e },
 		Retry:   func(ms int64) { c.retry = ms },
-		Comment: func(string) { c.comment++ },
+		Comment: func(string) { c.comment.Add(1) },
 	}}
 	buf := make([]byte, 32<<10)
 	for {
@@ -335,6 +345,16 @@ func (c *client) any() sse.Event {
 		c.t.Fatal("no event came for a minute")
 	}
 	return sse.Event{}
+}
+
+// comments waits until so many comments have come.
+func (c *client) comments(n int64) {
+	c.t.Helper()
+	for deadline := time.Now().Add(time.Minute); c.comment.Load() < n; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			c.t.Fatalf("%d comments, want %d", c.comment.Load(), n)
+		}
+	}
 }
 
 // quiet checks that nothing but heartbeats comes for a moment.

@@ -376,7 +376,7 @@ func TestBodiesShareABudget(t *testing.T) {
 // http.Server has no limit for that.
 func TestSlowBodiesEnd(t *testing.T) {
 	onAllWays(t, func(t *testing.T, w way) {
-		e := enter(t, w, server.Options{Publish: server.PublishOptions{BodyTimeout: 200 * time.Millisecond}})
+		e := enter(t, w, server.Options{Publish: server.PublishOptions{BodyTimeout: 2 * time.Second}})
 		for path, header := range map[string]string{"/v1/events": "Content-Type: application/json",
 			"/v1/channels/a": "Content-Type: text/plain"} {
 			u := e.upload(path, 1_000_000, header, bearer(token("eve", time.Hour, "publish", "**")))
@@ -438,7 +438,7 @@ func TestLargeLinesShareTheBudget(t *testing.T) {
 // the body.
 func TestSlowLinesEnd(t *testing.T) {
 	onAllWays(t, func(t *testing.T, w way) {
-		e := enter(t, w, server.Options{Publish: server.PublishOptions{BodyTimeout: 200 * time.Millisecond}})
+		e := enter(t, w, server.Options{Publish: server.PublishOptions{BodyTimeout: 2 * time.Second}})
 		u := e.upload("/v1/events", -1, "Content-Type: application/x-ndjson",
 			bearer(token("eve", time.Hour, "publish", "**")))
 		go u.send(500_000)

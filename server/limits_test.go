@@ -299,7 +299,7 @@ func TestSlowRequestsAreCut(t *testing.T) {
 	oneKind(t, "the streams in it only have to be there; TestStreamsOutliveTimeouts is for each kind")
 	hub := start(t, server.Options{})
 	web := httptest.NewUnstartedServer(hub.srv)
-	web.Config.ReadHeaderTimeout, web.Config.ReadTimeout = 100*time.Millisecond, 200*time.Millisecond
+	web.Config.ReadHeaderTimeout, web.Config.ReadTimeout = 200*time.Millisecond, 3*time.Second
 	web.Start()
 	t.Cleanup(web.Close)
 	f := newFixture(t, server.Options{})
@@ -319,7 +319,7 @@ func TestSlowRequestsAreCut(t *testing.T) {
 	// A stream outlives them.
 	c := f.stream("/v1/events?channel=a&heartbeat=1")
 	c.any()
-	time.Sleep(400 * time.Millisecond)
+	time.Sleep(3200 * time.Millisecond)
 	f.publish("a", "still there")
 	c.want("still there")
 }
@@ -329,12 +329,12 @@ func TestStreamsOutliveTimeouts(t *testing.T) {
 	if eachKind(t, TestStreamsOutliveTimeouts) {
 		return
 	}
-	f := startWithin(t, time.Second, server.Options{})
+	f := startWithin(t, 3*time.Second, server.Options{})
 	c := f.stream("/v1/events?channel=a")
 	c.any()
 	figures := f.stream("/v1/stats?interval=1", "Accept: text/event-stream")
 	figures.any()
-	time.Sleep(1500 * time.Millisecond)
+	time.Sleep(3500 * time.Millisecond)
 	f.publish("a", "still there")
 	c.want("still there")
 	figures.any()
@@ -346,8 +346,8 @@ func TestQuietStreams(t *testing.T) {
 	if eachKind(t, TestQuietStreams) {
 		return
 	}
-	f := startWithin(t, 700*time.Millisecond,
-		server.Options{Streams: server.StreamOptions{StallLimit: 700 * time.Millisecond, Heartbeat: time.Minute}})
+	f := startWithin(t, 3*time.Second,
+		server.Options{Streams: server.StreamOptions{StallLimit: 3 * time.Second, Heartbeat: time.Minute}})
 	c := f.stream("/v1/events?channel=a")
 	c.any()
 	body, lines := io.Pipe()
@@ -356,7 +356,7 @@ func TestQuietStreams(t *testing.T) {
 	go func() {
 		for _, data := range []string{"one", "two"} {
 			_, _ = io.WriteString(lines, `{"channel":"a","data":"`+data+`"}`+"\n")
-			time.Sleep(1200 * time.Millisecond)
+			time.Sleep(3500 * time.Millisecond)
 		}
 		_ = lines.Close()
 	}()

@@ -288,11 +288,12 @@ func TestTimes(t *testing.T) {
 	if eachKind(t, TestTimes) {
 		return
 	}
-	f := start(t, server.Options{})
+	f := newFixture(t, server.Options{})
+	pass := f.ownClock()
+	f.begin()
 	f.publish("a", "old")
-	time.Sleep(30 * time.Millisecond) // the log stamps events with the real clock
-	since := time.Now()
-	time.Sleep(5 * time.Millisecond)
+	pass(10 * time.Millisecond)
+	since := f.lo.Now()
 	f.publish("a", "young")
 	stamp := since.UTC().Format("2006-01-02T15:04:05.000Z")
 	if page := f.history("channel=a&after=" + stamp); len(page.Events) != 1 || page.Events[0].Data != "young" ||

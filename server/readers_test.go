@@ -137,7 +137,7 @@ func TestSomebodyLooksAtAConnectedPC(t *testing.T) {
 	if eachKind(t, TestSomebodyLooksAtAConnectedPC) {
 		return
 	}
-	f, _ := fleet(t, server.Options{Stores: server.StoreOptions{Lifetime: 3 * time.Second}})
+	f, _ := fleet(t, server.Options{Stores: server.StoreOptions{Lifetime: 5 * time.Second}})
 	pc := f.at("10.0.0.1")
 	ids := f.sends("a", "b")
 	pc.hears("the PC", "a", "b")

@@ -644,10 +644,11 @@ func TestNDJSONEndsWithTheToken(t *testing.T) {
 	r, w := io.Pipe()
 	req, _ := http.NewRequest("POST", f.url("/v1/events"), r)
 	req.Header.Set("Content-Type", "application/x-ndjson")
-	req.Header.Set("Authorization", "Bearer "+token("ada", 2*time.Second, "publish", "a"))
+	ends := time.Now().Add(5 * time.Second)
+	req.Header.Set("Authorization", "Bearer "+token("ada", time.Until(ends), "publish", "a"))
 	go func() {
 		_, _ = io.WriteString(w, `{"channel":"a","data":"in time"}`+"\n"+`{"channel":"b","data":"elsewhere"}`+"\n")
-		time.Sleep(2300 * time.Millisecond)
+		time.Sleep(time.Until(ends.Add(time.Second))) // a token's end is a whole second
 		_, _ = io.WriteString(w, `{"channel":"a","data":"late"}`+"\n")
 		_ = w.Close()
 	}()

@@ -1,11 +1,11 @@
 package server_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"regexp"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -199,6 +199,24 @@ func TestHealth(t *testing.T) {
 	f.call("GET", "/v1/health?storeId=1&pcId=/", "").wantProblem(t, 400, "invalid", "pcId")
 }
 
+// untilKept waits until the position kept under a name is not below that of an event.
+func (f *fixture) untilKept(name, id string) {
+	f.t.Helper()
+	want, err := fanfare.ParsePosition(id)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+		kept, ok, err := f.log.Kept(context.Background(), name)
+		if ok && kept.Position >= want {
+			return
+		}
+		if err != nil || time.Now().After(deadline) {
+			f.t.Fatalf("kept as %s: %+v %v, want %s", name, kept, err, id)
+		}
+	}
+}
+
 // TestKeptPositionAfterCleanEnds: the older client never sends a position; across clean ends and a
 // restart between two streams it gets everything once.
 func TestKeptPositionAfterCleanEnds(t *testing.T) {
@@ -344,7 +362,7 @@ func TestKeptPositionEndsAndGaps(t *testing.T) {
 	if eachKind(t, TestKeptPositionEndsAndGaps) {
 		return
 	}
-	f := start(t, server.Options{Stores: server.StoreOptions{Lifetime: 2 * time.Second, ResumeFor: time.Hour}},
+	f := start(t, server.Options{Stores: server.StoreOptions{Lifetime: 5 * time.Second, ResumeFor: time.Hour}},
 		"**=count:2")
 	c := f.pc("1", "2")
 	first, _ := f.send("1", "2", "a")
@@ -367,7 +385,7 @@ func TestKeptPositionEndsAndGaps(t *testing.T) {
 	}
 	c.close()
 
-	g2 := start(t, server.Options{Stores: server.StoreOptions{ResumeFor: -1, Lifetime: 2 * time.Second}})
+	g2 := start(t, server.Options{Stores: server.StoreOptions{ResumeFor: -1, Lifetime: 5 * time.Second}})
 	g2.pc("1", "2").rest()
 	g2.send("1", "2", "not kept")
 	c = g2.pc("1", "2")
@@ -383,17 +401,14 @@ func TestStoreGapReplay(t *testing.T) {
 		return
 	}
 	f := newFixture(t, server.Options{Stores: server.StoreOptions{GapReplay: time.Minute}}, "**=count:3")
-	var ahead atomic.Int64 // of the log's clock
-	began := time.Now()
-	f.lo.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
-	f.lo.Elapsed = func() time.Duration { return time.Since(began) + time.Duration(ahead.Load()) }
+	pass := f.ownClock()
 	f.begin()
 	var ids []string
 	for _, event := range []string{"a", "b", "c", "d"} {
 		id, _ := f.send("1", "2", event)
 		ids = append(ids, id)
 	}
-	ahead.Store(int64(2 * time.Minute)) // they have to age
+	pass(2 * time.Minute) // they have to age
 	f.send("1", "2", "young")
 	c := f.stream(pcPath("1", "2")+"&lastEventId="+ids[0], "Last-Event-ID: "+ids[0])
 	c.any()

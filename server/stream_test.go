@@ -109,15 +109,12 @@ func TestIdleSigns(t *testing.T) {
 		t.Errorf("an idle store stream sends %+v", e)
 	}
 	comments.any()
-	time.Sleep(100 * time.Millisecond) // a few heartbeats
 	for name, c := range map[string]*client{"comments": comments, "quiet": quiet} {
+		c.comments(2)
 		if n := len(c.events); n != 0 {
 			t.Errorf("%s: %d events while idle", name, n)
 		}
 		c.close()
-		if c.comment < 2 {
-			t.Errorf("%s: %d comments while idle", name, c.comment)
-		}
 		if strings.Contains(c.raw.String(), ":\n\n") {
 			t.Errorf("%s: a blank line after a comment makes phantom events: %q", name, c.raw.String())
 		}
@@ -132,7 +129,7 @@ func TestNoFirstEvent(t *testing.T) {
 		return
 	}
 	f := start(t, server.Options{Streams: server.StreamOptions{Heartbeat: 20 * time.Millisecond,
-		Lifetime: 300 * time.Millisecond}})
+		Lifetime: 5 * time.Second}})
 	c := f.stream("/v1/events?channel=a&heartbeatEvent=false")
 	f.publish("a", "x")
 	f.publish("other", "moves the position")
@@ -323,7 +320,10 @@ func TestSeamOverHTTP(t *testing.T) {
 			}
 		})
 	}
-	time.Sleep(50 * time.Millisecond) // something to resume into
+	stored := func() int { mu.Lock(); defer mu.Unlock(); return len(log) }
+	for stored() < 10 { // something to resume into
+		time.Sleep(time.Millisecond)
+	}
 	var readers sync.WaitGroup
 	for _, query := range []string{"channel=c/0&channel=c/1&channel=c/2", "channel=c/*", "channel=c/**&channel=c/1"} {
 		for range 2 {
@@ -362,7 +362,7 @@ func TestLifetimeEndsBetweenEvents(t *testing.T) {
 	if eachKind(t, TestLifetimeEndsBetweenEvents) {
 		return
 	}
-	f := start(t, server.Options{Streams: server.StreamOptions{Lifetime: time.Second},
+	f := start(t, server.Options{Streams: server.StreamOptions{Lifetime: 5 * time.Second},
 		Stores: server.StoreOptions{Lifetime: 200 * time.Millisecond}})
 	began := time.Now()
 	c := f.stream("/v1/events?channel=a")
@@ -372,7 +372,7 @@ func TestLifetimeEndsBetweenEvents(t *testing.T) {
 	if c.err != io.EOF {
 		t.Errorf("the stream ended with %v, want the last chunk", c.err)
 	}
-	if took := time.Since(began); took < 900*time.Millisecond {
+	if took := time.Since(began); took < 4400*time.Millisecond {
 		t.Errorf("ended after %v", took)
 	}
 	if len(events) != 1 || events[0].Type != "heartbeat" || events[0].LastEventID != ids[0] || begin == ids[0] {

@@ -37,8 +37,8 @@ func normal(s string) string {
 // TestWire compares answers, byte by byte, with the golden files that docs/format/stream.md
 // describes: a request behind "> ", and the answer. FANFARE_UPDATE_GOLDEN=1 writes them anew.
 func TestWire(t *testing.T) {
-	f := start(t, server.Options{Streams: server.StreamOptions{Lifetime: 400 * time.Millisecond},
-		Stores: server.StoreOptions{Lifetime: 400 * time.Millisecond},
+	f := start(t, server.Options{Streams: server.StreamOptions{Lifetime: 2 * time.Second},
+		Stores: server.StoreOptions{Lifetime: 2 * time.Second},
 		Access: server.AccessOptions{Origins: []string{"https://app.example.com"}}})
 	f.publish("golden", "one", "two\r\nlines", "")
 	f.publish("golden?event=tick", `{"price":101.5}`)
