@@ -64,6 +64,7 @@ func TestLinks(t *testing.T) {
 		}
 		pages = append(pages, found...)
 	}
+	links := 0
 	for _, page := range pages {
 		text, err := os.ReadFile(page)
 		if err != nil {
@@ -73,10 +74,14 @@ func TestLinks(t *testing.T) {
 			if strings.Contains(m[1], "://") {
 				continue
 			}
+			links++
 			if _, err := os.Stat(filepath.Join(filepath.Dir(page), m[1])); err != nil {
 				t.Errorf("%s links to %s, which is not there", page, m[1])
 			}
 		}
+	}
+	if len(pages) < 30 || links < 50 {
+		t.Errorf("only %d links on %d pages were looked at", links, len(pages))
 	}
 }
 

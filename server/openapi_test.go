@@ -235,7 +235,7 @@ func TestOpenAPI(t *testing.T) {
 		}
 		delete(described, one)
 	}
-	if len(described) > 0 || len(routes) == 0 {
-		t.Errorf("described, and in no route: %v", described)
+	if len(described) > 0 || len(routes) < 20 {
+		t.Errorf("%d routes; described, and in no route: %v", len(routes), described)
 	}
 }

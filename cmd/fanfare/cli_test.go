@@ -306,7 +306,11 @@ func TestEverySettingIsInTheManual(t *testing.T) {
 		t.Fatal(err)
 	}
 	out, _, _ := result(t, "", "serve", "--help")
-	for _, m := range regexp.MustCompile(`--(?:\[no-\])?([a-z0-9-]+)`).FindAllStringSubmatch(out, -1) {
+	flags := regexp.MustCompile(`--(?:\[no-\])?([a-z0-9-]+)`).FindAllStringSubmatch(out, -1)
+	if len(flags) < 60 {
+		t.Errorf("only %d flags were looked at", len(flags))
+	}
+	for _, m := range flags {
 		if m[1] != "help" && !strings.Contains(string(manual), "`--"+m[1]+"`") {
 			t.Errorf("docs/guide/settings.md does not mention --%s", m[1])
 		}

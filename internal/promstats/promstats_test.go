@@ -35,6 +35,9 @@ func TestManual(t *testing.T) {
 		"holds a channel, a user or a client. The metrics `fanfare_log_…` need an engine that gives figures; " +
 		"ours does.\n\n" +
 		"| metric | kind | label | |\n|---|---|---|---|\n")
+	if n := len(promstats.Metrics()); n < 40 {
+		t.Errorf("only %d metrics", n)
+	}
 	for _, m := range promstats.Metrics() {
 		label := "–"
 		if m.Labels != "" {
@@ -127,9 +130,11 @@ func TestScrape(t *testing.T) {
 // TestDashboardAndAlerts: what they ask for exists, and each alert has its place in the runbook.
 func TestDashboardAndAlerts(t *testing.T) {
 	text := scrape(t)
+	asked := 0
 	known := func(expr, where string) {
 		t.Helper()
 		for _, name := range regexp.MustCompile(`(?:fanfare|process|go)_[a-z_]+`).FindAllString(expr, -1) {
+			asked++
 			base := strings.TrimSuffix(name, "_bucket")
 			if !strings.Contains(text, "# TYPE "+base+" ") {
 				t.Errorf("%s asks for %s, which does not exist", where, name)
@@ -165,8 +170,8 @@ func TestDashboardAndAlerts(t *testing.T) {
 	if b, err = os.ReadFile("../../deploy/prometheus/alerts.yaml"); err != nil {
 		t.Fatal(err)
 	}
-	if err := yaml.Unmarshal(b, &alerts); err != nil || len(alerts.Groups) == 0 {
-		t.Fatal(err)
+	if err := yaml.Unmarshal(b, &alerts); err != nil || len(alerts.Groups) != 1 || len(alerts.Groups[0].Rules) < 15 {
+		t.Fatalf("%+v, %v", alerts, err)
 	}
 	runbook, err := os.ReadFile("../../docs/guide/runbook.md")
 	if err != nil {
@@ -178,5 +183,8 @@ func TestDashboardAndAlerts(t *testing.T) {
 			!strings.Contains(string(runbook), "\n## "+rule.Alert+"\n") {
 			t.Errorf("%s has no place in the runbook", rule.Alert)
 		}
+	}
+	if asked < 40 {
+		t.Errorf("only %d names were looked at", asked)
 	}
 }

@@ -33,6 +33,15 @@ type goPackage struct {
 	Dir                                string
 }
 
+// atLeast fails a check that has looked at so little that it has not looked: a path that has
+// changed, say.
+func atLeast(t *testing.T, least, n int, what string) {
+	t.Helper()
+	if n < least {
+		t.Errorf("only %d %s were looked at, want %d at least: does this check still find them?", n, what, least)
+	}
+}
+
 func packages(t *testing.T) (list []goPackage) {
 	t.Helper()
 	cmd := exec.Command("go", "list", "-json", "./...")
@@ -44,6 +53,7 @@ func packages(t *testing.T) (list []goPackage) {
 	for d := json.NewDecoder(strings.NewReader(string(out))); ; {
 		var p goPackage
 		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			atLeast(t, 35, len(list), "packages")
 			return list
 		} else if err != nil {
 			t.Fatal(err)
@@ -130,6 +140,8 @@ var layers = map[string]layer{
 
 // TestImports keeps the arrows pointing inward (DESIGN: who may import whom).
 func TestImports(t *testing.T) {
+	imports := 0
+	defer func() { atLeast(t, 300, imports, "imports") }()
 	for _, p := range packages(t) {
 		name := strings.TrimPrefix(strings.TrimPrefix(p.ImportPath, module), "/")
 		l, listed := layers[name]
@@ -142,6 +154,7 @@ func TestImports(t *testing.T) {
 			continue
 		}
 		for _, path := range p.Imports {
+			imports++
 			ours, isOurs := strings.CutPrefix(path, module)
 			ours = strings.TrimPrefix(ours, "/")
 			switch {
@@ -160,7 +173,7 @@ func TestImports(t *testing.T) {
 // sources calls f for every Go file of the project.
 func sources(t *testing.T, f func(path string, fset *token.FileSet, file *ast.File)) {
 	t.Helper()
-	root := "../.."
+	root, files := "../..", 0
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -179,15 +192,19 @@ func sources(t *testing.T, f func(path string, fset *token.FileSet, file *ast.Fi
 		}
 		rel, err := filepath.Rel(root, path)
 		f(filepath.ToSlash(rel), fset, file)
+		files++
 		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	atLeast(t, 300, files, "files")
 }
 
 // TestSizes: files of 600 lines and functions of 80 at most, tests excepted.
 func TestSizes(t *testing.T) {
+	functions := 0
+	defer func() { atLeast(t, 1000, functions, "functions") }()
 	sources(t, func(path string, fset *token.FileSet, file *ast.File) {
 		if strings.HasSuffix(path, "_test.go") {
 			return
@@ -197,6 +214,7 @@ func TestSizes(t *testing.T) {
 		}
 		for _, d := range file.Decls {
 			if fn, ok := d.(*ast.FuncDecl); ok {
+				functions++
 				if n := fset.Position(fn.End()).Line - fset.Position(fn.Pos()).Line + 1; n > 80 {
 					t.Errorf("%s: %s has %d lines, the limit is 80: give its steps names", path, fn.Name.Name, n)
 				}
@@ -240,9 +258,7 @@ func TestWidths(t *testing.T) {
 			}
 		}
 	})
-	if lines < 30_000 {
-		t.Errorf("only %d lines were looked at", lines)
-	}
+	atLeast(t, 30_000, lines, "lines")
 }
 
 // forbidden is what a package that can be mounted in another program must not touch.
@@ -262,6 +278,8 @@ var forbidden = map[string]string{
 // TestMountable: outside cmd/ no init, environment, flag, signal, exit, global registry or default
 // logger.
 func TestMountable(t *testing.T) {
+	uses := 0
+	defer func() { atLeast(t, 5000, uses, "uses of a package or a value") }()
 	sources(t, func(path string, fset *token.FileSet, file *ast.File) {
 		if strings.HasPrefix(path, "cmd/") || strings.HasPrefix(path, "e2e/") || file.Name.Name == "main" ||
 			strings.HasPrefix(path, "bench/") || strings.HasSuffix(path, "_test.go") {
@@ -275,6 +293,7 @@ func TestMountable(t *testing.T) {
 						fset.Position(n.Pos()))
 				}
 			case *ast.SelectorExpr:
+				uses++
 				if x, ok := n.X.(*ast.Ident); ok {
 					if remedy, ok := forbidden[x.Name+"."+n.Sel.Name]; ok {
 						t.Errorf("%s: %s.%s: %s", fset.Position(n.Pos()), x.Name, n.Sel.Name, remedy)
@@ -313,9 +332,7 @@ func TestNoFlags(t *testing.T) {
 			return true
 		})
 	})
-	if literals < 1000 {
-		t.Errorf("only %d texts were looked at", literals)
-	}
+	atLeast(t, 1000, literals, "texts")
 }
 
 // TestNames: no package is named after nothing.
@@ -330,9 +347,14 @@ func TestNames(t *testing.T) {
 
 // TestLeakChecks: every package with tests fails on a goroutine that is left over.
 func TestLeakChecks(t *testing.T) {
+	tested := 0
+	defer func() { atLeast(t, 20, tested, "packages with tests") }()
 	for _, p := range packages(t) {
 		files := slices.Concat(p.TestGoFiles, p.XTestGoFiles)
 		checked := len(files) == 0
+		if !checked {
+			tested++
+		}
 		for _, name := range files {
 			b, err := os.ReadFile(filepath.Join(p.Dir, name))
 			if err != nil {
@@ -349,6 +371,8 @@ func TestLeakChecks(t *testing.T) {
 
 // TestExamples: each public package has an example that is checked.
 func TestExamples(t *testing.T) {
+	public := 0
+	defer func() { atLeast(t, 7, public, "public packages") }()
 	example := regexp.MustCompile(`(?s)\nfunc Example.*// Output:`)
 	for _, p := range packages(t) {
 		name := strings.TrimPrefix(p.ImportPath, module+"/")
@@ -356,6 +380,7 @@ func TestExamples(t *testing.T) {
 			strings.HasPrefix(name, "examples") || name == "e2e" || strings.HasPrefix(name, "bench") {
 			continue
 		}
+		public++
 		found := false
 		for _, file := range slices.Concat(p.TestGoFiles, p.XTestGoFiles) {
 			b, err := os.ReadFile(filepath.Join(p.Dir, file))
@@ -381,6 +406,7 @@ func TestPackageComments(t *testing.T) {
 		all[dir] = true
 		documented[dir] = documented[dir] || file.Doc != nil
 	})
+	atLeast(t, 35, len(all), "packages")
 	for dir := range all {
 		if !documented[dir] {
 			t.Errorf("package %s has no package comment", dir)
@@ -429,9 +455,7 @@ func TestThreatModelNamesTests(t *testing.T) {
 			t.Errorf("SECURITY.md names %s, which is no test", m[1])
 		}
 	}
-	if len(named) < 20 {
-		t.Errorf("SECURITY.md names %d tests only", len(named))
-	}
+	atLeast(t, 20, len(named), "tests that SECURITY.md names")
 }
 
 // TestReadmeBegins with the two commands, and CI runs the second and nothing else.
