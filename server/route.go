@@ -51,16 +51,6 @@ func (e endpoint) allow() string {
 	return strings.Join(append(methods, http.MethodOptions), ", ")
 }
 
-// route answers a request.
-func (s *Server) route(w http.ResponseWriter, r *http.Request) {
-	e, ok := s.find(r)
-	if !ok {
-		s.problems.Write(w, r, fanfare.Errorf(fanfare.CodeNotFound, "there is nothing at this path"))
-		return
-	}
-	s.dispatch(w, r, e)
-}
-
 // dispatch calls the endpoint's handler for the request's method.
 func (s *Server) dispatch(w http.ResponseWriter, r *http.Request, e endpoint) {
 	switch {

@@ -246,10 +246,13 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = s.guard.check(w, r)
 	}
-	if err != nil {
-		e, _ := s.find(r)
+	e, ok := s.find(r)
+	switch {
+	case err != nil:
 		s.refuse(w, r, e, s.nobody(r), err)
-		return
+	case !ok:
+		s.problems.Write(w, r, fanfare.Errorf(fanfare.CodeNotFound, "there is nothing at this path"))
+	default:
+		s.dispatch(w, r, e)
 	}
-	s.route(w, r)
 }
