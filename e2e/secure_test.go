@@ -104,7 +104,7 @@ func trusting(t *testing.T, certFile string, http2 bool) *http.Client {
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, ServerName: "localhost"},
 		ForceAttemptHTTP2: http2}
 	t.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: transport, Timeout: 20 * time.Second}
+	return &http.Client{Transport: transport, Timeout: time.Minute}
 }
 
 // TestTLS: https with HTTP/2, nothing older than TLS 1.2, and a certificate that is replaced while
@@ -193,7 +193,7 @@ func TestH2C(t *testing.T) {
 	protocols.SetUnencryptedHTTP2(true)
 	transport := &http.Transport{Protocols: protocols}
 	defer transport.CloseIdleConnections()
-	client := &http.Client{Transport: transport, Timeout: 10 * time.Second}
+	client := &http.Client{Transport: transport, Timeout: time.Minute}
 	h := serve(t, "127.0.0.1:0", t.TempDir(), "--h2c")
 	for _, c := range []*http.Client{client, http.DefaultClient} {
 		if status, body := request(t, c, "POST", h.url("/v1/channels/a"), "", "hello"); status != 201 {
