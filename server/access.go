@@ -11,7 +11,7 @@ import (
 	"github.com/fanfare-hub/fanfare/sse"
 )
 
-// accessRecord notes what a request was answered.
+// accessRecord notes the answer to a request.
 type accessRecord struct {
 	http.ResponseWriter
 	status  int
@@ -39,7 +39,7 @@ func (a *accessRecord) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return http.NewResponseController(a.ResponseWriter).Hijack()
 }
 
-// NoteStatus notes what is answered on a connection that was taken over and is no stream.
+// NoteStatus notes the status of an answer on a connection that was taken over and is no stream.
 func (a *accessRecord) NoteStatus(status int) { a.status, a.refused = status, true }
 
 // Unwrap lets http.ResponseController reach the writer below.

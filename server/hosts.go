@@ -10,9 +10,9 @@ import (
 	"strings"
 )
 
-// Hosts and origins are compared as texts, so those of settings and of requests get one spelling
-// first: lower case, no dot at the end, addresses as RFC 5952 has them, no default port. Settings
-// with a host or origin that no request can have are refused, since they would let nobody in.
+// Hosts and origins are compared as texts, so those of settings and of requests are first spelt in
+// one way: lower case, no dot at the end, addresses as in RFC 5952, no default port. Settings with
+// a host or origin that no request can have are refused, because they would match no request.
 
 // requestHost spells the host that a request names: without its port and brackets.
 func requestHost(hostport string) string {
@@ -48,7 +48,7 @@ func hostName(text string) (string, error) {
 	name := requestHost(text)
 	if ip, err := netip.ParseAddr(name); err == nil {
 		if ip.Zone() != "" {
-			return "", errors.New("want the address without its zone, which no request names")
+			return "", errors.New("want the address without its zone, because no request names a zone")
 		}
 		return name, nil
 	}
@@ -62,7 +62,7 @@ func checkPort(hostport string) error {
 		return nil // none
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		return fmt.Errorf("the port %q is not one from 1 to 65535", port)
+		return fmt.Errorf("the port %q is not a number from 1 to 65535", port)
 	}
 	return nil
 }
@@ -75,10 +75,10 @@ const (
 
 var errNoName = errors.New("want the name of a host, such as push.example.com")
 
-// checkName refuses what is no name of a host in lower case.
+// checkName refuses a text that is not the name of a host in lower case.
 func checkName(name string) error {
 	if strings.Contains(name, "*") {
-		return errors.New("a host is named whole: there are no wildcards, list each name")
+		return errors.New("want the whole name of a host: there are no wildcards, so list each name")
 	}
 	for _, c := range name {
 		switch {
@@ -97,7 +97,7 @@ func checkName(name string) error {
 	// Browsers take a name that ends in a number for an address of IPv4, and spell it as four
 	// numbers, or refuse it.
 	if last := labels[len(labels)-1]; isNumber(last) {
-		return errors.New("want an address of IPv4 as four numbers, such as 10.0.0.7")
+		return errors.New("want an IPv4 address of four numbers, such as 10.0.0.7")
 	}
 	return nil
 }

@@ -11,24 +11,24 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/peer"
 )
 
-// Listener readies l for web, an http.Server whose Handler is s, or leads to it: call web.Serve
-// with what it returns. The kernel's buffers for a reader that never reads are bounded then, and s
-// knows its peers over TLS and HTTP/2 as it does over plain HTTP/1.1: what they have acknowledged,
-// so that a PC gets no command twice and loses none, and that they have vanished. With a config it
-// speaks TLS itself, HTTP/2 included: do not call ServeTLS. It has to stand below HTTP/2 and above
-// TLS, where net/http lets nothing in; so web takes the connections for plain ones, with HTTP/2 by
-// prior knowledge, and gets Request.TLS from here. Without a config there is HTTP/2 if
-// web.Protocols has UnencryptedHTTP2.
+// Listener prepares l for web, an http.Server whose Handler is s or leads to s: call web.Serve with
+// the returned listener. It bounds the kernel's buffers for a peer that never reads. Over TLS and
+// HTTP/2, s then knows as much of its peers as over plain HTTP/1.1: which bytes they have
+// acknowledged, so that a PC gets no command twice and loses none, and whether they have vanished.
+// With a config the listener speaks TLS itself, HTTP/2 included: do not call ServeTLS. The listener
+// must stand below HTTP/2 and above TLS, where net/http has no place for other code. So web takes
+// the connections for plain ones, with HTTP/2 by prior knowledge, and the listener sets
+// Request.TLS. Without a config there is HTTP/2 if web.Protocols has UnencryptedHTTP2.
 //
-// Plain HTTP/1.1 does without, and so does HTTP/1.1 by ServeTLS. A stream over an HTTP/2 connection
-// from elsewhere starts again where it started, after whatever end.
+// Plain HTTP/1.1 needs no such listener, nor does HTTP/1.1 by ServeTLS. A stream over an HTTP/2
+// connection from another listener starts again where it started, after any end.
 func (s *Server) Listener(web *http.Server, l net.Listener, config *tls.Config) net.Listener {
 	protocols := protocolsOf(web)
 	if config != nil {
 		config = config.Clone()
 		config.NextProtos = nextProtos(config.NextProtos, protocols)
 		if slices.Contains(config.NextProtos, "h2") {
-			protocols.SetUnencryptedHTTP2(true) // as it seems to web
+			protocols.SetUnencryptedHTTP2(true) // web takes the connections for plain ones
 		}
 	}
 	web.Protocols = protocols
@@ -39,7 +39,7 @@ func (s *Server) Listener(web *http.Server, l net.Listener, config *tls.Config) 
 	})
 }
 
-// protocolsOf is what web is to speak, by the rules of net/http.
+// protocolsOf returns the protocols that web should speak, by the rules of net/http.
 func protocolsOf(web *http.Server) *http.Protocols {
 	p := new(http.Protocols)
 	switch {
@@ -70,8 +70,8 @@ func (noListener) Accept() (net.Conn, error) { return nil, net.ErrClosed }
 func (noListener) Close() error              { return nil }
 func (noListener) Addr() net.Addr            { return &net.TCPAddr{} }
 
-// nextProtos is what is offered by ALPN: what config has, or else HTTP, as far as it is to be
-// spoken.
+// nextProtos returns the protocols to offer by ALPN: those of config, or else the versions of HTTP
+// that web should speak.
 func nextProtos(names []string, p *http.Protocols) (offered []string) {
 	if len(names) == 0 {
 		names = []string{"h2", "http/1.1"}
@@ -85,7 +85,7 @@ func nextProtos(names []string, p *http.Protocols) (offered []string) {
 	return offered
 }
 
-// withPeer has requests know their connection.
+// withPeer lets requests find their connection.
 func withPeer(next func(context.Context, net.Conn) context.Context) func(context.Context, net.Conn) context.Context {
 	return func(ctx context.Context, conn net.Conn) context.Context {
 		if next != nil {
@@ -98,7 +98,7 @@ func withPeer(next func(context.Context, net.Conn) context.Context) func(context
 	}
 }
 
-// withTLS sets what net/http would set if it knew of TLS.
+// withTLS sets the fields that net/http would set if it knew of TLS.
 func (s *Server) withTLS(next http.Handler) http.Handler {
 	if next == nil {
 		next = s

@@ -12,8 +12,8 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/wire"
 )
 
-// program is the principal that the program is which the server is part of. It has every right and
-// no rate.
+// program is the principal of the program that the server is part of. It has every right and no
+// rate.
 const program = "\x00program"
 
 // Publish stores messages, all or none, with consecutive positions, and waits until they are
@@ -22,10 +22,10 @@ const program = "\x00program"
 // they share each write to the disk.
 //
 // Errors are *fanfare.Error: CodeInvalid and CodeTooLarge say which message and which limit;
-// CodeForbidden is a reserved channel; CodeConflict is a key that was used for something else;
-// CodeOverloaded and CodeUnavailable may be tried again. When ctx ends first the error is its own.
-// After that, and after CodeUnavailable, the messages may still turn out to be stored: with keys,
-// another try stores nothing twice.
+// CodeForbidden is for a reserved channel, CodeConflict for a key that was used for another
+// message; after CodeOverloaded and CodeUnavailable the caller may try again. When ctx ends first,
+// the error is ctx's. After that, and after CodeUnavailable, the messages may have been stored all
+// the same: with keys, another try stores nothing twice.
 func (s *Server) Publish(ctx context.Context, messages ...fanfare.Message) (fanfare.Receipt, error) {
 	if err := ctx.Err(); err != nil {
 		return fanfare.Receipt{}, err
@@ -42,22 +42,24 @@ func (s *Server) Publish(ctx context.Context, messages ...fanfare.Message) (fanf
 }
 
 // Subscribe returns the events of a subscription as they come, in log order, each once (P2, P3),
-// and gaps (P4). The loop ends when its body leaves it, or with one error: ctx's; CodeInvalid when
-// the subscription cannot be; CodeOverloaded when StreamOptions.Max are open, of which it is one;
-// CodeUnavailable when the log cannot be read to find the start, or when the hub drains or closes.
+// and gaps (P4). The loop ends when its body leaves it, or with one error: ctx's; CodeInvalid for a
+// subscription that is not valid; CodeOverloaded when StreamOptions.Max streams are open (the loop
+// counts as one); CodeUnavailable when the log cannot be read to find the start, or when the hub
+// drains or closes.
 //
-// A slow body holds up nobody: the loop lags in the log, as streams do, and holds at most 256 KiB
-// of events, or one. Who wants to carry on after a restart stores Delivery.Position when a delivery
-// has been dealt with, and starts there with Subscription.After. While the log cannot be read for a
-// time the loop waits. Each call of the iterator is a subscription of its own.
+// A slow body delays no other client: the loop lags in the log, as streams do, and holds at most
+// 256 KiB of events, or one event. A program that wants to carry on after a restart stores
+// Delivery.Position when it has dealt with a delivery, and starts there with Subscription.After.
+// While the log cannot be read, the loop waits. Each call of the iterator is a subscription of its
+// own.
 func (s *Server) Subscribe(ctx context.Context, sub fanfare.Subscription) iter.Seq2[fanfare.Delivery, error] {
 	return func(yield func(fanfare.Delivery, error) bool) {
 		s.deliver(ctx, sub, math.MaxUint64, yield)
 	}
 }
 
-// History is Subscribe for what is stored already: the loop ends after the newest event of when it
-// began. A subscription that does not say where to start begins with everything that is retained.
+// History is Subscribe for stored events: the loop ends after the event that was the newest when it
+// began. A subscription without a start begins with the oldest retained event.
 func (s *Server) History(ctx context.Context, sub fanfare.Subscription) iter.Seq2[fanfare.Delivery, error] {
 	sub.All = sub.All || (sub.Last == 0 && sub.Since.IsZero() && sub.After == 0)
 	return func(yield func(fanfare.Delivery, error) bool) {
@@ -81,7 +83,7 @@ func (l *listener) Wake() {
 	}
 }
 
-// deliver is the loop, up to an event that History ends with.
+// deliver is the loop; for History it ends after the last event.
 func (s *Server) deliver(
 	ctx context.Context, sub fanfare.Subscription, through fanfare.Position, yield func(fanfare.Delivery, error) bool,
 ) {
@@ -110,7 +112,7 @@ func (s *Server) deliver(
 	}
 }
 
-// next fills the turn with what follows the one before, as soon as there is something.
+// next fills the turn with the events that follow the turn before, as soon as there are any.
 func (l *listener) next(ctx context.Context) error {
 	for {
 		switch {
@@ -134,7 +136,8 @@ func (l *listener) next(ctx context.Context) error {
 	}
 }
 
-// read has the turn filled from the log, which it waits for once the start has been found.
+// read fills the turn from the log. Once the start has been found, it waits for a log that cannot
+// be read.
 func (l *listener) read(ctx context.Context) error {
 	for {
 		err := l.sub.Read(ctx, &l.turn)
@@ -150,7 +153,7 @@ func (l *listener) read(ctx context.Context) error {
 	}
 }
 
-// readAgain is how long a loop waits before it asks a log again that could not be read.
+// readAgain is how long a loop waits before it asks again a log that could not be read.
 const readAgain = time.Second
 
 var errShutdown = fanfare.Unavailable("the hub is shutting down", nil)
@@ -169,8 +172,8 @@ func (l *listener) wait(ctx context.Context, timer <-chan time.Time) error {
 	}
 }
 
-// hand gives the turn to the loop's body; false when the body leaves the loop, or History is at its
-// end.
+// hand gives the turn to the loop's body. It returns false when the body leaves the loop, or
+// History is at its end.
 func (l *listener) hand(ctx context.Context, through fanfare.Position, yield func(fanfare.Delivery, error) bool) bool {
 	defer clear(l.turn.Frames)
 	if l.turn.Gap != nil && !yield(fanfare.Delivery{Gap: l.turn.Gap}, nil) {
@@ -185,8 +188,8 @@ func (l *listener) hand(ctx context.Context, through fanfare.Position, yield fun
 	return true
 }
 
-// event is a frame's event with its data as it was published. Few have line ends that a frame does
-// not tell apart.
+// event returns a frame's event with its data as it was published. In a few events, the data has
+// line ends that a frame does not tell apart.
 func (s *Server) event(ctx context.Context, f *hub.Frame) fanfare.Event {
 	if f.Folded {
 		page, err := s.o.Log.Read(ctx, fanfare.Query{Patterns: []fanfare.Pattern{fanfare.ExactPattern(f.Channel)},

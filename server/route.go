@@ -13,11 +13,11 @@ import (
 // handler answers a request of a caller.
 type handler func(w http.ResponseWriter, r *http.Request, by caller.Caller)
 
-// endpoint is what one path answers to.
+// endpoint holds the methods that one path answers to.
 type endpoint struct {
 	get  handler // HEAD too
 	post handler
-	// postTo is post of a path with parameters, whose values are params.
+	// postTo is the post of a path with parameters, whose values are params.
 	postTo func(w http.ResponseWriter, r *http.Request, by caller.Caller, params []string)
 	params []string
 	del    handler
@@ -26,7 +26,7 @@ type endpoint struct {
 	delOpen  bool // del identifies the caller itself
 	operator bool // takes `admin` on `**`
 
-	streams   string // the adapter whose streams get serves; "" is none
+	streams   string // the adapter whose streams get serves; "" if there are none
 	publishes bool   // post reads the body as a whole, and answers once, unless the body is NDJSON
 }
 
@@ -116,14 +116,14 @@ func refuseEncoded(w http.ResponseWriter, r *http.Request) error {
 			if coding = strings.TrimSpace(coding); coding != "" && !strings.EqualFold(coding, "identity") {
 				w.Header().Set("Accept-Encoding", "identity")
 				return fanfare.Errorf(fanfare.CodeUnsupported,
-					"Content-Encoding: %.64q is not taken: send the body as it is", coding)
+					"Content-Encoding: %.64q is not accepted: send the body without an encoding", coding)
 			}
 		}
 	}
 	return nil
 }
 
-// maxHeaderNames is how many headers a request may have that differ in name. net/http keeps some
+// maxHeaderNames is how many headers with different names a request may have. net/http keeps some
 // eighty bytes for each, however short it is: 60,000 of them, in 240 KB, are 4.6 MB for as long as
 // the request lasts. Browsers and proxies send thirty.
 const maxHeaderNames = 256

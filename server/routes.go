@@ -7,7 +7,7 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/caller"
 )
 
-// route is a path of the API, and what it answers to.
+// route is a path of the API, and the methods that it answers to.
 type route struct {
 	// path is as the OpenAPI description has it: {channel} is the rest of the path, slashes
 	// included; any other parameter is one segment.

@@ -28,7 +28,7 @@ import (
 // everything is the principal of all requests to a hub without authentication.
 var everything = &fanfare.Principal{Unlimited: true}
 
-// nothing is the principal of requests whose sender was not identified.
+// nothing is the principal of a request without an identified caller.
 var nothing = &fanfare.Principal{}
 
 // secure sets up authentication: tickets, revocations, trusted proxies and the audit trail.
@@ -77,7 +77,7 @@ func (s *Server) refused(r *http.Request, err error) {
 		slog.String("code", string(fanfare.CodeOf(err))), problem.Reason(err))
 }
 
-// nobody returns the caller of a request before its sender is identified: the address alone.
+// nobody returns the caller of a request before the caller is identified: its address alone.
 func (s *Server) nobody(r *http.Request) caller.Caller {
 	by := caller.Caller{Who: nothing, Remote: r.RemoteAddr}
 	address, limited := s.origin.Client(r)
@@ -97,8 +97,8 @@ func isPeer(remote string, a netip.Addr) bool {
 	return err == nil && ap.Addr().Unmap().WithZone("") == a
 }
 
-// caller adds the principal to by, the caller that nobody returned, or says why the request is
-// refused.
+// caller adds the principal to by, the caller that nobody returned, or returns the reason to refuse
+// the request.
 func (s *Server) caller(r *http.Request, by caller.Caller) (caller.Caller, error) {
 	who, err := s.principal(r)
 	if err != nil {
@@ -175,7 +175,7 @@ func (s *Server) sameOrigin(r *http.Request) error {
 	}
 	return &fanfare.Error{
 		Code: fanfare.CodeForbidden, Reason: fanfare.ReasonForeignOrigin,
-		Detail:  "a request that brings the cookie must come from a page of this host, or of an origin that is listed",
+		Detail:  "a request with the cookie must come from a page of this host, or of a listed origin",
 		Setting: fanfare.SettingCORSOrigin,
 	}
 }
@@ -302,10 +302,10 @@ func (s *Server) beginSession(w http.ResponseWriter, r *http.Request, by caller.
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// endSession is DELETE /v1/session. It takes the cookie away, and ends the streams that were opened
+// endSession is DELETE /v1/session. It removes the cookie, and ends the streams that were opened
 // with it or with a ticket that it made. The token in the cookie stays good until it expires or is
-// revoked. A cookie whose token is not good any more is taken away too, or the browser would keep
-// it for ever.
+// revoked. A cookie whose token is no longer good is removed too, because the browser would keep it
+// for ever.
 func (s *Server) endSession(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 	by, err := s.caller(r, by)
 	_, source, _ := auth.Token(r, s.o.Access.QueryToken)
@@ -331,7 +331,7 @@ func (s *Server) endSession(w http.ResponseWriter, r *http.Request, by caller.Ca
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// signedOutWith adds to the error of a sign-out what has happened all the same.
+// signedOutWith adds to the error of a sign-out the effects that it has had all the same.
 func (s *Server) signedOutWith(err error) error {
 	public, ok := errors.AsType[*fanfare.Error](err)
 	if !ok {

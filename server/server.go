@@ -29,7 +29,7 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/wire"
 )
 
-// Log is what a server needs of an engine.
+// Log is the part of an engine that a server needs.
 type Log interface {
 	fanfare.Log
 	fanfare.Keeper
@@ -59,8 +59,8 @@ type Server struct {
 	inflight  *limit.Budget
 	bodies    *publish.Bodies
 
-	auth        Authenticator       // nil: nobody is asked who they are
-	tokens      *auth.Authenticator // auth, where that knows tokens; else nil
+	auth        Authenticator       // nil: no caller is asked for credentials
+	tokens      *auth.Authenticator // auth, if that knows tokens; otherwise nil
 	origin      *forwarded.Resolver
 	tickets     *auth.Tickets
 	revocations *auth.Revocations
@@ -69,7 +69,7 @@ type Server struct {
 	draining  atomic.Bool
 	accessLog atomic.Int64
 	requests  atomic.Int64  // counted while accessLog is set
-	stopping  chan struct{} // closed when request bodies must come to their end
+	stopping  chan struct{} // closed when request bodies must end
 	stopOnce  sync.Once
 	closeOnce sync.Once
 }
@@ -99,7 +99,7 @@ func New(o Options) (*Server, error) {
 	return s, nil
 }
 
-// newStreams makes the hub, and what serves its subscribers.
+// newStreams makes the hub, and the streams that serve its subscribers.
 func (s *Server) newStreams(o Options) {
 	s.hub = hub.New(hub.Options{Log: o.Log, Encode: wire.Encode, MaxSubscribers: o.Streams.Max,
 		TailBytes: o.Streams.TailBytes, MaxReplays: o.Streams.MaxReplays})
@@ -126,7 +126,7 @@ func (s *Server) newStreams(o Options) {
 	}
 }
 
-// newAdapters makes the APIs, and what they share.
+// newAdapters makes the APIs, and the parts that they share.
 func (s *Server) newAdapters(o Options) {
 	s.publisher = &publish.Publisher{
 		Log: o.Log, Bodies: s.bodies, MaxEventBytes: o.Publish.MaxEventBytes,
