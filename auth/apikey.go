@@ -22,15 +22,15 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/spell"
 )
 
-// keyPrefix begins every API key, so that people and scanners see what it is.
+// keyPrefix begins every API key, so that people and scanners recognise one.
 const keyPrefix = "fk_"
 
 // keyIDPrefix begins the TokenID of principals that came with an API key.
 const keyIDPrefix = "key-"
 
-// APIKey is what the hub knows of a back end's key: not the key, but its hash. The key has 256
-// random bits, so one round of SHA-256 is as good as a slow hash, which is for passwords that can
-// be guessed.
+// APIKey is the record that the hub keeps of a back end's key: not the key, but its hash. The key
+// has 256 random bits, so one round of SHA-256 is as good as a slow hash, which is for passwords
+// that can be guessed.
 type APIKey struct {
 	ID      string    `json:"id"`
 	Name    string    `json:"name"` // the principal's subject

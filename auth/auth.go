@@ -23,12 +23,12 @@ import (
 // DefaultLeeway is for the clocks of issuers and hub, which differ.
 const DefaultLeeway = 30 * time.Second
 
-// Options set up an Authenticator. The zero value of each field is good: with all of them nobody
-// gets in.
+// Options set up an Authenticator. The zero value of each field is good. With the zero Options no
+// caller has any right.
 type Options struct {
 	Keys        []Key         // that verify tokens
 	JWKS        string        // https URL of more of them; "": none
-	JWKSRefresh time.Duration // fetch it again after so long; default 15 min
+	JWKSRefresh time.Duration // how often to fetch it again; default 15 min
 	Issuers     []string      // iss must be one of them; none: anything
 	Audiences   []string      // aud must name one of them; none: tokens with an aud are refused
 	Claim       string        // the claim that holds the grants; default "fanfare"
@@ -38,7 +38,7 @@ type Options struct {
 	APIKeys    []APIKey
 	APIKeyFile string // more of them; it is looked at again while running, and need not exist yet
 
-	Anonymous fanfare.Grants // of everybody, also of those who bring no token
+	Anonymous fanfare.Grants // rights of every caller, also without a token
 
 	Watch     time.Duration     // how often files are looked at; default 1 s
 	Transport http.RoundTripper // for the JWKS; default: http.DefaultTransport's settings
@@ -76,7 +76,7 @@ type stamp struct {
 	missing bool
 }
 
-// Check returns why New would fail; nil when it would not. It reads the files, and asks nobody on
+// Check returns the error with which New would fail, or nil. It reads the files, and does not use
 // the network.
 func Check(o Options) error {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -150,15 +150,15 @@ func (a *Authenticator) Close() {
 // must end the streams of all principals for which ended returns true.
 func (a *Authenticator) OnEnd(f func(ended func(*fanfare.Principal) bool)) { a.onEnd.Store(&f) }
 
-// Authenticate verifies the token of a request's header Authorization; it has that of everybody
-// where there is none. A Server reads cookies and queries, too, and calls Verify.
+// Authenticate verifies the token in a request's header Authorization. Without a token it returns
+// the anonymous principal. A Server reads cookies and queries, too, and calls Verify.
 func (a *Authenticator) Authenticate(r *http.Request) (*fanfare.Principal, error) {
 	token, source, err := Token(r, false)
 	if err != nil {
 		return nil, err
 	}
 	if source != FromHeader {
-		token = "" // a cookie counts only where it is known which page has sent it
+		token = "" // a cookie counts only if it is known which page has sent it
 	}
 	return a.Verify(r.Context(), token)
 }
@@ -192,7 +192,7 @@ func (a *Authenticator) Verify(ctx context.Context, token string) (*fanfare.Prin
 	return p, nil
 }
 
-// Anonymous returns what everybody may do, also those who bring no token.
+// Anonymous returns the principal of every caller without a token.
 func (a *Authenticator) Anonymous() fanfare.Grants { return a.o.Anonymous }
 
 // Leeway returns the difference that is allowed between an issuer's clock and the hub's.
@@ -241,7 +241,7 @@ func (a *Authenticator) keyStands(p *fanfare.Principal) error {
 	case a.jwks != nil && !a.jwks.known():
 		return refusal(errNoKeysYet)
 	}
-	return unauthenticated(fanfare.ReasonRevokedToken, "the key that verified the token was taken away", nil)
+	return unauthenticated(fanfare.ReasonRevokedToken, "the key that verified the token was removed", nil)
 }
 
 func (a *Authenticator) hasKey(fingerprint string) bool {
@@ -322,14 +322,14 @@ func (c *passed) forget() {
 	clear(c.tokens)
 }
 
-// addAnonymous adds what everybody may do to a new principal.
+// addAnonymous adds the anonymous grants to a new principal.
 func (a *Authenticator) addAnonymous(p *fanfare.Principal) {
 	for action, patterns := range a.o.Anonymous {
 		p.Grants[action] = append(p.Grants[action], patterns...)
 	}
 }
 
-// files are what the keys are read from.
+// files are the files that the keys are read from.
 func (a *Authenticator) files() (names []string) {
 	for _, k := range a.o.Keys {
 		if k.File != "" {
@@ -354,7 +354,7 @@ func stampOf(file string) stamp {
 func (a *Authenticator) read() (*state, error) {
 	s := &state{apiKeys: map[string]readyKey{}, files: map[string]stamp{}}
 	for _, name := range a.files() {
-		s.files[name] = stampOf(name) // before reading: what changes in between is read again
+		s.files[name] = stampOf(name) // before reading, so that a change in between is read again
 	}
 	for _, k := range a.o.Keys {
 		v, err := k.load()
@@ -390,7 +390,7 @@ func isMissing(err error) bool {
 	return ok && os.IsNotExist(e)
 }
 
-// watch reads the key files again when what is in them changes, until ctx ends.
+// watch reads the key files again when their content changes, until ctx ends.
 func (a *Authenticator) watch(ctx context.Context) {
 	tick := time.NewTicker(a.o.Watch)
 	defer tick.Stop()

@@ -14,8 +14,8 @@ import (
 // a fleet that shares a token.
 const deviceAction = "device"
 
-// Grant is one line of grants: an action, or device, and where it is allowed. In Where, {claim}
-// stands for a claim of the token; {a.b} for a member of an object.
+// Grant is one line of grants: an action, or device, and the pattern on which it is allowed. In
+// Where, {claim} stands for a claim of the token; {a.b} for a member of an object.
 type Grant struct {
 	Action string
 	Where  string
@@ -56,7 +56,7 @@ func detail(err error) string {
 	return err.Error()
 }
 
-// ParseGrants reads grants without claims in them, such as those of whoever brings no token.
+// ParseGrants reads grants without claims in them, such as those of callers without a token.
 func ParseGrants(texts []string) (fanfare.Grants, error) {
 	grants := fanfare.Grants{}
 	for _, text := range texts {

@@ -27,7 +27,7 @@ const (
 	jwksMostKeys  = 100
 	jwksTimeout   = 10 * time.Second
 	jwksRetry     = 10 * time.Second // after a fetch that failed
-	jwksAgain     = 30 * time.Second // a kid that is not in the set is looked for again after so long
+	jwksAgain     = 30 * time.Second // how often to look again for a kid that is not in the set
 )
 
 // jwks is a set of keys that an issuer publishes (RFC 7517).

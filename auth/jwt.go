@@ -34,7 +34,7 @@ func (a *Authenticator) newParser() *jwt.Parser {
 	return jwt.NewParser(options...)
 }
 
-// verifyJWT checks a token and returns whose it is. It may wait for a JWKS.
+// verifyJWT checks a token and returns its principal. It may wait for a JWKS.
 func (a *Authenticator) verifyJWT(ctx context.Context, token string) (*fanfare.Principal, error) {
 	claims := jwt.MapClaims{}
 	var candidates []verifier
@@ -85,9 +85,9 @@ func (a *Authenticator) verifyJWT(ctx context.Context, token string) (*fanfare.P
 	return p, nil
 }
 
-// checkTypes refuses the claims of RFC 7519, section 4.1, whose type is wrong. golang-jwt takes
-// some of them for absent: a token whose sub is a number would have no subject, and one whose aud
-// is a number would be for every audience.
+// checkTypes refuses the claims of RFC 7519, section 4.1, whose type is wrong. golang-jwt treats
+// some of them as absent: a token whose sub is a number would have no subject, and a token whose
+// aud is a number would be for every audience.
 func checkTypes(claims jwt.MapClaims) error {
 	for _, name := range []string{"sub", "iss", "jti"} {
 		if _, ok := claims[name].(string); !ok && claims[name] != nil {
@@ -146,7 +146,7 @@ func whichKey(t *jwt.Token, text string, candidates []verifier) (fingerprint str
 // signingInput is a token without its signature (RFC 7515, section 5.1).
 func signingInput(token string) string { return token[:strings.LastIndexByte(token, '.')] }
 
-// identify reads what a token is known by, and its times.
+// identify reads the names by which a token is known, and its times.
 func identify(p *fanfare.Principal, claims jwt.MapClaims, token string) error {
 	p.TokenID, _ = claims["jti"].(string)
 	if p.TokenID == "" {
@@ -200,9 +200,9 @@ var (
 	errNoKeysYet = errors.New("the JWKS has not been fetched yet")
 )
 
-// keysFor chooses keys by algorithm and kid. The header's jku, x5u, x5c and jwk are not looked at;
-// crit names what a reader must understand (RFC 7515, section 4.1.11), and this one understands no
-// extension.
+// keysFor chooses keys by algorithm and kid. It ignores jku, x5u, x5c and jwk in the header. crit
+// names the extensions that a reader must understand (RFC 7515, section 4.1.11), and this one
+// understands none.
 func (a *Authenticator) keysFor(ctx context.Context, t *jwt.Token) ([]verifier, error) {
 	if _, there := t.Header["crit"]; there {
 		return nil, errors.New("crit is not understood")
@@ -229,7 +229,7 @@ func (a *Authenticator) keysFor(ctx context.Context, t *jwt.Token) ([]verifier, 
 	return found, nil
 }
 
-// refusal turns the library's error into one that tells the token's issuer what to mend.
+// refusal turns the library's error into one that tells the token's issuer what to correct.
 func refusal(err error) error {
 	wrong, isWrong := errors.AsType[*typeError](err)
 	switch {

@@ -68,7 +68,8 @@ func parseKey(text string) (k Key, rest string, err error) {
 	return k, rest, nil
 }
 
-// verifier is a key that is ready: the algorithm, and what golang-jwt takes for it.
+// verifier is a key that is ready for use: the algorithm, and the value that golang-jwt takes as
+// its key.
 type verifier struct {
 	algorithm   string
 	id          string

@@ -15,9 +15,9 @@ import (
 
 const revokedPrefix = "revoked/"
 
-// Revocations remember tokens and subjects that are refused from now on, across restarts where
-// there is a log. A token is known by its id; of a subject all tokens are refused that were issued
-// before. Its methods may be called from any goroutine.
+// Revocations remember tokens and subjects that are refused from now on; with a log, across
+// restarts. A token is known by its id. For a subject, all tokens that were issued before are
+// refused. Its methods may be called from any goroutine.
 type Revocations struct {
 	// Fixed after NewRevocations.
 	log    Log // nil: in memory only
@@ -42,7 +42,7 @@ type RevocationOptions struct {
 	Leeway time.Duration // by how much an issuer's clock may be ahead; default DefaultLeeway
 }
 
-// NewRevocations reads what was revoked from the log, which may be nil: then revocations do not
+// NewRevocations reads the revocations from the log. The log may be nil: then revocations do not
 // survive a restart.
 func NewRevocations(ctx context.Context, log Log, o RevocationOptions) (*Revocations, error) {
 	if o.Most == 0 {
@@ -90,7 +90,7 @@ func (r *Revocations) Revoke(ctx context.Context, tokens, subjects []string, unt
 
 // EndSession refuses the tickets that a login by cookie has made up to now, and waits until that is
 // stored. Sessions and revocations have separate room, of the same size, so that a full list of
-// revocations keeps nobody from signing out.
+// revocations does not prevent a sign-out.
 func (r *Revocations) EndSession(ctx context.Context, session string) error {
 	return r.add(ctx, []string{revokedName(sessionKind, session)}, r.now().Add(TicketLastsFor))
 }
@@ -129,7 +129,7 @@ func (r *Revocations) queue(names []string, until time.Time) (stored <-chan erro
 	return done, nil
 }
 
-// note adds entries, all or none, and returns what to store of them.
+// note adds entries, all or none, and returns those that must be stored.
 func (r *Revocations) note(names []string, until time.Time) (kept []fanfare.Kept, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -147,7 +147,7 @@ func (r *Revocations) note(names []string, until time.Time) (kept []fanfare.Kept
 	if r.roomLocked(sessions) < added {
 		return nil, &fanfare.Error{
 			Code: fanfare.CodeOverloaded, Reason: fanfare.ReasonMaxRevocations, RetryAfter: time.Hour,
-			Detail:  fmt.Sprintf("there is no room for %d more revocations, there may be %d", added, r.most),
+			Detail:  fmt.Sprintf("there is no room for %d more revocations: the limit is %d", added, r.most),
 			Setting: fanfare.SettingMaxRevocations,
 		}
 	}

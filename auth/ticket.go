@@ -67,7 +67,7 @@ func NewTickets(key []byte, log Log) (*Tickets, error) {
 	return &Tickets{seal: seal, log: log, now: time.Now, used: map[string]time.Time{}}, nil
 }
 
-// ticket is what is sealed.
+// ticket is the sealed content of a ticket.
 type ticket struct {
 	ID       string `json:"i"`
 	Made     int64  `json:"m"` // milliseconds since 1970, as all times here
