@@ -30,7 +30,7 @@ type API struct {
 
 	Streams     *stream.Streams
 	Revocations Revocations
-	Everybody   fanfare.Grants // what those may do who bring no token
+	Everybody   fanfare.Grants // the rights of callers without a token
 	Audit       *audit.Trail   // may be nil
 }
 
@@ -64,8 +64,8 @@ func (a *API) answer(w http.ResponseWriter, r *http.Request, status int, v any, 
 	publish.WriteJSON(w, r, status, body)
 }
 
-// Retention is GET /v1/admin/retention[?rule=PATTERN=…]: what each rule holds, and, with rules
-// given, what those would remove.
+// Retention is GET /v1/admin/retention[?rule=PATTERN=…]: it answers how much each rule holds and,
+// with rules given, how much those would remove.
 func (a *API) Retention(w http.ResponseWriter, r *http.Request) {
 	takesLong(w)
 	rules, err := a.retention(r)
@@ -146,7 +146,7 @@ func (a *API) body(
 	if err != nil {
 		return nil, err
 	}
-	defer body.Free() // what the object keeps of it is small
+	defer body.Free() // the part that the object keeps is small
 	o, err := publish.ParseObjectOf(body.Bytes, "the body", example)
 	if err != nil {
 		return nil, err

@@ -17,7 +17,7 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/units"
 )
 
-// Revocations remember what is refused from now on.
+// Revocations remember tokens and subjects that are refused from now on.
 type Revocations interface {
 	// Revoke refuses tokens, by their ids, and all tokens of subjects that were issued up to now.
 	// When there is no room for all of them (ReasonMaxRevocations), it refuses none. After another
@@ -27,7 +27,7 @@ type Revocations interface {
 	Check(*fanfare.Principal) error
 }
 
-// selection says which streams an operator means: those that fit every member that is given.
+// selection says which streams an operator means: those that match every given member.
 type selection struct {
 	subject string
 	tokenID string
@@ -268,10 +268,10 @@ func (v *revoking) end(first bool) (n int) {
 	return n
 }
 
-// mayRevoke tells whether by may revoke a token: everything that the token allows, and not
-// everybody may do, must be on channels that by administers. Of a store PC's token its own channel
-// counts, since every PC hears `stores` too. A ticket does not say what its token allows, so only
-// an operator revokes that token.
+// mayRevoke tells whether by may revoke a token. All rights of the token, except those of every
+// caller, must be on channels that by administers. For a store PC's token its own channel counts,
+// because every PC hears `stores` too. A ticket does not list the rights of its token, so only an
+// operator revokes that token.
 func (a *API) mayRevoke(by caller.Caller, who *fanfare.Principal) bool {
 	switch {
 	case by.Who.Operator():
@@ -292,8 +292,8 @@ func (a *API) mayRevoke(by caller.Caller, who *fanfare.Principal) bool {
 	return true
 }
 
-// noRoom adds to the error of a full list what the call had done before. That is nothing, unless
-// streams opened during the call.
+// noRoom adds to the error of a full list the effects that the call had before. There are none,
+// unless streams opened during the call.
 func (a *API) noRoom(full *fanfare.Error, done ended) error {
 	said := *full
 	text := a.Problems.Public(full)
@@ -304,7 +304,7 @@ func (a *API) noRoom(full *fanfare.Error, done ended) error {
 	return &said
 }
 
-// notStored adds to the error of a revocation that was not stored what the call has done.
+// notStored adds to the error of a revocation that was not stored the effects of the call.
 func (a *API) notStored(err error, done ended) error {
 	public, ok := errors.AsType[*fanfare.Error](err)
 	if !ok {

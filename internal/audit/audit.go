@@ -1,6 +1,6 @@
-// Package audit writes down who connected, published, was refused, and was cut, and why: log
-// records whose message is the stable name of what happened. Tokens, queries and data never stand
-// in them.
+// Package audit writes the audit trail: log records of callers that connected, published, were
+// refused or cut, with the reason. The message of a record is the stable name of its kind. Records
+// never hold tokens, queries or data.
 package audit
 
 import (
@@ -12,7 +12,7 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/caller"
 )
 
-// Kind is the name of what happened; it is the record's message, and never changes.
+// Kind is the name of a kind of record. It is the record's message, and never changes.
 type Kind string
 
 // The kinds.
@@ -39,8 +39,8 @@ type Trail struct {
 	kinds map[Kind]*sampled // guarded by mu
 }
 
-// sampled is how much of a kind came in the present second, and what was left out since the last
-// record.
+// sampled counts the records of a kind in the present second, and those left out since the last one
+// that was written.
 type sampled struct {
 	second  int64
 	n       int
@@ -50,8 +50,8 @@ type sampled struct {
 // oneOf is how many records of a kind are left out for each that is written, beyond the rate.
 const oneOf = 1000
 
-// New returns a Trail that writes up to so many records of each kind a second, and one of a
-// thousand beyond.
+// New returns a Trail that writes up to perSecond records of each kind a second, and one of a
+// thousand beyond that.
 func New(logger *slog.Logger, perSecond int) *Trail {
 	return &Trail{logger: logger, perSecond: perSecond, now: time.Now, kinds: map[Kind]*sampled{}}
 }
@@ -77,8 +77,8 @@ func (t *Trail) take(kind Kind) (skipped uint64, ok bool) {
 	return skipped, true
 }
 
-// Record writes what happened, and who did it. It is left out when too much of the kind happens;
-// then the next record of the kind says how many were.
+// Record writes a record with its kind and its caller. It leaves the record out when there are too
+// many of the kind; the next record of the kind then says how many were left out.
 func (t *Trail) Record(kind Kind, by caller.Caller, more ...slog.Attr) {
 	if t == nil {
 		return
@@ -89,7 +89,7 @@ func (t *Trail) Record(kind Kind, by caller.Caller, more ...slog.Attr) {
 	}
 }
 
-// RecordAlways is Record for what is never left out.
+// RecordAlways is Record for records that are never left out.
 func (t *Trail) RecordAlways(kind Kind, by caller.Caller, more ...slog.Attr) {
 	if t != nil {
 		t.write(kind, by, 0, more)

@@ -1,4 +1,5 @@
-// Package caller is who sends a request, from where, and the errors for what they may not do.
+// Package caller describes the sender of a request: its principal, its address, and the errors for
+// requests that it may not make.
 package caller
 
 import (
@@ -7,7 +8,7 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// Caller is who sends a request, and from where.
+// Caller is the sender of a request: a principal and an address.
 type Caller struct {
 	Who    *fanfare.Principal
 	Remote string // address and port of the peer, or the address that a trusted proxy says, for records
@@ -18,9 +19,9 @@ type Caller struct {
 	Network netip.Addr // Address, and the same of those that count for no limit; not valid for a Unix socket
 }
 
-// Name is what limits and idempotency keys go by: the subject with its realm, or the token where
-// that names nobody; "" for everybody who does not say who they are. An API key's name and a
-// token's subject are never the same name.
+// Name is the name that limits and idempotency keys belong to: the subject with its realm, or the
+// token's id if the token has no subject; "" for all callers without credentials. An API key's name
+// and a token's subject are never the same name.
 func (c Caller) Name() string {
 	switch {
 	case c.Who.Subject == "":
@@ -31,7 +32,7 @@ func (c Caller) Name() string {
 	return c.Who.Realm + "\x00" + c.Who.Subject
 }
 
-// Owner is Name, or for those who do not say who they are, the address.
+// Owner is Name, or, for a caller without credentials, the address.
 func (c Caller) Owner() string {
 	if name := c.Name(); name != "" {
 		return name
@@ -42,14 +43,14 @@ func (c Caller) Owner() string {
 	return ""
 }
 
-// Refused is the private half of a refusal's error: who was refused.
+// Refused is the private half of a refusal's error: the caller that was refused.
 type Refused struct{ Caller Caller }
 
 // Error implements error.
 func (r *Refused) Error() string { return "refused to " + r.Caller.Remote }
 
-// Refuse notes in an error who was refused. Other errors than public ones, and nil, stay what they
-// are.
+// Refuse notes the refused caller in an error. It leaves nil, and errors that are not public,
+// unchanged.
 func (c Caller) Refuse(err error) error {
 	if e, ok := err.(*fanfare.Error); ok && e.Err == nil {
 		named := *e
@@ -59,8 +60,8 @@ func (c Caller) Refuse(err error) error {
 	return err
 }
 
-// denied is 401 for who has not said who they are, since a token may help, and 403 for who has. The
-// format begins with what there is no right to do.
+// denied is 401 for a caller without credentials, because a token may help, and 403 for a caller
+// with them. The format makes the action that the caller has no right to.
 func (c Caller) denied(format string, args ...any) error {
 	if c.Who.Anonymous() {
 		e := fanfare.Errorf(fanfare.CodeUnauthenticated, "a token is needed "+format, args...)
@@ -99,9 +100,10 @@ func (c Caller) MaySubscribe(patterns ...fanfare.Pattern) error {
 	return nil
 }
 
-// MayBe returns nil, or why the caller may neither be the one whose own channel it is, nor listen
-// to all of its channels; what names it. Who may only listen looks on. Who is another one may not,
-// whatever else it may do.
+// MayBe returns nil if the caller may act as the owner of the channel own, or may listen to all of
+// the owner's channels; a caller that may only listen looks. Otherwise it returns the reason; what
+// names the owner in it. A caller that owns another channel may do neither, whatever its other
+// rights.
 func (c Caller) MayBe(own fanfare.Channel, channels []fanfare.Pattern, what string) error {
 	other := c.Who.Self != fanfare.Pattern{}
 	if c.Who.Is(own) || (!other && c.MaySubscribe(channels...) == nil) {

@@ -1,6 +1,6 @@
-// Package console serves the page at /: what the hub does at the moment, and a form to publish. The
-// page uses only the public API and /v1/stats. It is embedded, loads nothing from elsewhere, and
-// needs no build step.
+// Package console serves the page at /: it shows the present state of the hub, and has a form to
+// publish. The page uses only the public API and /v1/stats. It is embedded, loads nothing from
+// elsewhere, and needs no build step.
 package console
 
 import (

@@ -22,7 +22,7 @@ func (d Device) Channel() string { return StoreChannel(d.Store) + "/pcs/" + d.PC
 // Channels are the channels of a PC's stream: its own, its store's, and that of all stores.
 func (d Device) Channels() [3]string { return [3]string{d.Channel(), StoreChannel(d.Store), Broadcast} }
 
-// Of returns whose own channel it is. The channel must be some PC's.
+// Of returns the PC that a channel belongs to. The channel must belong to a PC.
 func Of(channel string) (d Device) {
 	_, rest, _ := strings.Cut(channel, "/")
 	d.Store, rest, _ = strings.Cut(rest, "/")

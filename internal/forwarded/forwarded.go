@@ -22,14 +22,14 @@ const (
 // goroutine.
 type Resolver struct {
 	trusted []netip.Prefix
-	unix    bool   // whoever connects to a Unix socket is trusted
+	unix    bool   // every client of a Unix socket is trusted
 	header  string // the one that counts where a request has both
 }
 
 // New returns a Resolver that trusts proxies at the addresses and ranges, such as 10.0.0.0/8;
-// `unix` is whoever connects to a Unix socket. header says what counts when a request has both
-// headers; default X-Forwarded-For. A proxy sets one of them and passes the other on as the client
-// sent it, so the wrong one is the client's own word.
+// `unix` is every client of a Unix socket. header is the header that counts if a request has both;
+// default X-Forwarded-For. A proxy sets one of them and passes the other one on as the client sent
+// it, so the client can write the wrong one itself.
 func New(trusted []string, header string) (*Resolver, error) {
 	r := &Resolver{header: XForwardedFor}
 	switch {
@@ -65,7 +65,7 @@ func (r *Resolver) Trusts(a netip.Addr) bool {
 
 // Client returns the address that a request comes from: the peer's, or, when that is a trusted
 // proxy, the last address in the header that is not one. limited is false for addresses that stand
-// for nobody in particular: loopback, a trusted proxy's own, and what cannot be read.
+// for no client in particular: loopback, a trusted proxy's own, and an address that cannot be read.
 func (r *Resolver) Client(req *http.Request) (a netip.Addr, limited bool) {
 	a, ok := peer(req.RemoteAddr)
 	if !ok && !r.unix {
@@ -80,8 +80,8 @@ func (r *Resolver) Client(req *http.Request) (a netip.Addr, limited bool) {
 		other := map[bool]string{true: XForwardedFor, false: Forwarded}[forwarded]
 		values, forwarded = req.Header[http.CanonicalHeaderKey(other)], !forwarded
 	}
-	// From the right: each proxy appends who it heard from. What stands left of the first stranger
-	// is that stranger's own word.
+	// From the right: each proxy appends the address that it heard from. The text left of the first
+	// untrusted address was written by that client itself.
 	for i := len(values) - 1; i >= 0; i-- {
 		items := strings.Split(values[i], ",") // X-Forwarded-For knows no quotes
 		if forwarded {
@@ -94,7 +94,7 @@ func (r *Resolver) Client(req *http.Request) (a netip.Addr, limited bool) {
 			}
 			next, ok := parseAddress(text)
 			if !ok {
-				return a, false // a proxy does not know, or hides it: nobody in particular
+				return a, false // the proxy does not know the address, or hides it: no client in particular
 			}
 			if a = next; !r.Trusts(a) {
 				return a, !a.IsLoopback()
@@ -104,9 +104,9 @@ func (r *Resolver) Client(req *http.Request) (a netip.Addr, limited bool) {
 	return a, false
 }
 
-// Prefix returns the path below which a client sees the hub, such as /push, "" for the root: what a
-// handler in front has taken off the path (http.StripPrefix), and, where the peer is a trusted
-// proxy, what that says it has (X-Forwarded-Prefix).
+// Prefix returns the path below which a client sees the hub, such as /push, "" for the root: the
+// prefix that a handler in front has removed (http.StripPrefix), and, if the peer is a trusted
+// proxy, the prefix that the proxy says it has removed (X-Forwarded-Prefix).
 func (r *Resolver) Prefix(req *http.Request) string {
 	own := ""
 	if seen, _, _ := strings.Cut(req.RequestURI, "?"); strings.HasPrefix(seen, "/") {
@@ -153,8 +153,8 @@ func peer(remote string) (netip.Addr, bool) {
 }
 
 // split cuts a list at commas that stand outside of quotes. A list that ends within quotes is cut
-// at every comma: the client left them open, so that what the proxy appended would be taken for a
-// part of its own text.
+// at every comma: a client may leave quotes open so that the proxy's addition is taken for a part
+// of the client's own text.
 func split(list string) (items []string) {
 	quoted, begin := false, 0
 	for i := 0; i < len(list); i++ {
@@ -201,8 +201,8 @@ func parseAddress(text string) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-// Network is what limits go by: an IPv4 address, or the /64 of an IPv6 one, of which each customer
-// has many addresses.
+// Network is the address that limits count by: an IPv4 address, or the /64 of an IPv6 address,
+// because each customer has many addresses in one /64.
 func Network(a netip.Addr) netip.Addr {
 	if a.Is6() {
 		if p, err := a.Prefix(64); err == nil {

@@ -10,20 +10,20 @@ import (
 
 // Budget bounds the bytes that the requests under way hold at once: bodies that are coming in,
 // pages that are going out. Each request takes its bytes from it step by step, as they come, and
-// gives them back. Nobody waits for a Budget: what does not fit is refused, so that requests that
-// hold bytes and want more can never block one another. The zero Budget limits nothing. Its methods
-// may be called from any goroutine.
+// gives them back. No request waits for a Budget: a request that does not fit is refused, so that
+// requests that hold bytes and want more can never block one another. The zero Budget limits
+// nothing. Its methods may be called from any goroutine.
 //
 // An owner gets no more than it leaves free: alone it may hold half of the budget, and with k
 // others that hold as much as they can, 1/(k+2) (the dynamic thresholds of shared switch buffers:
-// Choudhury and Hahne, 1998). So there is always room for the small request of an owner who holds
-// nothing, without a share that lies idle for those who never come.
+// Choudhury and Hahne, 1998). So there is always room for a small request of an owner that holds
+// nothing, and no share lies idle for owners that never come.
 type Budget struct {
 	Most int // fixed; 0: no limit
 
 	mu     sync.Mutex // guards the fields below
 	held   int
-	owners map[string]int // those who hold something
+	owners map[string]int // the owners that hold bytes
 }
 
 // Held is how many bytes are held.
@@ -36,8 +36,8 @@ func (b *Budget) Held() int {
 // Hold begins a request of an owner, which holds nothing yet.
 func (b *Budget) Hold(owner string) Hold { return Hold{of: b, owner: owner} }
 
-// Hold is what one request holds of a Budget. Its methods are not to be called at once. The zero
-// Hold limits nothing.
+// Hold is the part of a Budget that one request holds. Its methods must not be called at once. The
+// zero Hold limits nothing.
 type Hold struct {
 	of    *Budget
 	owner string

@@ -30,8 +30,8 @@ type buckets struct {
 	used          time.Time     // guarded by Rates.mu
 }
 
-// bucketsMost is how many callers are remembered. Beyond it those are forgotten whose buckets have
-// filled again, and, where that is not enough, others, who begin with full buckets.
+// bucketsMost is how many callers are remembered. Beyond it, the callers whose buckets have filled
+// again are forgotten and, if that is not enough, others, which then begin with full buckets.
 const bucketsMost = 100_000
 
 // On tells whether anything is limited.
@@ -66,7 +66,7 @@ func (r *Rates) of(owner string, now time.Time) *buckets {
 	return b
 }
 
-// forgetLocked lets go of those whose buckets are full again, or else of a tenth of all.
+// forgetLocked forgets the callers whose buckets are full again, or else a tenth of all.
 func (r *Rates) forgetLocked(now time.Time) {
 	quiet := time.Duration(max(r.Burst, 1) * float64(time.Second))
 	for owner, b := range r.buckets {
@@ -82,7 +82,7 @@ func (r *Rates) forgetLocked(now time.Time) {
 	}
 }
 
-// Verdict says what became of a Take.
+// Verdict is the outcome of a Take.
 type Verdict struct {
 	Err       error         // CodeRateLimited; nil: taken
 	Wait      time.Duration // until it would be taken
@@ -111,7 +111,7 @@ func (r *Rates) Take(owner string, events, bytes int) (v Verdict) {
 	}
 	of := take(b.bytes, now, bytes, "bytes", fanfare.ReasonPublishBytes, fanfare.SettingPublishBytesRate)
 	if of.Err != nil && b.events != nil {
-		b.events.AllowN(now, -min(events, b.events.Burst())) // give back what was taken
+		b.events.AllowN(now, -min(events, b.events.Burst())) // give back the events that were taken
 	}
 	if of.Err != nil || b.events == nil || of.share() < v.share() {
 		return of

@@ -54,7 +54,7 @@ type Writer struct {
 	OnRefused func(r *http.Request, err error)
 }
 
-// NewWriter returns a Writer that logs what the public may not see.
+// NewWriter returns a Writer that logs the private half of errors.
 func NewWriter(logger *slog.Logger) *Writer {
 	w := &Writer{logger: logger, counts: map[fanfare.Code]*atomic.Uint64{},
 		reasons: map[fanfare.Reason]*atomic.Uint64{}}
@@ -137,7 +137,7 @@ func (p *Writer) Document(err error) (d Document, retryAfter time.Duration) {
 // CodeMethodNotAllowed.
 func (p *Writer) Write(w http.ResponseWriter, r *http.Request, err error) {
 	if errors.Is(err, context.Canceled) && r.Context().Err() != nil {
-		err = fanfare.Unavailable("the request was given up", err) // by its sender, who hears nothing of it any more
+		err = fanfare.Unavailable("the request was given up", err) // by its sender, who does not see this answer
 	}
 	d, retryAfter := p.Document(err)
 	if p.OnRefused != nil {
@@ -164,7 +164,8 @@ func (p *Writer) Write(w http.ResponseWriter, r *http.Request, err error) {
 	}
 }
 
-// challenge says how to say who one is, and, when that was tried, that it did not do.
+// challenge names the credentials that the hub accepts, and says, if the request had some, that
+// they were not accepted.
 func challenge(err error) string {
 	if public, ok := errors.AsType[*fanfare.Error](err); ok && public.Reason != fanfare.ReasonNoCredentials &&
 		public.Reason != "" {

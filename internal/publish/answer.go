@@ -38,7 +38,7 @@ type Paced struct {
 	w     http.ResponseWriter
 	rc    *http.ResponseController
 	limit time.Duration
-	rest  time.Duration // the server's own limit, for what follows; 0: none
+	rest  time.Duration // the server's own limit, for later requests; 0: none
 	since time.Time     // when the piece before began: over HTTP/2 its time may run out just after it was taken
 
 	Stalled bool // the peer took nothing for the limit
@@ -68,7 +68,7 @@ func (p *Paced) Write(b []byte) (n int, err error) {
 	return n, err
 }
 
-// End sends what is still in buffers, and gives the server its own limit back.
+// End sends the bytes that are still in buffers, and restores the server's own limit.
 func (p *Paced) End() {
 	_ = p.rc.Flush()
 	var deadline time.Time
@@ -95,8 +95,8 @@ type pacedWriter struct {
 // Write implements http.ResponseWriter.
 func (p *pacedWriter) Write(b []byte) (int, error) { return p.paced.Write(b) }
 
-// Status is 201 for what was stored now, and 200, with Idempotent-Replayed, for what had been
-// stored before.
+// Status is 201 for events that were stored now, and 200, with Idempotent-Replayed, for events that
+// had been stored before.
 func Status(w http.ResponseWriter, receipt fanfare.Receipt) int {
 	if receipt.Replayed {
 		w.Header().Set("Idempotent-Replayed", "true")

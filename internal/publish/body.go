@@ -12,23 +12,23 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/limit"
 )
 
-// Bodies reads the bodies of requests. Memory follows what has come, not what a header announces: a
-// body begins with FreeBytes, and each further step is taken from the budget. What the budget
-// refuses is answered 503 at once, and frees what it held, so that bodies which are half here never
-// wait for one another. Its methods may be called from any goroutine.
+// Bodies reads the bodies of requests. Memory follows the bytes that have come, not the length that
+// a header announces: a body begins with FreeBytes, and each further step is taken from the budget.
+// A body that the budget refuses is answered 503 at once, and frees its bytes, so that bodies that
+// have half arrived never wait for one another. Its methods may be called from any goroutine.
 type Bodies struct {
 	Budget  *limit.Budget
-	Timeout time.Duration // in which a body must come once it holds some of the budget
+	Timeout time.Duration // how long a body may take once it holds a part of the budget
 }
 
-// FreeBytes is how much of a body is not counted: about what its connection costs anyway. Most
-// publishes are smaller, and never touch the budget.
+// FreeBytes is how much of a body is not counted: about as much as its connection costs anyway.
+// Most publishes are smaller, and never touch the budget.
 const FreeBytes = 16 << 10
 
-// Hold is what a request holds of the budget.
+// Hold is the part of the budget that a request holds.
 type Hold = limit.Hold
 
-// Hold begins to count what a request of a caller holds besides its body.
+// Hold begins to count the memory that a caller's request holds besides its body.
 func (s *Bodies) Hold(by caller.Caller) Hold { return s.Budget.Hold(by.Owner()) }
 
 // Body is a body that has come as a whole. Free must follow when it is not needed any more.
@@ -40,8 +40,8 @@ type Body struct {
 // Free gives the body's share of the budget back.
 func (b *Body) Free() { b.hold.Free() }
 
-// Read reads a request's body of at most so many bytes; flag names that limit. A body that says it
-// is larger is refused before it is read.
+// Read reads a request's body of at most so many bytes; flag names that limit. A body that
+// announces more is refused before it is read.
 func (s *Bodies) Read(
 	w http.ResponseWriter, r *http.Request, by caller.Caller, most int, setting fanfare.Setting,
 ) (b Body, err error) {
@@ -49,7 +49,7 @@ func (s *Bodies) Read(
 		return b, bodyTooLarge(most, setting)
 	}
 	if whole, ok := r.Body.(wholeBody); ok {
-		return Body{Bytes: []byte(whole.Text())}, nil // it is small, and counted where it was read
+		return Body{Bytes: []byte(whole.Text())}, nil // it is small, and was counted when it was read
 	}
 	in := growing{of: s, w: w, r: r, by: by, end: most + 1}
 	if r.ContentLength >= 0 {
@@ -94,8 +94,9 @@ type growing struct {
 	timed     bool // a read deadline of ours is set
 }
 
-// grow makes room for more: four to eight times as much as has come, where so much is announced, so
-// that a large body is copied little; about twice as much without a word of how much will come.
+// grow makes room for more: for four to eight times the bytes that have come, if the header
+// announces as many, so that a large body is copied little; for about twice as many if the length
+// is not known.
 func (g *growing) grow() error {
 	old := cap(g.body.Bytes)
 	size := Step(max(2*old, 512), g.end)
@@ -162,8 +163,8 @@ func SlowBody(what string, err error) error {
 // wholeBody is a body that has come as a whole, of ContentLength bytes.
 type wholeBody interface{ Text() string }
 
-// Text is Read as a string, which is counted no longer: whoever publishes it has it counted by the
-// log's queue.
+// Text is Read as a string, which is no longer counted: the log's queue counts it when it is
+// published.
 func (s *Bodies) Text(
 	w http.ResponseWriter, r *http.Request, by caller.Caller, most int, setting fanfare.Setting,
 ) (string, error) {
@@ -179,7 +180,8 @@ func bodyTooLarge(most int, setting fanfare.Setting) error {
 	return TooLarge(setting, "the body is larger than %d bytes", most)
 }
 
-// TooLarge is the error of what exceeds the limit that a setting says, "" for one that none does.
+// TooLarge is the error for a size above a limit. The setting names the limit; "" is a limit
+// without a setting.
 func TooLarge(setting fanfare.Setting, format string, args ...any) error {
 	e := fanfare.Errorf(fanfare.CodeTooLarge, format, args...)
 	e.Setting = setting

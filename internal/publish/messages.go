@@ -6,11 +6,11 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// MaxEvents is how many events one batch may have that somebody outside brings.
+// MaxEvents is how many events a batch from outside may have.
 const MaxEvents = 1000
 
-// Messages makes a batch of what the program itself publishes, with every check that events from
-// outside undergo. An error names the message, when there are several.
+// Messages makes a batch of the messages that the program itself publishes, with every check that
+// events from outside undergo. An error names the message, when there are several.
 func (p *Publisher) Messages(principal string, messages []fanfare.Message) (*fanfare.Batch, error) {
 	if len(messages) == 0 || len(messages) > MaxEvents {
 		return nil, fanfare.Invalid("there are %d messages: a batch has 1 to %d", len(messages), MaxEvents)

@@ -13,7 +13,7 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/spell"
 )
 
-// Object is a JSON object's members, as they stand in the text, which nobody may change.
+// Object is a JSON object's members, as they stand in the text, which must not change.
 // encoding/json would match names without regard to case and let the last of two members win; here
 // names are exact, and a member given twice is refused.
 type Object []member
@@ -26,8 +26,8 @@ type member struct {
 // ParseObject reads one JSON object and nothing else.
 func ParseObject(body []byte) (Object, error) { return ParseObjectOf(body, "the body", "") }
 
-// ParseObjectOf is ParseObject of a text that errors call what, and of which they show an example
-// where there is one.
+// ParseObjectOf is ParseObject of a text that errors call what. They also show the example, if
+// there is one.
 func ParseObjectOf(text []byte, what, example string) (Object, error) {
 	if err := valid(text, what); err != nil {
 		return nil, err
@@ -39,7 +39,7 @@ func ParseObjectOf(text []byte, what, example string) (Object, error) {
 	return o, err
 }
 
-// ParseObjects reads a JSON object, or an array of at most so many. array says which it was.
+// ParseObjects reads a JSON object, or an array of up to most objects. array says which it was.
 func ParseObjects(body []byte, most int) (objects []Object, array bool, err error) {
 	if trimmed := space(body); len(trimmed) == 0 || trimmed[0] != '[' {
 		o, err := ParseObject(body)
@@ -74,9 +74,9 @@ func tooMany(most int) error {
 	return fanfare.Errorf(fanfare.CodeTooLarge, "the array has more than %d events", most)
 }
 
-// manyElements tells of a text that begins with an array, and may be no JSON beyond that, whether
-// the array has more than so many elements. It stops there, so that an array of 600,000 events
-// costs no more than one of a thousand.
+// manyElements tells whether the array at the beginning of a text has more than most elements; the
+// text may be no valid JSON after that. It stops there, so that an array of 600,000 events costs no
+// more than one of a thousand.
 func manyElements(b []byte, most int) bool {
 	commas, depth := 0, 0
 	for i := 0; i < len(b); i++ {
@@ -106,8 +106,8 @@ func manyElements(b []byte, most int) bool {
 	return false
 }
 
-// valid makes sure that what errors call so is one JSON text in UTF-8, which is what the functions
-// below rely on.
+// valid makes sure that a text is one JSON text in UTF-8, as the functions below require; errors
+// call the text what.
 func valid(text []byte, what string) error {
 	if !utf8.Valid(text) {
 		return fanfare.Invalid("%s is not valid UTF-8", what)
@@ -138,11 +138,11 @@ func space(b []byte) []byte {
 }
 
 // MaxMembers is how many members an object may have. Each costs some fifty bytes besides its text,
-// which may have five, and is held against all before it; objects that mean something here have ten
-// at most.
+// which may have five, and is compared with all members before it. Objects that the hub knows have
+// ten at most.
 const MaxMembers = 64
 
-// readObject reads the object at the beginning of a valid text, and returns what follows it. A
+// readObject reads the object at the beginning of a valid text, and returns the text after it. A
 // json.Decoder does the same with an allocation for each token; it was half of the time that an
 // NDJSON line took.
 func readObject(b []byte, what, example string) (o Object, rest []byte, err error) {
@@ -181,7 +181,7 @@ func valueEnd(b []byte) int {
 			continue
 		case '}', ']':
 			if depth == 0 {
-				return i // of what the value, a number or literal, stands in
+				return i // of the object or array around the value, a number or a literal
 			}
 			depth--
 		case ',', ' ', '\t', '\r', '\n':
@@ -261,8 +261,8 @@ func (o Object) Has(name string) bool {
 	return ok && string(raw) != "null"
 }
 
-// Data returns what goes out for a member: a string as it is, other JSON compact. Absent is an
-// error.
+// Data returns the data that a member stands for: a string as it is, other JSON in compact form. An
+// absent member is an error.
 func (o Object) Data(name string) (string, error) {
 	raw, ok := o.find(name)
 	if !ok {
@@ -293,8 +293,8 @@ func (o Object) Only(names ...string) error {
 	return nil
 }
 
-// Name returns a member that must be a text with something in it where it is given at all. An empty
-// one, and null, come from a variable that was not set, and would be taken for none.
+// Name returns a member that must be a text and not empty, if it is given. An empty text, or null,
+// comes from a variable that was not set, and would be taken for an absent member.
 func (o Object) Name(name string) (text string, given bool, err error) {
 	raw, given := o.find(name)
 	if !given {
@@ -311,7 +311,7 @@ func (o Object) Name(name string) (text string, given bool, err error) {
 	return text, true, nil
 }
 
-// Number returns a member that must be a whole number above zero where it is given at all.
+// Number returns a member that must be a whole number above zero, if it is given.
 func (o Object) Number(name string) (n uint64, given bool, err error) {
 	raw, given := o.find(name)
 	if !given {

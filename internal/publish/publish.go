@@ -1,5 +1,5 @@
-// Package publish is what all adapters share on the way in: reading bodies within limits,
-// idempotency keys, and the wait for the log's answer.
+// Package publish holds the parts that all adapters share on the way in: reading bodies within
+// limits, idempotency keys, and the wait for the log's answer.
 package publish
 
 import (
@@ -29,7 +29,7 @@ type Publisher struct {
 	Bodies *Bodies
 
 	Tracer  Tracer              // may be nil
-	Latency histogram.Histogram // from Append to its answer, whatever that is
+	Latency histogram.Histogram // from Append to its answer, errors included
 
 	Rates *limit.Rates // of each caller
 	Audit *audit.Trail // may be nil
@@ -41,10 +41,11 @@ type Publisher struct {
 // Tracer is told of the life of a publish. Its methods may be called from any goroutine, and must
 // not block.
 type Tracer interface {
-	// Publish begins the span of a publish, under what the request brought. It returns what to keep
-	// with the events, "" when this publish is not traced, and how to end the span.
+	// Publish begins the span of a publish, as a child of the traceparent that the request brought.
+	// It returns the traceparent to keep with the events, "" if this publish is not traced, and a
+	// function that ends the span.
 	Publish(traceparent string) (keep string, end func(error))
-	// Step is a span below what Publish returned, after it has ended.
+	// Step records a span that has ended, as a child of the one that Publish returned.
 	Step(traceparent, name string, began, ended time.Time)
 }
 
@@ -97,7 +98,7 @@ func (p *Publisher) Stored(by caller.Caller, b *fanfare.Batch, r fanfare.Receipt
 		slog.String("id", r.Positions[0].String()), slog.Bool("replayed", r.Replayed))
 }
 
-// Queued is Stored for what is answered before it is stored.
+// Queued is Stored for events that are answered before they are stored.
 func (p *Publisher) Queued(by caller.Caller, channel, reference string) {
 	if p.Audit != nil {
 		p.Audit.Record(audit.Published, by, slog.String("channel", channel), slog.Int("events", 1),
@@ -114,14 +115,14 @@ func (p *Publisher) StoredLines(by caller.Caller, c fanfare.Channel, events int,
 	}
 }
 
-// Publish appends b and waits for the answer. It does not end when the client goes: once a body has
-// come, storing it does not depend on who listens to the answer. The log answers within its limit
-// for slow commits.
+// Publish appends b and waits for the answer. It does not end when the client goes away: once a
+// body has come, it is stored whether a client waits for the answer or not. The log answers within
+// its limit for slow commits.
 func (p *Publisher) Publish(b *fanfare.Batch, traceparent string) (fanfare.Receipt, error) {
 	return p.PublishUntil(context.Background(), b, traceparent)
 }
 
-// PublishUntil is Publish that ends with ctx. Then b may still turn out to be stored.
+// PublishUntil is Publish that also ends with ctx. After that, b may have been stored all the same.
 func (p *Publisher) PublishUntil(ctx context.Context, b *fanfare.Batch, traceparent string) (fanfare.Receipt, error) {
 	return fanfare.Append(ctx, appender{p, traceparent}, b)
 }
@@ -160,7 +161,7 @@ func (p *Publisher) Append(b *fanfare.Batch, traceparent string, done func(fanfa
 	})
 }
 
-// Channel parses the name of a channel that somebody outside wants to publish to.
+// Channel parses the name of a channel that a caller wants to publish to.
 func Channel(name string) (fanfare.Channel, error) {
 	c, err := fanfare.ParseChannel(name)
 	if err == nil && c.Reserved() {
@@ -170,12 +171,12 @@ func Channel(name string) (fanfare.Channel, error) {
 	return c, err
 }
 
-// largeData is where two known Go clients begin to loop for ever, because they read lines into 64
-// KiB.
+// largeData is the size above which two known Go clients loop for ever, because they read lines
+// into 64 KiB.
 const largeData = 64 << 10
 
-// CheckData holds data against the limit, and warns once per channel of what some clients cannot
-// read.
+// CheckData checks data against the limit, and warns once per channel of data that some clients
+// cannot read.
 func (p *Publisher) CheckData(c fanfare.Channel, data string) error {
 	if len(data) > p.MaxEventBytes {
 		return TooLarge(fanfare.SettingMaxEventBytes, "data is %d bytes, the limit is %d", len(data), p.MaxEventBytes)
@@ -233,8 +234,8 @@ func CheckKey(what, key string) error {
 	return nil
 }
 
-// Key makes the idempotency key of one event: its scope is who publishes, where. While nobody has
-// to say who they are, everybody is the same principal.
+// Key makes the idempotency key of one event. Its scope is the publisher and the channel. Without
+// authentication all callers are the same publisher.
 func Key(principal string, c fanfare.Channel, text string, parts ...string) fanfare.Key {
 	if text == "" {
 		return fanfare.Key{}

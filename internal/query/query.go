@@ -15,10 +15,10 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/units"
 )
 
-// Parse reads the query string of an endpoint that knows the parameters named. One that cannot be
-// decoded is CodeInvalid. A parameter that nobody knows passes, since services add their own; one
-// that is nearly a known one is CodeInvalid, since it would do nothing where its writer expects
-// something.
+// Parse reads the query string of an endpoint that knows the named parameters. A string that cannot
+// be decoded is CodeInvalid. An unknown parameter passes, because services add their own. A
+// parameter that is nearly a known one is CodeInvalid, because it would have no effect where its
+// author expects one.
 func Parse(r *http.Request, known ...string) (url.Values, error) {
 	if r.URL.RawQuery == "" {
 		return nil, nil
@@ -60,7 +60,7 @@ func InBody(r *http.Request, members ...string) error {
 	return nil
 }
 
-// ofAll are parameters that say who sends a request; every endpoint knows them.
+// ofAll are the parameters that identify the caller; every endpoint knows them.
 var ofAll = []string{"ticket", "access_token"}
 
 // startNames are the parameters that Start reads.
@@ -74,7 +74,7 @@ func StreamNames(own ...string) []string {
 // MaxChannels is how many channels and patterns one stream may name.
 const MaxChannels = 100
 
-// Patterns reads what a native stream listens to: channel, once for each channel or pattern.
+// Patterns reads the patterns of a native stream: channel, once for each channel or pattern.
 func Patterns(q url.Values) ([]fanfare.Pattern, error) {
 	channels := q["channel"]
 	if len(channels) == 0 {
@@ -83,7 +83,7 @@ func Patterns(q url.Values) ([]fanfare.Pattern, error) {
 	return ParsePatterns(channels)
 }
 
-// ParsePatterns is fanfare.ParsePatterns of what a stream may listen to.
+// ParsePatterns is fanfare.ParsePatterns, with the limits of a stream.
 func ParsePatterns(channels []string) ([]fanfare.Pattern, error) {
 	if len(channels) > MaxChannels {
 		return nil, fanfare.Invalid("channel is given %d times, the limit is %d", len(channels), MaxChannels)
@@ -129,8 +129,8 @@ func Heartbeat(q url.Values) (time.Duration, error) {
 }
 
 // Time reads a moment: RFC 3339, such as 2026-11-22T10:00:00Z, or how long ago, such as 10m or 2d.
-// How long ago something was is for the log to say, not for the machine's clock, so it is returned
-// as it is; at least a nanosecond.
+// The log, not the machine's clock, decides which events are that old, so how long ago is returned
+// as it is; it is at least a nanosecond.
 func Time(name, text string) (at time.Time, ago time.Duration, err error) {
 	if t, err := time.Parse(time.RFC3339, text); err == nil {
 		return t, 0, nil

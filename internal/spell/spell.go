@@ -1,9 +1,9 @@
-// Package spell finds the known name that somebody probably meant who wrote an unknown one.
+// Package spell finds the known name that the author of an unknown one probably meant.
 package spell
 
 import "strings"
 
-// synonyms are names that other services use for what a known name means here.
+// synonyms are the names that other services use for known names of the hub.
 var synonyms = map[string]string{
 	"type": "event", "kind": "event",
 	"topic":   "channel",
@@ -72,7 +72,7 @@ func otherLetter(a, b string) bool {
 	return differ == 1 && (len(a) < 8 || last == len(a)-1)
 }
 
-// longest is beyond what any known name has.
+// longest is longer than any known name.
 const longest = 64
 
 // edits counts the edits between two words, up to three: the optimal string alignment distance.

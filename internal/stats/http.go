@@ -26,7 +26,7 @@ type Handler struct {
 	streams atomic.Int32
 }
 
-// streamsMost is how many streams of figures there may be: each looks at all streams every
+// streamsMost is how many streams of figures may be open: each of them looks at all streams every
 // interval.
 const streamsMost = 50
 

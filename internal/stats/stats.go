@@ -23,7 +23,7 @@ type Options struct {
 	Version  string
 
 	Known   func(ctx context.Context, most int) []KnownPC // from the log
-	Present func() []KnownPC                              // those whose streams are open
+	Present func() []KnownPC                              // the PCs whose streams are open
 	Readers func() Readers
 }
 
@@ -33,7 +33,7 @@ const (
 	points = 180
 )
 
-// Point is what happened in one step of the history.
+// Point holds the figures of one step of the history.
 type Point struct {
 	Time      time.Time `json:"time"` // of its end
 	Streams   int       `json:"streams"`
@@ -46,7 +46,7 @@ type Point struct {
 	DeliveryP99 float64 `json:"deliveryP99Ms"`
 }
 
-// Snapshot is what GET /v1/stats answers.
+// Snapshot is the answer of GET /v1/stats.
 type Snapshot struct {
 	Time     time.Time `json:"time"`
 	Version  string    `json:"version"`
@@ -82,13 +82,13 @@ type Events struct {
 // Log is the size of the log, and its retention.
 type Log struct {
 	Bytes     int64      `json:"bytes"`    // on disk, by blocks
-	SetAside  int64      `json:"setAside"` // of that, kept for what is written next
+	SetAside  int64      `json:"setAside"` // the part of that which is set aside for the next writes
 	MaxBytes  int64      `json:"maxBytes"`
 	Oldest    *time.Time `json:"oldest,omitempty"`
 	Retention []Rule     `json:"retention"`
 }
 
-// Rule is what one retention rule holds.
+// Rule says how much one retention rule holds.
 type Rule struct {
 	Rule          string     `json:"rule"`
 	Channels      uint64     `json:"channels"`
@@ -125,11 +125,11 @@ type PC struct {
 	Open bool   `json:"open"` // a stream is open
 	// now when a stream is open, else when its last stream stood or its health mark came
 	LastSeen time.Time `json:"lastSeen"`
-	Readers  []Reader  `json:"readers,omitempty"` // for whom a position is kept
+	Readers  []Reader  `json:"readers,omitempty"` // the readers for which a position is kept
 	Shared   bool      `json:"shared,omitempty"`  // lately two machines or programs have read it at once
 }
 
-// Reader is who reads a PC's stream.
+// Reader is a reader of a PC's stream.
 type Reader struct {
 	Address string `json:"address"`
 	Streams int    `json:"streams"` // open
@@ -141,7 +141,7 @@ type KnownPC struct {
 	PC    PC
 }
 
-// Readers are counts of what happens where a PC has several readers, or one that was away for long.
+// Readers are counters for PCs that have several readers, or a reader that was away for long.
 type Readers struct {
 	Shared    uint64            `json:"shared"`    // found to be read twice at once by one reader
 	Several   uint64            `json:"several"`   // by several
@@ -172,7 +172,7 @@ type Stats struct {
 	rulesDue time.Time
 }
 
-// counts are what a point is the difference of.
+// counts are the counters of which a point shows the difference.
 type counts struct {
 	at                  time.Time
 	published           uint64
@@ -180,7 +180,7 @@ type counts struct {
 	publishes, delivery histogram.Counts
 }
 
-// slow is what takes time to find out, and is not asked more often than every step.
+// slow holds the figures that take time to collect; they are collected at most once a step.
 type slow struct {
 	at  time.Time
 	log *Log
@@ -246,7 +246,7 @@ func point(before, now counts, streams int) Point {
 	}
 }
 
-// Snapshot returns the figures, with at most so many streams.
+// Snapshot returns the figures, with up to most streams.
 func (s *Stats) Snapshot(ctx context.Context, most int) Snapshot {
 	h, st := s.o.Hub.Stats(), s.o.Streams.Stats()
 	status := s.o.Log.Status()
@@ -291,7 +291,7 @@ func (s *Stats) publicText(err error) string {
 	return "something went wrong in the hub; its log says more"
 }
 
-// slowly returns what takes time, at most one step old.
+// slowly returns the figures that take time, at most one step old.
 func (s *Stats) slowly(ctx context.Context) slow {
 	s.mu.Lock()
 	found := s.slow
@@ -321,8 +321,8 @@ func (s *Stats) log(ctx context.Context) *Log {
 	return l
 }
 
-// retention asks what each rule holds, but not so often that it takes more than a hundredth of the
-// time: it looks at every channel.
+// retention collects how much each rule holds, but takes no more than a hundredth of the time for
+// it, because it looks at every channel.
 func (s *Stats) retention(ctx context.Context, engine fanfare.Operable) []Rule {
 	s.mu.Lock()
 	rules, due := s.rules, s.rulesDue
@@ -342,7 +342,7 @@ func (s *Stats) retention(ctx context.Context, engine fanfare.Operable) []Rule {
 	return rules
 }
 
-// Rules is what reports look like in JSON.
+// Rules returns reports in the form for JSON.
 func Rules(reports []fanfare.RuleReport) []Rule {
 	rules := []Rule{}
 	for _, r := range reports {

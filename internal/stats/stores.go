@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// storesOf joins the PCs that are known with those whose streams are open.
+// storesOf joins the known PCs with those whose streams are open.
 func storesOf(known, open []KnownPC, now time.Time) []Store {
 	stores := map[string]map[string]PC{}
 	for _, one := range append(known[:len(known):len(known)], open...) {

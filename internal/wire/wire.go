@@ -1,5 +1,5 @@
-// Package wire is how events stand on the wire of a stream: as finished bytes, made once and shared
-// by all who receive them.
+// Package wire makes the bytes of events on a stream. They are made once and shared by all
+// subscribers.
 package wire
 
 import (
