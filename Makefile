@@ -44,8 +44,12 @@ vuln: ## known weaknesses of what is built in, by the database of the Go project
 	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && osv=$$($(GO) mod download -modfile=tools.mod -json golang.org/x/vulndb | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')/data/osv && \
 	$(TOOL) indexdb -out "$$dir" -vulns "$$osv" && $(TOOL) govulncheck -db "file://$$dir" ./...
 
-unit: ## the tests of each package, with the race detector where a C compiler is there
-	$(GO) test -timeout 30m -parallel 4 $(if $(shell command -v $${CC:-gcc} 2>/dev/null),-race) $$($(GO) list ./... | grep -v /e2e)
+RACE = $(if $(shell command -v $${CC:-gcc} 2>/dev/null),-race)
+
+unit: ## the tests of each package, with the race detector where a C compiler is there (of the kinds of stream, it then has two; make race has all)
+	$(GO) test -timeout 30m -parallel 16 ./server
+	FANFARE_KINDS=detached,HTTP2 $(GO) test -timeout 30m -parallel 16 $(RACE) ./server
+	$(GO) test -timeout 30m -parallel 4 $(RACE) $$($(GO) list ./... | grep -v -e /e2e -e /server)
 
 e2e: setup ## the real binary with real clients
 	$(GO) test -timeout 20m -parallel 4 -count=1 -v ./e2e | grep -v '^=== '; exit $${PIPESTATUS[0]}

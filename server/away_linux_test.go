@@ -138,10 +138,12 @@ func TestBackBeforeTheEndIsOver(t *testing.T) {
 	}
 	f := start(t, server.Options{Stores: server.StoreOptions{Lifetime: 5 * time.Second}})
 	pc := f.pcOf("1", "2")
+	opened := time.Now()
+	time.Sleep(4200 * time.Millisecond) // the system tries again ever more seldom, and must within a second of the end
 	pc.vanish()
 	f.send("1", "2", "first")
 	f.send("1", "2", "second")
-	time.Sleep(5100 * time.Millisecond) // the lifetime is over
+	time.Sleep(time.Until(opened.Add(5100 * time.Millisecond))) // the lifetime is over
 	pc.comeBack()
 	got := []string{pc.command(), pc.command()}
 	if _, err := pc.body.ReadByte(); err == nil {

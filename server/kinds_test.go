@@ -12,6 +12,8 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -67,7 +69,7 @@ func eachKindAlone(t *testing.T, test func(*testing.T)) bool {
 	}
 	var all sync.WaitGroup
 	// not t.Parallel, of which there are as many as processors: most tests wait most of the time
-	for _, k := range kinds {
+	for _, k := range chosen() {
 		all.Go(func() {
 			t.Run(k.name, func(t *testing.T) {
 				t.Cleanup(run(t, k))
@@ -77,6 +79,24 @@ func eachKindAlone(t *testing.T, test func(*testing.T)) bool {
 	}
 	all.Wait()
 	return true
+}
+
+// chosen are the kinds that FANFARE_KINDS names, separated by commas, or all. A run with the race
+// detector costs five times as much as one without, and make test names the two that share least.
+func chosen() []kind {
+	names := os.Getenv("FANFARE_KINDS")
+	if names == "" {
+		return kinds
+	}
+	var some []kind
+	for name := range strings.SplitSeq(names, ",") {
+		i := slices.IndexFunc(kinds, func(k kind) bool { return k.name == name })
+		if i < 0 {
+			panic("FANFARE_KINDS: there is no kind " + name)
+		}
+		some = append(some, kinds[i])
+	}
+	return some
 }
 
 // oneKind says why a test that opens streams does with those that are detached.
