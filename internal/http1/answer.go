@@ -88,7 +88,7 @@ func (a *answer) appendTo(b []byte) []byte {
 	return b
 }
 
-// appendLine appends a value without what would end its line.
+// appendLine appends a value without the bytes that would end its line.
 func appendLine(b []byte, value string) []byte {
 	for i := range len(value) {
 		if c := value[i]; c == '\r' || c == '\n' {

@@ -73,9 +73,9 @@ func (c *Conns) Wants(w http.ResponseWriter, r *http.Request) bool {
 		r.Header["Expect"] == nil
 }
 
-// Take takes a connection over that Wants is true for; the request's body must have been read to
-// the end, and its answer be complete, with a Content-Length. Where that cannot be net/http goes on
-// with it. Nothing may be written to w any more.
+// Take takes over a connection for which Wants is true. The request's body must have been read to
+// the end, and its answer must be complete, with a Content-Length. If the connection cannot be
+// taken over, net/http goes on with it. The caller must not write to w any more.
 func (c *Conns) Take(w http.ResponseWriter, r *http.Request) {
 	server, _ := r.Context().Value(http.ServerContextKey).(*http.Server)
 	if server == nil || server.Handler == nil || w.Header()["Connection"] != nil ||
@@ -107,7 +107,7 @@ func (c *Conns) Take(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// home finds what is known of a server; nil when everything is ending.
+// home finds the record of a server. It returns nil when all connections are ending.
 func (c *Conns) home(server *http.Server) *home {
 	c.mu.RLock()
 	h, closed := c.homes[server], c.closed
@@ -169,7 +169,7 @@ func (c *Conns) add(h *home, from net.Conn, rest []byte, remote string) bool {
 	})
 }
 
-// owner is whom a peer's bytes are counted to before anybody knows who sends them: its address.
+// owner is the owner of a peer's bytes before the peer is identified: its address.
 func owner(remote string) string {
 	if host, _, err := net.SplitHostPort(remote); err == nil {
 		return "@" + host
@@ -177,9 +177,9 @@ func owner(remote string) string {
 	return "@" + remote
 }
 
-// Close has every connection end with its next answer, those at once that are between two requests,
-// as the end of an http.Server does for its own. It waits until the requests that run have been
-// answered.
+// Close ends every connection with its next answer, and at once if it is between two requests, as
+// the end of an http.Server does with its own connections. It waits until the running requests have
+// been answered.
 func (c *Conns) Close() {
 	c.mu.Lock()
 	if c.closed {
@@ -193,7 +193,7 @@ func (c *Conns) Close() {
 	}
 	c.mu.Unlock()
 	loops := c.loops.Close()
-	c.look() // those that are owned just now end when they are released
+	c.look() // connections that are owned at this moment end when they are released
 	for _, l := range loops {
 		l.poll.Drain() // handlers are under way, which the log answers in time
 	}
@@ -234,7 +234,7 @@ func (c *Conns) worker(j job) {
 	}
 }
 
-// dismiss ends some of the workers that wait.
+// dismiss ends some of the waiting workers.
 func (c *Conns) dismiss(most int64) {
 	for ; most > 0; most-- {
 		select {

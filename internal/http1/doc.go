@@ -3,7 +3,6 @@
 // a length, in ordinary header lines. It reads each with one system call, has the server's own
 // handler answer it, and writes the answer with another.
 //
-// Whatever is not of that shape, in the least, it does not judge: the connection, with all that
-// came, goes back to the http.Server that it was taken from, which answers, or refuses, as it
-// always did.
+// It does not judge any other request: the connection goes back, with all bytes that came, to the
+// http.Server that it was taken from, which answers or refuses the request as it always did.
 package http1

@@ -17,9 +17,9 @@ import (
 // readBytes is how much one call reads.
 const readBytes = 16 << 10
 
-// A connection's state says who may use its fields: a loop's goroutine, that of a request, or the
-// sweep. One that has left its loop stays owned for ever, so that an event which comes late finds
-// nobody.
+// A connection's state says which goroutine may use its fields: a loop's, a request's, or the
+// sweep's. A connection that has left its loop stays owned for ever, so that a late event cannot
+// take it.
 const (
 	idle  int32 = iota
 	owned       // by one goroutine
@@ -41,8 +41,8 @@ type conn struct {
 	rest    []byte       // has been read and not been answered
 	hold    limit.Hold   // for a request that is larger than one read, until it is answered
 	fresh   bool         // rest has not been looked at
-	need    int          // rest is not worth looking at before it has so many bytes
-	out     []byte       // what is left of an answer
+	need    int          // rest is looked at again once it has this many bytes
+	out     []byte       // the rest of an answer
 	closing bool         // the answer is the last
 	since   poll.Instant // when it began to wait
 }
@@ -65,9 +65,9 @@ func (n *conn) acquire() bool {
 	}
 }
 
-// release ends the ownership; false when something has happened meanwhile, which the owner has to
-// look at. Where answers are their connections' last, one that waits for a request ends instead: so
-// whoever waits for the end need not look again and again.
+// release ends the ownership. It returns false if an event came meanwhile: the owner has to look at
+// it. If answers are the last of their connections, a connection that waits for a request ends
+// instead, so that the caller that waits for the end need not poll.
 func (l *loop) release(n *conn) bool {
 	between := len(n.out) == 0
 	if !n.state.CompareAndSwap(owned, idle) {
@@ -119,7 +119,7 @@ func (l *loop) hear(list []poll.Ready[*conn]) {
 }
 
 // advance goes on with a connection, as its owner, until there is nothing to do, or a request's
-// goroutine is the owner. ended says that the peer may have sent its last.
+// goroutine is the owner. ended says that the peer may have sent its last byte.
 func (l *loop) advance(n *conn, buf []byte, ended bool) {
 	for {
 		if !l.flush(n) {
@@ -158,8 +158,8 @@ func (l *loop) advance(n *conn, buf []byte, ended bool) {
 	}
 }
 
-// join appends what has been read to what was before. The room doubles, up to what the request is
-// known to need.
+// join appends the bytes that were read to those before. The room doubles, up to the size that the
+// request is known to need.
 func (l *loop) join(n *conn, data []byte) []byte {
 	if need := len(n.rest) + len(data); need > cap(n.rest) {
 		size := 2 * cap(n.rest)
@@ -174,8 +174,8 @@ func (l *loop) join(n *conn, data []byte) []byte {
 	return n.rest
 }
 
-// afford takes what is kept of a connection's request out of the budget, where it is more than one
-// read.
+// afford takes the kept bytes of a connection's request out of the budget, if they are more than
+// one read.
 func (l *loop) afford(n *conn) bool {
 	size := cap(n.rest)
 	return size <= readBytes || n.hold.Grow(size-n.hold.Bytes()) == nil
@@ -189,11 +189,11 @@ func (l *loop) pause(n *conn) bool {
 	return l.release(n)
 }
 
-// begin looks at what has come; true when somebody else goes on with the connection.
+// begin looks at the bytes that have come. It returns true if another goroutine, or net/http, goes
+// on with the connection.
 func (l *loop) begin(n *conn, data []byte, ended bool) bool {
 	n.fresh = false
-	// Some clients send an empty line after a body (RFC 9112, section 2.2). net/http passes over it
-	// too.
+	// Some clients send an empty line after a body (RFC 9112, section 2.2). net/http skips it too.
 	if data = bytes.TrimLeft(data, "\r\n"); len(data) == 0 {
 		n.rest = nil
 		return false
@@ -287,8 +287,8 @@ func (l *loop) handle(n *conn, a *answer, r *http.Request) (ok bool) {
 	return true
 }
 
-// flush writes what is left of an answer; false when the connection has been let go, because the
-// socket takes nothing or the answer was the last.
+// flush writes the rest of an answer. It returns false when the connection is no longer owned,
+// because the socket takes no bytes or the answer was the last.
 func (l *loop) flush(n *conn) bool {
 	for len(n.out) > 0 {
 		sent, err := poll.Write(n.fd, n.out)
@@ -309,7 +309,7 @@ func (l *loop) flush(n *conn) bool {
 	if n.closing {
 		_ = unix.Shutdown(n.fd, unix.SHUT_WR)
 		var buf [512]byte
-		for { // what is unread would have the kernel reset the connection, and with it what is under way
+		for { // unread bytes would make the kernel reset the connection, and lose the bytes under way
 			if got, err := poll.Read(n.fd, buf[:]); err != nil || got == 0 {
 				break
 			}
@@ -323,8 +323,8 @@ func (l *loop) flush(n *conn) bool {
 // writeLimit is how long a peer may take nothing of an answer where the http.Server has no limit.
 const writeLimit = time.Minute
 
-// overdue looks, as the owner, whether a connection has waited for too long. A request that does
-// not come to its end soon is net/http's, and with it the limits for that.
+// overdue checks, as the owner, whether a connection has waited for too long. A request that does
+// not arrive in full soon goes to net/http, which has limits for that.
 func (l *loop) overdue(n *conn, now poll.Instant) {
 	server := n.home.server
 	limit := time.Duration(0)

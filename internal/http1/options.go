@@ -9,13 +9,13 @@ import (
 
 // Options set up Conns.
 type Options struct {
-	// Takes says whether a POST is answered here, by its path and header: one whose handler wants
-	// the body as a whole, and answers it once. It must not read the body, nor block. Required.
+	// Takes says, by path and header, whether a POST is answered here. Its handler must want the
+	// whole body, and answer once. It must not read the body, nor block. Required.
 	Takes func(*http.Request) bool
 
-	// Budget is what requests that are larger than one read come out of, while they come and are
-	// answered; they are the peer's address's. A request that it refuses is net/http's, and with it
-	// the refusal. Default: no limit.
+	// Budget holds the bytes of requests that are larger than one read, while they come and are
+	// answered; their owner is the peer's address. A request that the Budget refuses goes to
+	// net/http, which refuses it. Default: no limit.
 	Budget *limit.Budget
 
 	Logger *slog.Logger // default: discard

@@ -9,15 +9,15 @@ import (
 	"strings"
 )
 
-// Limits of what is read here. Larger requests are net/http's.
+// Limits of the requests that are read here. Larger requests go to net/http.
 const (
 	headBytes   = 8 << 10
 	bodyBytes   = 64 << 10
 	headerLines = 64
 )
 
-// request is a request that is being answered, with what it is made of: all of it is used again for
-// others.
+// request is a request that is being answered, with its parts. All of it is used again for later
+// requests.
 type request struct {
 	http.Request
 	header http.Header
@@ -25,7 +25,7 @@ type request struct {
 	body   body
 }
 
-// verdict is what became of bytes that a client has sent.
+// verdict is the outcome of parsing the bytes that a client has sent.
 type verdict int
 
 const (
@@ -34,9 +34,10 @@ const (
 	foreign                // net/http's
 )
 
-// parse reads the request that b begins with. used is how many bytes it has, also of a partial one
-// when that is known. r gets what http.ReadRequest would make of them (there is a fuzzer that says
-// so); it keeps nothing of b. take says whether a request, whose body it must not read, is for us.
+// parse reads the request at the beginning of b. used is the number of its bytes, also for a
+// partial request if that is known. r gets the same fields as from http.ReadRequest (a fuzzer
+// compares them), and keeps no part of b. take says whether a request is for us; it must not read
+// the body.
 func parse(b []byte, r *request, take func(*http.Request) bool) (used int, v verdict) {
 	const begin = "POST /"
 	if n := min(len(b), len(begin)); string(b[:n]) != begin[:n] {
@@ -210,7 +211,7 @@ func number(s string) int {
 
 // body is a request's, which has come already.
 type body struct {
-	text string // what has not been read
+	text string // the part that has not been read
 }
 
 // Read implements io.Reader.
@@ -223,7 +224,7 @@ func (b *body) Read(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// Text takes what has not been read, without a copy.
+// Text takes the unread rest, without a copy.
 func (b *body) Text() (text string) {
 	text, b.text = b.text, ""
 	return text

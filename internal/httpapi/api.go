@@ -28,9 +28,9 @@ type Options struct {
 	Problems   *problem.Writer
 	Logger     *slog.Logger
 	Lifetime   time.Duration   // of streams; 0: for ever
-	StallLimit time.Duration   // end an answer whose peer takes nothing for so long
-	IngestIdle time.Duration   // end an NDJSON body that brings nothing for so long
-	Stopping   <-chan struct{} // closed when NDJSON bodies must come to their end
+	StallLimit time.Duration   // end an answer whose peer takes no bytes for this long
+	IngestIdle time.Duration   // end an NDJSON body that brings no bytes for this long
+	Stopping   <-chan struct{} // closed when NDJSON bodies must end
 }
 
 // API serves the native API. Its methods may be called from any goroutine.

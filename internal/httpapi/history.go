@@ -23,10 +23,10 @@ const (
 // limit of events, or before the event that would make it larger than MaxHistoryBytes, or where
 // retention overtakes the reading; `next` leads on.
 //
-// The events are read and written by turns, some 64 KiB at a time, so that a page costs no more
-// memory than that, however slowly it is taken, and nobody's turn to read the log is held while a
-// peer is waited for. What fails before the first byte is a problem document. What fails later ends
-// the connection (or the HTTP/2 stream), without the end of the body: no client can take that for a
+// The events are read and written by turns, some 64 KiB at a time. So a page costs no more memory
+// than that, even if the peer takes it slowly, and it holds no turn to read the log while it waits
+// for the peer. A failure before the first byte is a problem document. A later failure ends the
+// connection (or the HTTP/2 stream) without the end of the body: no client can take that for a
 // whole answer.
 func (a *API) History(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 	ask, err := readHistoryRequest(r, by)
@@ -55,7 +55,7 @@ func historyHead(w http.ResponseWriter) {
 	w.Header()["Content-Type"], w.Header()["Cache-Control"] = []string{"application/json"}, []string{"no-store"}
 }
 
-// historyRequest is what a page is asked for.
+// historyRequest is a request for a page.
 type historyRequest struct {
 	patterns []fanfare.Pattern // one, exact
 	limit    int
@@ -93,7 +93,7 @@ func readHistoryRequest(r *http.Request, by caller.Caller) (ask historyRequest, 
 	return ask, err
 }
 
-// historyStart is where a page of history begins: after a position, at a time, or so long ago.
+// historyStart is the start of a page of history: after a position, at a time, or some time ago.
 type historyStart struct {
 	after fanfare.Position
 	since time.Time
@@ -113,7 +113,7 @@ func readAfter(text string) (from historyStart, err error) {
 }
 
 // historyGap tells of events after a position that are gone. A position below a log's first run is
-// no gap here: reading from the beginning is what history is for.
+// no gap here, because history may be read from the beginning.
 func (a *API) historyGap(r *http.Request, patterns []fanfare.Pattern, after fanfare.Position) ([]byte, error) {
 	loss, err := a.o.Log.Missed(r.Context(), fanfare.Absence{Patterns: patterns, After: after})
 	if err != nil || loss.Reason == "" || (loss.Reason == fanfare.GapTrimmed && after >= loss.Trimmed) {

@@ -16,9 +16,9 @@ import (
 
 func itoa(n int) string { return strconv.Itoa(n) }
 
-// heldAnswers is how much of the answers is held for a client that does not read them; then its
-// body is read no further. What is beyond freeAnswers comes out of the budget of all requests, and
-// when that has no more, the body is read no further either.
+// heldAnswers is how many bytes of answers are held for a client that does not read them; beyond
+// that its body is not read further. Bytes beyond freeAnswers come out of the budget of all
+// requests; if the budget is empty, the body is not read further either.
 const (
 	heldAnswers = 1 << 20
 	freeAnswers = 64 << 10
@@ -28,19 +28,19 @@ const (
 // the disk takes it waits, instead of filling the log's queue and being refused.
 const unansweredBytes = 4 << 20
 
-// A batch of lines is what has come by the time that it is looked at, within these bounds: many
-// lines are one thing to the log.
+// A batch holds the lines that have come by the time that the reader looks at them, within these
+// bounds. To the log, many lines are one append.
 const (
 	batchLines = 256
 	batchBytes = 256 << 10
 )
 
-// answerBytes is what one answer is counted as before it is known.
+// answerBytes is the size that one answer counts as before it is known.
 const answerBytes = 64
 
 // ingest is POST /v1/events with NDJSON: an answer line for each line, in full duplex. Lines are
-// handed to the log as they come, those that have come together as one batch, without waiting for
-// one another; the answers are written in the lines' order.
+// handed to the log as they come, and lines that came together as one batch. Batches do not wait
+// for one another; the answers are written in the order of the lines.
 func (a *API) ingest(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 	if key, err := publish.HeaderKey(r); err != nil || key != "" {
 		if err == nil {
@@ -142,8 +142,8 @@ func (in *ingest) stop() {
 	in.freed.Broadcast()
 }
 
-// sendContinue has the client send its body (RFC 9110, section 10.1.1). What is set for the answer
-// waits for that.
+// sendContinue tells the client to send its body (RFC 9110, section 10.1.1). What is set for the
+// answer waits for that.
 func sendContinue(w http.ResponseWriter) {
 	h := w.Header()
 	answer := h.Clone()
@@ -152,8 +152,9 @@ func sendContinue(w http.ResponseWriter) {
 	maps.Copy(h, answer)
 }
 
-// take takes one line to be stored; false when the request is over. A line with an idempotency key,
-// or with rates to be held against, goes to the log alone, since it may get an answer of its own.
+// take takes one line to store, and returns false when the request is over. A line with an
+// idempotency key, or of a caller with rates, goes to the log alone, because it may get an answer
+// of its own.
 func (in *ingest) take(n int, line []byte) bool {
 	o, err := publish.ParseObjectOf(line, "the line", "")
 	var b *fanfare.Batch
@@ -167,7 +168,7 @@ func (in *ingest) take(n int, line []byte) bool {
 	}
 	if b.Keys != nil || in.api.o.Publisher.Rates.On() {
 		if !in.flush() || !in.api.o.Publisher.AdmitSoon(in.by, b, in.api.o.Stopping) {
-			return false // what was not answered for was not stored
+			return false // lines without an answer were not stored
 		}
 		return in.store(b, []int{n}, len(line))
 	}
@@ -204,8 +205,9 @@ func (in *ingest) refuse(n int, err error) bool {
 	return true
 }
 
-// pend queues an answer, to so many bytes of lines. It waits while too much is held or under way;
-// false when the client is gone, or the hub is stopping and the lines would have to be stored.
+// pend queues an answer to lines of size bytes. It waits while too many bytes are held or under
+// way. It returns false when the client is gone, or when the hub is stopping and the lines would
+// have to be stored.
 func (in *ingest) pend(p *pendingAnswer, size int, storing bool) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -221,9 +223,9 @@ func (in *ingest) pend(p *pendingAnswer, size int, storing bool) bool {
 	return true
 }
 
-// fullLocked tells whether an answer, or lines, must wait until others are out of the way. Nobody
-// else is ever waited for: whoever is refused by the budget has answers of its own that are being
-// written.
+// fullLocked tells whether an answer, or lines, must wait for earlier answers of this request. It
+// never waits for another request: a request that the budget refuses has answers of its own that
+// are being written.
 func (in *ingest) fullLocked(answer, lines int) bool {
 	if in.unanswered > 0 && in.unanswered+lines > unansweredBytes {
 		return true
@@ -235,7 +237,7 @@ func (in *ingest) fullLocked(answer, lines int) bool {
 	return in.answers > 0 && held > freeAnswers && in.answersHold.Grow(held-freeAnswers-in.answersHold.Bytes()) != nil
 }
 
-// store hands a batch, made of the lines of so many bytes, to the log.
+// store hands a batch, made of lines of size bytes, to the log.
 func (in *ingest) store(b *fanfare.Batch, lines []int, size int) bool {
 	p := &pendingAnswer{cost: answerBytes * len(lines)}
 	if !in.pend(p, size, true) {

@@ -33,8 +33,8 @@ func eventBytes(e *fanfare.Event) int {
 
 const hexDigits = "0123456789abcdef"
 
-// escaped is how a byte below 0x80 stands in a JSON string: 0 as it is, else how many bytes it
-// becomes.
+// escaped is how many bytes a byte below 0x80 becomes in a JSON string; 0 means that it stays as it
+// is.
 var escaped = func() (n [utf8.RuneSelf]uint8) {
 	for c := range byte(' ') {
 		n[c] = uint8(len(`\u0000`))
@@ -45,8 +45,8 @@ var escaped = func() (n [utf8.RuneSelf]uint8) {
 	return n
 }()
 
-// special is what a character above 0x7f that cannot stand as it is becomes: U+2028 and U+2029,
-// where some clients split lines, and what is no UTF-8. "" for all others.
+// special is the replacement for a character above 0x7f that cannot stand as it is: U+2028 and
+// U+2029, at which some clients split lines, and bytes that are no UTF-8. It is "" for all others.
 func special(c rune, size int) string {
 	switch {
 	case c == utf8.RuneError && size == 1:

@@ -52,7 +52,7 @@ func lineIsHere(r *bufio.Reader) bool {
 	return bytes.IndexByte(b, '\n') >= 0
 }
 
-// broke answers for a body that did not come to its end.
+// broke answers a body that did not arrive in full.
 func (in *ingest) broke(n int, err error) {
 	in.mu.Lock()
 	stopped := in.stopped
@@ -129,8 +129,8 @@ func (in *ingest) growLine(line *[]byte, n, limit int) error {
 
 func (in *ingest) endLine() { in.lineEnds = time.Time{} }
 
-// idle puts the read deadline off, unless the hub is stopping. A line that holds some of the budget
-// must come to its end.
+// idle moves the read deadline, unless the hub is stopping. A line that holds a part of the budget
+// must arrive in full in time.
 func (in *ingest) idle() {
 	deadline := time.Now().Add(in.api.o.IngestIdle)
 	if !in.lineEnds.IsZero() && in.lineEnds.Before(deadline) {

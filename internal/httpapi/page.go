@@ -25,7 +25,7 @@ type page struct {
 	hold  publish.Hold
 
 	through fanfare.Position // the newest position when the page began: it ends there
-	after   fanfare.Position // what has been read
+	after   fanfare.Position // the events that were read
 	count   int              // events in the page
 	bytes   int              // of their JSON
 	last    fanfare.Position // of the last of them
@@ -35,7 +35,7 @@ type page struct {
 
 	out   []byte         // JSON that has not been written
 	begun bool           // the head is out: an answer is promised
-	paced *publish.Paced // what it is written by from then on
+	paced *publish.Paced // the writer from then on
 
 	refused bool // the peer takes nothing more
 }
@@ -69,7 +69,7 @@ func (p *page) send() (err error) {
 	return p.finish()
 }
 
-// read reads some events, when it is the owner's turn.
+// read reads some events in the owner's turn.
 func (p *page) read() (events []fanfare.Event, err error) {
 	q := fanfare.Query{
 		Patterns: p.ask.patterns, After: p.after, Through: p.through, Since: p.ask.from.since, Age: p.ask.from.ago,
@@ -82,7 +82,7 @@ func (p *page) read() (events []fanfare.Event, err error) {
 	}); err != nil {
 		return nil, err
 	}
-	p.ask.from.ago = 0 // what follows is younger
+	p.ask.from.ago = 0 // later events are younger
 	p.after = got.Through
 	p.done = got.Through >= p.through
 	if got.Trimmed > q.After {
@@ -100,9 +100,9 @@ func (p *page) read() (events []fanfare.Event, err error) {
 	return p.afford(got.Events)
 }
 
-// afford takes from the budget what the events need until they are written. When they do not fit,
-// the last one, which is the only large one, is left to the next page; when it would be the page's
-// first, the page is refused.
+// afford takes from the budget the bytes that the events need until they are written. If they do
+// not fit, the last one, which is the only large one, is left for the next page; if it would be the
+// first of the page, the page is refused.
 func (p *page) afford(events []fanfare.Event) ([]fanfare.Event, error) {
 	p.hold.Free()
 	bytes := 0
@@ -124,7 +124,7 @@ func (p *page) afford(events []fanfare.Event) ([]fanfare.Event, error) {
 	return events, p.hold.Grow(stepBytes)
 }
 
-// add puts an event of so much JSON into the page.
+// add puts an event, whose JSON has size bytes, into the page.
 func (p *page) add(e *fanfare.Event, size int) error {
 	if p.count > 0 {
 		p.out = append(p.out, ',')
@@ -145,7 +145,7 @@ func (p *page) add(e *fanfare.Event, size int) error {
 	return nil
 }
 
-// write writes what has gathered, when it is as much as that.
+// write writes the gathered bytes, if they are at least that many.
 func (p *page) write(least int) error {
 	if len(p.out) < least {
 		return nil
@@ -162,7 +162,7 @@ func (p *page) write(least int) error {
 	return err
 }
 
-// finish writes what is left. A page that is small enough says its length.
+// finish writes the remaining bytes. A page that is small enough says its length.
 func (p *page) finish() error {
 	p.out = append(p.out, ']')
 	if p.more {

@@ -39,8 +39,7 @@ func (a *API) Publish(w http.ResponseWriter, r *http.Request, by caller.Caller) 
 	a.answer(w, r, by, b, array)
 }
 
-// readBatch reads a body of one event or an array. The body is let go of before anybody waits for
-// the log.
+// readBatch reads a body of one event or an array. The body is freed before the wait for the log.
 func (a *API) readBatch(
 	w http.ResponseWriter, r *http.Request, by caller.Caller,
 ) (b *fanfare.Batch, array bool, err error) {
@@ -168,9 +167,9 @@ func (a *API) answer(w http.ResponseWriter, r *http.Request, by caller.Caller, b
 	publish.WriteJSON(w, r, publish.Status(w, receipt), append(body, "]}"...))
 }
 
-// PublishTo is POST /v1/channels/{channel…}: the body is the data. escaped is what stands after the
-// prefix in the escaped path; it is unescaped once and not cleaned, since "//" and ".." are other
-// channels and no detours.
+// PublishTo is POST /v1/channels/{channel…}: the body is the data. escaped is the part of the
+// escaped path after the prefix. It is unescaped once and not cleaned, because "//" and ".." are
+// parts of other channels and no detours.
 func (a *API) PublishTo(w http.ResponseWriter, r *http.Request, by caller.Caller, escaped string) {
 	b, err := a.rawBatch(w, r, by, escaped)
 	if err != nil {

@@ -2,7 +2,7 @@ package poll
 
 import "time"
 
-// Clock counts forward from the moment it was made, whatever is done to the time of day. Its
+// Clock counts forward from the moment when it was made, also when the time of day is set. Its
 // methods may be called from any goroutine.
 type Clock struct{ began time.Time }
 

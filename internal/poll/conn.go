@@ -73,8 +73,8 @@ func IsTLS(conn net.Conn) bool {
 	return ok && IsSocket(base.Conn)
 }
 
-// IsSocket tells whether what is written to a connection goes out as it is, so that its socket can
-// be owned.
+// IsSocket tells whether bytes that are written to a connection reach its socket unchanged, so that
+// the socket can be owned.
 func IsSocket(conn net.Conn) bool {
 	switch bare(conn).(type) {
 	case *net.TCPConn, *net.UnixConn:
@@ -83,8 +83,8 @@ func IsSocket(conn net.Conn) bool {
 	return false
 }
 
-// bare is what is below an Unread, and below a connection that only looks at what passes and says
-// so by its method Socket.
+// bare returns the connection below an Unread, and below a connection that only observes the bytes
+// and says so with its method Socket.
 func bare(conn net.Conn) net.Conn {
 	if u, ok := conn.(*Unread); ok {
 		conn = u.Conn

@@ -4,27 +4,28 @@ import (
 	"sync"
 )
 
-// A Loop watches many sockets with one goroutine. Who owns a socket's slot, and when:
+// A Loop watches many sockets with one goroutine. These rules say who owns a socket's slot, and
+// when:
 //
 //   - Each socket has an owner, a T: the struct of a stream, or of a connection. Enter puts the
 //     owner into a slot, under the loop's lock, and then the socket into the kernel's set. The
 //     first event may be heard before Enter returns.
 //   - The kernel tells of a socket by the slot and its generation. The loop's goroutine resolves
 //     them to the owner under the lock. Leave takes the socket out of the set, empties the slot,
-//     and raises the generation, under the same lock. So an event that was queued for a socket that
-//     has left is dropped, and never reaches the next owner of the slot.
+//     and raises the generation, under the same lock. So the loop drops an event that was queued
+//     for a socket that has left, and the event never reaches the next owner of the slot.
 //   - An event that was resolved before Leave may be handed on after it. The loop cannot take it
-//     back, so the owner has a state of its own that says that it has left. An owner is never used
+//     back, so the owner has a state of its own which says that it has left. An owner is never used
 //     a second time.
-//   - The socket is the owner's. The loop neither reads, nor writes, nor closes it. Whoever closes
-//     it calls Leave first: otherwise the kernel could give the number to another connection, which
-//     the set would watch.
+//   - The socket belongs to the owner. The loop neither reads, nor writes, nor closes it. Before
+//     the owner closes it, it calls Leave: otherwise the kernel could give the number to another
+//     connection, which the set would then watch.
 //   - Exactly one goroutine at a time acts for an owner, and only that one may call Leave. The loop
-//     does not see to that. A shard has one worker that acts for all; http1 has one atomic word in
-//     each connection.
+//     does not enforce this. A shard has one worker that acts for all its streams; http1 has one
+//     atomic word in each connection.
 //
 // Sweep visits the owners by time; Drain waits until all have left; Close ends the goroutine. Ring
-// shares sockets out among loops.
+// distributes sockets over loops.
 type Loop[T any] struct {
 	// Fixed after NewLoop.
 	set     *Set
@@ -34,7 +35,7 @@ type Loop[T any] struct {
 	mu    sync.Mutex // guards the fields below
 	slots []place[T]
 	free  []Slot
-	empty sync.Cond // nobody is in
+	empty sync.Cond // no owner is in
 }
 
 // Ready is an event of a socket.
@@ -103,8 +104,8 @@ func (l *Loop[T]) Len() int {
 	return len(l.slots) - len(l.free)
 }
 
-// Owners returns those that are in the loop. Some may have left by the time that the caller looks
-// at them.
+// Owners returns the owners that are in the loop. Some may have left by the time that the caller
+// looks at them.
 func (l *Loop[T]) Owners() []T {
 	l.mu.Lock()
 	defer l.mu.Unlock()

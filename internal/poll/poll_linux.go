@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Event is an event of a socket: the slot and the generation that Add was given, and what has
-// happened.
+// Event is an event of a socket: the slot and the generation that Add was given, and the kind of
+// the event.
 type Event = unix.EpollEvent
 
 // Set is a set of sockets that are waited for together (epoll, edge-triggered). Its methods may be
@@ -41,8 +41,8 @@ func NewSet() (*Set, error) {
 }
 
 // Add puts a socket into the set. Its events bring the slot and the generation, which tells them
-// from those of a former socket in the same slot. There is an event at once for what the socket is
-// already: that it can be read or written, or has ended.
+// from those of a former socket in the same slot. If the socket can already be read or written, or
+// has ended, there is an event at once.
 func (s *Set) Add(fd int, slot uint32, generation int32) error {
 	e := Event{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLOUT | unix.EPOLLET, Fd: int32(slot), Pad: generation}
 	return unix.EpollCtl(s.fd, unix.EPOLL_CTL_ADD, fd, &e)
@@ -88,9 +88,9 @@ func (s *Set) Wait(buf []Event) (n int, err error) {
 // Close ends the set, and with it Wait. The sockets stay open.
 func (s *Set) Close() { _ = s.file.Close() }
 
-// Own takes the socket out of a connection for which IsSocket is true, and closes that: then the
-// runtime keeps nothing for it any more. The socket does not block, and is the caller's to close.
-// What Unread holds is lost.
+// Own takes the socket out of a connection for which IsSocket is true, and closes the connection:
+// the runtime then keeps no memory for it. The socket does not block, and the caller must close it.
+// Bytes that Unread holds are lost.
 func Own(conn net.Conn) (fd int, err error) {
 	raw, err := bare(conn).(syscall.Conn).SyscallConn()
 	if err != nil {
@@ -113,8 +113,8 @@ func Conn(fd int) (net.Conn, error) {
 	return net.FileConn(f)
 }
 
-// Read reads into b, which has room. An error is EAGAIN when there is nothing; 0 without an error
-// says that the peer sends nothing more.
+// Read reads into b, which has room. The error is EAGAIN when no bytes have come; 0 without an
+// error says that the peer sends no more.
 func Read(fd int, b []byte) (int, error) {
 	return call(
 		unix.SYS_READ,
@@ -141,7 +141,7 @@ func WriteAll(fd int, pieces []unix.Iovec) (int, error) {
 		fd,
 		unsafe.Pointer(unsafe.SliceData(pieces)),
 		len(pieces),
-	) // #nosec G103 -- as above, and the pieces keep what they point to
+	) // #nosec G103 -- as above, and the pieces keep their bytes alive
 }
 
 // call makes a system call that does not block, and so need not tell the scheduler that it might.

@@ -42,9 +42,9 @@ func (r *Ring[M]) Begin(one func() (M, error)) error {
 	return nil
 }
 
-// Use calls use with the member whose turn it is, and returns its answer; false where there is no
-// member, or the ring is closed. Close waits for calls under way, so that what use leaves with a
-// member is there when Close returns.
+// Use calls use with the member whose turn it is, and returns its answer, or false if there is no
+// member or the ring is closed. Close waits for calls under way, so that members hold all that use
+// has given them when Close returns.
 func (r *Ring[M]) Use(use func(M) bool) bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()

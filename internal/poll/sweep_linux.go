@@ -30,7 +30,7 @@ func (s *Sweep[T]) Hasten(now Instant, period time.Duration) {
 	}
 }
 
-// Next is when Due has somebody to visit; never while the loop is empty.
+// Next is the time at which Due has an owner to visit; never while the loop is empty.
 func (s *Sweep[T]) Next() Instant {
 	if s.period == 0 {
 		return 0

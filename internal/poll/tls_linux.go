@@ -14,12 +14,12 @@ import (
 // TLS is TLS over a socket that does not block and that its user owns. It is for one goroutine at a
 // time.
 //
-// crypto/tls takes any error of a write to the connection below for the end. So that connection
-// takes everything, and TLS keeps what the socket does not take: Write, Flush and CloseWrite say so
-// with EAGAIN. What is kept is bounded, because a Write is one record at most and has to wait until
-// nothing is kept; alerts, and the answers to key updates, which Read makes, come on top. An error
-// of a read below ends crypto/tls's connection, too, unless it says that it is temporary, as the
-// one does that says that nothing has come.
+// For crypto/tls, any error of a write to the connection below ends the connection. So the
+// connection below takes all bytes, and TLS keeps those that the socket does not take: Write, Flush
+// and CloseWrite then return EAGAIN. The kept bytes are bounded, because a Write is one record at
+// most and has to wait until no bytes are kept. Alerts, and the answers to key updates, which Read
+// writes, come on top. An error of a read below also ends the connection of crypto/tls, unless the
+// error is temporary, as the one for "no bytes have come" is.
 type TLS struct {
 	conn *tls.Conn
 	fd   int
@@ -44,7 +44,7 @@ func OwnTLS(conn net.Conn, room *[]byte) (*TLS, int, error) {
 	return t, fd, nil
 }
 
-// Kept is how many bytes the socket has not taken yet of what was sealed.
+// Kept is how many of the sealed bytes the socket has not taken yet.
 func (t *TLS) Kept() int { return len(t.out) }
 
 // Write seals at most MaxRecord bytes and hands them to the socket. EAGAIN says that a part is
@@ -62,7 +62,7 @@ func (t *TLS) Write(b []byte) error {
 	return err
 }
 
-// Flush hands what is kept to the socket. EAGAIN says that a part is still kept.
+// Flush hands the kept bytes to the socket. EAGAIN says that a part is still kept.
 func (t *TLS) Flush() error {
 	for len(t.out) > 0 {
 		n, err := Write(t.fd, t.out)
@@ -75,8 +75,8 @@ func (t *TLS) Flush() error {
 	return nil
 }
 
-// Read reads as the function of the same name does. Beforehand, what has come may have to be read
-// though the socket has no news: crypto/tls has it already. What Read has to answer is kept.
+// Read reads as the function of the same name does. It may return bytes although the socket shows
+// no readiness, because crypto/tls has them already. Bytes that Read has to answer with are kept.
 func (t *TLS) Read(b []byte) (int, error) {
 	n, err := t.conn.Read(b)
 	switch {

@@ -8,9 +8,9 @@ import (
 )
 
 // A tls.Conn keeps the buffers in which its handshake came, some 3.5 KB, for ever: nearly half of
-// what a stream over TLS takes that is idle. There is no way to have it drop them but to do it
-// here. What is done is what the zero bytes.Buffer documents: an empty one is replaced by another.
-// Where crypto/tls has no such fields nothing is done; a test says so.
+// the memory of an idle stream over TLS. crypto/tls offers no way to drop them, so this file does
+// it. It replaces an empty bytes.Buffer by the zero one, which is documented to be empty and ready.
+// If crypto/tls has no such fields, it does nothing, and a test fails.
 var idleFields = findIdleFields(reflect.TypeFor[tls.Conn]())
 
 type fields struct {
@@ -29,8 +29,8 @@ func findIdleFields(t reflect.Type) (f fields) {
 	return f
 }
 
-// dropEmptyBuffers has a connection that nobody uses at the same time, and whose handshake is over,
-// drop its buffers if all are empty.
+// dropEmptyBuffers drops the buffers of a connection if all are empty. The handshake must be over,
+// and no other goroutine may use the connection.
 func dropEmptyBuffers(c *tls.Conn) {
 	if !idleFields.found {
 		return

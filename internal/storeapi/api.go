@@ -121,9 +121,8 @@ func (a *API) Stream(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 	a.o.Streams.Serve(w, r, req)
 }
 
-// begin has a stream that brings no position start where its reader stood, and follows how far it
-// comes. One that only looks, for whatever reason, starts where the PC's would, and is not
-// followed.
+// begin starts a stream without a position where its reader stood, and follows its progress. A
+// stream that only looks starts where the PC's stream would, and is not followed.
 func (a *API) begin(req *stream.Request, v *visit, look string) {
 	given := req.Start.From != hub.FromNewest
 	switch {

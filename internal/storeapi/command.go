@@ -18,7 +18,7 @@ import (
 // eventType is the SSE type of everything on a store stream but heartbeats and gaps.
 const eventType = "sse"
 
-// command is what goes to the PCs, member for member what the older system sent.
+// command is the JSON that goes to the PCs, with the same members that the older system sent.
 type command struct {
 	EventType     string `json:"eventType"`
 	Username      string `json:"username"`
@@ -219,8 +219,8 @@ func prefersAsync(r *http.Request) bool {
 	return false
 }
 
-// enqueue hands b to the log and does not wait for it. What the log refuses at once is an error;
-// what fails later is logged and counted.
+// enqueue hands b to the log and does not wait for it. It returns an error if the log refuses b at
+// once; a later failure is logged and counted.
 func (a *API) enqueue(b *fanfare.Batch, reference string) error {
 	var mu sync.Mutex
 	var answered bool

@@ -10,7 +10,7 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/fleet"
 )
 
-// PC is what is known of one PC.
+// PC is the state of one PC that the hub knows.
 type PC struct {
 	fleet.Device
 	Open bool // a stream of it is
@@ -27,7 +27,7 @@ type Reader struct {
 	Streams int // that are open
 }
 
-// Present returns the PCs whose streams are open. It does not block for long.
+// Present returns the PCs that have open streams. It does not block for long.
 func (a *API) Present() (list []PC) {
 	k := a.kept
 	k.mu.Lock()
@@ -53,8 +53,8 @@ func (a *API) Present() (list []PC) {
 	return list
 }
 
-// Known returns PCs that are known from the log, and were there in the last month, at most so many.
-// It reads the log.
+// Known returns up to most PCs that the log knows and that were there in the last month. It reads
+// the log.
 func (a *API) Known(ctx context.Context, most int) (list []PC) {
 	known := map[fleet.Device]int{} // indices in list
 	for _, prefix := range []string{keptPrefix, seenPrefix} {

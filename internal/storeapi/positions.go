@@ -12,8 +12,8 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/stream"
 )
 
-// positions keeps the cursors of the PCs' readers: those of a PC that has streams open in memory,
-// all in the log. See reader.go.
+// positions keeps the cursors of the PCs' readers: all of them in the log, and those of PCs with
+// open streams also in memory. See reader.go.
 type positions struct {
 	o       Options
 	began   time.Time // its clock
@@ -38,7 +38,7 @@ type positions struct {
 // clock.
 type shared struct{ found, warned int64 }
 
-// due is a PC whose cursors are to be stored, or the name of a health mark.
+// due is a PC whose cursors must be stored, or the name of a health mark.
 type due struct {
 	pc   *pc
 	seen string
@@ -54,8 +54,8 @@ const (
 	// unlimited is how long cursors are kept where rules set no limit to the age of a PC's events.
 	// They are small, but PCs do not tell when they are gone for good.
 	unlimited = 365 * 24 * time.Hour
-	// rememberFor is how much longer the log knows that there was a cursor, so that the PC hears of
-	// what it may have missed.
+	// rememberFor is how much longer the log knows that there was a cursor, so that the PC is told
+	// of the gap.
 	rememberFor = 365 * 24 * time.Hour
 )
 
@@ -68,8 +68,8 @@ func newPositions(o Options) *positions {
 	return k
 }
 
-// now is the time on positions' clock, in milliseconds since some moment before the process. Nobody
-// sets it.
+// now is the time on positions' clock, in milliseconds since a moment before the process began. The
+// clock is never set.
 func (k *positions) now() int64 { return time.Since(k.began).Milliseconds() + 1 }
 
 const keptPrefix = "pc/"
@@ -101,9 +101,9 @@ func (k *positions) resumeFor(d fleet.Device) time.Duration {
 	return longest
 }
 
-// visit begins a request for the stream of the PC that has a channel. It may read the log; where
-// that fails there is an error: to start at the newest would lose what the PC has missed. leave
-// must follow.
+// visit begins a request for the stream of the PC that has a channel. It may read the log. If that
+// fails it returns an error, because a stream that starts at the newest event would lose the
+// commands that the PC has missed. leave must follow.
 func (k *positions) visit(ctx context.Context, channel string, id readerID) (*visit, error) {
 	k.mu.Lock()
 	p := k.pcs[channel]
@@ -136,7 +136,7 @@ func (k *positions) load(ctx context.Context, p *pc) error {
 	}
 	var list []cursor
 	if ok {
-		if list, err = readCursors(kept); err != nil { // it is another version's: whose cursor it is is not known
+		if list, err = readCursors(kept); err != nil { // another version wrote it: the owner of the cursor is not known
 			list = []cursor{{position: kept.Position, age: kept.Age}}
 			k.o.Logger.Warn("the readers of a PC cannot be told apart", named(p.device(), slog.Any("err", err))...)
 		}
@@ -144,7 +144,7 @@ func (k *positions) load(ctx context.Context, p *pc) error {
 	now := k.now()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if p.is(loaded) { // somebody else was faster
+	if p.is(loaded) { // another visit was faster
 		return nil
 	}
 	p.set(loaded)
@@ -169,8 +169,8 @@ func (k *positions) dropLocked(p *pc) {
 	}
 }
 
-// start is where the visit's stream starts when it brings no position. It may block for a moment,
-// to learn what the peer of an earlier stream has.
+// start is where the visit's stream starts if it brings no position. It may block for a moment, to
+// learn which bytes the peer of an earlier stream has acknowledged.
 func (v *visit) start() hub.Start {
 	k := v.pc.k
 	if !k.keeps() {
@@ -193,10 +193,10 @@ func (v *visit) start() hub.Start {
 	return k.startAt(v.pc, pos, lives, forgotten)
 }
 
-// peek is where the PC's stream would start, for somebody who only looks. A cursor that nobody is
-// known to own, because an earlier version kept it, is not for who looks only because their token
-// is of that version's time: each of their streams would start there, and a PC obey the same REBOOT
-// again and again.
+// peek is where the PC's stream would start, for a caller that only looks. A cursor without a known
+// owner, because an earlier version stored it, is not for a caller that only looks because its
+// token is of that version's time: each of its streams would start there, and a PC would obey the
+// same REBOOT again and again.
 func (v *visit) peek(why string) hub.Start {
 	k := v.pc.k
 	if !k.keeps() {
@@ -316,8 +316,8 @@ func (v *visit) Changed() {
 	}
 }
 
-// reviveLocked finds the PC's streams whose peers have turned out to be still there though a newer
-// stream had opened.
+// reviveLocked finds the PC's streams whose peers are still there, although a newer stream has
+// opened.
 func (k *positions) reviveLocked(p *pc) {
 	for r := p.readers; r != nil; r = r.next {
 		for v := r.open; v != nil; v = v.next {

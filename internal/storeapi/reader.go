@@ -8,21 +8,21 @@ import (
 // Readers and their cursors
 //
 // The older client sends no position, so the hub keeps one for it: a cursor. Several programs may
-// read the stream of one PC: the PC's own, one on a cloned disk, somebody who looks with curl. So a
+// read the stream of one PC: the PC's own, one on a cloned disk, a curl that an operator runs. So a
 // cursor belongs to a reader: the subject of its credential, and its address. A reader's cursor is
 // where its last stream stood.
 //
 // A client that comes back while its last stream still looks open is the ordinary case: that stream
 // is half-dead. The newer stream takes the reader's cursor over, and the older one is superseded:
-// it leaves no cursor when it ends, because that would be an old one. But two machines may be one
-// reader, behind one address or with one disk. What tells the two cases apart is an
-// acknowledgement: a superseded stream whose peer acknowledges bytes written later is no dead one,
-// and has a cursor of its own again. Of the cursors that the streams of one reader leave only the
-// lowest is kept, and the reader's next stream takes it: so nothing is lost that was not lost to
-// the other machine.
+// it leaves no cursor when it ends, because that cursor would be an old one. But two machines may
+// be one reader, behind one address or with one disk. An acknowledgement tells the two cases apart:
+// a superseded stream whose peer acknowledges bytes that were written later is not dead, and has a
+// cursor of its own again. Of the cursors that the streams of one reader leave, only the lowest is
+// kept, and the reader's next stream takes it. So no command is lost that the other machine did not
+// take.
 //
-// A reader without a cursor starts where the reader stood that was there last, and leaves that one
-// alone.
+// A reader without a cursor starts where the PC's most recent reader stood, and does not change
+// that reader's cursor.
 
 // readersMost is how many readers a PC may have, and of how many streams of one reader the cursors
 // are followed.
@@ -43,7 +43,7 @@ type pc struct {
 	state  state
 }
 
-// state is a set of what holds for a PC.
+// state is a set of facts that hold for a PC.
 type state uint8
 
 const (
@@ -66,7 +66,7 @@ type reader struct {
 	// negative
 	used int64
 	left fanfare.Position // the lowest that an ended stream left, and no stream has taken; 0: none
-	open *visit           // its streams whose cursors are followed, the newest first
+	open *visit           // its streams with followed cursors, the newest first
 }
 
 // visit is a request for a PC's stream, and then that stream.
@@ -75,7 +75,7 @@ type visit struct {
 	live *stream.Live // nil before it opens; owned by the stream
 
 	// Guarded by positions.mu.
-	reader *reader // before it opens, one that knows no more than who it is; nil: the stream leaves nothing
+	reader *reader // before the stream opens, a record with its reader alone; nil: the stream leaves no cursor
 	next   *visit  // of the reader's streams
 	since  stream.Moment
 
@@ -161,7 +161,7 @@ func (p *pc) begin(v *visit, from fanfare.Position, now int64) (dropped []*reade
 	}
 	supersedes := true
 	switch {
-	case from == 0: // it has to hear of a gap first; until then the reader stands where it stood
+	case from == 0: // the peer must acknowledge a gap first; until then the reader stands where it stood
 		v.pending, supersedes = true, false
 	case v.given:
 		r.left = 0
@@ -185,13 +185,13 @@ func (p *pc) begin(v *visit, from fanfare.Position, now int64) (dropped []*reade
 	return p.bound(r)
 }
 
-// heard is for a stream whose peer is now known to have heard of its gap: it is the newest of its
-// reader from here on.
+// heard is for a stream whose peer has now acknowledged its gap: from here on the stream is the
+// newest of its reader.
 func (v *visit) heard(now int64) {
 	r := v.reader
 	v.pending = false
 	r.left, r.used = 0, now
-	for o := v.next; o != nil; o = o.next { // what opened later has superseded it
+	for o := v.next; o != nil; o = o.next { // a stream that opened later has superseded it
 		o.superseded, o.since = true, o.live.Now()
 	}
 }
@@ -227,7 +227,7 @@ func (p *pc) bound(r *reader) (dropped []*reader) {
 	return append(dropped, oldest)
 }
 
-// longerUnused orders readers by who goes first.
+// longerUnused orders readers by how long they have been unused: the first is dropped first.
 func longerUnused(a, b *reader) bool {
 	if (a.open == nil) != (b.open == nil) {
 		return a.open == nil

@@ -12,11 +12,10 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/caller"
 )
 
-// readerID tells the readers of a PC apart: who they say they are, and where they are. The zero
-// readerID is a reader of whom neither is known. There is one for each PC in memory, so it is
-// small.
+// readerID tells the readers of a PC apart, by subject and address. The zero readerID is a reader
+// of whom neither is known. There is one for each PC in memory, so it is small.
 type readerID struct {
-	subject uint64 // of the SHA-256 of the credential's subject; 0: it names nobody
+	subject uint64 // of the SHA-256 of the credential's subject; 0: no subject
 	network uint64 // see networkOf
 }
 
@@ -29,8 +28,8 @@ func readerOf(by caller.Caller) (id readerID) {
 	return id
 }
 
-// subjectOf is the credential's subject, with who vouches for it; "" when it names nobody. A
-// token's id does not count: who renews a token is the same reader.
+// subjectOf is the credential's subject, with its realm; "" if there is none. A token's id does not
+// count, because a reader that renews its token is the same reader.
 func subjectOf(by caller.Caller) string {
 	if by.Who.Subject == "" {
 		return ""
@@ -38,8 +37,8 @@ func subjectOf(by caller.Caller) string {
 	return by.Name()
 }
 
-// What networkOf adds to an IPv4 address, and what ::/64 is. No IPv6 network has these numbers (RFC
-// 4291, section 2.4).
+// The number that networkOf adds to an IPv4 address, and the number that stands for ::/64. No IPv6
+// network has these numbers (RFC 4291, section 2.4).
 const (
 	networkIPv4 = 1 << 32
 	networkZero = 2 << 32
@@ -74,8 +73,8 @@ func (id readerID) text() string {
 	return netip.PrefixFrom(netip.AddrFrom16(b), 64).String()
 }
 
-// cursor is where a reader stands, as it is stored. A cursor that is older than positions are kept
-// says only that there was one.
+// cursor is the stored position of a reader. A cursor that is older than positions are kept says
+// only that there was one.
 type cursor struct {
 	id       readerID
 	position fanfare.Position
@@ -100,8 +99,8 @@ func appendCursors(dst []byte, list []cursor) []byte {
 
 var errRecord = errors.New("the cursors kept for a PC are damaged")
 
-// readCursors reads what is kept for a PC. Of one that an earlier version kept it is not known
-// whose cursor it is.
+// readCursors reads the record of a PC. In a record of an earlier version, the owner of the cursor
+// is not known.
 func readCursors(k fanfare.Kept) (list []cursor, err error) {
 	if k.Value == "" {
 		return []cursor{{position: k.Position, age: k.Age}}, nil

@@ -11,7 +11,7 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/problem"
 )
 
-// Readers are counts of what happens where a PC has several readers, or one that was away for long.
+// Readers are counters for PCs that have several readers, or a reader that was away for long.
 type Readers struct {
 	// times a stream turned out to be read on though a newer one of the same reader had opened
 	Shared    uint64
@@ -33,7 +33,7 @@ const warnAgain = time.Hour
 // saysMost is how many warnings of a kind are logged in a minute.
 const saysMost = 20
 
-// subjectsMost bounds who is remembered to have been warned of.
+// subjectsMost bounds the subjects that are remembered because the log has warned of them.
 const subjectsMost = 10_000
 
 // says writes warnings down, not more than a log can take. Its methods may be called from any

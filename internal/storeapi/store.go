@@ -10,9 +10,9 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/stream"
 )
 
-// This file brings cursors into the log. While events are published anyway they ride with the
-// groups that store those, so what a PC has heard and acknowledged does not come again after a
-// crash that follows. When nothing is published, an empty group is made for them twice a second.
+// This file brings cursors into the log. While events are published, cursors are stored with the
+// groups of these events, so commands that a PC has acknowledged do not come again after a crash.
+// Otherwise an empty group is made for the cursors, twice a second.
 
 // Board implements fanfare.Rider.
 func (k *positions) Board(most int) (keep []fanfare.Kept, done func(error)) {
@@ -60,7 +60,7 @@ type followed struct {
 	pos  fanfare.Position
 }
 
-// record makes what is stored of a PC's cursors; false when that is stored already.
+// record makes the record of a PC's cursors, and returns false if the log has it already.
 func (k *positions) record(p *pc) (kept fanfare.Kept, ok bool) {
 	var room [readersMost]followed
 	open := room[:0]
@@ -99,8 +99,8 @@ func (k *positions) record(p *pc) (kept fanfare.Kept, ok bool) {
 	}, true
 }
 
-// cursors are where the PC's readers stand, with what the peers of their open streams have, and
-// where the one stands that was there last.
+// cursors returns the cursors of the PC's readers, as far as the peers of their open streams have
+// acknowledged, and the position of the most recent reader.
 func (p *pc) cursors(open []followed, now int64) (list []cursor, last fanfare.Position) {
 	var room [readersMost]cursor
 	list = room[:0]
@@ -140,7 +140,7 @@ func sumOf(list []cursor) uint32 {
 	return uint32(h.Sum64())
 }
 
-// stored is told what became of a group's PCs and health marks.
+// stored is told whether a group's PCs and health marks were stored.
 func (k *positions) stored(list []due, marks map[string]time.Time, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -188,7 +188,7 @@ func (k *positions) loop() {
 	}
 }
 
-// again has those looked at again whose peers had not acknowledged all.
+// again queues the PCs once more whose peers had not acknowledged all bytes.
 func (k *positions) again() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -234,7 +234,7 @@ func (k *positions) look(now int64) {
 	}
 }
 
-// flush makes groups for what waits, where nobody else does.
+// flush makes groups for waiting cursors when no events are published.
 func (k *positions) flush() {
 	k.mu.Lock()
 	groups := (len(k.queue) + flushMost - 1) / flushMost
@@ -246,7 +246,7 @@ func (k *positions) flush() {
 	}
 }
 
-// say writes down what was noticed under the lock.
+// say writes log records of facts that were noticed under the lock.
 func (k *positions) say() {
 	k.mu.Lock()
 	news := k.news
