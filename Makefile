@@ -77,6 +77,7 @@ nightly: ## what is too long for every change: fuzzers for ten minutes each, and
 	$(MAKE) sec
 	$(MAKE) build-all vet-all
 	-$(MAKE) vuln
+	FANFARE_LONG=1 $(GO) test -timeout 60m ./server
 	$(GO) test -race -timeout 60m -count=20 ./internal/hub ./pebblelog ./server
 	$(GO) test -timeout 60m -count=10 ./e2e
 

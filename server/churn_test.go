@@ -357,9 +357,9 @@ func TestChurn(t *testing.T) {
 	}
 	f := start(t, server.Options{Streams: server.StreamOptions{StallLimit: 2 * time.Second, Heartbeat: time.Second,
 		Lifetime: 5 * time.Second, TailBytes: 1 << 20}})
-	length, clients := 30*time.Second, churning[f.kind.name]
-	if testing.Short() {
-		length, clients = 5*time.Second, clients/5
+	length, clients := 10*time.Second, churning[f.kind.name]
+	if os.Getenv("FANFARE_LONG") != "" {
+		length = time.Minute
 	}
 	c := &churn{fixture: f, until: time.Now().Add(length)}
 	var publishers, all sync.WaitGroup

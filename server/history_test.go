@@ -197,6 +197,7 @@ func (r *recorder) SetWriteDeadline(time.Time) error { return nil }
 // TestStalledPagesEnd: a page of which the peer takes nothing ends in time, also where the
 // http.Server has no limit; what came is no whole answer; the cut is counted.
 func TestStalledPagesEnd(t *testing.T) {
+	t.Parallel()
 	onAllWays(t, func(t *testing.T, w way) {
 		e := enter(t, w, server.Options{Streams: server.StreamOptions{StallLimit: time.Second},
 			Publish: server.PublishOptions{MaxEventBytes: 15 << 20}})

@@ -375,6 +375,7 @@ func TestBodiesShareABudget(t *testing.T) {
 // TestSlowBodiesEnd: a body that holds some of the budget must come in time, also where the
 // http.Server has no limit for that.
 func TestSlowBodiesEnd(t *testing.T) {
+	t.Parallel()
 	onAllWays(t, func(t *testing.T, w way) {
 		e := enter(t, w, server.Options{Publish: server.PublishOptions{BodyTimeout: 2 * time.Second}})
 		for path, header := range map[string]string{"/v1/events": "Content-Type: application/json",
@@ -437,6 +438,7 @@ func TestLargeLinesShareTheBudget(t *testing.T) {
 // TestSlowLinesEnd: a line that holds some of the budget must come to its end in time, or it ends
 // the body.
 func TestSlowLinesEnd(t *testing.T) {
+	t.Parallel()
 	onAllWays(t, func(t *testing.T, w way) {
 		e := enter(t, w, server.Options{Publish: server.PublishOptions{BodyTimeout: 2 * time.Second}})
 		u := e.upload("/v1/events", -1, "Content-Type: application/x-ndjson",
