@@ -1,7 +1,7 @@
-// Package load drives a hub with many streams and publishers from one thread, and measures what
-// comes of it. It speaks HTTP/1.1 over plain TCP and waits with epoll, so that it needs less than
-// what it measures. It works against anything that serves Server-Sent Events and takes publishes by
-// POST; how their paths look is set.
+// Package load drives a hub with many streams and publishers from one thread, and measures the hub.
+// It speaks HTTP/1.1 over plain TCP and waits with epoll, so that it needs fewer resources than the
+// hub. It works against any server of Server-Sent Events that takes publishes by POST; the paths
+// are options.
 package load
 
 import (
@@ -28,7 +28,7 @@ type Options struct {
 	Missed      int           // events that each stream has missed, with Resume; default 200
 	OwnChannels bool          // with Resume: each stream has a channel of its own
 	Dead        int           // of the streams, with FanOut and Own: they never read again once they have begun
-	Wait        time.Duration // measure for so long; default 10 s
+	Wait        time.Duration // how long to measure; default 10 s
 	PID         int           // the server's, for its CPU time and memory; 0: not known
 
 	// Between, if set, is called by Resume between publishing and coming back, with all connections
@@ -42,7 +42,7 @@ type OptionError struct{ text string }
 // Error implements error.
 func (e *OptionError) Error() string { return e.text }
 
-// Workload is what to do.
+// Workload is the kind of load.
 type Workload string
 
 // The workloads.
@@ -89,7 +89,7 @@ func (o Options) withDefaults() (Options, error) {
 	return o, nil
 }
 
-// Run does a workload, until ctx ends. It takes Wait and the time to connect and let go.
+// Run does a workload, until ctx ends. It takes Wait and the time to connect and disconnect.
 func Run(ctx context.Context, w Workload, o Options) (Report, error) {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -180,7 +180,7 @@ func (r *run) flow() error {
 	return err
 }
 
-// resume publishes what will have been missed, and opens the streams after that.
+// resume publishes the events that the streams will have missed, and then opens the streams.
 func (r *run) resume() error {
 	if err := r.openStreams(1, ""); err != nil {
 		return err

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Report is what a run has measured.
+// Report holds the figures of a run.
 type Report struct {
 	Workload    Workload      `json:"workload"`
 	Streams     int           `json:"streams"`
@@ -25,7 +25,7 @@ type Report struct {
 	CPU         time.Duration `json:"cpu"` // nanoseconds, the server's
 	MemoryBytes int64         `json:"memoryBytes"`
 	Dead        int           `json:"dead,omitempty"` // streams that never read
-	// with dead streams: what the system's TCP has taken meanwhile, for both ends of all
+	// with dead streams: the memory that the system's TCP has taken meanwhile, for both ends of all
 	// connections
 	KernelBytes int64 `json:"kernelBytes,omitempty"`
 }
@@ -89,7 +89,7 @@ func (r Report) String() string {
 
 func round(d time.Duration) time.Duration { return d.Round(10 * time.Microsecond) }
 
-// usage is what a process has used: CPU time, and resident memory in bytes.
+// usage is the CPU time that a process has used, and its resident memory in bytes.
 type usage struct {
 	cpu    time.Duration
 	memory int64

@@ -46,7 +46,7 @@ type conn struct {
 	first    bool   // the first event has come
 	note     bool   // the next event's id is wanted
 	position string // the id that was
-	buffered []byte // what of an answer or of the first event has come
+	buffered []byte // the part of an answer or of the first event that has come
 	sent     time.Time
 }
 
@@ -74,7 +74,7 @@ func (r *run) request(method, path, channel string, n int, more ...string) []byt
 	return []byte(b + "\r\n")
 }
 
-// openStreams opens streams and waits until each has had its first event. So many connect at once
+// openStreams opens streams and waits until each has had its first event. As many connect at once
 // as a server's queue takes.
 func (r *run) openStreams(n int, after string) error {
 	const atOnce = 100
@@ -192,7 +192,7 @@ func (r *run) end() {
 	r.report.Ack, r.report.Delay = percentiles(r.acks), percentiles(r.delays)
 }
 
-// turn handles what comes, for some time, at least once.
+// turn handles events of the sockets, for some time, at least once.
 func (r *run) turn(wait time.Duration) error {
 	for deadline := time.Now().Add(wait); ; {
 		if r.ctx.Err() != nil {
@@ -215,7 +215,7 @@ func (r *run) turn(wait time.Duration) error {
 	}
 }
 
-// came takes what has come on a connection; an empty b is its end.
+// came takes the bytes that have come on a connection; an empty b is its end.
 func (r *run) came(c *conn, b []byte) error {
 	switch {
 	case len(b) == 0 && c.stream && !c.first:

@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// Conn is a connection as HTTP is spoken on it: a socket, or TLS over one. Where that is HTTP/2 it
-// follows the frames that leave. net.Conn's methods are used as those of any connection, with one
-// writer at a time; the others may be called from any goroutine.
+// Conn is a connection on which HTTP is spoken: a socket, or TLS over one. Over HTTP/2 it follows
+// the frames that leave. net.Conn's methods are used as those of any connection, with one writer at
+// a time; the others may be called from any goroutine.
 type Conn struct {
 	net.Conn // socket, or secure
 
@@ -22,7 +22,7 @@ type Conn struct {
 	secure *tls.Conn // nil: no TLS
 	kernel *Socket   // nil: the system tells nothing
 	failed func(remote net.Addr, err error)
-	busy   chan struct{} // has one while frames are being written, and what is in them noted
+	busy   chan struct{} // holds a token while frames are being written and noted
 
 	state    atomic.Pointer[tls.ConnectionState] // set by the handshake
 	timedOut atomic.Bool
@@ -33,7 +33,7 @@ type Conn struct {
 	shaken  bool     // owned by the reader: the handshake is over
 	refused error    // owned by the reader: why it has failed
 	writes  uint64   // owned by the writer
-	touched []*Body  // owned by the writer: those watched whose DATA is in the present write
+	touched []*Body  // owned by the writer: watched bodies whose DATA is in the present write
 	out     []byte   // owned by the writer
 	spoken  protocol // owned by the writer
 
@@ -43,7 +43,7 @@ type Conn struct {
 	last   uint64 // the last write that had succeeded when it was closed
 }
 
-// protocol is what the server has begun to speak.
+// protocol is the protocol that the server has begun to speak.
 type protocol int8
 
 const (
@@ -66,10 +66,11 @@ func FromContext(ctx context.Context) *Conn {
 	return c
 }
 
-// Inner returns what Conn only looks at: the socket's connection, or TLS over it.
+// Inner returns the connection that Conn observes: the socket's, or TLS over it.
 func (c *Conn) Inner() net.Conn { return c.Conn }
 
-// Socket returns the connection whose bytes are those that are written here; nil over TLS.
+// Socket returns the connection below, if its bytes are the same as those written here; nil over
+// TLS.
 func (c *Conn) Socket() net.Conn {
 	if c.secure != nil {
 		return nil
@@ -130,7 +131,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 	return c.writeFrames(p)
 }
 
-// writeFrames writes what is HTTP/2.
+// writeFrames writes bytes of HTTP/2.
 func (c *Conn) writeFrames(p []byte) (int, error) {
 	c.busy <- struct{}{}
 	defer func() { <-c.busy }()
@@ -169,7 +170,7 @@ func (c *Conn) writeFrames(p []byte) (int, error) {
 // not ask for.
 const ping = "\x00\x00\x08\x06\x00\x00\x00\x00\x00fanfare\x00"
 
-// mark notes how far the kernel has been given what a write held that has returned.
+// mark notes how many bytes the kernel has been given when a write has returned.
 func (c *Conn) mark(write uint64) {
 	given, known := c.kernel.Given()
 	c.mu.Lock()
@@ -185,8 +186,8 @@ func (c *Conn) mark(write uint64) {
 	}
 }
 
-// Rest waits until no frames are being written, but not for longer than that. Those who use a
-// connection that has broken may hear of it before its last write has returned.
+// Rest waits until no frames are being written, but no longer than most. A user of a broken
+// connection may learn of the break before the last write has returned.
 func (c *Conn) Rest(most time.Duration) {
 	timer := time.NewTimer(most)
 	defer timer.Stop()
@@ -203,11 +204,11 @@ func (c *Conn) ended(err error) {
 	}
 }
 
-// closeWait is how long Close waits for a write to return. A peer can have what it brings, and have
-// reset the connection, before it does.
+// closeWait is how long Close waits for a write to return. A peer can have its bytes, and have
+// reset the connection, before the write returns.
 const closeWait = 50 * time.Millisecond
 
-// Close implements net.Conn. What the peer had acknowledged can be asked for afterwards.
+// Close implements net.Conn. The acknowledged bytes can still be asked for afterwards.
 func (c *Conn) Close() error {
 	c.Rest(closeWait)
 	c.mu.Lock()
@@ -219,7 +220,7 @@ func (c *Conn) Close() error {
 	return c.Conn.Close()
 }
 
-// CloseWrite closes the sending half, as far as what is spoken on it has one.
+// CloseWrite closes the sending half, if the protocol on the connection has one.
 func (c *Conn) CloseWrite() error {
 	half, ok := c.Conn.(interface{ CloseWrite() error })
 	if !ok {
@@ -234,11 +235,11 @@ type Body struct {
 	conn *Conn
 
 	// Guarded by conn.mu.
-	first   []byte // what it begins with, until that has left
+	first   []byte // its first bytes, until they have left
 	twin    bool   // another begins the same
 	known   bool   // it has been found among the frames
 	sent    int64  // bytes that have left
-	watched bool   // somebody asks what the peer has of it
+	watched bool   // a caller asks how much of it the peer has
 	marks   Marks  // when it is watched
 	closed  bool
 	since   int // writes that began after it was closed
@@ -253,16 +254,17 @@ func (c *Conn) Body() *Body {
 	return &Body{conn: c}
 }
 
-// Watch is called once, before anything is written, by who will ask what the peer has acknowledged.
+// Watch is called once, before any byte is written, by a caller that will ask for the acknowledged
+// bytes.
 func (b *Body) Watch() {
 	b.conn.mu.Lock()
 	defer b.conn.mu.Unlock()
 	b.watched = true
 }
 
-// Expect is called before the first bytes of the body are written that are no comment line: with
-// these, as long as they are written in one piece. Every response that might begin like another's
-// has to be announced, also when nobody asks what the peer has of it.
+// Expect announces the first bytes of the body that are no comment line. It is called before they
+// are written, and they must be written in one piece. Every response that might begin like
+// another's has to be announced, also if no caller asks for its acknowledged bytes.
 func (b *Body) Expect(first []byte) {
 	b.conn.mu.Lock()
 	defer b.conn.mu.Unlock()

@@ -10,10 +10,11 @@ import (
 // to count the DATA of each response. It changes nothing, and decodes nothing but the frames'
 // headers.
 //
-// Whose response a frame belongs to the frames do not tell: a handler does not learn its stream's
-// number. It says what its body is about to begin with (Body.Expect), and the response whose body
-// begins so is its own. Two that announce the same at the same time cannot be told apart; neither
-// is followed then. A stream's first event has a `retry:` of its own, so that hardly ever happens.
+// The frames do not tell which handler a response belongs to, because a handler does not learn its
+// stream's number. So a handler announces the first bytes of its body (Body.Expect), and the
+// response whose body begins with them is its own. If two handlers announce the same bytes at the
+// same time, they cannot be told apart, and neither is followed. A stream's first event has a
+// `retry:` of its own, so that hardly ever happens.
 type frames struct {
 	header [9]byte // of the present frame
 	have   int     // of header
@@ -23,13 +24,13 @@ type frames struct {
 	id     uint32 // of its stream
 	block  bool   // a block of headers goes on in the next frame
 
-	fresh    map[uint32]beginning // responses of which it is not known whose they are
+	fresh    map[uint32]beginning // responses whose handler is not known
 	expected []*Body              // bodies that have not begun to leave
 	bodies   map[uint32]*Body     // bodies that have, and are followed
-	touched  []*Body              // those that are watched, of the present write
+	touched  []*Body              // the watched bodies of the present write
 }
 
-// beginning is what has left of a response's body.
+// beginning is the part of a response's body that has left.
 type beginning struct {
 	bytes int64
 	text  []byte // without the comment lines it began with
@@ -50,11 +51,11 @@ const (
 	comment      = ":\n" // the sign of life that a stream may begin with
 )
 
-// between tells whether another frame may be put before what is about to be written.
+// between tells whether another frame may be put before the next bytes.
 func (f *frames) between() bool { return f.have == 0 && !f.block }
 
-// scan reads what is about to be written, and appends the bodies to touched that are in it and
-// watched.
+// scan reads the bytes of the next write, and appends to touched the watched bodies that have DATA
+// in it.
 func (f *frames) scan(p []byte, touched []*Body) []*Body {
 	f.touched = touched
 	for len(p) > 0 {
@@ -82,9 +83,8 @@ func (f *frames) scan(p []byte, touched []*Body) []*Body {
 	return touched
 }
 
-// expire drops what was to begin bodies that are closed, once it can come no more: what net/http
-// had taken of it by then is in the first write that began afterwards, or has its end in the
-// second.
+// expire drops the announcements of closed bodies once their bytes can no longer come: those that
+// net/http had taken by then are in the first write that began afterwards, or end in the second.
 func (f *frames) expire() {
 	f.expected = slices.DeleteFunc(f.expected, func(b *Body) bool {
 		if b.closed {
@@ -107,7 +107,7 @@ func (f *frames) begin() {
 			f.fresh = map[uint32]beginning{}
 		}
 		f.fresh[f.id] = beginning{}
-	// net/http's server does not pad; what is padded is not counted
+	// net/http's server does not pad; padded frames are not counted
 	case f.kind == frameData && f.flags&flagPadded != 0:
 		f.forget()
 	}
@@ -151,7 +151,7 @@ func (f *frames) data(p []byte) {
 	}
 }
 
-// whose returns the body that begins with a text; perhaps says that more of the text may tell.
+// whose returns the body that begins with a text; perhaps says that more of the text may decide.
 func (f *frames) whose(text []byte) (b *Body, perhaps bool) {
 	perhaps = bytes.HasPrefix([]byte(comment), text)
 	for _, b := range f.expected {
@@ -163,7 +163,7 @@ func (f *frames) whose(text []byte) (b *Body, perhaps bool) {
 	return nil, perhaps
 }
 
-// found has the present frame's response be a body's, of which so many bytes have left.
+// found binds the response of the present frame to a body, of which sent bytes have left.
 func (f *frames) found(b *Body, sent int64) {
 	delete(f.fresh, f.id)
 	f.expected = slices.DeleteFunc(f.expected, func(one *Body) bool { return one == b })
@@ -185,7 +185,7 @@ func (f *frames) touch(b *Body) {
 	}
 }
 
-// expect notes what a body begins with.
+// expect notes the first bytes of a body.
 func (f *frames) expect(b *Body, first []byte) {
 	if len(f.expected) >= expectedMost {
 		return
@@ -199,8 +199,8 @@ func (f *frames) expect(b *Body, first []byte) {
 	f.expected = append(f.expected, b)
 }
 
-// drop stops following a body. What it begins with stays expected until it has left, or can come no
-// more: else it might be taken for another's.
+// drop stops following a body. Its first bytes stay expected until they have left, or can no longer
+// come: otherwise they might be taken for another body's.
 func (f *frames) drop(b *Body) {
 	b.closed = true
 	for id, one := range f.bodies {

@@ -9,9 +9,10 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/poll"
 )
 
-// Listener returns a listener that accepts l's connections, and bounds what the kernel holds for
-// each. With a config it speaks TLS on them, and whoever serves them must take them for plain ones.
-// Without one, and without watch, they are l's own. A handshake that fails is told to failed.
+// Listener returns a listener that accepts l's connections, and bounds the bytes that the kernel
+// holds for each. With a config it speaks TLS on them, and the server must take them for plain
+// ones. Without a config and without watch, they are l's own. failed is called for a handshake that
+// fails.
 func Listener(l net.Listener, config *tls.Config, watch bool, failed func(remote net.Addr, err error)) net.Listener {
 	return &listener{Listener: l, config: config, watch: watch || config != nil, failed: failed}
 }
@@ -60,8 +61,8 @@ func (c *Conn) handshake() error {
 	return err
 }
 
-// looksLikeHTTP tells whether the first bytes of what should have been TLS are those of a request,
-// as net/http does.
+// looksLikeHTTP tells whether the first bytes of a connection that should speak TLS are those of a
+// request, as net/http does.
 func looksLikeHTTP(header [5]byte) bool {
 	switch string(header[:]) {
 	case "GET /", "HEAD ", "POST ", "PUT /", "OPTIO":

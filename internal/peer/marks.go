@@ -1,13 +1,14 @@
 package peer
 
-// Marks says how much of a stream the peer has, by how much of what its connection was given it has
+// Marks says how many bytes of a stream the peer has, by the bytes of the connection that it has
 // acknowledged. The zero value is ready to use; its methods must not be called at once.
 type Marks struct {
 	list []mark // not known to be acknowledged, oldest first
 	got  int64
 }
 
-// mark says that who has acknowledged so many bytes of the connection has so many of the stream.
+// mark pairs a number of acknowledged bytes of the connection with the bytes of the stream that a
+// peer then has.
 type mark struct{ given, sent int64 }
 
 // marksMost bounds the marks of a peer that is far behind.
@@ -36,7 +37,7 @@ func (m *Marks) Add(given, sent int64) {
 	m.list = kept
 }
 
-// Sent returns how many bytes of the stream a peer has that has acknowledged so many of the
+// Sent returns how many bytes of the stream a peer has that has acknowledged acked bytes of the
 // connection.
 func (m *Marks) Sent(acked int64) int64 {
 	n := 0

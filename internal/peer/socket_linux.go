@@ -9,13 +9,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// notSentLowat bounds what the kernel takes from us beyond what it can send: a reader that never
-// reads costs some 160 KB with it, and 2.8 MB without.
+// notSentLowat bounds the bytes that the kernel takes beyond those that it can send: a peer that
+// never reads costs some 160 KB with it, and 2.8 MB without.
 const notSentLowat = 32 << 10
 
-// TuneFD sets a socket up for streams: what the kernel holds for a peer that does not read is
-// bounded, and the connection of a peer that acknowledges nothing for the stall limit, or has no
-// room for so long, ends. What the system refuses is done without.
+// TuneFD sets a socket up for streams. It bounds the bytes that the kernel holds for a peer that
+// does not read. It also ends the connection of a peer that acknowledges no bytes, or has no room,
+// for the stall limit. Options that the system refuses are left out.
 func TuneFD(fd int, stall time.Duration) {
 	boundFD(fd)
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(stall.Milliseconds()))
@@ -40,8 +40,8 @@ func AckedFD(fd int) (n int64, known bool) {
 func QueuedFD(fd int) (int, error) { return unix.IoctlGetInt(fd, unix.SIOCOUTQ) }
 
 // GivenFD is how many bytes the kernel has been given since the connection began. It is exact while
-// nobody writes, and never too low: what it holds is asked between two looks at what was
-// acknowledged, and only when these are the same do the two belong together.
+// no goroutine writes, and never too low: the bytes that the kernel holds are read between two
+// looks at the acknowledged bytes, and the figures belong together only if the two looks agree.
 func GivenFD(fd int) (n int64, known bool) {
 	const tries = 4
 	for try := 1; ; try++ {
@@ -58,8 +58,8 @@ func GivenFD(fd int) (n int64, known bool) {
 }
 
 // DrainedFD tells whether the peer of a Unix socket has read everything; known is false for other
-// sockets. Of a peer that has closed the connection it says no: what that had not read the kernel
-// has thrown away.
+// sockets. For a peer that has closed the connection it says no: the kernel has discarded the bytes
+// that the peer had not read.
 func DrainedFD(fd int) (drained, known bool) {
 	if domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN); err != nil || domain != unix.AF_UNIX {
 		return false, false
@@ -82,8 +82,8 @@ func Drained(conn net.Conn) (drained, known bool) {
 	return drained, known
 }
 
-// Socket is what the kernel knows of a TCP connection that may be closed meanwhile. Its methods may
-// be called from any goroutine.
+// Socket asks the kernel about a TCP connection that may be closed meanwhile. Its methods may be
+// called from any goroutine.
 type Socket struct {
 	raw syscall.RawConn
 
@@ -98,8 +98,8 @@ type answer struct {
 	known bool
 }
 
-// SocketOf returns nil when the system does not tell what the peer has acknowledged: it is no TCP
-// connection, say.
+// SocketOf returns nil when the system does not know the acknowledged bytes, for example because it
+// is no TCP connection.
 func SocketOf(conn net.Conn) *Socket {
 	raw := rawConn(conn)
 	if raw == nil {
@@ -125,15 +125,15 @@ func (s *Socket) Acked() (n int64, known bool) {
 // Given returns how many bytes the kernel has been given since the connection began; see GivenFD.
 func (s *Socket) Given() (n int64, known bool) { return s.ask(GivenFD) }
 
-// GivenAtClose is what Given was when Closing was called: what was written before that is in it.
+// GivenAtClose is the value of Given when Closing was called; it includes all bytes that were
+// written before.
 func (s *Socket) GivenAtClose() (n int64, known bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.given.n, s.given.known
 }
 
-// Closing is to be called before the connection is closed: Acked then goes on telling what it would
-// have told now.
+// Closing must be called before the connection is closed: Acked then keeps its present answer.
 func (s *Socket) Closing() {
 	if s == nil {
 		return
@@ -161,7 +161,7 @@ func Tune(conn net.Conn, stall time.Duration) {
 	}
 }
 
-// Bound bounds what the kernel holds for a peer that does not read.
+// Bound bounds the bytes that the kernel holds for a peer that does not read.
 func Bound(conn net.Conn) {
 	if raw := rawConn(conn); raw != nil {
 		_ = raw.Control(func(fd uintptr) { boundFD(int(fd)) })

@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// Socket is what the system knows of a connection: nothing, here.
+// Socket stands for a connection of which this system knows nothing.
 type Socket struct{}
 
-// SocketOf returns nil: what the peer has acknowledged is not known here, so nothing counts as such
-// before the end.
+// SocketOf returns nil: the acknowledged bytes are not known here, so no bytes count as
+// acknowledged before the end.
 func SocketOf(net.Conn) *Socket { return nil }
 
 // Acked is for other systems.

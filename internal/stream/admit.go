@@ -101,8 +101,8 @@ func (s *Streams) run(w http.ResponseWriter, r *http.Request, st *Stream, req *R
 	return false
 }
 
-// confirm asks once more whether the caller may, now that whoever revokes rights finds the stream,
-// and notes a ticket's use.
+// confirm checks the caller's rights once more, now that a revocation can find the stream, and
+// notes a ticket's use.
 func (s *Streams) confirm(ctx context.Context, who *fanfare.Principal) error {
 	if who == nil {
 		return nil

@@ -12,12 +12,12 @@ import (
 )
 
 // holds are connections whose answer waits for a timer: each costs a socket, a timer and its
-// answer, and no goroutine. One loop tells of peers that have gone. The goroutine that claims a
-// hold ends it, and owns its socket from then on.
+// answer, and no goroutine. One loop reports peers that have gone. The goroutine that claims a hold
+// ends it, and owns its socket from then on.
 type holds struct {
 	mu      sync.Mutex        // guards the fields below
 	loop    *poll.Loop[*hold] // made for the first hold
-	over    bool              // nobody is held any more
+	over    bool              // no connection is held any more
 	closed  bool              // by close
 	closing chan struct{}
 
@@ -37,9 +37,9 @@ type hold struct {
 	claimed bool // guarded by holds.mu
 }
 
-// hold keeps a connection and sends it the answer after wait, or when the hub stops; false where
-// that cannot be done. left is called when the connection has been closed, also when the peer has
-// gone before.
+// hold keeps a connection and sends it the answer after wait, or when the hub stops. It returns
+// false if it cannot keep the connection. left is called when the connection has been closed, also
+// if the peer has gone before.
 func (h *holds) hold(s *Streams, conn net.Conn, answer []byte, wait time.Duration, left func()) bool {
 	if !poll.IsSocket(conn) {
 		return false
@@ -81,8 +81,8 @@ func (h *holds) beginLocked(s *Streams) bool {
 	return true
 }
 
-// hear ends the holds whose peer has gone. A peer that has closed its sending half alone is taken
-// for one that has gone: nothing can be written to find out, and its place is wanted.
+// hear ends the holds whose peer has gone. A peer that has closed its sending half alone counts as
+// gone: the hub cannot write anything to find out, and needs the place.
 func (h *holds) hear(list []poll.Ready[*hold]) {
 	for _, r := range list {
 		if r.Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
@@ -122,7 +122,7 @@ func (h *holds) finish(one *hold, answered bool) {
 	if answered {
 		_, _ = poll.Write(one.fd, one.answer) // nothing else is under way, so the kernel takes it whole
 		_ = unix.Shutdown(one.fd, unix.SHUT_WR)
-		// What is unread would have the kernel reset the connection, and the answer be lost.
+		// Unread bytes would make the kernel reset the connection, and the answer would be lost.
 		var sink [4 << 10]byte
 		for range floodLimit / len(sink) {
 			if n, err := poll.Read(one.fd, sink[:]); n == 0 || err != nil {
@@ -144,7 +144,7 @@ func (h *holds) close() {
 	if !begun {
 		return
 	}
-	h.ending.Wait() // those that others end leave the loop, too
+	h.ending.Wait() // holds that other goroutines end leave the loop, too
 	close(h.closing)
 	h.loop.Close()
 	h.running.Wait()

@@ -11,11 +11,11 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/caller"
 )
 
-// Limits bound who gets a stream, and which refusals wait. The limit on all streams is the hub's
-// (hub.Options.MaxSubscribers).
+// Limits bound the streams of callers, and the refusals that wait. The limit on all streams is the
+// hub's (hub.Options.MaxSubscribers).
 type Limits struct {
 	PerAddress   int     // streams of one address, or IPv6 network; 0: no limit; see caller.Caller.Address
-	PerSubject   int     // streams of one sender who says who they are; 0: no limit
+	PerSubject   int     // streams of one identified caller; 0: no limit
 	PerChannel   int     // streams of one channel or pattern; 0: no limit
 	NewPerSecond float64 // streams that may open in a second, all together; 0: no limit
 
@@ -25,7 +25,7 @@ type Limits struct {
 	RefusalsHeld, RefusalsHeldPerAddress int
 }
 
-// places are what streams take under the limits. Its methods may be called from any goroutine.
+// places count the streams under the limits. Its methods may be called from any goroutine.
 type places struct {
 	// Fixed.
 	limits Limits
@@ -94,7 +94,7 @@ func (p *places) take(by caller.Caller, patterns []fanfare.Pattern, over int) er
 	return nil
 }
 
-// giveBack gives back what take took.
+// giveBack gives back the places that take took.
 func (p *places) giveBack(by caller.Caller, patterns []fanfare.Pattern) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -112,8 +112,8 @@ func (p *places) giveBack(by caller.Caller, patterns []fanfare.Pattern) {
 	}
 }
 
-// counted returns the address and the name that a caller's streams are counted by; not valid, or
-// "", where there is no limit.
+// counted returns the address and the name by which a caller's streams are counted. The address is
+// not valid, or the name is "", if there is no limit.
 func (p *places) counted(by caller.Caller) (address netip.Addr, name string) {
 	if p.limits.PerAddress > 0 {
 		address = by.Address

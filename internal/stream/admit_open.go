@@ -64,18 +64,18 @@ func (r *registry) counts() (open map[string]int, opened map[string]uint64) {
 	return open, opened
 }
 
-// leave has a stream be found no more, neither by those who end streams nor by its ticket.
+// leave removes a stream from the registry and from its ticket, so that no call can find it.
 func (s *Streams) leave(st *Stream) {
 	s.tickets.leave(st)
 	s.open.leave(st)
 }
 
-// Held is a stream that somebody may want to end.
+// Held is an open stream, for callers that may want to end it.
 type Held struct {
 	ID           uint64
 	Caller       caller.Caller
 	Patterns     []fanfare.Pattern
-	Administered []fanfare.Pattern // who administers all of these may end it
+	Administered []fanfare.Pattern // an administrator of all of these may end it
 
 	stream *Stream
 }
@@ -106,7 +106,7 @@ type Open struct {
 	ID       uint64 // counts the streams of this process
 	Adapter  string
 	Remote   string // address and port
-	Subject  string // "" is nobody in particular
+	Subject  string // "" is a caller without a name
 	TokenID  string // of the token or key that it was opened with, to revoke it by; "" is none
 	Channels []string
 	Began    time.Time
@@ -115,7 +115,7 @@ type Open struct {
 	Bytes    uint64 // of these, as they are on the wire
 }
 
-// List describes at most this many streams, those furthest behind first, then the newest.
+// List describes at most this many streams: those furthest behind first, then the newest.
 func (s *Streams) List(most int) []Open {
 	type behind struct {
 		st  *Stream

@@ -24,9 +24,9 @@ const (
 	pacerCells   = 4096
 )
 
-// pacer keeps clients that come back at once from flooding the hub with refusals: it has the answer
-// wait for 1 to 3 s. Its memory is bounded whatever addresses come: the refusals that are free are
-// counted in cells which addresses may share, and those that wait have places. Its methods may be
+// pacer keeps clients that come back at once from flooding the hub with refusals: it delays the
+// answer by 1 to 3 s. Its memory is bounded for any number of addresses: the free refusals are
+// counted in cells which addresses may share, and the waiting ones have places. Its methods may be
 // called from any goroutine.
 type pacer struct {
 	// Fixed.
@@ -58,7 +58,7 @@ func newPacer(most, mostAddress int) *pacer {
 }
 
 // admit decides about a refusal to an address, or IPv6 network. always is for clients that come
-// back at once whatever they are told: none of their refusals are free.
+// back at once after any answer: none of their refusals are free.
 func (p *pacer) admit(from netip.Addr, always bool) pace {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -76,8 +76,8 @@ func (p *pacer) admit(from netip.Addr, always bool) pace {
 }
 
 // freeLocked takes one of the address's free refusals. (This is GCRA, a token bucket in one
-// number.) Addresses that share a cell share what is free: at worst an answer waits that need not
-// have.
+// number.) Addresses that share a cell share its free refusals: at worst an answer waits without
+// need.
 func (p *pacer) freeLocked(from netip.Addr) bool {
 	now := time.Since(p.base)
 	cell := p.cell(from)

@@ -16,20 +16,19 @@ import (
 	"github.com/fanfare-hub/fanfare/sse"
 )
 
-// A refused stream is an answer like any other, with two turns to it.
+// A refused stream is an answer like any other, with two additions.
 //
-// Browsers: an EventSource stops for good at any status but 200. So where there is no room, or the
-// hub shuts down, and Accept names text/event-stream, the answer is an empty stream whose one line
-// says when to come back. What the client has done wrong (400, 401, 403) stays what it is: it
-// should stop.
+// Browsers: an EventSource stops for good at any status but 200. So if there is no room, or the hub
+// shuts down, and Accept names text/event-stream, the answer is an empty stream whose one line says
+// when to come back. An error of the client (400, 401, 403) stays an error: the client should stop.
 //
-// Clients that come back at once: the older Python client of the store PCs, which looks at no
-// status, sent 1,100 requests a second to a hub that refused its token. So their answers wait, and
-// those to others after the first few of an address (pacer.go). On Linux a plain connection waits
-// without a goroutine (holds_linux.go); elsewhere the request's goroutine waits. When too many wait
-// already the connection is closed unanswered; but whoever is told when to come back, and may heed
-// it, is told at once: a proxy would make a 502 of a closed connection, at which a browser stops
-// for good.
+// Clients that come back at once: the older Python client of the store PCs, which ignores the
+// status, sent 1,100 requests a second to a hub that refused its token. So answers to such clients
+// wait, and so do answers to other clients after the first few of an address (admit_pacer.go). On
+// Linux a plain connection waits without a goroutine (admit_holds_linux.go); otherwise the
+// request's goroutine waits. When too many wait already, the hub closes the connection without an
+// answer. But a client that would be told when to come back, and may heed it, is told at once: a
+// proxy would make a 502 of a closed connection, at which a browser stops for good.
 
 // Refuse answers a GET of a stream that is refused, and returns when that is done, or will be done
 // by others. It panics with http.ErrAbortHandler to have the connection closed. HEAD is answered at
@@ -216,9 +215,9 @@ func (a *answer) appendRaw(b []byte, http11 bool) []byte {
 	return append(b, raw.Bytes()...)
 }
 
-// comeBack is retryTime for clients that are sent away. While the hub drains it covers the rest of
-// the window, for who comes back before is refused again; and it is spread over half a window more,
-// for the window is how fast the operator wants clients to come.
+// comeBack is retryTime for clients that the hub sends away. While the hub drains, it covers the
+// rest of the window, because a client that comes back before is refused again. It is spread over
+// half a window more, because the window is the rate at which the operator wants clients to come.
 func (s *Streams) comeBack() time.Duration {
 	left, window := s.o.Hub.DrainLeft()
 	return left + 2*time.Second + rand.N(max(2*time.Second, window/2)+time.Millisecond)

@@ -8,7 +8,7 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/hub"
 )
 
-// Idle says what an idle stream sends.
+// Idle is the kind of sign of life that an idle stream sends.
 type Idle uint8
 
 // The signs of life.
@@ -27,16 +27,16 @@ const (
 	FarewellPosition                 // at the end of its lifetime too, when the position has moved
 )
 
-// Request is what an adapter asks Streams to serve.
+// Request is a stream that an adapter asks Streams to serve.
 type Request struct {
-	Adapter  string // who serves it: a metric's label
+	Adapter  string // the adapter that serves it: a metric's label
 	Caller   caller.Caller
 	Owned    int                        // an administrator of the first Owned patterns may end the stream; 0: of all
 	May      func(fanfare.Channel) bool // whether the caller may hear a replayed event (P8); nil: all
 	Patterns []fanfare.Pattern          // each is there once
 	Start    hub.Start
 	Manner
-	Pause bool    // its clients come back at once, whatever they are told: every refusal waits
+	Pause bool    // its clients come back at once after any answer: every refusal waits
 	Watch Watcher // may be nil
 }
 

@@ -17,16 +17,16 @@ import (
 // A ticket opens one stream. A newer stream of the ticket ends the older one, which may be
 // half-dead: the client has come back, and the hub has not noticed that it had gone. But two tabs
 // with one ticket would push each other out for ever, each coming back as an EventSource does. So
-// the one that was pushed out is answered 204 at its next try, at which browsers stay away (WHATWG
-// 9.2).
+// the client that was pushed out is answered 204 at its next try, and browsers then stay away
+// (WHATWG 9.2).
 //
-// Both come back with the same URL from the same address. What tells them apart is the position:
+// Both come back with the same URL from the same address. The position tells them apart:
 //
-//   - A newcomer that brings a position within what the older stream has sent is that stream's own
-//     client. It takes its place, and nothing is remembered.
+//   - A newcomer that brings a position which the older stream has sent is that stream's own
+//     client. It takes its place, and no note is made.
 //   - Any other newcomer is a second client; most bring no position, because their page has just
 //     begun. It takes the place too, and the older stream's last id is noted: its client will bring
-//     it. From then on, as long as there are notes, those of all that are pushed out are.
+//     it. From then on, as long as there are notes, the ids of all pushed-out streams are noted.
 //   - A newcomer that brings a noted id while the ticket's stream is open was pushed out: 204. Its
 //     position may be that of the open stream's own client too, where the channel is quiet. So that
 //     stream is asked first, by a sign of life: when its peer does not acknowledge it, the newcomer
@@ -52,7 +52,7 @@ type tickets struct {
 	notes map[string]*notes
 }
 
-// notes are what the clients of one ticket will bring that were pushed out.
+// notes are the ids that pushed-out clients of one ticket will bring.
 type notes struct {
 	until time.Time
 	ids   []fanfare.Position // oldest first; 0: none
@@ -60,7 +60,7 @@ type notes struct {
 
 func newTickets() *tickets { return &tickets{open: map[string]*Stream{}, notes: map[string]*notes{}} }
 
-// byTicket is what a stream has that was opened by ticket. It hears of the stream as its Watcher.
+// byTicket is the part of a stream that was opened by ticket. It is the stream's Watcher.
 type byTicket struct {
 	ticket string
 	newer  atomic.Pointer[hub.Start] // of the stream that has pushed this one out
@@ -115,8 +115,8 @@ func (t *tickets) leave(st *Stream) {
 	}
 }
 
-// pushedOut notes what the client of a stream that was pushed out will bring, before it hears that
-// its stream ends. The goroutine that runs the stream calls it.
+// pushedOut notes the id that the client of a pushed-out stream will bring, before the client is
+// told that its stream ends. The goroutine that runs the stream calls it.
 func (t *tickets) pushedOut(st *Stream) {
 	by, newer := st.byTicket, st.byTicket.newer.Load()
 	own := newer.From == hub.FromAfter && st.firstID <= newer.After && newer.After <= st.lastID
@@ -197,8 +197,8 @@ func (t *tickets) noted(ticket string, start hub.Start) bool {
 	return start.From != hub.FromUnknown && without >= 2
 }
 
-// alive tells whether a stream's peer is there: it acknowledges what is written to it now. Where
-// acknowledgements are not known, it is enough that the stream does not end.
+// alive tells whether a stream's peer is there: whether it acknowledges bytes that are written to
+// it now. If acknowledgements are not known, it is enough that the stream does not end.
 func (t *tickets) alive(ctx context.Context, st *Stream) bool {
 	by := st.byTicket
 	var moment Moment
@@ -227,7 +227,7 @@ func (t *tickets) alive(ctx context.Context, st *Stream) bool {
 	}
 }
 
-// tells reports whether it is known what the peer has acknowledged.
+// tells reports whether the acknowledged bytes are known.
 func (l *Live) tells() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

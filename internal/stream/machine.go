@@ -41,7 +41,7 @@ type machine struct {
 	standing
 }
 
-// standing is what a machine knows of its client: what it has been told, and what it waits for.
+// standing is the state that a machine keeps of its client: what was sent, and what it waits for.
 type standing struct {
 	opened  bool         // Manner.First has told the start position
 	retry   bool         // `retry:` has not been sent yet
@@ -54,32 +54,32 @@ type standing struct {
 	lastID  fanfare.Position
 }
 
-// house is what all machines have in common.
+// house is the state that all machines share.
 type house struct {
 	timeOfDay func() time.Time     // for texts
 	comeBack  func() time.Duration // when a client that is sent away is to come back
 }
 
-// verdict says how a stream goes on when what next has made has been sent.
+// verdict says how a stream goes on when the pieces that next has made have been sent.
 type verdict int
 
 const (
 	waits verdict = iota // until it is woken, or due
 	again                // with another turn, at once
-	reads                // nothing was made: the log must be read for what comes next
+	reads                // no pieces were made: the next events must be read from the log
 	over                 // it has ended, for work.reason
 )
 
-// work is what next makes a stream's pieces in. A goroutine has one for all of its streams.
+// work holds the pieces that next makes for a stream. A goroutine has one for all of its streams.
 type work struct {
 	turn     hub.Turn // not of a read
-	prefix   []byte   // goes out before the frames, as it is on the wire
+	prefix   []byte   // leaves before the frames, as it is on the wire
 	text     []byte   // scratch
 	withheld int      // replayed events that the caller may not hear
 	reason   EndReason
 }
 
-// say adds a text to what goes out before the frames.
+// say adds a text that leaves before the frames.
 func (w *work) say(m *machine, text []byte) {
 	w.text = text[:0]
 	if m.chunked {
@@ -108,7 +108,7 @@ func (m *machine) next(w *work, t *hub.Turn, fetched bool, now poll.Instant) ver
 		if reason == "" {
 			return reads
 		}
-		nothing(t, m.sub.Position()) // it goes with what it has been sent
+		nothing(t, m.sub.Position()) // it ends with the events that it has been sent
 	}
 	w.withheld = m.withhold(t)
 	if t.Opens {
@@ -144,9 +144,9 @@ func nothing(t *hub.Turn, at fanfare.Position) {
 	t.Opens, t.Gap, t.Frames, t.After, t.Through, t.More = false, nil, t.Frames[:0], at, at, false
 }
 
-// withhold takes out of the turn what was read from the log and the caller may not hear (P8), and
-// returns how many events that were. A stream's patterns were checked when it opened, so it finds
-// nothing unless something is wrong; it is the last look before the wire.
+// withhold removes from the turn the events, read from the log, that the caller may not hear (P8),
+// and returns how many there were. A stream's patterns were checked when it opened, so withhold
+// finds such an event only if the hub has a fault; it is the last check before the wire.
 func (m *machine) withhold(t *hub.Turn) (withheld int) {
 	if m.may == nil {
 		return 0
@@ -210,8 +210,8 @@ func (m *machine) due() poll.Instant {
 	return m.wrote.Add(m.manner.Heartbeat).Earlier(m.ends).Earlier(m.expires)
 }
 
-// wantsSign tells whether a stream that has nothing to send owes its client a sign of life, or
-// somebody waits to see whether its peer is there.
+// wantsSign tells whether a stream without events to send owes its client a sign of life, or
+// whether a newcomer with the same ticket waits to see if its peer is there.
 func (m *machine) wantsSign(now poll.Instant) bool {
 	return now.Sub(m.wrote) >= m.manner.Heartbeat || (m.probed.Load() && m.probed.Swap(false))
 }

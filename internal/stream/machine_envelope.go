@@ -9,8 +9,8 @@ import (
 	"github.com/fanfare-hub/fanfare/sse"
 )
 
-// envelope is what a client gets that asks for more than SSE has room for: which of its channels an
-// event is from, and its type without having to listen to each.
+// envelope is the JSON object for a client that asks for more than SSE has room for: the channel
+// that an event is from, and its type without a listener for each type.
 type envelope struct {
 	Channel string    `json:"channel"`
 	Event   string    `json:"event"`
@@ -18,8 +18,8 @@ type envelope struct {
 	Time    time.Time `json:"time"`
 }
 
-// envelop replaces the frames of one stream's turn; the shared bytes are not touched. It is for
-// pages and tools: it encodes anew what all others share.
+// envelop replaces the frames of one stream's turn; it does not change the shared bytes. It is for
+// pages and tools, because it encodes again the events that other streams share.
 func envelop(frames []hub.Frame) {
 	for i := range frames {
 		e, err := sse.NewDecoder(bytes.NewReader(frames[i].Body)).Next()

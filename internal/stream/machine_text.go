@@ -11,8 +11,9 @@ import (
 	"github.com/fanfare-hub/fanfare/sse"
 )
 
-// firstBytes makes the first bytes of the body, which go out with the head: the event that carries
-// the start position, or a comment where there is none, or where the position has to be looked for.
+// firstBytes makes the first bytes of the body, which leave with the head: the event that carries
+// the start position, or a comment if there is no such event, or if the position must first be
+// looked for.
 func (m *machine) firstBytes() []byte {
 	w := work{}
 	m.retry = m.manner.First == nil
@@ -49,7 +50,7 @@ func (m *machine) appendGap(b []byte, g *fanfare.Gap) []byte {
 	return sse.AppendEvent(b, m.lastID.String(), "gap", string(data))
 }
 
-// cut brings what a client sent to at most 128 bytes of UTF-8.
+// cut shortens a client's text to at most 128 bytes of UTF-8.
 func cut(s string) string {
 	s = strings.ToValidUTF8(s, "\ufffd")
 	if len(s) > 128 {
@@ -120,8 +121,8 @@ func (m *machine) cutShort(w *work, reason EndReason) verdict {
 
 // comeBack appends when to come back, in a heartbeat event with the position up to which the stream
 // is complete: some clients take a `retry:` that stands alone for an event without data. A client
-// that wants no heartbeat events has heard a `retry:` with its first event. One whose start has not
-// been found has no position to be told, and comes back as it came.
+// that wants no heartbeat events has got a `retry:` with its first event. A client whose start has
+// not been found has no position yet, and comes back as it came.
 func (m *machine) comeBack(b []byte, at fanfare.Position) []byte {
 	known := true
 	if !m.sub.Opened() {

@@ -11,11 +11,11 @@ import (
 // has acknowledged. A Live asks it under its lock, and no more once end has returned: then the
 // connection may be closed. Its methods may be called from any goroutine.
 type acker interface {
-	handed(n int) // so many bytes more have been handed over: the write has returned
+	handed(n int) // n more bytes have been handed over: the write has returned
 	acked() (n int64, known bool)
 }
 
-// plainAcks is for a TCP connection whose bytes are those of the stream.
+// plainAcks is for a TCP connection that carries the bytes of the stream unchanged.
 type plainAcks struct {
 	socket *peer.Socket
 	before int64 // bytes that went over the connection before the stream
@@ -55,9 +55,9 @@ func (a *sealedAcks) acked() (n int64, known bool) {
 	return a.marks.Sent(acked), known
 }
 
-// localAcks is for a Unix socket. Its peer, a proxy of the same machine, has what it has read. The
-// kernel tells when that is everything, while the connection is there: so it is asked once more
-// before the stream's end is written.
+// localAcks is for a Unix socket. Its peer, a proxy on the same machine, has the bytes that it has
+// read. While the connection is there, the kernel tells when that is all of them: so it is asked
+// once more before the stream's end is written.
 type localAcks struct {
 	drained func() (drained, known bool)
 	sent    atomic.Int64
@@ -67,7 +67,7 @@ type localAcks struct {
 func (a *localAcks) handed(n int) { a.sent.Add(int64(n)) }
 
 func (a *localAcks) acked() (n int64, known bool) {
-	n = a.sent.Load() // before the kernel is asked: what is handed over meanwhile does not count
+	n = a.sent.Load() // before the kernel is asked: bytes that are handed over meanwhile do not count
 	drained, known := a.drained()
 	if drained {
 		a.got.Store(n)
@@ -75,7 +75,7 @@ func (a *localAcks) acked() (n int64, known bool) {
 	return a.got.Load(), known
 }
 
-// framedAcks is for HTTP/2, where what is handed over is noted as it leaves.
+// framedAcks is for HTTP/2, where bytes are noted as they leave.
 type framedAcks struct{ body *peer.Body }
 
 func (a framedAcks) handed(int) {}

@@ -11,8 +11,8 @@ import (
 	"github.com/fanfare-hub/fanfare/sse"
 )
 
-// wire is where a stream with a goroutine of its own writes. That goroutine calls it, and receives
-// from its channels.
+// wire is the connection that a stream with a goroutine of its own writes to. That goroutine calls
+// it, and receives from its channels.
 type wire interface {
 	begin(header http.Header, first []byte) (int, error) // the head and the beginning of the body
 	write(prefix []byte, frames []hub.Frame) error       // blocks while the peer takes nothing, up to the stall limit
@@ -84,7 +84,7 @@ func (a *attached) stop(st *Stream) {
 	})
 }
 
-// serve runs the stream to its end. first is what the body begins with.
+// serve runs the stream to its end. first holds the first bytes of the body.
 func (a *attached) serve(header http.Header, first []byte) (reason EndReason) {
 	st := a.st
 	a.open = true
@@ -156,9 +156,9 @@ func (a *attached) finish(clean bool) {
 	live.end(a.st.sub.Position(), clean)
 }
 
-// answered is for systems that do not tell what a peer has acknowledged: it has the stream's end,
-// and so everything, when it closes the connection upon it. That is not known over HTTP/2, nor of a
-// peer that had closed its sending half before.
+// answered is for systems that do not know the acknowledged bytes: a peer that closes the
+// connection at the stream's end has the end, and so all bytes. That is not known over HTTP/2, nor
+// of a peer that had closed its sending half before.
 func (a *attached) answered() bool {
 	half := a.wire.halfClosed()
 	if half == nil || a.half {
@@ -227,7 +227,7 @@ func (a *attached) loop() error {
 	}
 }
 
-// turn sends what there is; read is what has just come from the log, or nil.
+// turn sends the events that there are; read is the turn that has just come from the log, or nil.
 func (a *attached) turn(read *fetched) (verdict, error) {
 	st, w, now := a.st, &a.work, a.st.streams.clock.Now()
 	t := &w.turn

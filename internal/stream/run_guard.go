@@ -5,11 +5,11 @@ import (
 	"time"
 )
 
-// guard looks after the writes of a wire: one during which the peer takes nothing for the stall
-// limit it has fail. What the peer has taken is asked only of one that has kept us waiting for a
-// while, so that a write which does not wait costs a timer that is set and stopped. (A deadline of
-// the write would not do: over TLS one that has passed ends the connection, and over HTTP/2 the
-// stream, however slowly the peer was reading.)
+// guard watches the writes of a wire: a write during which the peer takes no bytes for the stall
+// limit fails. The guard asks for the taken bytes only when a write has waited for a while, so that
+// a write which does not wait costs a timer that is set and stopped. (A deadline of the write would
+// not do: over TLS one that has passed ends the connection, and over HTTP/2 the stream, however
+// slowly the peer was reading.)
 type guard struct {
 	stall time.Duration
 	taken func() int64 // rises as the peer takes something; nil: not known, and a write must be over in the limit
@@ -19,7 +19,7 @@ type guard struct {
 	timer   *time.Timer
 	writing bool
 	asked   bool
-	last    int64     // what taken said last
+	last    int64     // the last answer of taken
 	since   time.Time // when the peer was last seen to take something, or the write began
 	stalled bool
 }

@@ -7,8 +7,8 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/poll"
 )
 
-// inbox is what other goroutines leave for a shard's worker: streams that were woken, and events of
-// their sockets. The worker alone calls woken, heard, sleeps and close.
+// inbox holds what other goroutines leave for a shard's worker: streams that were woken, and events
+// of their sockets. The worker alone calls woken, heard, sleeps and close.
 type inbox struct {
 	stack    atomic.Pointer[Stream] // streams that were woken, the last one first
 	sleeping atomic.Bool
@@ -102,7 +102,7 @@ func (b *inbox) sleeps() bool {
 	return true
 }
 
-// close has hear wait no more: nobody takes what it leaves.
+// close makes hear wait no longer: no worker takes what it leaves any more.
 func (b *inbox) close() {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -8,8 +8,8 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/hub"
 )
 
-// Live tells how far a stream's peer has certainly come. Its methods may be called from any
-// goroutine. Streams that nobody watches have none: they do without what it costs.
+// Live tells up to which position a stream's peer has certainly received all events. Its methods
+// may be called from any goroutine. Streams without a watcher have no Live, and do not pay for it.
 type Live struct {
 	acker acker // nil: the peer's acknowledgements are not known
 
@@ -19,10 +19,10 @@ type Live struct {
 	bytes int64  // that have been written, or are certain to be, or are being
 	acked int64  // of these, the ones that the peer is known to have acknowledged
 	ended bool
-	done  chan struct{} // closed when the stream has ended; made for who waits
+	done  chan struct{} // closed when the stream has ended; made for a caller that waits
 }
 
-// mark says that a peer which has got so many bytes is complete up to the position.
+// mark says that a peer which has received this many bytes is complete up to the position.
 type mark struct {
 	bytes int64
 	pos   fanfare.Position
@@ -30,9 +30,8 @@ type mark struct {
 
 func newLive(start fanfare.Position, a acker) *Live { return &Live{acker: a, base: start} }
 
-// sending notes what is about to be written, bytes and then frames, with which the peer is complete
-// up to through: it may have all of that, and be gone or ask for the next, before the write
-// returns.
+// sending notes the next write, bytes and then frames, with which the peer is complete up to
+// through. The peer may have all of it, and be gone or ask for more, before the write returns.
 func (l *Live) sending(st *Stream, before int, frames []hub.Frame, through fanfare.Position) {
 	if l == nil || l.acker == nil {
 		return
@@ -48,7 +47,7 @@ func (l *Live) sending(st *Stream, before int, frames []hub.Frame, through fanfa
 	l.boundLocked()
 }
 
-// handed notes that a write of so many bytes has returned.
+// handed notes that a write of n bytes has returned.
 func (l *Live) handed(n int) {
 	if l != nil && l.acker != nil && n > 0 {
 		l.acker.handed(n)
@@ -72,8 +71,7 @@ func (l *Live) unsent(st *Stream, frames []hub.Frame) {
 	l.marks = l.marks[:n]
 }
 
-// completeLocked notes that what has been written so far, or is certain to be, is everything up to
-// pos.
+// completeLocked notes that the bytes written so far, or certain to be, are complete up to pos.
 func (l *Live) completeLocked(pos fanfare.Position) {
 	switch n := len(l.marks); {
 	case n > 0 && l.marks[n-1].pos == pos, n == 0 && l.base == pos:
@@ -113,8 +111,8 @@ func (l *Live) askLocked() (acked int64, known bool) {
 	return acked, known
 }
 
-// settleLocked moves base past what the peer's TCP has acknowledged, and reports whether that is
-// everything.
+// settleLocked moves base past the bytes that the peer's TCP has acknowledged, and reports whether
+// these are all.
 func (l *Live) settleLocked() bool {
 	if len(l.marks) == 0 {
 		return true
@@ -146,7 +144,7 @@ func (l *Live) settled() bool {
 	return l.acker == nil || l.ended || l.settleLocked()
 }
 
-// Moment is a point in what is written to a stream; see AckedSince.
+// Moment is a point in the bytes that are written to a stream; see AckedSince.
 type Moment int64
 
 // Now returns the present moment.
@@ -156,9 +154,9 @@ func (l *Live) Now() Moment {
 	return Moment(l.bytes)
 }
 
-// AckedSince reports whether the peer has acknowledged a byte that was written after a moment: then
-// somebody was there after it. What was under way at that moment does not count. False may mean
-// that the peer's acknowledgements are not known.
+// AckedSince reports whether the peer has acknowledged a byte that was written after a moment: the
+// peer was then there after it. Bytes that were under way at that moment do not count. False may
+// mean that the peer's acknowledgements are not known.
 func (l *Live) AckedSince(m Moment) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -191,16 +189,17 @@ func (l *Live) Known() (pos fanfare.Position, all bool) {
 	return l.base, all
 }
 
-// Last is what Position last found, and whether the stream has ended. It asks nobody.
+// Last returns the last answer of Position, and whether the stream has ended. It does not ask the
+// kernel.
 func (l *Live) Last() (pos fanfare.Position, ended bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.base, l.ended
 }
 
-// Settle is Position, but gives a peer that is there a moment to acknowledge what is under way: TCP
-// may delay that by some 40 ms. It blocks for at most a quarter of a second, or until the stream
-// has ended.
+// Settle is Position, but gives a peer that is there a moment to acknowledge the bytes under way:
+// TCP may delay that by some 40 ms. It blocks for at most a quarter of a second, or until the
+// stream has ended.
 func (l *Live) Settle() (pos fanfare.Position, ended bool) {
 	for range 25 {
 		l.mu.Lock()
@@ -226,9 +225,9 @@ func (l *Live) Settle() (pos fanfare.Position, ended bool) {
 // cleanWait is how long the end of a stream waits to learn that the peer has got it.
 const cleanWait = 2 * time.Second
 
-// end fixes the last position: what the peer is known to have. The connection must not be closed
-// yet: it is asked once more. Where it does not tell, clean says that the peer has got the end, and
-// so everything up to pos.
+// end fixes the last position that the peer is known to have. The connection must not be closed
+// yet, because it is asked once more. If it does not tell, clean says that the peer has the end,
+// and so all events up to pos.
 func (l *Live) end(pos fanfare.Position, clean bool) {
 	if l == nil {
 		return

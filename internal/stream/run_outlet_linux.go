@@ -11,7 +11,7 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/poll"
 )
 
-// piecesMost is how many pieces one write takes: a turn's frames, and what goes before them. (The
+// piecesMost is how many pieces one write takes: a turn's frames, and the pieces before them. (The
 // kernel's own limit is 1024.)
 const (
 	piecesMost = 258
@@ -24,7 +24,7 @@ type outlet struct {
 	pieces [piecesMost]unix.Iovec
 	count  int
 	buf    [4 << 10]byte
-	plain  []byte // what is to be sealed
+	plain  []byte // the bytes to seal
 	sealed []byte // and sealed
 }
 
@@ -40,15 +40,15 @@ func (o *outlet) all() iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		for i := range o.count {
 			p := &o.pieces[i]
-			if !yield(unsafe.Slice(p.Base, p.Len)) { // #nosec G103 -- what add was given
+			if !yield(unsafe.Slice(p.Base, p.Len)) { // #nosec G103 -- the bytes that add was given
 				return
 			}
 		}
 	}
 }
 
-// readPlain reads and forgets. An error is EAGAIN when there is nothing; 0 without an error says
-// that the peer sends nothing more.
+// readPlain reads and discards. The error is EAGAIN when no bytes have come; 0 without an error
+// says that the peer sends no more.
 func (o *outlet) readPlain(fd int) (int, error) {
 	return poll.Read(fd, o.buf[:])
 }
@@ -108,7 +108,7 @@ func (o *outlet) seal(st *Stream) (n int, err error) {
 	return n, err
 }
 
-// sealed is how many bytes of a record go out: what the socket does not take is kept.
+// sealed is how many bytes of a record leave: those that the socket does not take are kept.
 func sealed(record []byte, err error) int {
 	if err == nil || errors.Is(err, unix.EAGAIN) {
 		return len(record)
@@ -116,7 +116,8 @@ func sealed(record []byte, err error) int {
 	return 0
 }
 
-// discard throws away what the client has sent; a reason when it has sent too much, or has gone.
+// discard discards the bytes that the client has sent. It returns a reason if the client has sent
+// too many, or has gone.
 func (o *outlet) discard(st *Stream) EndReason {
 	for {
 		n, err := o.read(st)

@@ -24,7 +24,7 @@ type plain struct {
 
 	conn      *peer.Conn // nil: the connection is not ours
 	body      *peer.Body // nil: nothing is known of the peer
-	announced bool       // owned by the writer: body knows what it begins with
+	announced bool       // owned by the writer: body knows its first bytes
 	blocked   uint64     // owned by guard: the connection's write that was under way when it was last asked
 	acked     int64      // owned by guard
 }
@@ -61,8 +61,8 @@ func (p *plain) acker() acker {
 // restWait is how long a stream whose connection has broken waits for the connection's last write.
 const restWait = 200 * time.Millisecond
 
-// goneWhy waits for the connection's last write to return: what it has brought the peer counts, and
-// it knows why the connection has broken.
+// goneWhy waits for the connection's last write to return: bytes that it has brought to the peer
+// count, and it knows why the connection has broken.
 func (p *plain) goneWhy() error {
 	if p.conn == nil {
 		return errGone
@@ -82,9 +82,9 @@ func (p *plain) close() {
 	}
 }
 
-// abort ends an HTTP/2 stream by a frame that says so. Where the connection takes not even that the
-// whole of it is closed: whose rights have ended has no stream, and the others on it hear nothing
-// either, until they come back.
+// abort ends an HTTP/2 stream by a frame that says so. If the connection does not even take this
+// frame, abort closes the whole connection: a stream whose rights have ended must end, and its
+// neighbours on the connection get no bytes either, until they come back.
 func (p *plain) abort() {
 	p.cut.Store(true)
 	_ = p.rc.SetWriteDeadline(time.Unix(1, 0))
@@ -120,7 +120,7 @@ func (p *plain) write(prefix []byte, frames []hub.Frame) error {
 	return p.flush()
 }
 
-// announce says what the body begins with, as soon as that is more than comment lines.
+// announce announces the first bytes of the body, as soon as they are more than comment lines.
 func (p *plain) announce(prefix []byte, frames []hub.Frame) {
 	for bytes.HasPrefix(prefix, []byte(sse.Comment)) {
 		prefix = prefix[len(sse.Comment):]
@@ -174,10 +174,10 @@ func (p *plain) wrote(err error) error {
 	return p.goneWhy()
 }
 
-// progress rises as the peer takes something. A stream of HTTP/2 is held up by its own peer, which
-// gives it no room: then none of its bytes leave, and a connection that serves others well says
-// nothing for it. Or the connection takes nothing: then all wait for it, and what its peer
-// acknowledges counts for all.
+// progress rises when the peer takes bytes. A stream of HTTP/2 may be held up by its own peer,
+// which gives it no room: then none of its bytes leave, and the progress of other streams on the
+// connection does not count. Or the connection takes no bytes: then all its streams wait, and the
+// bytes that its peer acknowledges count for all.
 func (p *plain) progress() int64 {
 	write := p.conn.Writing()
 	if acked, known := p.conn.Acked(); known && write != 0 && write == p.blocked {

@@ -23,7 +23,7 @@ func (sh *shard) enter(st *Stream) {
 	}
 }
 
-// happened is told what the kernel says of a connection.
+// happened handles an event that the kernel reports for a connection.
 func (sh *shard) happened(st *Stream, events uint32) {
 	if events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
 		sh.finish(st, endReason(st.socketError()))
@@ -46,8 +46,8 @@ func (sh *shard) happened(st *Stream, events uint32) {
 	}
 }
 
-// arrived takes what the client has sent. Within TLS it may have said that it sends nothing more,
-// or want an answer.
+// arrived takes the bytes that the client has sent. Within TLS the client may have ended its
+// sending half, or want an answer.
 func (sh *shard) arrived(st *Stream) {
 	half := st.shut.in
 	reason := sh.outlet.discard(st)
@@ -61,8 +61,8 @@ func (sh *shard) arrived(st *Stream) {
 	}
 }
 
-// bodyEnds follows the last byte of the body. Where somebody wants to know what the peer has got,
-// it is given time to say so.
+// bodyEnds follows the last byte of the body. If a watcher wants to know the acknowledged bytes,
+// the peer gets time to acknowledge.
 func (sh *shard) bodyEnds(st *Stream) {
 	if st.tls != nil && !st.shut.out {
 		st.shut.out = true
@@ -93,8 +93,8 @@ func (sh *shard) finish(st *Stream, reason EndReason) {
 	clean := st.over != "" && !st.begun()
 	st.state = closed
 	if clean {
-		reason = st.over // it had ended, whatever happens to the connection afterwards
-		// what is unread would have the kernel reset the connection, and with it what is under way
+		reason = st.over // the stream had ended, however the connection ends afterwards
+		// unread bytes would make the kernel reset the connection, and lose the bytes under way
 		_ = sh.outlet.discard(st)
 	}
 	if cut := st.cut.Load(); cut != nil {

@@ -14,16 +14,16 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/poll"
 )
 
-// detached is what a stream has that is served by a shard. All fields but the first two are owned
-// by the shard's worker. They are in an order that leaves no holes: with them a Stream takes 448
-// bytes, which is a size that the runtime allocates.
+// detached is the part of a stream that a shard serves. All fields but the first two are owned by
+// the shard's worker. Their order leaves no holes: with them a Stream takes 448 bytes, which is a
+// size that the runtime allocates.
 type detached struct {
 	queued atomic.Bool             // it is in the inbox, or in one of the worker's queues
 	read   atomic.Pointer[fetched] // a turn that has been read from the log and not been sent
 	link   *Stream                 // the next one in the inbox
 	fd     int                     // the socket; open while state is below closed
-	tls    *poll.TLS               // nil: what is written goes out as it is
-	rest   []byte                  // has to be written first: the head, or what is left of a frame
+	tls    *poll.TLS               // nil: bytes leave as they are
+	rest   []byte                  // has to be written first: the head, or the rest of a frame
 	slot   poll.Slot               // in shard.loop, once state is open
 	took   int32                   // bytes that the client has sent after its request
 	queue  int32                   // bytes that the kernel held when it was last asked, while blocked
@@ -56,9 +56,9 @@ const (
 // shards serve the detached streams.
 type shards struct{ ring poll.Ring[*shard] }
 
-// detach hands a stream's connection to a shard, which then ends it; false where that cannot be
-// done. buffered is how many bytes the client has sent after its request. Opened is called before
-// it returns true.
+// detach hands a stream's connection to a shard, which then ends the stream. It returns false if
+// that cannot be done. buffered is how many bytes the client has sent after its request. Opened is
+// called before it returns true.
 func (s *shards) detach(streams *Streams, st *Stream, conn net.Conn, buffered int, begin []byte) bool {
 	if !poll.IsTLS(conn) && !poll.IsSocket(conn) {
 		return false
@@ -107,12 +107,12 @@ func (s *shards) close() {
 
 // shard serves many streams with two goroutines: its loop's waits for the kernel's events, and the
 // other, the worker, does everything else. A stream is in the worker's queue when it was woken,
-// when its socket has room again, or when it is due. The worker alone has streams enter and leave
+// when its socket has room again, or when it is due. Only the worker makes streams enter and leave
 // the loop; an event that comes after that finds the stream closed.
 //
-// It has more methods than other types: only a shard may touch a detached stream. They are in files
-// by subject: a turn (run_turn_linux.go), what is due (run_sweep_linux.go), and the connection's
-// beginning and end (run_shard_end_linux.go).
+// It has more methods than other types, because only a shard may touch a detached stream. They are
+// in files by subject: a turn (run_turn_linux.go), what is due (run_sweep_linux.go), and the
+// connection's beginning and end (run_shard_end_linux.go).
 type shard struct {
 	// Fixed.
 	streams  *Streams
@@ -126,7 +126,7 @@ type shard struct {
 	// Owned by the worker.
 	orphans int // streams that have ended, but not the read of the log
 	lives   queue
-	replays queue // those that have read from the log: they come after the others
+	replays queue // streams that have read from the log: they come after the others
 	soon    agenda
 	sweep   poll.Sweep[*Stream]
 	ended   bool
@@ -160,7 +160,7 @@ func (sh *shard) wake(st *Stream) {
 // stop implements runner: the worker sees that the stream has been cut.
 func (sh *shard) stop(st *Stream) { sh.wake(st) }
 
-// collect takes what others have left for the worker.
+// collect takes the streams and events that other goroutines have left for the worker.
 func (sh *shard) collect() {
 	for st := range sh.inbox.woken {
 		if st.read.Load() != nil {
@@ -176,8 +176,8 @@ func (sh *shard) collect() {
 	}
 }
 
-// yieldAfter is how long the worker goes on before it lets others run: on one core, those who
-// publish wait for that.
+// yieldAfter is how long the worker goes on before it yields: on one core, publishers wait for
+// that.
 const yieldAfter = 500 * time.Microsecond
 
 // run is the worker.
@@ -222,7 +222,7 @@ func (sh *shard) stopped() bool {
 	}
 	if !sh.ended {
 		sh.ended = true
-		sh.collect() // whoever came before the end
+		sh.collect() // streams that came before the end
 		for st := sh.lives.pop(); st != nil; st = sh.lives.pop() {
 			sh.leave(st)
 		}
@@ -276,7 +276,7 @@ func (sh *shard) sleep(timer *time.Timer) {
 	sh.inbox.sleeping.Store(false)
 }
 
-// guard ends a stream whose turn panics, and that one alone.
+// guard ends a stream whose turn panics, and no other stream.
 func (sh *shard) guard(st *Stream, f func()) {
 	defer func() {
 		if p := recover(); p != nil {

@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	longestPeriod  = 500 * time.Millisecond // of a sweep: so late what is due may come
+	longestPeriod  = 500 * time.Millisecond // of a sweep: how late a stream may be visited
 	shortestPeriod = 5 * time.Millisecond
 )
 
@@ -36,7 +36,7 @@ func (a *agenda) put(st *Stream, at poll.Instant) {
 	a.first = a.first.Earlier(at)
 }
 
-// take returns all of them, for the worker to put back those whose time has not come.
+// take returns all streams; the worker puts back those whose time has not come.
 func (a *agenda) take() []*Stream {
 	list := a.list
 	*a = agenda{}
@@ -48,7 +48,7 @@ func (sh *shard) nextTick() poll.Instant {
 	return sh.soon.first.Earlier(sh.sweep.Next())
 }
 
-// tick does what is due.
+// tick visits the streams that are due.
 func (sh *shard) tick(now poll.Instant) {
 	if sh.soon.first.Reached(now) {
 		sh.lookSoon(now)
@@ -71,8 +71,8 @@ func (sh *shard) visit(st *Stream, now poll.Instant) {
 	}
 }
 
-// visitBlocked ends a stream whose peer has taken nothing for the limit: neither have we been able
-// to write, nor does the kernel hold less than before.
+// visitBlocked ends a stream whose peer has taken no bytes for the limit: the worker could not
+// write, and the kernel holds as many bytes as before.
 func (sh *shard) visitBlocked(st *Stream, now poll.Instant) {
 	if st.mustEnd(now); st.cut.Load() != nil {
 		sh.hurry(st)
@@ -109,7 +109,7 @@ func (sh *shard) lookSoon(now poll.Instant) {
 	}
 }
 
-// act does what a stream has put off.
+// act does the work that a stream has put off.
 func (sh *shard) act(st *Stream, now poll.Instant) {
 	switch {
 	case st.state == closing:

@@ -21,8 +21,8 @@ var errFlood = errors.New("the peer keeps sending")
 // floodLimit is how many bytes a client may send after its request before it is cut.
 const floodLimit = 64 << 10
 
-// takeOver takes the connection over where it is HTTP/1, over TLS or not; nil elsewhere. buffered
-// is how many bytes the client has sent after its request.
+// takeOver takes over a connection of HTTP/1, with TLS or without. Otherwise it returns nil.
+// buffered is how many bytes the client has sent after its request.
 func takeOver(w http.ResponseWriter, r *http.Request) (conn net.Conn, buffered int, err error) {
 	if r.ProtoMajor != 1 || encoded(w.Header()) {
 		return nil, 0, nil
@@ -55,8 +55,8 @@ func appendHead(b []byte, header http.Header, chunked bool) []byte {
 	return append(b, head.Bytes()...)
 }
 
-// newTaken is for connections that cannot be detached: those over TLS that others have made, those
-// that are not the system's own, and other systems than Linux.
+// newTaken is for connections that cannot be detached: TLS connections of another listener,
+// connections that are not the system's own, and other systems than Linux.
 func newTaken(conn net.Conn, buffered int, chunked bool, stall time.Duration) *taken {
 	t := &taken{
 		conn:   conn,
@@ -90,13 +90,13 @@ func newTaken(conn net.Conn, buffered int, chunked bool, stall time.Duration) *t
 }
 
 // taken is a connection taken over from net/http, which would cancel the request when the peer
-// closes its sending half. One goroutine writes, and one throws away what the peer sends.
+// closes its sending half. One goroutine writes, and one discards the bytes that the peer sends.
 type taken struct {
 	// Fixed after newTaken.
 	conn   net.Conn
 	socket net.Conn      // below conn
 	kernel *peer.Socket  // nil when the system tells nothing
-	acks   acker         // nil when the system does not tell what the peer has acknowledged
+	acks   acker         // nil when the system does not know the acknowledged bytes
 	whole  bool          // acks knows of every byte by itself
 	chunks bool          // HTTP/1.1; HTTP/1.0 gets a body that ends with the connection
 	left   chan struct{} // closed by the reader
@@ -114,7 +114,7 @@ func (t *taken) gone() <-chan struct{}       { return t.left }
 func (t *taken) halfClosed() <-chan struct{} { return t.half }
 func (t *taken) acker() acker                { return t.acks }
 
-// read throws away what the peer sends, and notices when it goes.
+// read discards the bytes that the peer sends, and notices when the peer goes.
 func (t *taken) read(total int) {
 	var buf [512]byte
 	for {
@@ -174,9 +174,8 @@ func (t *taken) write(prefix []byte, frames []hub.Frame) error {
 	return t.flush()
 }
 
-// flush writes the pieces. It fails when the peer takes nothing for the stall limit. Where it must
-// say how far it has come it writes a TLS record at a time, and otherwise everything in one go
-// (writev).
+// flush writes the pieces. It fails when the peer takes no bytes for the stall limit. If it must
+// report its progress, it writes one TLS record at a time, otherwise everything at once (writev).
 func (t *taken) flush() error {
 	if t.whole {
 		all := t.pieces
@@ -260,11 +259,11 @@ func (t *taken) end() error {
 	return nil
 }
 
-// abort leaves the connection open, so that it can still be asked what the peer has acknowledged.
+// abort leaves the connection open, so that it can still be asked for the acknowledged bytes.
 func (t *taken) abort() { _ = t.socket.SetWriteDeadline(time.Unix(1, 0)) }
 
-// close closes the socket. TLS would wait for room to say goodbye first; end has done that where
-// the stream has come to its end.
+// close closes the socket. TLS would first wait for room for its closing alert; end has sent that
+// if the stream has ended cleanly.
 func (t *taken) close() {
 	t.guard.end()
 	_ = t.socket.Close()

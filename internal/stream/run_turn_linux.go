@@ -10,9 +10,9 @@ import (
 	"github.com/fanfare-hub/fanfare/sse"
 )
 
-// turn gives a stream what there is for it.
+// turn gives a stream the pieces that there are for it.
 func (sh *shard) turn(st *Stream) {
-	st.queued.Store(false) // before anything is looked at: who wakes it from now on is not overlooked
+	st.queued.Store(false) // before anything is looked at, so that a wake-up from now on is not overlooked
 	f := sh.adopt(st)
 	var turn *hub.Turn
 	if f != nil {
@@ -48,7 +48,7 @@ func (sh *shard) gather(st *Stream, read *hub.Turn) {
 	now := sh.now()
 	if st.awaitsRead(read != nil, now) {
 		if st.wantsSign(now) {
-			sh.comment(st) // it says nothing of a position: what has been read may be on its way
+			sh.comment(st) // it names no position: a turn that was read may be on its way
 		}
 		sh.hurry(st)
 		return
@@ -102,8 +102,8 @@ func (sh *shard) hurry(st *Stream) {
 	}
 }
 
-// write sends what was gathered; false when not all of it went. What was not begun is gathered
-// again. What was begun is kept in rest.
+// write sends the gathered pieces, and returns false if not all of them left. Frames that were not
+// begun are gathered again. The rest of a frame that was begun is kept in rest.
 func (sh *shard) write(st *Stream, w *work, t *hub.Turn) (whole bool) {
 	frames := t.Frames
 	st.live.sending(st, len(w.prefix), frames, t.Through)
@@ -149,7 +149,7 @@ func (sh *shard) write(st *Stream, w *work, t *hub.Turn) (whole bool) {
 // begun tells whether something has been begun that must be written first.
 func (st *Stream) begun() bool { return len(st.rest) > 0 || (st.tls != nil && st.tls.Kept() > 0) }
 
-// writeRest is true when nothing is left of what has been begun.
+// writeRest writes the rest of a frame that was begun, and returns true if nothing of it is left.
 func (sh *shard) writeRest(st *Stream) bool {
 	sh.outlet.reset()
 	if len(st.rest) > 0 {

@@ -11,7 +11,7 @@ import (
 )
 
 // Stream is one response on its way, from admission to its end. It is one allocation for the three
-// rooms of the package: what admission knows of it, its machine, and what its runner has.
+// rooms of the package: the fields of admission, its machine, and the fields of its runner.
 type Stream struct {
 	// Fixed before it runs.
 	streams  *Streams
@@ -26,14 +26,14 @@ type Stream struct {
 	runner        atomic.Pointer[runner] // nil before it runs
 	events, bytes atomic.Uint64          // handed to the kernel, the last one perhaps in part
 
-	live *Live // nil when nobody watches; made by the runner
+	live *Live // nil without a watcher; made by the runner
 
 	machine
 	detached
 }
 
-// A runner asks the machine and sends what comes of it: a goroutine of the stream's own, or a
-// shard, which serves many.
+// A runner asks the machine and sends its pieces: a goroutine of the stream's own, or a shard,
+// which serves many.
 type runner interface {
 	wake(*Stream) // there may be something to do; from any goroutine
 	stop(*Stream) // it must end soon, also when its peer takes nothing; from any goroutine
@@ -60,8 +60,8 @@ func (st *Stream) endNow(reason EndReason) bool {
 	return true
 }
 
-// gather asks the machine for the next pieces, as machine.next does, and tells those who have to
-// know before they go out. Runners call it.
+// gather asks the machine for the next pieces (machine.next), and notes them with Live before they
+// leave. Runners call it.
 func (st *Stream) gather(w *work, t *hub.Turn, fetched bool, now poll.Instant) verdict {
 	v := st.next(w, t, fetched, now)
 	if w.withheld > 0 {
@@ -76,8 +76,8 @@ func (st *Stream) gather(w *work, t *hub.Turn, fetched bool, now poll.Instant) v
 	return v
 }
 
-// sent says that what was gathered is certain to go out: all of it, or the first frames. A peer may
-// have a frame, and be gone, before the write returns, so live has been told before, by sending.
+// sent says that gathered frames are certain to leave: all of them, or the first ones. A peer may
+// have a frame, and be gone, before the write returns, so Live was told before, by sending.
 func (st *Stream) sent(w *work, t *hub.Turn, frames int, now time.Time) {
 	if frames < len(t.Frames) {
 		st.live.unsent(st, t.Frames[frames:])
@@ -89,8 +89,8 @@ func (st *Stream) sent(w *work, t *hub.Turn, frames int, now time.Time) {
 	}
 }
 
-// count counts what was sent. The delay is that of a turn's first live event: one observation a
-// turn is enough.
+// count counts the frames that were sent. The delay is that of a turn's first live event: one
+// observation a turn is enough.
 func (st *Stream) count(frames []hub.Frame, now time.Time) {
 	if len(frames) == 0 {
 		return

@@ -24,15 +24,15 @@ type Options struct {
 	Heartbeat  time.Duration   // a stream that is idle for this long sends a sign of life
 	Adapters   []string        // adapters that will use it: labels that are there from the beginning
 	BareType   bool            // send the content type without charset
-	StallLimit time.Duration   // end a stream whose peer takes nothing for this long; default 30 s
-	Attached   bool            // serve each stream in a goroutine of its own, also where it could be detached
-	Stopping   <-chan struct{} // closed when requests must come to their end
+	StallLimit time.Duration   // end a stream whose peer takes no bytes for this long; default 30 s
+	Attached   bool            // serve each stream in a goroutine of its own, also if it could be detached
+	Stopping   <-chan struct{} // closed when requests must end
 
 	Audit *audit.Trail // may be nil
 
-	// TicketOpened notes that a stream was opened by ticket. StillMay is asked again once a stream
-	// can be found by those who end streams. Step is told of the first delivery of a traced event.
-	// Each may be nil.
+	// TicketOpened notes that a stream was opened by ticket. StillMay is asked again once a
+	// revocation can find the stream. Step is told of the first delivery of a traced event. Each
+	// may be nil.
 	TicketOpened func(context.Context, *fanfare.Principal) error
 	StillMay     func(*fanfare.Principal) error
 	Step         func(traceparent, name string, began, ended time.Time)
@@ -103,7 +103,7 @@ func New(o Options) *Streams {
 	return s
 }
 
-// counts are what Stats tells.
+// counts are the counters behind Stats.
 type counts struct {
 	refused, withheld             atomic.Uint64
 	delivered, replayed           atomic.Uint64
@@ -128,8 +128,8 @@ type Stats struct {
 	Open           map[string]int    // now, by adapter
 	Opened         map[string]uint64 // by adapter
 	Refused        uint64            // no room, draining, or the log could not be read
-	RefusalsPaced  uint64            // refusals of streams, whatever the reason, whose answer waited
-	RefusalsHeld   int               // of these, those that wait now
+	RefusalsPaced  uint64            // refusals of streams, for any reason, whose answer waited
+	RefusalsHeld   int               // refusals that wait now
 	RefusalsCut    uint64            // connections closed unanswered, because too many waited
 	Stopped        uint64            // answered 204: another client uses the ticket
 	Ended          map[EndReason]uint64
@@ -137,7 +137,7 @@ type Stats struct {
 	Replayed       uint64 // of these, the ones read from the log
 	DeliveredBytes uint64 // of events, as they are on the wire
 	ReplayedBytes  uint64 // of these, of events read from the log
-	Withheld       uint64 // replayed events that who asked for them may not hear
+	Withheld       uint64 // replayed events that the caller may not hear
 
 	// Delivery is from the hub's hearing of an event until it was handed to the kernel, replays
 	// left out.
@@ -161,7 +161,8 @@ func (s *Streams) Stats() Stats {
 	return st
 }
 
-// end counts and writes down that a stream has ended. Nobody finds it any more.
+// end counts the end of a stream and writes it to the audit trail. The stream can no longer be
+// found.
 func (s *Streams) end(st *Stream, reason EndReason) {
 	s.leave(st)
 	s.counts.ended[reason].Add(1)
@@ -184,8 +185,8 @@ func (s *Streams) discard(st *Stream) {
 	st.sub.Close()
 }
 
-// Close ends the streams that have not ended by themselves, and the refusals that wait, and waits
-// for that. Those that have a goroutine of their own end with their requests.
+// Close ends the streams that have not ended by themselves, and the waiting refusals, and waits
+// until they have ended. Streams with a goroutine of their own end with their requests.
 func (s *Streams) Close() {
 	s.holds.close()
 	s.shards.close()
