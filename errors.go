@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Code says what kind of trouble an Error is; protocols translate it by one table each.
+// Code is the kind of an Error; each protocol translates it by one table.
 type Code string
 
 // The codes. They are part of the HTTP contract and never change.
@@ -25,12 +25,12 @@ const (
 	CodeInternal         Code = "internal"
 )
 
-// Error is an error with a public half, which may be shown to whoever asked, and a private half,
-// which may not.
+// Error is an error with a public half, which may be shown to the caller, and a private half, which
+// may not.
 type Error struct {
 	Code       Code
 	Detail     string        // public: one sentence that names the field or parameter and the limit
-	Setting    Setting       // public: what an operator would change, shown behind Detail; "" is nothing
+	Setting    Setting       // public: the setting that an operator would change, shown after Detail; "" is none
 	RetryAfter time.Duration // public: when another try may help; zero when it says nothing
 	Reason     Reason        // private: why, in one word, for counters and the audit trail
 	Err        error         // private: the cause, for the log
@@ -42,7 +42,7 @@ type Reason string
 
 // The reasons.
 const (
-	ReasonNoCredentials  Reason = "no_credentials"     // nobody may do that without saying who they are
+	ReasonNoCredentials  Reason = "no_credentials"     // the call needs credentials, and the request has none
 	ReasonBadToken       Reason = "bad_token"          // a token, key or ticket that is not valid
 	ReasonExpiredToken   Reason = "expired_token"      // one that was
 	ReasonRevokedToken   Reason = "revoked_token"      // one that was revoked
@@ -81,8 +81,8 @@ func (e *Error) Error() string {
 	return text
 }
 
-// Public returns the public half as one text: Detail, and behind it the Setting as name spells it.
-// A nil name leaves it as it is.
+// Public returns the public half as one text: Detail, and after it the Setting as name spells it. A
+// nil name leaves the Setting as it is.
 func (e *Error) Public(name func(Setting) string) string {
 	switch {
 	case e.Setting == "":

@@ -18,8 +18,8 @@ type Log interface {
 	//
 	// Errors: CodeConflict when an idempotency key was used for something else; CodeOverloaded when
 	// the queue is full; CodeUnavailable when the log cannot store at present. After
-	// CodeUnavailable b may still turn out to be stored. b and what it points to belong to the log
-	// until done is called; the strings in it for ever.
+	// CodeUnavailable b may have been stored all the same. b and everything that it points to
+	// belong to the log until done is called; the strings in it belong to the log for ever.
 	Append(b *Batch, done func(Receipt, error))
 
 	// Read returns the next events of a query, in log order. It never goes beyond the durable
@@ -28,13 +28,13 @@ type Log interface {
 	Read(ctx context.Context, q Query) (Page, error)
 
 	// Missed tells whether events after a position may be missing (P4). It may touch the disk. It
-	// does a bounded amount of work: where that was not enough the answer has a Token, with which
-	// it is to be asked again.
+	// does a bounded amount of work: if that was not enough, the answer has a Token for the next
+	// call.
 	Missed(ctx context.Context, a Absence) (Loss, error)
 
 	// Last goes back over the newest events of patterns, to find where a replay of them starts. It
-	// may touch the disk. It does a bounded amount of work: where that was not enough the answer
-	// has a From, from which it is to be asked again.
+	// may touch the disk. It does a bounded amount of work: if that was not enough, the answer has
+	// a From, from which the next call goes on.
 	Last(ctx context.Context, r Recent) (Past, error)
 
 	// Watch makes w hear of every group of events that becomes visible from now on, until stop is
@@ -47,32 +47,32 @@ type Log interface {
 
 // Keeper stores kept positions; an engine that implements Log implements it too.
 type Keeper interface {
-	// Kept returns what a Batch last kept under name, and false when there is nothing or it has
-	// expired, by the log's clock: while the machine's is behind what the log knows, Expires is
-	// stored as much later.
+	// Kept returns the position that a Batch last kept under name. It returns false if there is
+	// none, or if it has expired by the log's clock: while the machine's clock is behind the log's,
+	// Expires is stored later by the same amount.
 	Kept(ctx context.Context, name string) (Kept, bool, error)
 
-	// EachKept calls f for what is kept under names with a prefix, in the order of the names, until
-	// f returns false.
+	// EachKept calls f for the positions that are kept under names with a prefix, in the order of
+	// the names, until f returns false.
 	EachKept(ctx context.Context, prefix string, f func(Kept) bool) error
 
-	// Ride has r asked for kept positions whenever a group is about to be written, until stop is
-	// called. They are stored with the group, so what r has to keep is never older than the events
+	// Ride makes the log ask r for kept positions before it writes a group, until stop is called.
+	// They are stored with the group, so the stored positions of r are never older than the events
 	// that are being stored.
 	Ride(r Rider) (stop func())
 }
 
 // Rider has positions to keep that can wait for a group that is written anyway.
 type Rider interface {
-	// Board returns at most so many positions to keep, and what is called once when they are
-	// stored, or with an error when that is not certain. It is called from one goroutine of the log
-	// at a time, which commits nothing meanwhile: it must be quick, and must not block. done is
-	// called as of an Append.
+	// Board returns up to most positions to keep, and done, which is called once when they are
+	// stored, or with an error when that is not certain. Board is called from one goroutine of the
+	// log at a time, which commits no group meanwhile: it must be quick, and must not block. done
+	// is called like the done of an Append.
 	Board(most int) (keep []Kept, done func(error))
 }
 
-// Batch is what one Append stores, all or nothing. A batch without events stores only what it
-// keeps.
+// Batch holds the events and kept positions that one Append stores, all or none. A batch without
+// events stores only kept positions.
 type Batch struct {
 	Events []Event // Position and Time are set by the log
 	Keys   []Key   // nil, or one for each event; the zero Key is none
@@ -83,13 +83,13 @@ type Batch struct {
 // Key is an idempotency key: a second batch or event under the same key is not stored, but answered
 // with the first's receipt. Keys are remembered for ten minutes, across restarts.
 type Key struct {
-	Scope       string   // who and where: equal keys in different scopes are different
-	Text        string   // what the caller sent; empty is no key
-	Fingerprint [16]byte // of what is published; another one under the same key is CodeConflict
+	Scope       string   // the publisher and the channel: equal keys in different scopes are different
+	Text        string   // the key that the caller sent; empty is no key
+	Fingerprint [16]byte // of the published events; another one under the same key is CodeConflict
 	Note        string   // kept with the first and given back with each repeat
 }
 
-// Receipt says what became of a batch.
+// Receipt is the answer to a batch.
 type Receipt struct {
 	Positions []Position // of the batch's events, in order
 	Replayed  bool       // nothing was stored: every event had been stored before under its key
@@ -120,7 +120,7 @@ type Page struct {
 	Trimmed Position
 }
 
-// Absence asks what a subscriber has missed that resumes.
+// Absence asks what a resuming subscriber has missed.
 type Absence struct {
 	Patterns []Pattern
 	After    Position // it has everything up to here
@@ -161,47 +161,46 @@ const (
 	GapFuture  GapReason = "future"  // the position is newer than the log
 	GapUnknown GapReason = "unknown" // the text is not a position
 
-	// GapForgotten is not found by a log: a position was kept for somebody who sends none, and is
-	// kept no longer.
+	// GapForgotten is not found by a log: a position was kept for a client that sends none, and is
+	// no longer kept.
 	GapForgotten GapReason = "forgotten"
 )
 
-// Kept is a position kept under a name for somebody who sends none.
+// Kept is a position that is kept under a name, for a client that sends none.
 type Kept struct {
 	Name     string // 1 to 512 bytes
 	Position Position
-	Value    string    // what else its owner wants to know again
+	Value    string    // more data that its owner wants back
 	Time     time.Time // when it was true; zero in a Batch: when it is stored
 	Expires  time.Time // when it is forgotten; zero in a Batch: Lifetime says it
 
-	// Lifetime, in a Batch, has it forgotten so long after it was stored. What is forgotten is
-	// decided by the log's own clock, which does not follow a machine's clock that is wrong for a
-	// while.
+	// Lifetime, in a Batch, is how long after it was stored the position is forgotten. The log's
+	// own clock decides that, and does not follow a machine's clock that is wrong for a while.
 	Lifetime time.Duration
-	Forget   bool // in a Batch: what is kept under the name is forgotten now; the other fields do not count
+	Forget   bool // in a Batch: forget what is kept under the name now; the other fields do not count
 
 	Age time.Duration // set by a Keeper: how long ago it was stored, by the log's own clock
 }
 
-// Watcher hears of what becomes visible. Its methods are called from one goroutine of the log, one
-// at a time, in order, before the publishers are answered; they must not block.
+// Watcher hears of the events that become visible. Its methods are called from one goroutine of the
+// log, one at a time, in order, before the publishers are answered; they must not block.
 type Watcher interface {
 	// Committed says that events, in log order, are visible, and the log is durable up to the
 	// position given. The slice may be used until Committed returns, the events for ever.
 	Committed(events []Event, durable Position)
-	// Reopened says that the log has been closed and opened again: events that nobody was told of
-	// may stand below durable.
+	// Reopened says that the log has been closed and opened again: below durable there may be
+	// events that no watcher was told of.
 	Reopened(durable Position)
 }
 
 // Status is the state of a log.
 type Status struct {
-	Durable Position // what may be seen
+	Durable Position // the newest position that readers may see
 	Err     error    // why nothing can be stored at present; nil when it can
 }
 
-// Operable is what an engine offers to those who operate it. An engine need not implement it; the
-// hub's page, metrics and commands then show and do less.
+// Operable is the part of an engine for its operators. An engine need not implement it; the hub's
+// page, metrics and commands then show and do less.
 type Operable interface {
 	// Stats returns the engine's figures. It does not block for long.
 	Stats() LogStats
@@ -210,9 +209,9 @@ type Operable interface {
 	// disk.
 	Oldest(ctx context.Context) (time.Time, bool, error)
 
-	// Retention reports what each rule holds at present and what it would remove: with the rules
-	// given instead of the ones in force, or, with nil, the ones in force. It changes nothing, and
-	// takes time on a log with very many channels.
+	// Retention reports how much each rule holds at present, and how much it would remove. It does
+	// so for the given rules, or, with nil, for those in force. It changes nothing, and takes time
+	// on a log with very many channels.
 	Retention(ctx context.Context, rules []Rule) ([]RuleReport, error)
 
 	// MaxAge returns for how long the rules in force keep an event of the channel, and 0 when they
@@ -242,9 +241,9 @@ type LogStats struct {
 	ClockJumps            uint64 // times the clock was found to have jumped by more than a minute
 
 	ClockAhead     time.Duration // of the machine's clock before the time that ages go by; below zero: behind
-	DiskBytes      int64         // what the files take on disk, by blocks, a second ago
-	SetAsideBytes  int64         // of that, what is kept for what is written next; it follows use
-	MaxBytes       int64         // what they may take; 0: no limit
+	DiskBytes      int64         // bytes that the files took on disk a second ago, counted in blocks
+	SetAsideBytes  int64         // the part of DiskBytes that is set aside for the next writes
+	MaxBytes       int64         // the most that the files may take; 0: no limit
 	QueueBytes     int           // wait to be committed
 	CachedChannels int
 	Fsync          histogram.Counts // from a group's hand-over to the WAL until it is on disk

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Message is what a Go program publishes: an event to be.
+// Message is an event that a Go program wants to publish.
 type Message struct {
 	Channel string // its name; see ParseChannel
 	Type    string // the event's type; empty is `message`; see ParseEventType
@@ -17,15 +17,15 @@ type Message struct {
 	Key string
 }
 
-// Subscription is what a Go program listens to, and where it starts. At most one of All, Last,
-// Since and After is set; with none of them it starts at the newest event.
+// Subscription says which patterns a Go program listens to, and where it starts. At most one of
+// All, Last, Since and After is set; with none of them the subscription starts at the newest event.
 type Subscription struct {
 	Patterns []string // channels, or patterns with wildcards; at least one; see ParsePattern
 
 	All   bool      // first, everything that is retained
-	Last  int       // first, the newest so many events
+	Last  int       // start with this many of the newest events
 	Since time.Time // first, the events of this time and later
-	After Position  // first, what was stored after this position; a gap tells of what is missing there
+	After Position  // start after this position; a gap tells of events that are missing there
 }
 
 // Delivery is an event, or a gap.
@@ -34,7 +34,8 @@ type Delivery struct {
 	Gap   *Gap  // events may be missing before the next one; nil with an event
 }
 
-// Position is where to carry on: a Subscription whose After it is gets what follows this delivery.
+// Position is the position to carry on from: a Subscription with it as After gets the events that
+// follow this delivery.
 func (d Delivery) Position() Position {
 	if d.Gap != nil {
 		return d.Gap.Oldest - 1
@@ -49,13 +50,13 @@ type Gap struct {
 	Reason    GapReason
 }
 
-// Appender is what Append needs of a Log.
+// Appender is the part of a Log that Append needs.
 type Appender interface {
 	Append(b *Batch, done func(Receipt, error))
 }
 
-// Append stores b and waits for the answer, or until ctx is done: then b may still turn out to be
-// stored. It is Log.Append for those who have a goroutine to wait with; errors and ownership are as
+// Append stores b and waits for the answer, or until ctx is done: then b may have been stored all
+// the same. It is Log.Append for a caller whose goroutine can wait; errors and ownership are as
 // there.
 func Append(ctx context.Context, l Appender, b *Batch) (Receipt, error) {
 	type answer struct {

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// Pattern is what a subscription names: an exact channel, or a name in which a whole segment '*'
+// Pattern is a name in a subscription: an exact channel, or a name in which a whole segment '*'
 // stands for one segment and a last segment '**' for one or more. A leading wildcard never matches
 // a channel that begins with '$'. Patterns compare with ==. The zero Pattern matches nothing; every
 // other value came from ParsePattern or ExactPattern.

@@ -12,7 +12,7 @@ type Action string
 const (
 	ActionPublish   Action = "publish"
 	ActionSubscribe Action = "subscribe" // streams and history
-	ActionPresence  Action = "presence"  // hear who else listens
+	ActionPresence  Action = "presence"  // see the other listeners
 	ActionAck       Action = "ack"       // answer events
 	ActionAdmin     Action = "admin"     // end streams and revoke tokens; on `**`: all of an operator's calls
 )
@@ -26,19 +26,19 @@ func Actions() []Action {
 // begin with '$'.
 type Grants map[Action][]Pattern
 
-// Principal is who sends a request, and what they may do. Nobody changes one after it was made;
-// several requests share it.
+// Principal is the caller of a request, and its rights. A Principal never changes after it was
+// made; several requests share it.
 type Principal struct {
-	Subject   string    // who; "" is nobody in particular
-	Realm     string    // who vouches for the subject: equal subjects of two realms are two principals
+	Subject   string    // the name of the caller; "" is none
+	Realm     string    // the authority for the subject: equal subjects of two realms are two principals
 	TokenID   string    // of the token or key that said so, to revoke it by; "" when there was none
 	IssuedAt  time.Time // of the token; zero when it does not say
 	Expires   time.Time // when the rights end; zero: never
-	Ends      time.Time // when streams end, where that is not Expires; see StreamsEnd
-	Unlimited bool      // everything is allowed: nobody has to say who they are, or another program has decided
+	Ends      time.Time // when streams end, if that is not Expires; see StreamsEnd
+	Unlimited bool      // everything is allowed: there is no authentication, or another program has decided
 	Grants    Grants
-	// the channel of its own, by which an adapter knows who it is; one with wildcards is any: a
-	// token that a fleet shares
+	// the principal's own channel, by which an adapter recognises it; with wildcards, any of these
+	// channels: a token that a fleet shares
 	Self Pattern
 
 	// Ticket is the id of the ticket that the request brought: one stream at a time is served under
@@ -53,7 +53,7 @@ type Principal struct {
 	TicketMade time.Time
 }
 
-// Anonymous tells whether the request did not say who sends it.
+// Anonymous tells whether the request had no credentials.
 func (p *Principal) Anonymous() bool { return p.Subject == "" && p.TokenID == "" }
 
 // StreamsEnd is when streams of the principal end at the latest (P8); zero: never. It is Expires,
@@ -92,8 +92,8 @@ func (p *Principal) MayAll(a Action, q Pattern) bool {
 	return false
 }
 
-// Is tells whether the principal is the one whose own channel c is: its token says so, or it has no
-// limits. What it hears there counts as heard.
+// Is tells whether c is the principal's own channel: its token says so, or it has no limits. Events
+// that it receives there count as received.
 func (p *Principal) Is(c Channel) bool { return p.Unlimited || p.Self.Match(c) }
 
 // Operator tells whether the principal may make an operator's calls: `admin` on `**`.

@@ -9,15 +9,15 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/units"
 )
 
-// Rule says what is retained of each channel that Pattern matches; a leading wildcard matches
-// reserved channels too. Of the rules that match a channel the one with the most specific pattern
-// wins, whole.
+// Rule says which events of each channel that Pattern matches are retained; a leading wildcard
+// matches reserved channels too. If several rules match a channel, the one with the most specific
+// pattern applies alone.
 type Rule struct {
 	Pattern Pattern
-	Count   int           // the newest so many events of each channel; 0: any number
+	Count   int           // how many of the newest events of each channel; 0: any number
 	Age     time.Duration // events younger than this; 0: of any age
-	// the newest events of each channel whose data are at most so many bytes together, and always
-	// the last one; 0: any number
+	// how many bytes of data of the newest events of each channel, and always the last event; 0:
+	// any number
 	Bytes int64
 }
 
@@ -100,7 +100,7 @@ func formatDuration(d time.Duration) string {
 	return text
 }
 
-// RuleReport says what a retention rule holds, and what it would remove.
+// RuleReport says how much a retention rule holds, and how much it would remove.
 type RuleReport struct {
 	Rule     Rule // the zero Rule for channels that no rule matches
 	Channels uint64
@@ -108,6 +108,6 @@ type RuleReport struct {
 	Bytes    uint64    // of their data
 	Oldest   time.Time // of these; zero when there are none
 
-	RemovesEvents uint64 // of Events: what the rule would clip
+	RemovesEvents uint64 // of Events: how many the rule would remove
 	RemovesBytes  uint64
 }

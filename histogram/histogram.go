@@ -1,5 +1,5 @@
-// Package histogram counts durations, so that the core and engines can report without knowing who
-// publishes their figures.
+// Package histogram counts durations, so that the core and engines can report figures without
+// knowing where they are published.
 package histogram
 
 import (
@@ -15,7 +15,7 @@ type Histogram struct {
 	nanos   atomic.Int64
 }
 
-// bounds are the upper bounds of the buckets; one more holds what is longer.
+// bounds are the upper bounds of the buckets; one more bucket holds longer durations.
 var bounds = [...]time.Duration{
 	50 * time.Microsecond, 100 * time.Microsecond, 250 * time.Microsecond, 500 * time.Microsecond,
 	time.Millisecond, 2500 * time.Microsecond, 5 * time.Millisecond, 10 * time.Millisecond, 25 * time.Millisecond,
@@ -71,7 +71,7 @@ func (c Counts) Quantile(q float64) time.Duration {
 	return c.Bounds[len(c.Bounds)-1]
 }
 
-// Since returns what was counted after an earlier moment.
+// Since returns the counts since an earlier moment.
 func (c Counts) Since(earlier Counts) Counts {
 	d := Counts{Bounds: c.Bounds, Counts: make([]uint64, len(c.Counts)), Count: c.Count - earlier.Count,
 		Sum: c.Sum - earlier.Sum}

@@ -13,7 +13,7 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// Log is what an engine offers.
+// Log is the set of interfaces that an engine implements.
 type Log interface {
 	fanfare.Log
 	fanfare.Keeper

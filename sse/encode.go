@@ -48,9 +48,9 @@ func AppendEvent(dst []byte, id, event, data string) []byte {
 	}
 }
 
-// AppendRetry appends a `retry:` line with the time in milliseconds, brought into 1 to MaxRetry. No
-// blank line follows: the line stands in front of an event's own. Alone, even at the end of a
-// stream, it is an empty event to some clients.
+// AppendRetry appends a `retry:` line with the time in milliseconds, limited to 1 to MaxRetry. No
+// blank line follows: the line stands in front of the lines of an event. Alone, even at the end of
+// a stream, some clients take it for an empty event.
 func AppendRetry(dst []byte, milliseconds int64) []byte {
 	dst = append(dst, "retry: "...)
 	dst = strconv.AppendInt(dst, min(max(milliseconds, 1), MaxRetry), 10)

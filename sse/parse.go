@@ -14,7 +14,7 @@ type Event struct {
 	LastEventID string // of the stream at this event, not only of this block
 }
 
-// Handler hears what a Parser finds. A nil function is not called.
+// Handler holds the functions that a Parser calls. A nil function is not called.
 type Handler struct {
 	Event   func(Event)
 	Retry   func(milliseconds int64) // at most MaxRetry
@@ -48,8 +48,8 @@ type Parser struct {
 
 var bom = []byte("\xef\xbb\xbf")
 
-// Write parses p, calling the handler for whatever is complete. It fails with ErrTooLong, and then
-// for good.
+// Write parses p and calls the handler for each complete event, retry time and comment. It fails
+// with ErrTooLong, and then for good.
 func (p *Parser) Write(b []byte) (int, error) {
 	n := len(b)
 	for p.err == nil && len(b) > 0 {
