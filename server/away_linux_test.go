@@ -137,24 +137,46 @@ func TestBackBeforeTheEndIsOver(t *testing.T) {
 		return
 	}
 	f := start(t, server.Options{Stores: server.StoreOptions{Lifetime: 5 * time.Second}})
-	pc := f.pcOf("1", "2")
+	for attempt := range 10 {
+		if got, inTime := f.backBeforeTheEndIsOver(fmt.Sprint(attempt)); inTime {
+			if diff := cmp.Diff([]string{"first", "second", "third"}, got); diff != "" {
+				t.Errorf("(-sent +got):\n%s", diff)
+			}
+			return
+		}
+	}
+	t.Skip("the machine was never fast enough")
+}
+
+// backBeforeTheEndIsOver has a PC vanish shortly before its stream ends, and come back shortly
+// after. It reports whether the machine was in time: the hub waits two seconds for the PC to
+// acknowledge, and the kernel sends again what is lost after as long as it was lost.
+func (f *fixture) backBeforeTheEndIsOver(pc string) (got []string, inTime bool) {
+	f.t.Helper()
+	const earliest, latest = 4500 * time.Millisecond, 5 * time.Second // of the stream's end
+	w := f.pcOf("1", pc)
 	opened := time.Now()
-	time.Sleep(4200 * time.Millisecond) // the system tries again ever more seldom, and must within a second of the end
-	pc.vanish()
-	f.send("1", "2", "first")
-	f.send("1", "2", "second")
-	time.Sleep(time.Until(opened.Add(5100 * time.Millisecond))) // the lifetime is over
-	pc.comeBack()
-	got := []string{pc.command(), pc.command()}
-	if _, err := pc.body.ReadByte(); err == nil {
-		t.Error("the stream has not ended")
+	time.Sleep(earliest - 300*time.Millisecond)
+	w.vanish()
+	f.send("1", pc, "first")
+	f.send("1", pc, "second")
+	if inTime = time.Since(opened) < earliest-50*time.Millisecond; !inTime {
+		return nil, false
 	}
-	again := f.pcOf("1", "2")
-	f.send("1", "2", "third")
-	got = append(got, again.command())
-	if diff := cmp.Diff([]string{"first", "second", "third"}, got); diff != "" {
-		t.Errorf("(-sent +got):\n%s", diff)
+	time.Sleep(latest + 100*time.Millisecond - time.Since(opened))
+	if w.comeBack(); time.Since(opened) > latest+300*time.Millisecond {
+		return nil, false
 	}
+	got = []string{w.command(), w.command()}
+	if _, err := w.body.ReadByte(); err == nil {
+		f.t.Error("the stream has not ended")
+	}
+	if time.Since(opened) > earliest+2*time.Second {
+		return nil, false
+	}
+	again := f.pcOf("1", pc)
+	f.send("1", pc, "third")
+	return append(got, again.command()), true
 }
 
 // TestVanishedPeer (P5): a peer that has vanished without a word frees its slot within a heartbeat
@@ -313,7 +335,7 @@ func TestWhereTheSystemTellsNothing(t *testing.T) {
 	if eachKind(t, TestWhereTheSystemTellsNothing) {
 		return
 	}
-	f := newFixture(t, server.Options{Stores: server.StoreOptions{Lifetime: 400 * time.Millisecond}})
+	f := newFixture(t, server.Options{Stores: server.StoreOptions{Lifetime: 4 * time.Second}})
 	f.below = func(l net.Listener) net.Listener { return opaque{l} }
 	f.begin()
 	c := f.pc("1", "2")
