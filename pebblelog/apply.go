@@ -27,10 +27,14 @@ import (
 
 // applier applies groups, one after the other. It is owned by the committer.
 type applier struct {
-	*session
+	// Fixed after openSession.
+	*catalog
+	retention *retention
+	turned    <-chan struct{} // one token: a group has become visible
+
 	next    fanfare.Position // of the next event
 	nextNum uint64           // of the next new channel
-	seconds secondsState
+	tail    secondsTail
 }
 
 // apply numbers the group's events and puts all of it into the WAL, without waiting for the disk.
@@ -64,7 +68,7 @@ func (w *groupWriter) finish(nextNum uint64) error {
 			return err
 		}
 		last := binary.BigEndian.AppendUint64(nil, uint64(w.next)-1)
-		if err := w.b.Set(keyOf(keyRun, uint64(w.session.first)), last, nil); err != nil {
+		if err := w.b.Set(keyOf(keyRun, uint64(w.runs.first)), last, nil); err != nil {
 			return err
 		}
 	}

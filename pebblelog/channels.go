@@ -1,7 +1,6 @@
 package pebblelog
 
 import (
-	"encoding/binary"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -116,29 +115,6 @@ func (c *channelCache) size() int {
 	return len(c.byName)
 }
 
-// channel returns a channel's state for reading, nil when nothing is stored of it.
-func (s *session) channel(name fanfare.Channel) (*channelState, error) {
-	st := s.channels.find(name, false)
-	if st == nil {
-		_, closer, err := s.db.Get(textKey(keyChannel, name.String()))
-		if isNotFound(err) {
-			return nil, nil
-		}
-		if err != nil {
-			return nil, fmt.Errorf("read channel %s: %w", name, err)
-		}
-		_ = closer.Close()
-		st = s.channels.find(name, true)
-	}
-	if err := s.load(st); err != nil {
-		return nil, err
-	}
-	if st.num.Load() == 0 {
-		return nil, nil
-	}
-	return st, nil
-}
-
 // channelForCommit returns a channel's state with one more event in flight.
 func (w *groupWriter) channelForCommit(name fanfare.Channel) (*channelState, error) {
 	st := w.channels.hold(name)
@@ -150,32 +126,32 @@ func (w *groupWriter) channelForCommit(name fanfare.Channel) (*channelState, err
 }
 
 // load fills a state from the store, once. Nothing of the channel is in flight then: the committer keeps such states.
-func (s *session) load(st *channelState) error {
+func (c *catalog) load(st *channelState) error {
 	st.once.Do(func() {
-		st.err = s.loadState(st)
+		st.err = c.loadState(st)
 		if st.err != nil {
 			st.err = fmt.Errorf("read channel %s: %w", st.name, st.err)
-			s.channels.drop(st)
+			c.channels.drop(st)
 		}
 	})
 	return st.err
 }
 
-func (s *session) loadState(st *channelState) error {
+func (c *catalog) loadState(st *channelState) error {
 	st.nextSeq = 1
-	st.set = s.rules.Load()
+	st.set = c.rules.Load()
 	st.rule = st.set.of(st.name)
-	num, ok, err := s.number(textKey(keyChannel, st.name.String()))
+	num, ok, err := readNumber(c.db, textKey(keyChannel, st.name.String()))
 	if err != nil || !ok {
 		return err
 	}
-	if st.mark, err = s.loadMark(num); err != nil {
+	if st.mark, err = c.loadMark(num); err != nil {
 		return err
 	}
 	st.stored = st.mark.pos
 	last := extent{st.mark.seq, st.mark.bytes}
-	lower, upper := indexBounds(num, st.mark.pos, fanfare.Position(s.log.durable.Load()))
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	lower, upper := indexBounds(num, st.mark.pos, fanfare.Position(c.log.durable.Load()))
+	it, err := c.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
 	if err != nil {
 		return err
 	}
@@ -195,57 +171,4 @@ func (s *session) loadState(st *channelState) error {
 	st.nextSeq, st.nextBytes = last.seq+1, last.bytes
 	st.num.Store(num)
 	return nil
-}
-
-func (s *session) number(key []byte) (uint64, bool, error) {
-	value, closer, err := s.db.Get(key)
-	if isNotFound(err) {
-		return 0, false, nil
-	}
-	if err != nil {
-		return 0, false, err
-	}
-	defer closer.Close()
-	if len(value) != 8 {
-		return 0, false, errCorrupt
-	}
-	return binary.BigEndian.Uint64(value), true, nil
-}
-
-func (s *session) loadMark(num uint64) (entry, error) {
-	value, closer, err := s.db.Get(keyOf(keyMark, num))
-	if isNotFound(err) {
-		return entry{}, nil
-	}
-	if err != nil {
-		return entry{}, err
-	}
-	defer closer.Close()
-	return readMark(value)
-}
-
-// markOf returns a channel's trim mark; of one of which nothing is stored, the floor below which its events may be missing.
-func (s *session) markOf(c fanfare.Channel) (fanfare.Position, error) {
-	st, err := s.channel(c)
-	if err != nil {
-		return 0, err
-	}
-	if st == nil {
-		return s.floorOf(c), nil
-	}
-	return s.trimMark(st)
-}
-
-// nameOf returns the channel of a number.
-func (s *session) nameOf(num uint64) (fanfare.Channel, error) {
-	value, closer, err := s.db.Get(keyOf(keyName, num))
-	if err != nil {
-		return fanfare.Channel{}, fmt.Errorf("read name of channel %d: %w", num, err)
-	}
-	defer closer.Close()
-	name, err := fanfare.ParseChannel(string(value))
-	if err != nil {
-		return fanfare.Channel{}, fmt.Errorf("name of channel %d: %w", num, errCorrupt)
-	}
-	return name, nil
 }

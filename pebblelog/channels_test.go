@@ -14,7 +14,7 @@ func TestMoreChannelsThanTheCacheHolds(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	l.session.channels.most = 100 // before anything is appended, so the committer sees it
+	l.session.catalog.channels.most = 100 // before anything is appended, so the committer sees it
 	const channels = 1000
 	for round := range 4 {
 		for first := 0; first < channels; first += 50 {
@@ -33,7 +33,7 @@ func TestMoreChannelsThanTheCacheHolds(t *testing.T) {
 			}
 		}
 	}
-	if n := len(l.session.channels.byName); n > 200 {
+	if n := len(l.session.catalog.channels.byName); n > 200 {
 		t.Errorf("%d states are cached, the limit is 100", n)
 	}
 	for c := range channels {

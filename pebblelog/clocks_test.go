@@ -408,10 +408,10 @@ func TestLookUpsStaySmall(t *testing.T) {
 			t.Errorf("%v: %q since what the wrong clock said", by, got)
 		}
 		err := c.log.read(t.Context(), func(s *session) error {
-			if err := s.survey(s.rules.Load()); err != nil {
+			if err := (surveyor{s.catalog}).survey(s.catalog.rules.Load()); err != nil {
 				return err
 			}
-			bound, err := s.markBound(patternsOf(t, "**"))
+			bound, err := s.readers.markBound(patternsOf(t, "**"))
 			if bound >= last {
 				t.Errorf("%v: the bound is %v", by, bound)
 			}
@@ -667,7 +667,7 @@ func TestVerifyReadsTheClock(t *testing.T) {
 	err := l.read(t.Context(), func(s *session) error {
 		return s.db.Set([]byte{keyPhases}, appendPhases(nil, 0, []phase{{from: 9, start: 1}, {from: 8, start: 2}}), nil)
 	})
-	l.session.applier.next = 0 // the close does not mend it
+	l.session.committer.applier.next = 0 // the close does not mend it
 	if err = errors.Join(err, l.Close()); err != nil {
 		t.Fatal(err)
 	}

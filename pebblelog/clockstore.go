@@ -68,8 +68,8 @@ func (s *session) newestTime() (int64, error) {
 	if it.Last() {
 		return eventMs(it.Value())
 	}
-	if n := len(s.runs); n > 0 {
-		return int64(s.runs[n-1].first / perMillisecond), it.Error()
+	if n := len(s.catalog.runs.earlier); n > 0 {
+		return int64(s.catalog.runs.earlier[n-1].first / perMillisecond), it.Error()
 	}
 	return math.MaxInt64, it.Error()
 }
@@ -87,7 +87,7 @@ func saveClock(b *pebble.Batch, m moment, phasesToo bool) error {
 func (s *session) closeClock() error {
 	b := s.db.NewBatch()
 	defer b.Close()
-	m, _ := s.log.clock.group(s.applier.next)
+	m, _ := s.log.clock.group(s.committer.applier.next)
 	if err := saveClock(b, m, true); err != nil {
 		return err
 	}

@@ -7,12 +7,33 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// commitLoop is the committer.
-func (s *session) commitLoop() {
-	defer close(s.written)
+// committer has groups applied, one after the other, and makes them durable and visible. It is two
+// goroutines, with at most two groups between them.
+type committer struct {
+	// Fixed after openSession.
+	session *session
+	slots   chan struct{} // one for each group in flight
+	written chan *group   // from commitLoop to publishLoop
+	turned  chan struct{} // one token: a group has become visible
+
+	applier applier // owned by commitLoop
+}
+
+func newCommitter(s *session) *committer {
+	turned := make(chan struct{}, 1)
+	return &committer{
+		session: s, slots: make(chan struct{}, 2), written: make(chan *group, 2), turned: turned,
+		applier: applier{catalog: s.catalog, retention: s.retention, turned: turned},
+	}
+}
+
+// commitLoop takes groups from the order, and has each applied and handed to the WAL.
+func (c *committer) commitLoop() {
+	s := c.session
+	defer close(c.written)
 	for {
 		select {
-		case s.slots <- struct{}{}:
+		case c.slots <- struct{}{}:
 		case <-s.dead:
 			return
 		}
@@ -21,22 +42,23 @@ func (s *session) commitLoop() {
 			return
 		}
 		err := s.guard(func() error {
-			if err := s.records.sweep(g.terms); err != nil {
+			if err := s.retention.records.sweep(g.terms); err != nil {
 				return err
 			}
-			return s.applier.apply(g)
+			return c.applier.apply(g)
 		})
 		if err != nil {
 			s.fail(fmt.Errorf("commit: %w", err)) // which answers the group
 			return
 		}
-		s.written <- g // has room: there are as many slots
+		c.written <- g // has room: there are as many slots
 	}
 }
 
 // publishLoop waits for each group's fsync, then makes it visible and answers: P1, in this order.
-func (s *session) publishLoop() {
-	for g := range s.written {
+func (c *committer) publishLoop() {
+	s := c.session
+	for g := range c.written {
 		if g.batch != nil {
 			err := s.guard(g.batch.SyncWait)
 			if err != nil {
@@ -49,25 +71,25 @@ func (s *session) publishLoop() {
 		if !s.isDead() {
 			s.tip.reach(g.last)
 		}
-		if !s.makeVisible(g) {
+		if !c.makeVisible(g) {
 			return
 		}
 		select {
-		case s.turned <- struct{}{}:
+		case c.turned <- struct{}{}:
 		default:
 		}
 		s.answer(g)
-		<-s.slots
+		<-c.slots
 	}
 }
 
 // makeVisible moves the durable position and tells the watchers; not when the session has failed meanwhile, because its
 // successor will tell.
-func (s *session) makeVisible(g *group) bool {
-	l := s.log
+func (c *committer) makeVisible(g *group) bool {
+	l := c.session.log
 	l.tell.Lock()
 	defer l.tell.Unlock()
-	if s.isDead() {
+	if c.session.isDead() {
 		return false
 	}
 	data := uint64(0)

@@ -75,7 +75,7 @@ func settleNow(t *testing.T, l *Log) {
 		err := l.read(t.Context(), func(s *session) (err error) {
 			s.limiter.mu.Lock()
 			defer s.limiter.mu.Unlock()
-			done, err = s.settle(l.measure())
+			done, err = s.limiter.settle(l.measure())
 			done = done && !s.limiter.tidied
 			s.fs.follow(spareLeast)
 			return err

@@ -7,6 +7,7 @@ import (
 	"math"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -25,13 +26,25 @@ func (g storeLogger) Errorf(format string, args ...any) {
 	if g.s.isDead() {
 		return // what a fenced store complains about is of no use to anybody
 	}
-	// On a full disk Pebble tries a hundred times a second, and complains each time.
-	now := time.Now().Unix()
-	if last := g.s.complained.Swap(now); last == now {
-		g.s.unsaid.Add(1)
+	if !g.s.complaints.due() {
+		g.s.complaints.unsaid.Add(1)
 		return
 	}
-	g.s.log.opts.Logger.Warn("store", slog.String("message", fmt.Sprintf(format, args...)), slog.Int64("unsaid", g.s.unsaid.Swap(0)))
+	unsaid := g.s.complaints.unsaid.Swap(0)
+	g.s.log.opts.Logger.Warn("store", slog.String("message", fmt.Sprintf(format, args...)), slog.Int64("unsaid", unsaid))
+}
+
+// complaints bounds what is logged of Pebble's complaints to one a second: on a full disk it tries a
+// hundred times a second, and complains each time.
+type complaints struct {
+	last   atomic.Int64 // the second of the last one that was logged
+	unsaid atomic.Int64 // how many were not logged since
+}
+
+// due tells whether the next complaint is to be logged.
+func (c *complaints) due() bool {
+	now := time.Now().Unix()
+	return c.last.Swap(now) != now
 }
 
 // Fatalf marks the session failed. In a goroutine of ours it panics, and guard makes an error of it, because Pebble's
@@ -158,7 +171,7 @@ func (l *Log) recover(old *session, failed error) {
 
 func (l *Log) replace(old, s *session) {
 	l.tell.Lock()
-	durable := s.first - 1
+	durable := s.catalog.runs.first - 1
 	l.mu.Lock()
 	l.session, l.failed, l.slow = s, nil, nil
 	l.inflight = nil

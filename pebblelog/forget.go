@@ -106,12 +106,12 @@ func (w *groupWriter) awaitVisible(st *channelState) error {
 // channel that never had an event. The state stays in the cache until the batch is in the store, so
 // that nobody loads the channel's number meanwhile.
 func (w *groupWriter) empty(st *channelState, num uint64, e emptied, left bool) error {
-	w.deleting.Lock()
-	defer w.deleting.Unlock()
+	w.retention.deleting.Lock()
+	defer w.retention.deleting.Unlock()
 	mark := entry{pos: e.through, seq: e.seq, bytes: st.nextBytes}
 	for after := fanfare.Position(0); left && after < e.through; {
 		var err error
-		if after, err = w.deleteSome(num, after, mark); err != nil {
+		if after, err = w.retention.deleteSome(num, after, mark); err != nil {
 			return err
 		}
 	}

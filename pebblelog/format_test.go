@@ -51,7 +51,7 @@ func TestFormat(t *testing.T) {
 	}
 	var dump strings.Builder
 	err = l.read(t.Context(), func(s *session) error {
-		if _, err := s.sweep(); err != nil {
+		if _, err := s.retention.sweep(); err != nil {
 			return err
 		}
 		it, err := s.db.NewIter(nil)

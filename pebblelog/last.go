@@ -13,14 +13,14 @@ func (l *Log) Last(ctx context.Context, r fanfare.Recent) (past fanfare.Past, er
 		r.Through = durable
 	}
 	err = l.read(ctx, func(s *session) error {
-		channels, few, err := s.byIndex(ctx, r.Patterns, 0, r.Through)
+		channels, few, err := s.readers.byIndex(ctx, r.Patterns, 0, r.Through)
 		if err != nil {
 			return err
 		}
 		if few {
-			past, err = s.lastMerged(ctx, channels, r)
+			past, err = s.readers.lastMerged(ctx, channels, r)
 		} else {
-			past, err = s.lastScanned(ctx, r)
+			past, err = s.readers.lastScanned(ctx, r)
 		}
 		return err
 	})
@@ -28,8 +28,8 @@ func (l *Log) Last(ctx context.Context, r fanfare.Recent) (past fanfare.Past, er
 }
 
 // lastMerged goes back over the indexes of the channels.
-func (s *session) lastMerged(ctx context.Context, channels []fanfare.Channel, r fanfare.Recent) (past fanfare.Past, err error) {
-	m, err := s.newMerge(channels, 0, r.Through, true)
+func (rd *readers) lastMerged(ctx context.Context, channels []fanfare.Channel, r fanfare.Recent) (past fanfare.Past, err error) {
+	m, err := rd.newMerge(channels, 0, r.Through, true)
 	if err != nil {
 		return past, err
 	}
@@ -38,7 +38,7 @@ func (s *session) lastMerged(ctx context.Context, channels []fanfare.Channel, r 
 		if err != nil {
 			return past, err
 		}
-		if past.Count == s.pieces.events {
+		if past.Count == rd.pieces.events {
 			past.From = m.cursors[0].e.pos
 			break
 		}
@@ -52,19 +52,19 @@ func (s *session) lastMerged(ctx context.Context, channels []fanfare.Channel, r 
 }
 
 // lastScanned goes back by position.
-func (s *session) lastScanned(ctx context.Context, r fanfare.Recent) (past fanfare.Past, err error) {
-	bound, err := s.markBound(r.Patterns)
+func (rd *readers) lastScanned(ctx context.Context, r fanfare.Recent) (past fanfare.Past, err error) {
+	bound, err := rd.markBound(r.Patterns)
 	if err != nil {
 		return past, err
 	}
-	sc := newScanner(s, r.Patterns, bound)
+	sc := newScanner(rd, r.Patterns, bound)
 	defer sc.close()
-	past.From, err = sc.backward(ctx, s.begins(), r.Through, func(pos fanfare.Position, _ *met, _ []byte) (bool, error) {
+	past.From, err = sc.backward(ctx, rd.begins(), r.Through, func(pos fanfare.Position, _ *met, _ []byte) (bool, error) {
 		past.First = pos
 		past.Count++
 		return past.Count < r.Count, nil
 	})
-	if past.Count == r.Count || past.From <= s.begins() {
+	if past.Count == r.Count || past.From <= rd.begins() {
 		past.From = 0
 	}
 	return past, err

@@ -167,7 +167,7 @@ func Open(opts Options) (*Log, error) {
 		return nil, errors.Join(fmt.Errorf("open log in %s: %w", l.opts.Dir, err), l.lock.Close())
 	}
 	l.session = s
-	l.durable.Store(uint64(s.first) - 1)
+	l.durable.Store(uint64(s.catalog.runs.first) - 1)
 	l.measure()
 	_ = l.checkFree() // Status tells of a full disk before anybody publishes
 	s.start()

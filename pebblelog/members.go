@@ -79,8 +79,8 @@ func (c *memberSets) forget() {
 }
 
 // membersOf returns all channels that the patterns match, each once; false when they are too many, or not known yet.
-func (s *session) membersOf(ctx context.Context, patterns []fanfare.Pattern) (channels []fanfare.Channel, few bool, err error) {
-	w := walk{session: s, ctx: ctx, steps: s.pieces.names}
+func (rd *readers) membersOf(ctx context.Context, patterns []fanfare.Pattern) (channels []fanfare.Channel, few bool, err error) {
+	w := walk{readers: rd, ctx: ctx, steps: rd.pieces.names}
 	if len(patterns) == 1 {
 		return w.find(patterns[0])
 	}
@@ -98,14 +98,14 @@ func (s *session) membersOf(ctx context.Context, patterns []fanfare.Pattern) (ch
 				channels = append(channels, c)
 			}
 		}
-		few = few && len(channels) <= s.pieces.few
+		few = few && len(channels) <= rd.pieces.few
 	}
 	return channels, few, nil
 }
 
 // walk is one piece of walks over names, with the work that is left to it.
 type walk struct {
-	*session
+	*readers
 	ctx   context.Context
 	steps int
 }
@@ -189,10 +189,10 @@ func (m *members) add(c fanfare.Channel, few int) {
 
 // eachName calls f for the channels that a pattern matches, in the order of their names, from a key on, until f returns false
 // or the steps are used up: one for each name that is looked at. It returns the key to go on from; nil: there are no more.
-func (s *session) eachName(
+func (rd *readers) eachName(
 	ctx context.Context, p fanfare.Pattern, from []byte, steps *int, f func(fanfare.Channel) bool,
 ) (next []byte, err error) {
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: namesEnd(p)})
+	it, err := rd.db.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: namesEnd(p)})
 	if err != nil {
 		return nil, err
 	}

@@ -123,7 +123,7 @@ func (m *modelled) rules() []string {
 // tune makes every piece of work small, so that all ways of reading are taken in a log of a few hundred events.
 func (m *modelled) tune() {
 	r := m.r
-	m.log.session.pieces = pieces{
+	m.log.session.readers.pieces = pieces{
 		events: 1 + r.IntN(20), bytes: 1 + r.IntN(200), names: 1 + r.IntN(10), marks: 1 + r.IntN(3), few: r.IntN(8), short: uint64(r.IntN(10)),
 		denser: []uint64{0, 4, 1 << 40}[r.IntN(3)],
 	}
@@ -152,7 +152,7 @@ func (m *modelled) live() {
 			}
 		}
 	case 5:
-		if err := m.log.read(m.Context(), func(s *session) error { return s.survey(s.rules.Load()) }); err != nil {
+		if err := m.log.read(m.Context(), func(s *session) error { return surveyor{s.catalog}.survey(s.catalog.rules.Load()) }); err != nil {
 			m.Fatal(err)
 		}
 	default:
@@ -169,13 +169,13 @@ func (m *modelled) live() {
 func (m *modelled) marks(patterns []fanfare.Pattern) (marks map[string]fanfare.Position, highest fanfare.Position) {
 	marks = map[string]fanfare.Position{}
 	err := m.log.read(m.Context(), func(s *session) error {
-		highest = s.floors(patterns)
+		highest = s.readers.floors(patterns)
 		for name := range m.names {
 			c := logtest.Channel(name)
 			if !slices.ContainsFunc(patterns, func(p fanfare.Pattern) bool { return p.Match(c) }) {
 				continue
 			}
-			mark, err := s.markOf(c)
+			mark, err := s.catalog.markOf(c)
 			if err != nil {
 				return err
 			}
@@ -184,7 +184,7 @@ func (m *modelled) marks(patterns []fanfare.Pattern) (marks map[string]fanfare.P
 		}
 		for _, p := range patterns {
 			if c, exact := p.Channel(); exact {
-				mark, err := s.markOf(c)
+				mark, err := s.catalog.markOf(c)
 				if err != nil {
 					return err
 				}
@@ -217,7 +217,7 @@ func (m *modelled) compare() {
 	}
 	marks, highest := m.marks(patterns)
 	var want fanfare.GapReason
-	_ = m.log.read(m.Context(), func(s *session) error { want = s.gapReason(after, loss.Durable, highest); return nil })
+	_ = m.log.read(m.Context(), func(s *session) error { want = s.catalog.runs.gapReason(after, loss.Durable, highest); return nil })
 	if loss.Reason != want {
 		m.Fatalf("%v after %v: reason %q, want %q, since the highest mark is %v", texts, after, loss.Reason, want, highest)
 	}
@@ -288,7 +288,7 @@ func TestAllWaysOfReadingAgree(t *testing.T) {
 // many is a log in which every pattern's channels are too many to be read by their indexes.
 func many(t *testing.T, clock *testClock, rules ...string) *Log {
 	l := openTest(t, clock.options(rules...))
-	l.session.pieces.few, l.session.pieces.events = 0, 3
+	l.session.readers.pieces.few, l.session.readers.pieces.events = 0, 3
 	for i := range 40 {
 		put(t, l, fmt.Sprint("quiet/", i), "x")
 	}
@@ -322,7 +322,7 @@ func TestTrimmedSince(t *testing.T) {
 			}
 			put(t, l, "zeal", "x")
 		}
-		l.session.channels.init()
+		l.session.catalog.channels.init()
 		if reason := missed(t, l, after, "**"); reason != fanfare.GapTrimmed {
 			t.Errorf("%d others: %q, but the first of three events is gone", others, reason)
 		}
@@ -347,7 +347,7 @@ func TestTrimmedAndEmptied(t *testing.T) {
 	after := put(t, l, "quiet/1", "x")[0]
 	at := put(t, l, "gone", "x")[0]
 	sweepNow(t, l)
-	within(l, func(s *session) error { return s.deletePrefix(at) }) // the log is too large
+	within(l, func(s *session) error { return s.retention.deletePrefix(at) }) // the log is too large
 	put(t, l, "zeal", "x")
 	if reason := missed(t, l, after, "**"); reason != fanfare.GapTrimmed {
 		t.Errorf("%q, but the events of a channel were removed whatever their channel", reason)
@@ -361,8 +361,8 @@ func TestTrimmedAndEmptied(t *testing.T) {
 	clock.pass(2 * time.Minute)
 	put(t, l, "quiet/2", "x")
 	within(l, func(s *session) error {
-		w := sweeper{session: s, bounds: s.bounds()}
-		st, err := s.channel(logtest.Channel("gone"))
+		w := sweeper{retention: s.retention, bounds: s.catalog.bounds()}
+		st, err := s.catalog.channel(logtest.Channel("gone"))
 		if err != nil {
 			return err
 		}
@@ -371,7 +371,7 @@ func TestTrimmedAndEmptied(t *testing.T) {
 	if err := l.SetRetention(clock.options("**=age:365d,count:100").Retention); err != nil {
 		t.Fatal(err)
 	}
-	within(l, func(s *session) error { return s.survey(s.rules.Load()) })
+	within(l, func(s *session) error { return surveyor{s.catalog}.survey(s.catalog.rules.Load()) })
 	if reason := missed(t, l, after, "**"); reason != fanfare.GapTrimmed {
 		t.Errorf("%q, but a channel was emptied by the rules of before", reason)
 	}
@@ -426,7 +426,7 @@ func TestNoMarkIsRead(t *testing.T) {
 		for i := range 3000 {
 			put(t, l, fmt.Sprint("c/", i), "x")
 		}
-		l.session.channels.init() // a state that is cached again was loaded for its mark
+		l.session.catalog.channels.init() // a state that is cached again was loaded for its mark
 		if reason := missed(t, l, after, "**"); reason != "" {
 			t.Errorf("%s: %q", rule, reason)
 		}

@@ -40,7 +40,7 @@ func (o queueOrder) next(s *session) *group {
 			continue
 		}
 		o.board(g)
-		g.terms.at, g.terms.phases = o.clock.group(s.applier.next)
+		g.terms.at, g.terms.phases = o.clock.group(s.committer.applier.next)
 		g.terms.keyMemory = o.opts.KeyMemory
 		return g
 	}

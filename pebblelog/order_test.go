@@ -106,7 +106,7 @@ func (r *replay) next(s *session) *group {
 	case g := <-r.feed:
 		r.latest.Store(&g.terms.at)
 		if r.sweeps {
-			s.records.swept = time.Time{} // at each group, and not every five seconds
+			s.retention.records.swept = time.Time{} // at each group, and not every five seconds
 		}
 		return g
 	case <-s.dead:
@@ -162,7 +162,7 @@ func (r *replica) take(random *rand.Rand, groups []*group, want [][]answer) {
 
 // sweep deletes what is clipped by the time of the newest group. What it finds empty it may not forget.
 func (r *replica) sweep() {
-	err := r.log.read(r.Context(), func(s *session) error { _, err := s.sweep(); return err })
+	err := r.log.read(r.Context(), func(s *session) error { _, err := s.retention.sweep(); return err })
 	var refused *fanfare.Error
 	if err != nil && !(errors.As(err, &refused) && refused.Code == fanfare.CodeUnavailable) {
 		r.Fatalf("%s: %v", r.name, err)
@@ -220,7 +220,7 @@ func visibleMarks(s *session) (map[uint64]fanfare.Position, error) {
 		if err != nil {
 			return nil, err
 		}
-		if marks[lastNumber(names.Key())], err = s.markOf(name); err != nil {
+		if marks[lastNumber(names.Key())], err = s.catalog.markOf(name); err != nil {
 			return nil, err
 		}
 	}

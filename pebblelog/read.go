@@ -46,24 +46,24 @@ func (l *Log) Read(ctx context.Context, q fanfare.Query) (page fanfare.Page, err
 	}
 	err = l.read(ctx, func(s *session) error {
 		through := q.Through
-		if q.After, err = s.skipAge(q.Age, q.After, through); err != nil {
+		if q.After, err = s.readers.skipAge(q.Age, q.After, through); err != nil {
 			return err
 		}
-		if q.After, q.Through, err = s.skipTo(q.Since, q.After, through); err != nil {
+		if q.After, q.Through, err = s.readers.skipTo(q.Since, q.After, through); err != nil {
 			return err
 		}
 		if q.After >= through {
 			page.Through = through
 			return nil
 		}
-		channels, few, err := s.byIndex(ctx, q.Patterns, q.After, q.Through)
+		channels, few, err := s.readers.byIndex(ctx, q.Patterns, q.After, q.Through)
 		if err != nil {
 			return err
 		}
 		if few {
-			page, err = s.readMerged(ctx, q, channels)
+			page, err = s.readers.readMerged(ctx, q, channels)
 		} else {
-			page, err = s.scan(ctx, q)
+			page, err = s.readers.scan(ctx, q)
 		}
 		return err
 	})
@@ -74,17 +74,42 @@ func (l *Log) Read(ctx context.Context, q fanfare.Query) (page fanfare.Page, err
 }
 
 // skipAge returns the position before the first that was stored at most so long ago.
-func (s *session) skipAge(age time.Duration, after, through fanfare.Position) (fanfare.Position, error) {
+func (rd *readers) skipAge(age time.Duration, after, through fanfare.Position) (fanfare.Position, error) {
 	if age <= 0 {
 		return after, nil
 	}
-	m := s.now()
+	m := rd.now()
 	cut := m.cutAtOnce(age.Milliseconds())
 	if age < time.Millisecond {
 		cut = m.log + 1 // nothing is that young
 	}
-	first, err := s.firstStoredAt(m, cut, through)
+	first, err := rd.seconds.firstStoredAt(m, cut, through)
 	return max(after, first-1), err
+}
+
+// skipTo returns the next positions after one, in which events that are stamped with a time or a later one may be: after from,
+// and no higher than to. It goes phase by phase, because a wall clock that was wrong for a while leaves stamps that are ahead
+// of those after them.
+func (rd *readers) skipTo(t time.Time, after, through fanfare.Position) (from, to fanfare.Position, err error) {
+	if t.IsZero() || after >= through {
+		return after, through, nil
+	}
+	m := rd.now() // knows the phases of all up to through
+	for i := m.phaseOf(after + 1); i < len(m.phases); i++ {
+		pos, err := rd.seconds.before(t.UnixMilli() - m.phases[i].high)
+		if err != nil {
+			return after, through, err
+		}
+		last := through
+		if i+1 < len(m.phases) {
+			last = min(last, max(m.phases[i+1].from, 1)-1)
+		}
+		if pos < last {
+			return max(after, pos), last, nil
+		}
+		after = max(after, last)
+	}
+	return after, through, nil
 }
 
 // exactChannels returns the channels, each once, when all patterns are exact.
@@ -107,22 +132,22 @@ func exactChannels(patterns []fanfare.Pattern) ([]fanfare.Channel, bool) {
 }
 
 // byIndex returns the channels whose indexes are to be merged to read what patterns want; false when the events are to be scanned.
-func (s *session) byIndex(
+func (rd *readers) byIndex(
 	ctx context.Context, patterns []fanfare.Pattern, after, through fanfare.Position,
 ) (channels []fanfare.Channel, few bool, err error) {
 	if channels, few = exactChannels(patterns); few {
 		return channels, true, nil
 	}
-	after = max(after, s.begins())
-	if uint64(through) <= uint64(after)+s.pieces.short {
+	after = max(after, rd.begins())
+	if uint64(through) <= uint64(after)+rd.pieces.short {
 		return nil, false, nil
 	}
-	if channels, few, err = s.membersOf(ctx, patterns); err != nil || !few {
+	if channels, few, err = rd.membersOf(ctx, patterns); err != nil || !few {
 		return nil, false, err
 	}
 	var wanted uint64
 	for _, c := range channels {
-		st, err := s.channel(c)
+		st, err := rd.channel(c)
 		if err != nil {
 			return nil, false, err
 		}
@@ -130,7 +155,7 @@ func (s *session) byIndex(
 			wanted += st.events()
 		}
 	}
-	return channels, wanted*s.pieces.denser < s.given(s.begins(), through), nil
+	return channels, wanted*rd.pieces.denser < rd.runs.given(rd.begins(), through), nil
 }
 
 // indexCursor walks one channel's index entries.
@@ -184,10 +209,10 @@ func (m *merge) Pop() any {
 }
 
 // newMerge opens a cursor for each channel, clipped at its trim mark. The caller closes the merge.
-func (s *session) newMerge(channels []fanfare.Channel, after, through fanfare.Position, back bool) (*merge, error) {
-	m := &merge{log: s.log, back: back}
+func (rd *readers) newMerge(channels []fanfare.Channel, after, through fanfare.Position, back bool) (*merge, error) {
+	m := &merge{log: rd.log, back: back}
 	for _, c := range channels {
-		if err := s.addCursor(m, c, after, through); err != nil {
+		if err := rd.addCursor(m, c, after, through); err != nil {
 			m.close()
 			return nil, err
 		}
@@ -196,22 +221,22 @@ func (s *session) newMerge(channels []fanfare.Channel, after, through fanfare.Po
 	return m, nil
 }
 
-func (s *session) addCursor(m *merge, c fanfare.Channel, after, through fanfare.Position) error {
-	st, err := s.channel(c)
+func (rd *readers) addCursor(m *merge, c fanfare.Channel, after, through fanfare.Position) error {
+	st, err := rd.channel(c)
 	if err != nil {
 		return err
 	}
 	if st == nil {
-		m.trimmed = max(m.trimmed, s.floorOf(c))
+		m.trimmed = max(m.trimmed, rd.floorOf(c))
 		return nil
 	}
-	mark, err := s.trimMark(st)
+	mark, err := rd.trimMark(st)
 	if err != nil {
 		return err
 	}
 	m.trimmed = max(m.trimmed, mark)
 	lower, upper := indexBounds(st.num.Load(), max(after, mark), through)
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	it, err := rd.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
 	if err != nil {
 		return err
 	}
@@ -250,18 +275,18 @@ func (m *merge) close() {
 }
 
 // readMerged reads only the events of the channels: their index entries say where.
-func (s *session) readMerged(ctx context.Context, q fanfare.Query, channels []fanfare.Channel) (page fanfare.Page, err error) {
-	m, err := s.newMerge(channels, q.After, q.Through, false)
+func (rd *readers) readMerged(ctx context.Context, q fanfare.Query, channels []fanfare.Channel) (page fanfare.Page, err error) {
+	m, err := rd.newMerge(channels, q.After, q.Through, false)
 	if err != nil {
 		return page, err
 	}
 	defer m.close()
-	page.Trimmed = max(m.trimmed, s.floors(q.Patterns))
+	page.Trimmed = max(m.trimmed, rd.floors(q.Patterns))
 	if m.Len() == 0 {
 		page.Through = q.Through
 		return page, nil
 	}
-	events, err := s.db.NewIter(&pebble.IterOptions{LowerBound: keyOf(keyEvent, uint64(m.cursors[0].e.pos)), UpperBound: keyOf(keyEvent, uint64(q.Through)+1)})
+	events, err := rd.db.NewIter(&pebble.IterOptions{LowerBound: keyOf(keyEvent, uint64(m.cursors[0].e.pos)), UpperBound: keyOf(keyEvent, uint64(q.Through)+1)})
 	if err != nil {
 		return page, err
 	}
@@ -276,7 +301,7 @@ func (s *session) readMerged(ctx context.Context, q fanfare.Query, channels []fa
 		pos := top.e.pos
 		if top.e.ms < sinceMs {
 			page.Through = pos
-			if older++; older == s.pieces.events {
+			if older++; older == rd.pieces.events {
 				return page, nil
 			}
 			continue
@@ -293,7 +318,7 @@ func (s *session) readMerged(ctx context.Context, q fanfare.Query, channels []fa
 			page.Through = pos
 			continue
 		}
-		s.log.stats.eventsRead.Add(1)
+		rd.log.stats.eventsRead.Add(1)
 		e, err := readEvent(pos, top.st.name, events.Value())
 		if err != nil {
 			return page, err

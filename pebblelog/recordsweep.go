@@ -16,9 +16,9 @@ const (
 // more: apply and readers go by the time. So how far it has come makes no difference, and a crash may
 // undo it. It is owned by the committer, so that no record is deleted that is being written anew.
 type recordSweep struct {
-	*session
-	swept time.Time // when it last ran
-	from  []byte    // where the kept positions go on
+	db    *pebble.DB // fixed after openSession
+	swept time.Time  // when it last ran
+	from  []byte     // where the kept positions go on
 }
 
 // sweep deletes some of what is over at the time of a group, now and then.

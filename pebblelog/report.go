@@ -12,14 +12,14 @@ import (
 // Retention implements fanfare.Operable.
 func (l *Log) Retention(ctx context.Context, rules []fanfare.Rule) (reports []fanfare.RuleReport, err error) {
 	err = l.read(ctx, func(s *session) error {
-		reports, err = s.report(ctx, rules)
+		reports, err = s.catalog.report(ctx, rules)
 		return err
 	})
 	return reports, err
 }
 
-func (s *session) report(ctx context.Context, rules []fanfare.Rule) ([]fanfare.RuleReport, error) {
-	set := s.rules.Load()
+func (c *catalog) report(ctx context.Context, rules []fanfare.Rule) ([]fanfare.RuleReport, error) {
+	set := c.rules.Load()
 	if rules != nil {
 		set = newRuleSet(rules, nil)
 	}
@@ -29,7 +29,7 @@ func (s *session) report(ctx context.Context, rules []fanfare.Rule) ([]fanfare.R
 		reports[i].Rule = r.Rule
 		at[r] = &reports[i]
 	}
-	names, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyName}, UpperBound: []byte{keyName + 1}})
+	names, err := c.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyName}, UpperBound: []byte{keyName + 1}})
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +42,7 @@ func (s *session) report(ctx context.Context, rules []fanfare.Rule) ([]fanfare.R
 		if err != nil {
 			return nil, errCorrupt
 		}
-		st, err := s.channel(name)
+		st, err := c.channel(name)
 		if err != nil {
 			return nil, err
 		}
@@ -50,7 +50,7 @@ func (s *session) report(ctx context.Context, rules []fanfare.Rule) ([]fanfare.R
 			continue
 		}
 		rule := set.of(name)
-		if err := s.reportChannel(st, rule.Rule, at[rule]); err != nil {
+		if err := c.reportChannel(st, rule.Rule, at[rule]); err != nil {
 			return nil, err
 		}
 	}
@@ -61,8 +61,8 @@ func (s *session) report(ctx context.Context, rules []fanfare.Rule) ([]fanfare.R
 }
 
 // reportChannel does without counting: events and bytes are numbered channel by channel.
-func (s *session) reportChannel(st *channelState, r fanfare.Rule, report *fanfare.RuleReport) error {
-	if _, err := s.trimMark(st); err != nil {
+func (c *catalog) reportChannel(st *channelState, r fanfare.Rule, report *fanfare.RuleReport) error {
+	if _, err := c.trimMark(st); err != nil {
 		return err
 	}
 	st.mu.Lock()
@@ -72,7 +72,7 @@ func (s *session) reportChannel(st *channelState, r fanfare.Rule, report *fanfar
 		return nil
 	}
 	last := extent{st.lastSeq.Load(), st.lastBytes.Load()}
-	would, _, _, err := s.findMark(st.num.Load(), r, mark, last, s.bounds())
+	would, _, _, err := c.findMark(st.num.Load(), r, mark, last, c.bounds())
 	if err != nil {
 		return err
 	}

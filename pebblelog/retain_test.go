@@ -72,7 +72,7 @@ func put(t *testing.T, l *Log, channel string, data ...string) []fanfare.Positio
 
 func sweepNow(t *testing.T, l *Log) {
 	t.Helper()
-	if err := l.read(t.Context(), func(s *session) error { _, err := s.sweep(); return err }); err != nil {
+	if err := l.read(t.Context(), func(s *session) error { _, err := s.retention.sweep(); return err }); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -468,8 +468,8 @@ func TestBoundAgreesWithMarks(t *testing.T) {
 					var highest fanfare.Position
 					steps := 1 << 30
 					p := mustPattern(t, pattern)
-					_, err := s.eachName(t.Context(), p, textKey(keyChannel, p.LiteralPrefix()), &steps, func(c fanfare.Channel) bool {
-						mark, err := s.markOf(c)
+					_, err := s.readers.eachName(t.Context(), p, textKey(keyChannel, p.LiteralPrefix()), &steps, func(c fanfare.Channel) bool {
+						mark, err := s.catalog.markOf(c)
 						if err != nil {
 							t.Error(err)
 						}
@@ -613,9 +613,9 @@ func TestFits(t *testing.T) {
 		unsized fanfare.Position
 		want    bool
 	}{{2500, 0, true}, {2300, 0, false}, {2500, fanfare.Position(l.durable.Load()), false}} {
-		l.session.unsized = c.unsized
+		l.session.catalog.unsized = c.unsized
 		err := l.read(t.Context(), func(s *session) error {
-			got, err := s.fits(c.target)
+			got, err := s.limiter.fits(c.target)
 			if got != c.want {
 				t.Errorf("fits %d, no sums up to %v: %v", c.target, c.unsized, got)
 			}

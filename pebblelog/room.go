@@ -91,11 +91,11 @@ func (s *session) awaitRoom() {
 	began := time.Now()
 	tick := time.NewTicker(roomTick)
 	defer tick.Stop()
-	for done := s.goneSoFar(); !ok && !l.urgent(); ok, more = l.room.look(little) {
+	for done := s.retention.goneSoFar(); !ok && !l.urgent(); ok, more = l.room.look(little) {
 		select {
 		case <-more:
 		case <-tick.C:
-			now := s.goneSoFar()
+			now := s.retention.goneSoFar()
 			if now == done && s.db.Metrics().Compact.NumInProgress == 0 || time.Since(began) > l.opts.SlowCommit {
 				l.room.giveUp()
 			}
@@ -106,11 +106,6 @@ func (s *session) awaitRoom() {
 			return
 		}
 	}
-}
-
-// goneSoFar changes when something has been deleted.
-func (s *session) goneSoFar() uint64 {
-	return s.floor.Load() + uint64(s.deleted.Load()) + s.log.stats.written.Load()
 }
 
 // urgent tells whether work of the log's own waits to be committed: the sweep, which makes room,

@@ -1,9 +1,12 @@
 package pebblelog
 
 import (
+	"encoding/binary"
 	"fmt"
 	"sync/atomic"
 	"time"
+
+	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/fanfare-hub/fanfare"
 )
@@ -159,7 +162,7 @@ func (l *Log) MaxAge(c fanfare.Channel) time.Duration {
 	l.mu.Lock()
 	s := l.session
 	l.mu.Unlock()
-	return s.rules.Load().of(c).Age
+	return s.catalog.rules.Load().of(c).Age
 }
 
 // SetRetention replaces the rules while the log runs, and stores what that needs. Readers clip by the new rules at once. It
@@ -183,8 +186,63 @@ func (rules changeRules) apply(w *groupWriter) error {
 	floors := map[string]fanfare.Position{}
 	w.rules.Load().each(func(r *liveRule) { floors[r.Pattern.String()] = fanfare.Position(r.floor.Load()) })
 	w.floors = nil // putRules stores them all
-	return w.putRules(w.b, rules, floors)
+	return w.putRules(w.b, rules, floors, false)
 }
 
 // SetMaxBytes replaces Options.MaxBytes while the log runs.
 func (l *Log) SetMaxBytes(n int64) { l.maxBytes.Store(n) }
+
+// loadFloors reads the floors of the rules that were in force, and the floor of all.
+func (c *catalog) loadFloors() (map[string]fanfare.Position, error) {
+	value, closer, err := c.db.Get([]byte{keyGone})
+	switch {
+	case err == nil:
+		floor, err := readPosition(value)
+		_ = closer.Close()
+		if err != nil {
+			return nil, err
+		}
+		c.floor.Store(uint64(floor))
+	case !isNotFound(err):
+		return nil, err
+	}
+	floors := map[string]fanfare.Position{}
+	it, err := c.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyFloor}, UpperBound: []byte{keyFloor + 1}})
+	if err != nil {
+		return nil, err
+	}
+	defer it.Close()
+	for ok := it.First(); ok; ok = it.Next() {
+		floor, err := readPosition(it.Value())
+		if err != nil {
+			return nil, err
+		}
+		floors[string(it.Key()[1:])] = floor
+	}
+	return floors, it.Error()
+}
+
+// putRules brings rules into force, and stores their floors instead of those that were. In an empty log, where no channel
+// was ever numbered, there is nothing to survey.
+func (c *catalog) putRules(b *pebble.Batch, rules []fanfare.Rule, floors map[string]fanfare.Position, empty bool) error {
+	set := newRuleSet(rules, floors)
+	if err := b.DeleteRange([]byte{keyFloor}, []byte{keyFloor + 1}, nil); err != nil {
+		return err
+	}
+	for _, r := range append([]*liveRule{set.forget}, set.rules...) {
+		if err := b.Set(textKey(keyFloor, r.Pattern.String()), binary.AppendUvarint(nil, r.floor.Load()), nil); err != nil {
+			return err
+		}
+	}
+	before := c.rules.Swap(set)
+	if before == nil {
+		set.surveyed.Store(empty)
+		return nil
+	}
+	set.takeOver(before)
+	select {
+	case c.ruled <- struct{}{}:
+	default: // the survey has not come to the rules before, and takes these
+	}
+	return nil
+}

@@ -25,7 +25,7 @@ var defaultPieces = pieces{events: 4 << 10, bytes: 4 << 20, names: 4 << 10, mark
 
 // scanner goes over events by position and skips what the patterns do not want. It does one piece of work, and is closed then.
 type scanner struct {
-	s        *session
+	readers  *readers
 	patterns []fanfare.Pattern
 	bound    fanfare.Position // trim marks matter to events up to here, and above it are not read
 	enough   fanfare.Position // when set, it stops once trimmed is above it
@@ -42,8 +42,8 @@ type met struct {
 	mark   fanfare.Position
 }
 
-func newScanner(s *session, patterns []fanfare.Pattern, bound fanfare.Position) *scanner {
-	return &scanner{s: s, patterns: patterns, bound: bound, channels: map[uint64]*met{}}
+func newScanner(rd *readers, patterns []fanfare.Pattern, bound fanfare.Position) *scanner {
+	return &scanner{readers: rd, patterns: patterns, bound: bound, channels: map[uint64]*met{}}
 }
 
 func (sc *scanner) close() {
@@ -63,12 +63,12 @@ func (sc *scanner) meet(num uint64, pos fanfare.Position) (*met, error) {
 		sc.channels[num] = m
 	}
 	if m.match && !m.marked && pos <= sc.bound {
-		st, err := sc.s.channel(m.name)
+		st, err := sc.readers.channel(m.name)
 		if err != nil {
 			return nil, err
 		}
 		if st != nil {
-			if m.mark, err = sc.s.trimMark(st); err != nil {
+			if m.mark, err = sc.readers.trimMark(st); err != nil {
 				return nil, err
 			}
 		}
@@ -81,7 +81,7 @@ func (sc *scanner) meet(num uint64, pos fanfare.Position) (*met, error) {
 // look finds a channel's name. Numbers that stand together are met together, so the next name is mostly near.
 func (sc *scanner) look(num uint64, m *met) (err error) {
 	if sc.names == nil {
-		sc.names, err = sc.s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyName}, UpperBound: []byte{keyName + 1}})
+		sc.names, err = sc.readers.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyName}, UpperBound: []byte{keyName + 1}})
 		if err != nil {
 			return err
 		}
@@ -133,16 +133,16 @@ func (sc *scanner) backward(ctx context.Context, after, through fanfare.Position
 }
 
 func (sc *scanner) events(after, through fanfare.Position) (*pebble.Iterator, error) {
-	return sc.s.db.NewIter(&pebble.IterOptions{LowerBound: keyOf(keyEvent, uint64(after)+1), UpperBound: keyOf(keyEvent, uint64(through)+1)})
+	return sc.readers.db.NewIter(&pebble.IterOptions{LowerBound: keyOf(keyEvent, uint64(after)+1), UpperBound: keyOf(keyEvent, uint64(through)+1)})
 }
 
 // scan returns the first event that it has not looked at; 0 when there is none.
 func (sc *scanner) scan(ctx context.Context, it *pebble.Iterator, ok bool, step func() bool, f wanted) (fanfare.Position, error) {
 	looked, bytes := 0, 0
-	defer func() { sc.s.log.stats.eventsRead.Add(uint64(looked)) }()
+	defer func() { sc.readers.log.stats.eventsRead.Add(uint64(looked)) }()
 	for ; ok; ok = step() {
 		pos := fanfare.Position(lastNumber(it.Key()))
-		if looked == sc.s.pieces.events || bytes >= sc.s.pieces.bytes || (looked%256 == 0 && ctx.Err() != nil) {
+		if looked == sc.readers.pieces.events || bytes >= sc.readers.pieces.bytes || (looked%256 == 0 && ctx.Err() != nil) {
 			return pos, ctx.Err()
 		}
 		looked++
@@ -168,17 +168,17 @@ func (sc *scanner) scan(ctx context.Context, it *pebble.Iterator, ok bool, step 
 }
 
 // scan reads what a query wants by position.
-func (s *session) scan(ctx context.Context, q fanfare.Query) (page fanfare.Page, err error) {
-	bound, err := s.markBound(q.Patterns)
+func (rd *readers) scan(ctx context.Context, q fanfare.Query) (page fanfare.Page, err error) {
+	bound, err := rd.markBound(q.Patterns)
 	if err != nil {
 		return page, err
 	}
 	if bound > q.After {
 		bound = q.Through // whoever lags is told of the marks of all that it meets
 	}
-	sc := newScanner(s, q.Patterns, bound)
+	sc := newScanner(rd, q.Patterns, bound)
 	defer sc.close()
-	if sc.trimmed, err = s.certainMarks(q.Patterns); err != nil {
+	if sc.trimmed, err = rd.certainMarks(q.Patterns); err != nil {
 		return page, err
 	}
 	sinceMs, bytes := sinceOf(q.Since), 0

@@ -3,73 +3,79 @@ package pebblelog
 import (
 	"encoding/binary"
 	"fmt"
-	"time"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/fanfare-hub/fanfare"
 )
 
-// The second→position table says of a second of log time which position the first event of that second or a later one got. An
-// entry is written when either some events or a minute lie between it and the entry before: so the table is small on a slow log
-// and on a fast one, and a look-up is at most so much too early. Log time never falls, so the table is in the order of
-// positions too.
 const (
 	secondEvents = 256
 	secondGap    = 60
 	steered      = 60 // so many seconds a clock went back in a log of format 2 without being said to jump
 )
 
-// secondsState is owned by the committer.
-type secondsState struct {
+// seconds is the second→position table. It says of a second of log time which position the first event of that second or a later one got. An
+// entry is written when either some events or a minute lie between it and the entry before: so the table is small on a slow log
+// and on a fast one, and a look-up is at most so much too early. Log time never falls, so the table is in the order of
+// positions too.
+type seconds struct {
+	db      *pebble.DB     // fixed after openSession
+	durable *atomic.Uint64 // of the log
+	jumped  int64          // in a log of format 2, the highest second before the clock last went back; fixed after openSession
+	thinned int64          // the second up to which the table is thin; owned by the sweep
+}
+
+// secondsTail is the end of the table, where the committer goes on. It is owned by the committer.
+type secondsTail struct {
 	highest int64            // second of any event so far
 	second  int64            // of the newest entry
 	pos     fanfare.Position // of the newest entry
 }
 
-// loadSeconds reads the end of the table. Entries of a log of format 2 that are ahead of log time are removed: its clock was
+// load reads the end of the table. Entries of a log of format 2 that are ahead of log time are removed: its clock was
 // ahead once, and without them a look-up is only earlier.
-func (s *session) loadSeconds(b *pebble.Batch, now int64) error {
-	value, closer, err := s.db.Get([]byte{keyJump})
+func (t *seconds) load(b *pebble.Batch, now int64, empty bool) (tail secondsTail, err error) {
+	value, closer, err := t.db.Get([]byte{keyJump})
 	switch {
 	case err == nil:
 		f := fields{b: value}
-		s.jumped = min(int64(f.number()), now)
+		t.jumped = min(int64(f.number()), now)
 		_ = closer.Close()
 		if f.err != nil {
-			return f.err
+			return tail, f.err
 		}
 	case !isNotFound(err):
-		return err
+		return tail, err
 	}
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keySecond}, UpperBound: []byte{keySecond + 1}})
+	it, err := t.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keySecond}, UpperBound: []byte{keySecond + 1}})
 	if err != nil {
-		return err
+		return tail, err
 	}
 	defer it.Close()
-	s.applier.seconds = secondsState{highest: now} // the second may have events already
-	if len(s.runs) == 0 {
-		s.applier.seconds.highest--
+	tail.highest = now // the second may have events already
+	if empty {
+		tail.highest--
 	}
 	ahead := keyOf(keySecond, uint64(now)+1)
 	if it.SeekGE(ahead) {
 		if err := b.DeleteRange(ahead, []byte{keySecond + 1}, nil); err != nil {
-			return err
+			return tail, err
 		}
 	}
 	if it.SeekLT(ahead) {
-		s.applier.seconds.second = int64(lastNumber(it.Key()))
-		s.applier.seconds.pos, err = readPosition(it.Value())
+		tail.second = int64(lastNumber(it.Key()))
+		if tail.pos, err = readPosition(it.Value()); err != nil {
+			return tail, err
+		}
 	}
-	if err != nil {
-		return err
-	}
-	return it.Error()
+	return tail, it.Error()
 }
 
 // tick notes the time of a group's first event.
 func (w *groupWriter) tick(first fanfare.Position) error {
-	t := &w.seconds
+	t := &w.tail
 	second := w.at.log / 1000
 	if second <= t.highest {
 		return nil
@@ -83,11 +89,11 @@ func (w *groupWriter) tick(first fanfare.Position) error {
 }
 
 // before returns a position up to which all events were stored before a log time, in milliseconds.
-func (s *session) before(ms int64) (fanfare.Position, error) {
+func (t *seconds) before(ms int64) (fanfare.Position, error) {
 	if ms <= 0 {
 		return 0, nil
 	}
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keySecond}, UpperBound: []byte{keySecond + 1}})
+	it, err := t.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keySecond}, UpperBound: []byte{keySecond + 1}})
 	if err != nil {
 		return 0, err
 	}
@@ -99,16 +105,16 @@ func (s *session) before(ms int64) (fanfare.Position, error) {
 	if err != nil || pos == 0 {
 		return 0, err
 	}
-	return min(pos-1, fanfare.Position(s.log.durable.Load())), nil
+	return min(pos-1, fanfare.Position(t.durable.Load())), nil
 }
 
 // notBefore returns a position that no event stored before a log time, in milliseconds, is above.
-func (s *session) notBefore(ms int64) (fanfare.Position, error) {
-	durable := fanfare.Position(s.log.durable.Load())
-	if ms/1000 <= s.jumped {
+func (t *seconds) notBefore(ms int64) (fanfare.Position, error) {
+	durable := fanfare.Position(t.durable.Load())
+	if ms/1000 <= t.jumped {
 		return durable, nil // the clock went back: events above may be older than events below
 	}
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keySecond}, UpperBound: []byte{keySecond + 1}})
+	it, err := t.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keySecond}, UpperBound: []byte{keySecond + 1}})
 	if err != nil {
 		return 0, err
 	}
@@ -120,39 +126,14 @@ func (s *session) notBefore(ms int64) (fanfare.Position, error) {
 	return min(max(pos, 1)-1, durable), err
 }
 
-// skipTo returns the next positions after one, in which events that are stamped with a time or a later one may be: after from,
-// and no higher than to. It goes phase by phase, because a wall clock that was wrong for a while leaves stamps that are ahead
-// of those after them.
-func (s *session) skipTo(t time.Time, after, through fanfare.Position) (from, to fanfare.Position, err error) {
-	if t.IsZero() || after >= through {
-		return after, through, nil
-	}
-	m := s.now() // knows the phases of all up to through
-	for i := m.phaseOf(after + 1); i < len(m.phases); i++ {
-		pos, err := s.before(t.UnixMilli() - m.phases[i].high)
-		if err != nil {
-			return after, through, err
-		}
-		last := through
-		if i+1 < len(m.phases) {
-			last = min(last, max(m.phases[i+1].from, 1)-1)
-		}
-		if pos < last {
-			return max(after, pos), last, nil
-		}
-		after = max(after, last)
-	}
-	return after, through, nil
-}
-
 // firstStoredAt returns the position of the first event that was stored at a log time or later; one above durable when there
 // is none.
-func (s *session) firstStoredAt(m moment, at int64, durable fanfare.Position) (fanfare.Position, error) {
-	low, err := s.before(at)
+func (t *seconds) firstStoredAt(m moment, at int64, durable fanfare.Position) (fanfare.Position, error) {
+	low, err := t.before(at)
 	if err != nil {
 		return 0, err
 	}
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: keyOf(keyEvent), UpperBound: keyOf(keyEvent, uint64(durable)+1)})
+	it, err := t.db.NewIter(&pebble.IterOptions{LowerBound: keyOf(keyEvent), UpperBound: keyOf(keyEvent, uint64(durable)+1)})
 	if err != nil {
 		return 0, err
 	}
@@ -181,9 +162,9 @@ func (s *session) firstStoredAt(m moment, at int64, durable fanfare.Position) (f
 	return low, nil
 }
 
-// forgetSeconds deletes the entries that a floor has made useless: all but the last one below it.
-func (s *session) forgetSeconds(b *pebble.Batch, floor fanfare.Position) error {
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keySecond}, UpperBound: []byte{keySecond + 1}})
+// forget deletes the entries that a floor has made useless: all but the last one below it.
+func (t *seconds) forget(b *pebble.Batch, floor fanfare.Position) error {
+	it, err := t.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keySecond}, UpperBound: []byte{keySecond + 1}})
 	if err != nil {
 		return err
 	}
@@ -213,19 +194,19 @@ func readPosition(value []byte) (fanfare.Position, error) {
 	return p, f.err
 }
 
-// thinSeconds brings entries that are older than a day, by log time, to one a minute, so that a log that is kept for years has
+// thin brings entries that are older than a day, by log time, to one a minute, so that a log that is kept for years has
 // a small table. It goes on where it stopped.
-func (s *session) thinSeconds(m moment) error {
+func (t *seconds) thin(m moment) error {
 	until := (m.log/1000 - 24*60*60) / 60 * 60
-	if until <= s.thinned {
+	if until <= t.thinned {
 		return nil
 	}
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: keyOf(keySecond, uint64(max(s.thinned, 0))), UpperBound: keyOf(keySecond, uint64(max(until, 0)))})
+	it, err := t.db.NewIter(&pebble.IterOptions{LowerBound: keyOf(keySecond, uint64(max(t.thinned, 0))), UpperBound: keyOf(keySecond, uint64(max(until, 0)))})
 	if err != nil {
 		return err
 	}
 	defer it.Close()
-	b := s.db.NewBatch()
+	b := t.db.NewBatch()
 	defer b.Close()
 	minute := int64(-1)
 	for ok := it.First(); ok; ok = it.Next() {
@@ -238,9 +219,9 @@ func (s *session) thinSeconds(m moment) error {
 	if err := it.Error(); err != nil {
 		return err
 	}
-	s.thinned = until
+	t.thinned = until
 	if b.Empty() {
 		return nil
 	}
-	return s.db.Apply(b, pebble.NoSync)
+	return t.db.Apply(b, pebble.NoSync)
 }

@@ -39,6 +39,8 @@ func (f figures) held() int64 { return f.used - f.leaving - f.gone() }
 
 // limiter holds what the limiter knows from one look to the next.
 type limiter struct {
+	*retention // fixed
+
 	mu        sync.Mutex      // held during a look
 	looks     int             // in a row at figures that are not certain
 	flushed   <-chan struct{} // closed when what was in memory is a table
@@ -50,24 +52,24 @@ type limiter struct {
 	left      int64           // bytes that the last compaction did not remove, though the figures called them deleted
 }
 
-func (s *session) figures(used int64) (f figures, err error) {
-	m := s.db.Metrics()
+func (m *limiter) figures(used int64) (f figures, err error) {
+	store := m.db.Metrics()
 	f.used = used
-	f.leaving = leaving(m) + m.Compact.InProgressBytes
-	f.points = int64(m.Table.Garbage.PointDeletionsBytesEstimate) + s.unflushed()
-	f.unswept = s.unswept.Load()
-	if f.certain, err = s.looked(); err != nil {
+	f.leaving = leaving(store) + store.Compact.InProgressBytes
+	f.points = int64(store.Table.Garbage.PointDeletionsBytesEstimate) + m.unflushed()
+	f.unswept = m.unswept.Load()
+	if f.certain, err = m.looked(); err != nil {
 		return f, err
 	}
-	prefix, err := s.db.EstimateDiskUsage(keyOf(keyEvent), keyOf(keyEvent, s.floor.Load()+1))
+	prefix, err := m.db.EstimateDiskUsage(keyOf(keyEvent), keyOf(keyEvent, m.floor.Load()+1))
 	f.prefix = int64(prefix)
 	return f, err
 }
 
 // looked tells whether the store has looked at all its tables. It does so in the background; until
 // then no figure knows the deletions in a table.
-func (s *session) looked() (bool, error) {
-	levels, err := s.db.SSTables()
+func (m *limiter) looked() (bool, error) {
+	levels, err := m.db.SSTables()
 	for _, tables := range levels {
 		for _, t := range tables {
 			if t.TableStats.NumEntries == 0 {
@@ -85,32 +87,32 @@ func leaving(m *pebble.Metrics) int64 {
 }
 
 // keepSize is one look of the limiter.
-func (s *session) keepSize() error {
-	l := s.log
-	s.limiter.mu.Lock()
-	defer s.limiter.mu.Unlock()
+func (m *limiter) keepSize() error {
+	l := m.log
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	used, most := l.measure(), l.maxBytes.Load()
-	l.use.sample(time.Now(), s.fs.wals.written.Load(), l.stats.bytes.Load())
-	s.fs.follow(l.use.setAside(most))
+	l.use.sample(time.Now(), m.fs.wals.written.Load(), l.stats.bytes.Load())
+	m.fs.follow(l.use.setAside(most))
 	if most <= 0 || used <= most {
-		s.limiter.looks = 0
-		return s.settleAtRest(used)
+		m.looks = 0
+		return m.settleAtRest(used)
 	}
-	f, err := s.figures(used)
+	f, err := m.figures(used)
 	if err != nil {
 		return err
 	}
-	if s.limiter.looks++; !f.certain && s.limiter.looks < looksMost {
+	if m.looks++; !f.certain && m.looks < looksMost {
 		return nil
 	}
-	s.limiter.looks = 0
+	m.looks = 0
 	target := most * 9 / 10
 	if f.held() > most*19/20 { // below that, the files come within the limit when the store has tidied up
-		if err := s.dropOldest(f, target); err != nil {
+		if err := m.dropOldest(f, target); err != nil {
 			return err
 		}
 	}
-	return s.reclaim(f, target)
+	return m.reclaim(f, target)
 }
 
 // looksMost is how many looks the store has to gather its figures.
@@ -120,26 +122,26 @@ const looksMost = 30
 const sayPause = 10 * time.Second
 
 // dropOldest drops the oldest events, until the files hold no more than target.
-func (s *session) dropOldest(f figures, target int64) error {
-	if fits, err := s.fits(target); err != nil || fits {
-		return err // the store's figures are behind
+func (m *limiter) dropOldest(f figures, target int64) error {
+	if fits, err := m.fits(target); err != nil || fits {
+		return err // the store'm figures are behind
 	}
-	floor := fanfare.Position(s.floor.Load())
+	floor := fanfare.Position(m.floor.Load())
 	excess := uint64(f.held() - target)
-	through, share, err := s.afterBytes(floor, excess)
+	through, share, err := m.afterBytes(floor, excess)
 	if err != nil || through <= floor {
 		return err
 	}
-	if err := s.deletePrefix(through); err != nil {
+	if err := m.deletePrefix(through); err != nil {
 		return err
 	}
-	s.unswept.Add(share)
-	s.limiter.flushFrom = time.Now().Add(limitInterval)
-	s.log.stats.limited.Add(1)
-	if now := time.Now(); now.After(s.limiter.sayAgain) {
-		s.limiter.sayAgain = now.Add(sayPause)
-		s.log.opts.Logger.Warn("the log is larger than its limit: the oldest events are removed",
-			slog.Int64("bytes", f.used), slog.Int64("limit", s.log.maxBytes.Load()), slog.String("through", through.String()))
+	m.unswept.Add(share)
+	m.flushFrom = time.Now().Add(limitInterval)
+	m.log.stats.limited.Add(1)
+	if now := time.Now(); now.After(m.sayAgain) {
+		m.sayAgain = now.Add(sayPause)
+		m.log.opts.Logger.Warn("the log is larger than its limit: the oldest events are removed",
+			slog.Int64("bytes", f.used), slog.Int64("limit", m.log.maxBytes.Load()), slog.String("through", through.String()))
 	}
 	return nil
 }
@@ -147,35 +149,35 @@ func (s *session) dropOldest(f figures, target int64) error {
 // reclaim has deleted bytes go from the disk: it flushes deletions that are in memory (when
 // publishers have to wait for them, or no memtable was filled for a second), calls the sweep for
 // index entries, and has tables rewritten.
-func (s *session) reclaim(f figures, target int64) error {
+func (m *limiter) reclaim(f figures, target int64) error {
 	little := target / 20
 	if f.unswept > little {
-		s.log.sweepSoon()
+		m.log.sweepSoon()
 	}
 	// A memtable that is flushed before it is full makes small tables, which are rewritten more
 	// often.
-	most := s.log.maxBytes.Load()
-	hurry := f.used > most+overshoot(most) || time.Now().After(s.limiter.flushFrom)
-	if hurry && (s.unflushed() > little || f.prefix > little && s.fs.dropsInMemory()) {
-		if err := s.flush(); err != nil {
+	most := m.log.maxBytes.Load()
+	hurry := f.used > most+overshoot(most) || time.Now().After(m.flushFrom)
+	if hurry && (m.unflushed() > little || f.prefix > little && m.fs.dropsInMemory()) {
+		if err := m.flush(); err != nil {
 			return err
 		}
 	}
-	_, err := s.tidy(f, little)
+	_, err := m.tidy(f, little)
 	return err
 }
 
 // flush begins to write the memtables as tables, unless a flush is under way.
-func (s *session) flush() error {
-	if s.limiter.flushed != nil {
+func (m *limiter) flush() error {
+	if m.flushed != nil {
 		select {
-		case <-s.limiter.flushed:
+		case <-m.flushed:
 		default:
 			return nil
 		}
 	}
-	flushed, err := s.db.AsyncFlush()
-	s.limiter.flushed = flushed
+	flushed, err := m.db.AsyncFlush()
+	m.flushed = flushed
 	return err
 }
 
@@ -189,11 +191,11 @@ const indexBytes = 30
 // fits tells whether all that is retained is so little that it must fit, by the sums that the index
 // keeps of each channel. It looks at every channel, and is asked only before something would be
 // removed. Where events have no sums (format 1), nobody knows.
-func (s *session) fits(target int64) (bool, error) {
-	if s.unsized > fanfare.Position(s.floor.Load()) {
+func (m *limiter) fits(target int64) (bool, error) {
+	if m.unsized > fanfare.Position(m.floor.Load()) {
 		return false, nil
 	}
-	reports, err := s.report(stopContext{s.log.stop}, nil)
+	reports, err := m.report(stopContext{m.log.stop}, nil)
 	sum := uint64(0)
 	for _, r := range reports {
 		sum += r.Bytes + r.Events*eventOverhead
@@ -214,31 +216,31 @@ const (
 // them, and if the store does not compact by itself at present. It rewrites the oldest events alone
 // when most deleted bytes are there, and the index alone when no event was deleted one by one. It
 // reports whether it has done so.
-func (s *session) tidy(f figures, little int64) (done bool, err error) {
+func (m *limiter) tidy(f figures, little int64) (done bool, err error) {
 	began := time.Now()
-	if f.gone() < little || began.Before(s.limiter.tidyAgain) || s.db.Metrics().Compact.NumInProgress > 0 {
+	if f.gone() < little || began.Before(m.tidyAgain) || m.db.Metrics().Compact.NumInProgress > 0 {
 		return false, nil
 	}
 	lower, upper := []byte{keyEvent}, []byte{keyIndex + 1}
 	if f.prefix > f.gone()/2 {
-		upper = keyOf(keyEvent, s.floor.Load()+1)
-	} else if !s.singly.Swap(false) {
+		upper = keyOf(keyEvent, m.floor.Load()+1)
+	} else if !m.singly.Swap(false) {
 		lower = []byte{keyIndex}
 	}
-	cuts, err := s.cuts(lower, upper, tidySlice)
+	cuts, err := m.cuts(lower, upper, tidySlice)
 	for i := 0; err == nil && i+1 < len(cuts); i++ {
-		err = s.db.Compact(stopContext{s.log.stop}, cuts[i], cuts[i+1], false)
-		s.log.measure()
+		err = m.db.Compact(stopContext{m.log.stop}, cuts[i], cuts[i+1], false)
+		m.log.measure()
 	}
-	s.limiter.tidyAgain = time.Now().Add(max(min(limitInterval, s.log.opts.TrimInterval), tidyShare*time.Since(began)))
-	s.limiter.tidied = err == nil
+	m.tidyAgain = time.Now().Add(max(min(limitInterval, m.log.opts.TrimInterval), tidyShare*time.Since(began)))
+	m.tidied = err == nil
 	return err == nil, err
 }
 
 // cuts divides a range of keys into slices of about slice bytes, between tables of the level that
 // has most of the range.
-func (s *session) cuts(lower, upper []byte, slice uint64) ([][]byte, error) {
-	levels, err := s.db.SSTables(pebble.WithKeyRangeFilter(lower, upper))
+func (m *limiter) cuts(lower, upper []byte, slice uint64) ([][]byte, error) {
+	levels, err := m.db.SSTables(pebble.WithKeyRangeFilter(lower, upper))
 	if err != nil {
 		return nil, err
 	}
@@ -274,41 +276,41 @@ const (
 
 // settle takes one step towards rest: it flushes memtables, or calls the sweep, or has tables
 // rewritten without deleted bytes. It reports whether there was nothing left to do.
-func (s *session) settle(used int64) (done bool, err error) {
-	f, err := s.figures(used)
+func (m *limiter) settle(used int64) (done bool, err error) {
+	f, err := m.figures(used)
 	if err != nil {
 		return false, err
 	}
-	if s.limiter.tidied && f.certain {
-		s.limiter.tidied, s.limiter.left = false, f.gone()
+	if m.tidied && f.certain {
+		m.tidied, m.left = false, f.gone()
 	}
-	s.limiter.left = min(s.limiter.left, f.gone())
-	worth := f.gone() - s.limiter.left
-	inMemory := max(int64(s.db.Metrics().WAL.Size), s.unflushed())
+	m.left = min(m.left, f.gone())
+	worth := f.gone() - m.left
+	inMemory := max(int64(m.db.Metrics().WAL.Size), m.unflushed())
 	switch {
-	case inMemory > settleLeast || f.prefix > settleLeast && s.fs.dropsInMemory():
-		return false, s.flush()
+	case inMemory > settleLeast || f.prefix > settleLeast && m.fs.dropsInMemory():
+		return false, m.flush()
 	case f.unswept > settleLeast:
-		s.log.sweepSoon()
+		m.log.sweepSoon()
 		return false, nil
 	case !f.certain:
 		return false, nil
 	case worth < settleLeast || worth < f.held()/settlePart:
 		return true, nil
 	}
-	return s.tidy(f, settleLeast)
+	return m.tidy(f, settleLeast)
 }
 
 // settleAtRest settles while little is published, until there is nothing left to do; then not
 // before more has been written.
-func (s *session) settleAtRest(used int64) error {
-	written := s.fs.wals.written.Load()
-	if written == s.limiter.settled || !s.log.use.atRest() {
+func (m *limiter) settleAtRest(used int64) error {
+	written := m.fs.wals.written.Load()
+	if written == m.settled || !m.log.use.atRest() {
 		return nil
 	}
-	done, err := s.settle(used)
+	done, err := m.settle(used)
 	if done {
-		s.limiter.settled = written
+		m.settled = written
 	}
 	return err
 }
@@ -316,22 +318,22 @@ func (s *session) settleAtRest(used int64) error {
 // afterBytes finds the position up to which the events after another take a number of bytes on
 // disk. It takes at most half of the bytes there are, because those in memory are not counted. It
 // returns what the index entries of these events take, too.
-func (s *session) afterBytes(after fanfare.Position, bytes uint64) (through fanfare.Position, index int64, err error) {
-	durable := fanfare.Position(s.log.durable.Load())
+func (m *limiter) afterBytes(after fanfare.Position, bytes uint64) (through fanfare.Position, index int64, err error) {
+	durable := fanfare.Position(m.log.durable.Load())
 	size := func(through fanfare.Position) (uint64, error) {
-		return s.db.EstimateDiskUsage(keyOf(keyEvent, uint64(after)+1), keyOf(keyEvent, uint64(through)+1))
+		return m.db.EstimateDiskUsage(keyOf(keyEvent, uint64(after)+1), keyOf(keyEvent, uint64(through)+1))
 	}
 	whole, err := size(durable)
 	if err != nil || whole == 0 {
 		return after, 0, err
 	}
 	bytes = min(bytes, whole/2)
-	entries, err := s.db.EstimateDiskUsage([]byte{keyIndex}, []byte{keyIndex + 1})
+	entries, err := m.db.EstimateDiskUsage([]byte{keyIndex}, []byte{keyIndex + 1})
 	if err != nil {
 		return after, 0, err
 	}
 	index = int64(float64(entries) * float64(bytes) / float64(whole))
-	it, err := s.db.NewIter(&pebble.IterOptions{
+	it, err := m.db.NewIter(&pebble.IterOptions{
 		LowerBound: keyOf(keyEvent, uint64(after)+1), UpperBound: keyOf(keyEvent, uint64(durable)+1),
 	})
 	if err != nil {

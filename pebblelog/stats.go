@@ -30,14 +30,14 @@ func (l *Log) Stats() fanfare.LogStats {
 	st.QueueBytes = l.queueBytes
 	s := l.session
 	l.mu.Unlock()
-	st.CachedChannels = s.channels.size()
+	st.CachedChannels = s.catalog.channels.size()
 	return st
 }
 
 // Oldest implements fanfare.Operable.
 func (l *Log) Oldest(ctx context.Context) (t time.Time, ok bool, err error) {
 	err = l.read(ctx, func(s *session) error {
-		it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: keyOf(keyEvent, s.floor.Load()+1), UpperBound: keyOf(keyEvent, l.durable.Load()+1)})
+		it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: keyOf(keyEvent, s.catalog.floor.Load()+1), UpperBound: keyOf(keyEvent, l.durable.Load()+1)})
 		if err != nil {
 			return err
 		}

@@ -54,17 +54,6 @@ type walMark struct {
 	deleted int64
 }
 
-// unflushed is how many bytes the deletions that are still in memory will remove from tables.
-func (s *session) unflushed() int64 {
-	w := &s.fs.wals
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if len(w.marks) == 0 {
-		return 0
-	}
-	return s.deleted.Load() - w.marks[0].deleted
-}
-
 // spare is an obsolete WAL that is kept to be written over; the zero value is none.
 type spare struct {
 	name  string
