@@ -85,7 +85,7 @@ func (w *groupWriter) commit() error {
 	if err := saveClock(w.b, w.at, w.phases); err != nil {
 		return err
 	}
-	w.log.room.spend(w.b.Len())
+	w.log.upkeep.room.spend(w.b.Len())
 	w.group.batch, w.group.handed = w.b, time.Now()
 	err := w.db.ApplyNoSyncWait(w.b, pebble.Sync)
 	w.newest.Store(w.nextNum)

@@ -129,7 +129,7 @@ func (c *clockTest) remembers(when string) {
 func (c *clockTest) holds(when string, want ...string) {
 	c.Helper()
 	sweepNow(c.T, c.log)
-	c.log.storeClock()
+	c.log.upkeep.storeClock()
 	for _, pattern := range []string{"a", "**"} {
 		if got := dataOf(c.T, c.log, fanfare.Query{Patterns: patternsOf(c.T, pattern)}); !slices.Equal(got, want) {
 			c.Errorf("%s: %s holds %q, want %q", when, pattern, got, want)

@@ -97,14 +97,6 @@ func (s *session) closeClock() error {
 	return nil
 }
 
-// storeClock has the committer store what has changed about the clock, when nothing else gives it a
-// reason to write.
-func (l *Log) storeClock() {
-	if l.clock.unsaved() {
-		_ = l.command(storeTime{}) // else the next group does
-	}
-}
-
 // storeTime has the time of its group stored, though nothing else may be.
 type storeTime struct{}
 

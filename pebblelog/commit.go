@@ -3,8 +3,6 @@ package pebblelog
 import (
 	"fmt"
 	"time"
-
-	"github.com/fanfare-hub/fanfare"
 )
 
 // committer has groups applied, one after the other, and makes them durable and visible. It is two
@@ -65,7 +63,7 @@ func (c *committer) publishLoop() {
 				s.fail(fmt.Errorf("sync the log: %w", err))
 				return
 			}
-			s.log.fsync.Observe(time.Since(g.handed))
+			s.log.stats.fsync.Observe(time.Since(g.handed))
 			_ = g.batch.Close()
 		}
 		if !s.isDead() {
@@ -78,7 +76,7 @@ func (c *committer) publishLoop() {
 		case c.turned <- struct{}{}:
 		default:
 		}
-		s.answer(g)
+		s.log.proposals.answer(g)
 		<-c.slots
 	}
 }
@@ -87,8 +85,8 @@ func (c *committer) publishLoop() {
 // successor will tell.
 func (c *committer) makeVisible(g *group) bool {
 	l := c.session.log
-	l.tell.Lock()
-	defer l.tell.Unlock()
+	l.watchers.Lock()
+	defer l.watchers.Unlock()
 	if c.session.isDead() {
 		return false
 	}
@@ -106,34 +104,9 @@ func (c *committer) makeVisible(g *group) bool {
 	l.stats.events.Add(uint64(len(g.events)))
 	l.stats.bytes.Add(data)
 	if len(g.events) > 0 {
-		for _, w := range l.watchers {
+		for _, w := range l.watchers.list {
 			w.w.Committed(g.events, g.last)
 		}
 	}
 	return true
-}
-
-// answer calls the group's callbacks, unless somebody has answered for it.
-func (s *session) answer(g *group) {
-	l := s.log
-	l.mu.Lock()
-	for i, other := range l.inflight {
-		if other == g {
-			l.inflight = append(l.inflight[:i], l.inflight[i+1:]...)
-			break
-		}
-	}
-	answered := g.answered
-	g.answered = true
-	l.mu.Unlock()
-	if answered {
-		return
-	}
-	for _, r := range g.requests {
-		if r.err != nil {
-			r.done(fanfare.Receipt{}, r.err)
-		} else {
-			r.done(r.receipt, nil)
-		}
-	}
 }

@@ -1,31 +1,33 @@
 package pebblelog
 
 import (
+	"errors"
+	"fmt"
 	"log/slog"
 	"math"
-	"sync"
-	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/fanfare-hub/fanfare"
 )
 
 // measure finds what the log's files take on disk, by blocks: tables, WALs with what is set aside
 // for them, and the MANIFEST. A file that cannot be looked at, or is gone, counts for nothing.
-func (l *Log) measure() int64 {
-	fs := l.opts.FS
-	sum, err := filesTake(fs, fs.PathJoin(l.opts.Dir, "log"))
+func (u *upkeep) measure() int64 {
+	fs := u.log.opts.FS
+	sum, err := filesTake(fs, fs.PathJoin(u.log.opts.Dir, "log"))
 	if err != nil {
-		return l.stats.diskBytes.Load()
+		return u.log.stats.diskBytes.Load()
 	}
-	s := l.current()
-	l.stats.diskBytes.Store(sum)
-	l.stats.setAsideBytes.Store(s.fs.setAsideBytes())
+	s := u.log.current()
+	u.log.stats.diskBytes.Store(sum)
+	u.log.stats.setAsideBytes.Store(s.fs.setAsideBytes())
 	top := int64(0)
-	if l.maxBytes.Load() > 0 && s.acquire() {
+	if u.maxBytes.Load() > 0 && s.acquire() {
 		top = s.db.Metrics().Levels[0].TablesSize
 		s.release()
 	}
-	l.room.measured(sum, top, l.maxBytes.Load())
+	u.room.measured(sum, top, u.maxBytes.Load())
 	return sum
 }
 
@@ -44,8 +46,7 @@ func filesTake(fs vfs.FS, dir string) (sum int64, err error) {
 
 // mostBytes returns how large the log can become on its disk at most; 0 is no limit. It warns of a
 // disk that is too small for what is configured.
-func (l *Log) mostBytes() int64 {
-	o := l.opts
+func mostBytes(o Options) int64 {
 	if o.Durability == DurabilityMemory {
 		return o.MaxBytes
 	}
@@ -73,56 +74,43 @@ func (l *Log) mostBytes() int64 {
 	return most
 }
 
-// use knows how much is published at present. What is set aside follows it, and a hub at rest is
-// found by it.
-type use struct {
-	mu      sync.Mutex
-	samples [useSpan + 1]useSample // the newest first
-}
-
-type useSample struct {
-	at           time.Time
-	wal, payload uint64 // bytes since the session, and the log, were opened
-}
-
-const (
-	useSpan  = 10      // seconds that the use of the WAL is judged by
-	restSpan = 5       // seconds after which a hub is at rest
-	restMost = 1 << 20 // payload in restSpan that does not disturb the rest
-
-	// A spare is worth its room when it will be written over within useAhead times useSpan, two
-	// minutes.
-	useAhead = 12
-)
-
-// sample is called by the limiter; it takes one sample a second.
-func (u *use) sample(now time.Time, wal, payload uint64) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if now.Sub(u.samples[0].at) < time.Second {
-		return
+// checkFree reports a disk with less than MinFreeBytes free. Before that, the log gives back what it has set aside.
+func (u *upkeep) checkFree() error {
+	if u.log.opts.MinFreeBytes < 0 || u.log.opts.Durability == DurabilityMemory {
+		return nil
 	}
-	copy(u.samples[1:], u.samples[:])
-	u.samples[0] = useSample{now, wal, payload}
-}
-
-// setAside is how many bytes may be set aside for the next WAL, in a log of at most most bytes; 0
-// is no limit.
-func (u *use) setAside(most int64) int64 {
-	u.mu.Lock()
-	recent := max(int64(u.samples[0].wal)-int64(u.samples[useSpan].wal), 0) // a new session counts from 0
-	u.mu.Unlock()
-	aside := max(useAhead*recent, spareLeast)
-	if most > 0 {
-		aside = min(aside, most/8)
+	free, err := u.freeBytes()
+	switch {
+	case err != nil:
+	case free-yieldMargin >= u.log.opts.MinFreeBytes:
+		u.log.current().fs.yield(false)
+	case free < u.log.opts.MinFreeBytes && u.log.current().fs.yield(true):
+		free, err = u.freeBytes()
 	}
-	return aside
+	if err == nil && free < u.log.opts.MinFreeBytes {
+		err = fanfare.Unavailable(fmt.Sprintf("the disk is full: %d bytes are free, the minimum is %d (--min-free-bytes)",
+			free, u.log.opts.MinFreeBytes), nil)
+	}
+	changed := u.log.proposals.setLowDisk(err)
+	if changed && err != nil {
+		u.log.opts.Logger.Error("publishes are refused", slog.Any("err", err))
+	} else if changed {
+		u.log.opts.Logger.Info("publishes are taken again: the disk has room")
+	}
+	return err
 }
 
-// atRest tells whether little has been published lately.
-func (u *use) atRest() bool {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	now, before := u.samples[0], u.samples[restSpan]
-	return !before.at.IsZero() && now.payload-before.payload < restMost
+// yieldMargin is how much more than MinFreeBytes must be free before anything is set aside again.
+const yieldMargin = 2 * spareLeast
+
+// freeBytes is how much the disk has free; without limit where the system does not say.
+func (u *upkeep) freeBytes() (int64, error) {
+	usage, err := u.log.opts.FS.GetDiskUsage(u.log.opts.Dir)
+	if errors.Is(err, vfs.ErrUnsupported) {
+		return math.MaxInt64, nil
+	}
+	if err != nil {
+		return 0, fanfare.Unavailable("the disk's free space cannot be read", err)
+	}
+	return int64(min(usage.AvailBytes, math.MaxInt64)), nil
 }

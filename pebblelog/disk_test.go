@@ -75,7 +75,7 @@ func settleNow(t *testing.T, l *Log) {
 		err := l.read(t.Context(), func(s *session) (err error) {
 			s.limiter.mu.Lock()
 			defer s.limiter.mu.Unlock()
-			done, err = s.limiter.settle(l.measure())
+			done, err = s.limiter.settle(l.upkeep.measure())
 			done = done && !s.limiter.tidied
 			s.fs.follow(spareLeast)
 			return err
@@ -162,7 +162,7 @@ func TestFiguresAreBlocks(t *testing.T) {
 	dir := t.TempDir()
 	l := openTest(t, Options{Dir: dir, Durability: DurabilityAsync})
 	put(t, l, "a", "x")
-	l.measure()
+	l.upkeep.measure()
 	st := l.Stats()
 	if own := onDisk(t, filepath.Join(dir, "log")); st.DiskBytes != own {
 		t.Errorf("the figure is %d bytes, the files take %d", st.DiskBytes, own)
@@ -423,7 +423,7 @@ func TestDiskTooSmall(t *testing.T) {
 	if !strings.Contains(text.String(), "--max-log-bytes") || !strings.Contains(text.String(), fmt.Sprint("room=", 16<<20)) {
 		t.Errorf("a disk of 100 MiB with a limit of 10 GiB: %s", text.String())
 	}
-	if got, want := memTableBytes(l.most), uint64(36<<20/12); got != want {
+	if got, want := memTableBytes(l.upkeep.most), uint64(36<<20/12); got != want {
 		t.Errorf("a memtable of %d bytes on a disk with room for 36 MiB, want %d", got, want)
 	}
 }
@@ -490,7 +490,7 @@ func TestLimitHoldsAgainstFastPublishers(t *testing.T) {
 	if l.Stats().LimitWaits == 0 {
 		t.Error("nobody waited: the test tests nothing")
 	}
-	waitUntil(t, "the files to be within the limit", func() bool { l.measure(); return l.Stats().DiskBytes <= most })
+	waitUntil(t, "the files to be within the limit", func() bool { l.upkeep.measure(); return l.Stats().DiskBytes <= most })
 	if events := len(dataOf(t, l, fanfare.Query{Patterns: patternsOf(t, "c/0")})); events < 200 {
 		t.Errorf("only %d events of a channel are left", events)
 	}

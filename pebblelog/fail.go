@@ -1,16 +1,12 @@
 package pebblelog
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"runtime"
 	"strings"
 	"sync/atomic"
 	"time"
-
-	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/fanfare-hub/fanfare"
 )
@@ -111,11 +107,10 @@ func (s *session) fail(cause error) {
 		s.cause = cause
 		close(s.dead)
 		l := s.log
+		failed := fanfare.Unavailable("the log cannot store: its disk or files have failed; it is being opened again", cause)
 		l.mu.Lock()
-		current := l.session == s && !l.closing
+		current := l.session == s && l.proposals.fail(failed)
 		if current {
-			failed := fanfare.Unavailable("the log cannot store: its disk or files have failed; it is being opened again", cause)
-			l.failed = failed
 			l.background.Go(func() { l.recover(s, failed) }) // under mu, so that Close cannot miss it
 		}
 		l.mu.Unlock()
@@ -125,28 +120,9 @@ func (s *session) fail(cause error) {
 	})
 }
 
-// refuseAll answers all that waits or is in flight with err.
-func (l *Log) refuseAll(err error) {
-	l.mu.Lock()
-	var victims []*request
-	for _, g := range l.inflight {
-		if !g.answered {
-			g.answered = true
-			victims = append(victims, g.requests...)
-		}
-	}
-	victims = append(victims, l.queue...)
-	l.queue, l.queueBytes = nil, 0
-	l.mu.Unlock()
-	for _, r := range victims {
-		l.stats.refused.Add(1)
-		r.done(fanfare.Receipt{}, err)
-	}
-}
-
 // recover replaces a failed session, trying again with back-off until it works or the log is closed.
 func (l *Log) recover(old *session, failed error) {
-	l.refuseAll(failed)
+	l.proposals.refuseAll(failed)
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
 		timer := time.NewTimer(wait)
 		select {
@@ -156,10 +132,10 @@ func (l *Log) recover(old *session, failed error) {
 			l.closers.Go(func() { _ = old.close() })
 			return
 		}
-		if err := l.checkFree(); err != nil {
+		if err := l.upkeep.checkFree(); err != nil {
 			continue
 		}
-		s, err := l.openSession()
+		s, err := openSession(l)
 		if err != nil {
 			l.opts.Logger.Warn("the log cannot be opened again yet", slog.Any("err", err))
 			continue
@@ -170,65 +146,21 @@ func (l *Log) recover(old *session, failed error) {
 }
 
 func (l *Log) replace(old, s *session) {
-	l.tell.Lock()
+	l.watchers.Lock()
 	durable := s.catalog.runs.first - 1
 	l.mu.Lock()
-	l.session, l.failed, l.slow = s, nil, nil
-	l.inflight = nil
+	l.session = s
+	l.proposals.reopen()
 	l.durable.Store(uint64(durable))
-	s.start() // under mu, so that Close cannot miss its goroutines; nothing becomes visible before tell is let go
+	s.start() // under mu, so that Close cannot miss its goroutines; nothing becomes visible before watchers is let go
 	l.mu.Unlock()
-	for _, w := range l.watchers {
+	for _, w := range l.watchers.list {
 		w.w.Reopened(durable)
 	}
-	l.tell.Unlock()
+	l.watchers.Unlock()
 	l.stats.reopened.Add(1)
 	l.opts.Logger.Info("the log is open again", slog.String("durable", durable.String()))
 	l.closers.Go(func() { _ = old.close() })
-}
-
-// checkFree reports a disk with less than MinFreeBytes free. Before that, the log gives back what it has set aside.
-func (l *Log) checkFree() error {
-	if l.opts.MinFreeBytes < 0 || l.opts.Durability == DurabilityMemory {
-		return nil
-	}
-	free, err := l.freeBytes()
-	switch {
-	case err != nil:
-	case free-yieldMargin >= l.opts.MinFreeBytes:
-		l.current().fs.yield(false)
-	case free < l.opts.MinFreeBytes && l.current().fs.yield(true):
-		free, err = l.freeBytes()
-	}
-	if err == nil && free < l.opts.MinFreeBytes {
-		err = fanfare.Unavailable(fmt.Sprintf("the disk is full: %d bytes are free, the minimum is %d (--min-free-bytes)",
-			free, l.opts.MinFreeBytes), nil)
-	}
-	l.mu.Lock()
-	changed := (l.lowDisk == nil) != (err == nil)
-	l.lowDisk = err
-	l.mu.Unlock()
-	if changed && err != nil {
-		l.opts.Logger.Error("publishes are refused", slog.Any("err", err))
-	} else if changed {
-		l.opts.Logger.Info("publishes are taken again: the disk has room")
-	}
-	return err
-}
-
-// yieldMargin is how much more than MinFreeBytes must be free before anything is set aside again.
-const yieldMargin = 2 * spareLeast
-
-// freeBytes is how much the disk has free; without limit where the system does not say.
-func (l *Log) freeBytes() (int64, error) {
-	usage, err := l.opts.FS.GetDiskUsage(l.opts.Dir)
-	if errors.Is(err, vfs.ErrUnsupported) {
-		return math.MaxInt64, nil
-	}
-	if err != nil {
-		return 0, fanfare.Unavailable("the disk's free space cannot be read", err)
-	}
-	return int64(min(usage.AvailBytes, math.MaxInt64)), nil
 }
 
 // current is the session to read from; it may have failed.
@@ -236,35 +168,4 @@ func (l *Log) current() *session {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.session
-}
-
-// watchCommits answers for a commit that takes too long.
-func (l *Log) watchCommits() {
-	tick := time.NewTicker(min(l.opts.SlowCommit/10, time.Second))
-	defer tick.Stop()
-	for {
-		select {
-		case <-l.stop:
-			return
-		case <-tick.C:
-		}
-		l.mu.Lock()
-		late := l.failed == nil && len(l.inflight) > 0 && time.Since(l.inflight[0].began) > l.opts.SlowCommit
-		turned := late != (l.slow != nil)
-		if late {
-			l.slow = fanfare.Unavailable(fmt.Sprintf("the disk is slow: a commit has taken more than %v", l.opts.SlowCommit), nil)
-		} else {
-			l.slow = nil
-		}
-		slow := l.slow
-		l.mu.Unlock()
-		if late {
-			if turned {
-				l.opts.Logger.Error("publishes are refused", slog.Any("err", slow))
-			}
-			l.refuseAll(slow)
-		} else if turned {
-			l.opts.Logger.Info("publishes are taken again: the disk has caught up")
-		}
-	}
 }

@@ -115,9 +115,9 @@ func TestForgetWaits(t *testing.T) {
 	put(t, f.log, "a", "2")
 	groups, _ := record.from(0)
 	r := newReplica(t, "forgets at once", []string{"**=age:1m"}, 0, 0)
-	r.log.tell.Lock() // nothing becomes visible
+	r.log.watchers.Lock() // nothing becomes visible
 	go func() {
-		defer r.log.tell.Unlock()
+		defer r.log.watchers.Unlock()
 		for m := r.order.latest.Load(); m == nil || m.log == groups[0].terms.at.log; m = r.order.latest.Load() {
 			runtime.Gosched()
 		}

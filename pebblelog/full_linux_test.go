@@ -126,7 +126,7 @@ func testDiskFullAndBack(t *testing.T, disk string) {
 				t.Fatalf("round %d: the status is %v", round, err)
 			}
 		}
-		sum := l.measure()
+		sum := l.upkeep.measure()
 		if aside := l.Stats().SetAsideBytes; aside > 0 {
 			t.Errorf("round %d: %d of %d bytes are set aside on a full disk", round, aside, sum)
 		}

@@ -82,7 +82,8 @@ func sealTip(fs vfs.FS, dir string) error {
 }
 
 // judge judges the log before a session opens it, and says what is lost.
-func (l *Log) judge() (*finding, error) {
+func (s *session) judge() (*finding, error) {
+	l := s.log
 	f, err := judge(l.opts.FS, l.opts.Dir)
 	if err != nil || !f.exists || l.opts.Durability == DurabilityMemory { // which has no TIP
 		return f, err
@@ -109,7 +110,8 @@ func (l *Log) judge() (*finding, error) {
 }
 
 // newTip keeps the TIP of a session's store.
-func (l *Log) newTip(folder string, found *finding, lazy bool) *tipFS {
+func (s *session) newTip(folder string, found *finding, lazy bool) *tipFS {
+	l := s.log
 	tip := found.tip
 	tip.lazy = tip.lazy || lazy
 	fs := newTipFS(found.store(l.opts.FS), folder, tip, func(err error) {

@@ -5,8 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,7 +15,6 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/fanfare-hub/fanfare"
-	"github.com/fanfare-hub/fanfare/histogram"
 )
 
 // Durability says what an acknowledged event survives.
@@ -86,45 +85,24 @@ func setDefault[T comparable](v *T, value T) {
 // Log is a fanfare.Log and fanfare.Keeper in one directory. Make it with Open, end it with Close.
 type Log struct {
 	// Fixed after Open.
-	opts Options
-	lock io.Closer
-	most int64         // how large the log can become at most, as far as it was known at Open; 0: any size
-	stop chan struct{} // closed by Close
-	wake chan struct{} // one token: the queue may hold something
-
-	clock *clock
-	order order
+	opts      Options
+	clock     *clock
+	order     order
+	proposals *proposals
+	upkeep    *upkeep
+	stop      chan struct{} // closed by Close
+	end       func() error  // closes the log, once
 
 	durable  atomic.Uint64
 	stats    counters
-	fsync    histogram.Histogram
-	maxBytes atomic.Int64
-	room     *room
-	use      use
-	sweepNow chan struct{} // one token: the sweep is asked to begin
-	tooLarge chan struct{} // one token: the limiter is asked to look
+	watchers watchers
 
-	// Held while watchers are told, so that they hear one thing at a time and in order. Taken before mu.
-	tell     sync.Mutex
-	watchers []*watch
-
-	mu         sync.Mutex     // guards the fields below; nothing slow happens under it
-	rules      []fanfare.Rule // for the next session
-	queue      []*request
-	queueBytes int
-	inflight   []*group // taken from the queue and not answered, oldest first
-	session    *session // the one to read from; it may have failed
-	failed     error    // why the session failed; nil again when another is open
-	slow       error    // set while a commit takes longer than SlowCommit
-	lowDisk    error    // set while there is less than MinFreeBytes
-	closing    bool
-
-	riders riders
+	mu      sync.Mutex     // guards the fields below; nothing slow happens under it
+	rules   []fanfare.Rule // for the next session
+	session *session       // the one to read from; it may have failed
 
 	background sync.WaitGroup // goroutines of the Log itself
 	closers    sync.WaitGroup // sessions being closed; one may hang
-	closeOnce  sync.Once
-	closeErr   error
 }
 
 var (
@@ -133,23 +111,28 @@ var (
 	_ fanfare.Operable = (*Log)(nil)
 )
 
+// watchers are told what becomes visible. The mutex is held while they are told, so that they hear
+// one thing at a time and in order. It is taken before Log.mu.
+type watchers struct {
+	sync.Mutex
+	list []*watch
+}
+
 type watch struct{ w fanfare.Watcher }
 
 // Open opens the log in Options.Dir, or makes a new one, and begins a new run. It fails when another process has the
 // directory, or when what lies there is damaged or of another version; nothing is changed then. A log whose end is lost is
 // opened, and that is logged as an error.
 func Open(opts Options) (*Log, error) {
-	l := &Log{
-		opts: opts.withDefaults(), stop: make(chan struct{}), wake: make(chan struct{}, 1),
-		room: newRoom(), sweepNow: make(chan struct{}, 1), tooLarge: make(chan struct{}, 1),
-	}
+	l := &Log{opts: opts.withDefaults(), stop: make(chan struct{})}
+	l.rules = l.opts.Retention
 	l.clock = newClock(l.opts, func() { l.stats.clockJumps.Add(1) })
+	l.proposals = newProposals(&l.opts, &l.stats, l.stop)
+	l.upkeep = newUpkeep(l)
 	l.order = queueOrder{l}
 	if l.opts.order != nil {
 		l.order = l.opts.order(l.order)
 	}
-	l.rules = l.opts.Retention
-	l.maxBytes.Store(l.opts.MaxBytes)
 	fs := l.opts.FS
 	if l.opts.Dir == "" {
 		return nil, errors.New("open log: no data directory given")
@@ -157,24 +140,23 @@ func Open(opts Options) (*Log, error) {
 	if err := makeDir(fs, l.opts.Dir); err != nil {
 		return nil, fmt.Errorf("make data directory %s: %w", l.opts.Dir, err)
 	}
-	var err error
-	if l.lock, err = fs.Lock(fs.PathJoin(l.opts.Dir, lockFile)); err != nil {
+	lock, err := fs.Lock(fs.PathJoin(l.opts.Dir, lockFile))
+	if err != nil {
 		return nil, lockError(l.opts.Dir, err)
 	}
-	l.most = l.mostBytes()
-	s, err := l.openSession()
+	l.end = sync.OnceValue(func() error { return errors.Join(l.close(), lock.Close()) })
+	l.upkeep.most = mostBytes(l.opts)
+	s, err := openSession(l)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open log in %s: %w", l.opts.Dir, err), l.lock.Close())
+		return nil, errors.Join(fmt.Errorf("open log in %s: %w", l.opts.Dir, err), lock.Close())
 	}
 	l.session = s
 	l.durable.Store(uint64(s.catalog.runs.first) - 1)
-	l.measure()
-	_ = l.checkFree() // Status tells of a full disk before anybody publishes
+	l.upkeep.measure()
+	_ = l.upkeep.checkFree() // Status tells of a full disk before anybody publishes
 	s.start()
-	l.background.Go(l.watchCommits)
-	l.background.Go(l.sweepLoop)
-	l.background.Go(l.limitLoop)
-	l.background.Go(l.measureLoop)
+	l.background.Go(l.proposals.watch)
+	l.upkeep.start()
 	return l, nil
 }
 
@@ -198,14 +180,11 @@ func makeDir(fs vfs.FS, dir string) error {
 
 // Close commits what is queued, refuses what comes after, and closes the files. It waits for a slow disk at most as long
 // as Options.SlowCommit. A second call does nothing and returns the same error.
-func (l *Log) Close() error {
-	l.closeOnce.Do(func() { l.closeErr = l.close() })
-	return l.closeErr
-}
+func (l *Log) Close() error { return l.end() }
 
 func (l *Log) close() error {
 	l.mu.Lock()
-	l.closing = true
+	l.proposals.close()
 	s := l.session
 	l.mu.Unlock()
 	close(l.stop)
@@ -229,11 +208,11 @@ func (l *Log) close() error {
 	case <-timer.C:
 		err = errors.New("the store did not close in time: the disk hangs")
 	}
-	l.refuseAll(fanfare.Unavailable("the log is closing", nil))
+	l.proposals.refuseAll(fanfare.Unavailable("the log is closing", nil))
 	if err != nil {
-		err = fmt.Errorf("close log in %s: %w", l.opts.Dir, err)
+		return fmt.Errorf("close log in %s: %w", l.opts.Dir, err)
 	}
-	return errors.Join(err, l.lock.Close())
+	return nil
 }
 
 // Append implements fanfare.Log. It does not block; a refusal calls done before it returns.
@@ -241,74 +220,23 @@ func (l *Log) Append(b *fanfare.Batch, done func(fanfare.Receipt, error)) {
 	l.order.propose(&request{batch: b, done: done, bytes: batchBytes(b)})
 }
 
-func (l *Log) enqueue(r *request) {
-	l.mu.Lock()
-	err := l.refusalLocked(r)
-	if err == nil {
-		l.queue = append(l.queue, r)
-		l.queueBytes += r.bytes
-	}
-	l.mu.Unlock()
-	if err != nil {
-		l.stats.refused.Add(1)
-		r.done(fanfare.Receipt{}, err)
-		return
-	}
-	select {
-	case l.wake <- struct{}{}:
-	default:
-	}
-}
-
-func (l *Log) refusalLocked(r *request) error {
-	switch {
-	case l.closing:
-		return fanfare.Unavailable("the log is closing", nil)
-	case l.failed != nil && l.lowDisk != nil:
-		return l.lowDisk // it is opened again when there is room
-	case l.failed != nil:
-		return l.failed
-	case l.slow != nil:
-		return l.slow
-	case l.queueBytes > 0 && l.queueBytes+r.bytes > l.opts.MaxQueueBytes:
-		return &fanfare.Error{
-			Code: fanfare.CodeOverloaded, RetryAfter: time.Second,
-			Detail: fmt.Sprintf("%d bytes wait to be stored, the limit is %d", l.queueBytes, l.opts.MaxQueueBytes),
-		}
-	}
-	return nil
-}
-
 // Watch implements fanfare.Log.
 func (l *Log) Watch(w fanfare.Watcher) (fanfare.Position, func()) {
-	l.tell.Lock()
-	defer l.tell.Unlock()
+	l.watchers.Lock()
+	defer l.watchers.Unlock()
 	entry := &watch{w}
-	l.watchers = append(l.watchers, entry)
+	l.watchers.list = append(l.watchers.list, entry)
 	return fanfare.Position(l.durable.Load()), func() {
-		l.tell.Lock()
-		defer l.tell.Unlock()
-		for i, other := range l.watchers {
-			if other == entry {
-				l.watchers = append(l.watchers[:i:i], l.watchers[i+1:]...)
-				return
-			}
-		}
+		l.watchers.Lock()
+		defer l.watchers.Unlock()
+		l.watchers.list = slices.DeleteFunc(slices.Clone(l.watchers.list), func(other *watch) bool { return other == entry })
 	}
 }
 
 // Status implements fanfare.Log.
 func (l *Log) Status() fanfare.Status {
-	st := fanfare.Status{Durable: fanfare.Position(l.durable.Load())}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, err := range []error{l.lowDisk, l.failed, l.slow} {
-		if err != nil {
-			st.Err = err
-			break
-		}
-	}
-	return st
+	durable := fanfare.Position(l.durable.Load())
+	return fanfare.Status{Durable: durable, Err: l.proposals.err()}
 }
 
 // Kept implements fanfare.Keeper.
@@ -358,9 +286,7 @@ func (l *Log) read(ctx context.Context, f func(*session) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	l.mu.Lock()
-	s := l.session
-	l.mu.Unlock()
+	s := l.current()
 	if !s.acquire() {
 		return fanfare.Unavailable("the log is closed", nil)
 	}

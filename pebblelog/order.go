@@ -1,8 +1,6 @@
 package pebblelog
 
 import (
-	"time"
-
 	"github.com/fanfare-hub/fanfare"
 )
 
@@ -24,71 +22,26 @@ type order interface {
 // queueOrder is the order of a log that stands alone: its queue, and its own clock.
 type queueOrder struct{ *Log }
 
-func (o queueOrder) propose(r *request) { o.enqueue(r) }
+func (o queueOrder) propose(r *request) { o.proposals.add(r) }
 func (o queueOrder) now() moment        { return o.clock.look() }
 
 // next takes what waits as a group. A group that the disk has no room for is refused.
 func (o queueOrder) next(s *session) *group {
 	for {
-		s.awaitRoom()
-		g := s.take()
+		o.upkeep.awaitRoom(s)
+		g := o.proposals.take(s.dead)
 		if g == nil {
 			return nil
 		}
-		if err := o.checkFree(); err != nil {
-			s.refuse(g, err)
+		if err := o.upkeep.checkFree(); err != nil {
+			o.proposals.refuse(g, err)
 			continue
 		}
-		o.board(g)
+		o.proposals.board(g)
 		g.terms.at, g.terms.phases = o.clock.group(s.committer.applier.next)
 		g.terms.keyMemory = o.opts.KeyMemory
 		return g
 	}
-}
-
-// take waits for something in the queue and takes it as a group. It returns nil when the log closes or the session fails.
-func (s *session) take() *group {
-	l := s.log
-	for {
-		l.mu.Lock()
-		if len(l.queue) > 0 && !s.isDead() {
-			g := &group{began: time.Now()}
-			n := 0
-			for n < len(l.queue) && n < maxGroupRequests && (n == 0 || g.bytes+l.queue[n].bytes <= maxGroupBytes) {
-				g.bytes += l.queue[n].bytes
-				n++
-			}
-			g.requests = l.queue[:n:n]
-			l.queue = l.queue[n:]
-			if len(l.queue) == 0 {
-				l.queue = nil
-			}
-			l.queueBytes -= g.bytes
-			l.inflight = append(l.inflight, g)
-			l.mu.Unlock()
-			return g
-		}
-		closing := l.closing
-		l.mu.Unlock()
-		if closing {
-			return nil
-		}
-		select {
-		case <-l.wake:
-		case <-s.dead:
-			return nil
-		case <-l.stop:
-		}
-	}
-}
-
-// refuse answers a group that is not stored.
-func (s *session) refuse(g *group, err error) {
-	for _, r := range g.requests {
-		r.err = err
-	}
-	s.log.stats.refused.Add(uint64(len(g.requests)))
-	s.answer(g)
 }
 
 // command has a command applied, and waits until that is durable. It is refused as an Append is.

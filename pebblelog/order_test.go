@@ -268,7 +268,7 @@ func (f *first) step() {
 	case n < 17:
 		f.clock.jump(time.Duration(f.random.IntN(8)-3) * 40 * time.Minute)
 	case n < 18:
-		f.log.storeClock()
+		f.log.upkeep.storeClock()
 	default:
 		sweepNow(f.T, f.log)
 	}

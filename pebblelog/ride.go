@@ -24,27 +24,27 @@ type rider struct{ fanfare.Rider }
 // Ride implements fanfare.Keeper. When stop has returned r is asked no more; what it has given may still be answered.
 func (l *Log) Ride(r fanfare.Rider) (stop func()) {
 	entry := &rider{r}
-	l.riders.mu.Lock()
-	defer l.riders.mu.Unlock()
-	l.riders.list = append(l.riders.list, entry)
-	l.riders.any.Store(true)
+	l.proposals.riders.mu.Lock()
+	defer l.proposals.riders.mu.Unlock()
+	l.proposals.riders.list = append(l.proposals.riders.list, entry)
+	l.proposals.riders.any.Store(true)
 	return func() {
-		l.riders.mu.Lock()
-		defer l.riders.mu.Unlock()
-		l.riders.list = slices.DeleteFunc(l.riders.list, func(other *rider) bool { return other == entry })
-		l.riders.any.Store(len(l.riders.list) > 0)
+		l.proposals.riders.mu.Lock()
+		defer l.proposals.riders.mu.Unlock()
+		l.proposals.riders.list = slices.DeleteFunc(l.proposals.riders.list, func(other *rider) bool { return other == entry })
+		l.proposals.riders.any.Store(len(l.proposals.riders.list) > 0)
 	}
 }
 
 // board adds what rides with a group, as requests of its own: they are answered, or refused, with the others.
-func (l *Log) board(g *group) {
-	if !l.riders.any.Load() {
+func (p *proposals) board(g *group) {
+	if !p.riders.any.Load() {
 		return
 	}
-	l.riders.mu.Lock()
-	defer l.riders.mu.Unlock()
+	p.riders.mu.Lock()
+	defer p.riders.mu.Unlock()
 	room := rideMost
-	for _, one := range l.riders.list {
+	for _, one := range p.riders.list {
 		if room <= 0 {
 			return
 		}
@@ -54,12 +54,12 @@ func (l *Log) board(g *group) {
 		}
 		room -= len(keep)
 		r := &request{batch: &fanfare.Batch{Keep: keep}, done: func(_ fanfare.Receipt, err error) { done(err) }}
-		l.mu.Lock()
+		p.mu.Lock()
 		late := g.answered // it has taken too long, or the log has failed
 		if !late {
 			g.requests = append(g.requests, r)
 		}
-		l.mu.Unlock()
+		p.mu.Unlock()
 		if late {
 			done(fanfare.Unavailable("the log cannot store at present", nil))
 		}

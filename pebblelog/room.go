@@ -80,43 +80,29 @@ func (r *room) look(little int64) (ok bool, more <-chan struct{}) {
 // awaitRoom waits until there is room, but not for longer than a slow commit may take, and not when
 // nothing is under way that would make room: then something else than events takes the disk, and a
 // wait of publishers would change nothing.
-func (s *session) awaitRoom() {
-	l := s.log
-	little := overshoot(l.maxBytes.Load()) / 2
-	ok, more := l.room.look(little)
+func (u *upkeep) awaitRoom(s *session) {
+	little := overshoot(u.maxBytes.Load()) / 2
+	ok, more := u.room.look(little)
 	if ok {
 		return
 	}
-	l.stats.waits.Add(1)
+	u.log.stats.waits.Add(1)
 	began := time.Now()
 	tick := time.NewTicker(roomTick)
 	defer tick.Stop()
-	for done := s.retention.goneSoFar(); !ok && !l.urgent(); ok, more = l.room.look(little) {
+	for done := s.retention.goneSoFar(); !ok && !u.log.proposals.urgent(); ok, more = u.room.look(little) {
 		select {
 		case <-more:
 		case <-tick.C:
 			now := s.retention.goneSoFar()
-			if now == done && s.db.Metrics().Compact.NumInProgress == 0 || time.Since(began) > l.opts.SlowCommit {
-				l.room.giveUp()
+			if now == done && s.db.Metrics().Compact.NumInProgress == 0 || time.Since(began) > u.log.opts.SlowCommit {
+				u.room.giveUp()
 			}
 			done = now
 		case <-s.dead:
 			return
-		case <-l.stop:
+		case <-u.log.stop:
 			return
 		}
 	}
-}
-
-// urgent tells whether work of the log's own waits to be committed: the sweep, which makes room,
-// may depend on it.
-func (l *Log) urgent() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, r := range l.queue {
-		if r.command != nil {
-			return true
-		}
-	}
-	return false
 }

@@ -151,7 +151,8 @@ func (set *ruleSet) overlapping(p fanfare.Pattern, f func(*liveRule)) {
 	}
 }
 
-func (l *Log) retention() []fanfare.Rule {
+// nextRules are the rules that the next session begins with.
+func (l *Log) nextRules() []fanfare.Rule {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.rules
@@ -159,10 +160,7 @@ func (l *Log) retention() []fanfare.Rule {
 
 // MaxAge implements fanfare.Operable.
 func (l *Log) MaxAge(c fanfare.Channel) time.Duration {
-	l.mu.Lock()
-	s := l.session
-	l.mu.Unlock()
-	return s.catalog.rules.Load().of(c).Age
+	return l.current().catalog.rules.Load().of(c).Age
 }
 
 // SetRetention replaces the rules while the log runs, and stores what that needs. Readers clip by the new rules at once. It
@@ -190,7 +188,7 @@ func (rules changeRules) apply(w *groupWriter) error {
 }
 
 // SetMaxBytes replaces Options.MaxBytes while the log runs.
-func (l *Log) SetMaxBytes(n int64) { l.maxBytes.Store(n) }
+func (l *Log) SetMaxBytes(n int64) { l.upkeep.maxBytes.Store(n) }
 
 // loadFloors reads the floors of the rules that were in force, and the floor of all.
 func (c *catalog) loadFloors() (map[string]fanfare.Position, error) {

@@ -79,7 +79,7 @@ func (s *session) putBeginning(b *pebble.Batch, floors map[string]fanfare.Positi
 			return err
 		}
 	}
-	return c.putRules(b, s.log.retention(), floors, a.nextNum == 1)
+	return c.putRules(b, s.log.nextRules(), floors, a.nextNum == 1)
 }
 
 const perMillisecond = 1 << 20 // positions, where a run begins

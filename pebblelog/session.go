@@ -41,7 +41,7 @@ type session struct {
 }
 
 // newSession makes a session without a store.
-func (l *Log) newSession() *session {
+func newSession(l *Log) *session {
 	s := &session{log: l, dead: make(chan struct{})}
 	s.catalog = newCatalog(l, s.dead)
 	s.readers = &readers{catalog: s.catalog, pieces: defaultPieces}
@@ -52,9 +52,9 @@ func (l *Log) newSession() *session {
 }
 
 // openSession opens the store and begins a new run, which is on disk before anybody can hear of it.
-func (l *Log) openSession() (*session, error) {
-	s := l.newSession()
-	found, err := l.judge()
+func openSession(l *Log) (*session, error) {
+	s := newSession(l)
+	found, err := s.judge()
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +63,7 @@ func (l *Log) openSession() (*session, error) {
 		return nil, err
 	}
 	lazy := l.opts.Durability == DurabilityAsync
-	s.tip = l.newTip(folder, found, lazy)
+	s.tip = s.newTip(folder, found, lazy)
 	s.fs = newSessionFS(s.tip, folder, lazy)
 	s.fs.failed = func(err error) { s.fail(fmt.Errorf("write the log: %w", err)) }
 	s.fs.written = func(n int) { l.stats.written.Add(uint64(n)) }
@@ -108,7 +108,7 @@ const memTable = 64 << 20
 const flushAtClose = 8 << 20
 
 func (s *session) storeOptions() *pebble.Options {
-	memory := memTableBytes(s.log.most)
+	memory := memTableBytes(s.log.upkeep.most)
 	o := &pebble.Options{
 		FS:                 s.fs,
 		Logger:             storeLogger{s},

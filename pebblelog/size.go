@@ -91,9 +91,9 @@ func (m *limiter) keepSize() error {
 	l := m.log
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	used, most := l.measure(), l.maxBytes.Load()
-	l.use.sample(time.Now(), m.fs.wals.written.Load(), l.stats.bytes.Load())
-	m.fs.follow(l.use.setAside(most))
+	used, most := l.upkeep.measure(), l.upkeep.maxBytes.Load()
+	l.upkeep.use.sample(time.Now(), m.fs.wals.written.Load(), l.stats.bytes.Load())
+	m.fs.follow(l.upkeep.use.setAside(most))
 	if most <= 0 || used <= most {
 		m.looks = 0
 		return m.settleAtRest(used)
@@ -141,7 +141,7 @@ func (m *limiter) dropOldest(f figures, target int64) error {
 	if now := time.Now(); now.After(m.sayAgain) {
 		m.sayAgain = now.Add(sayPause)
 		m.log.opts.Logger.Warn("the log is larger than its limit: the oldest events are removed",
-			slog.Int64("bytes", f.used), slog.Int64("limit", m.log.maxBytes.Load()), slog.String("through", through.String()))
+			slog.Int64("bytes", f.used), slog.Int64("limit", m.log.upkeep.maxBytes.Load()), slog.String("through", through.String()))
 	}
 	return nil
 }
@@ -152,11 +152,11 @@ func (m *limiter) dropOldest(f figures, target int64) error {
 func (m *limiter) reclaim(f figures, target int64) error {
 	little := target / 20
 	if f.unswept > little {
-		m.log.sweepSoon()
+		m.log.upkeep.sweepSoon()
 	}
 	// A memtable that is flushed before it is full makes small tables, which are rewritten more
 	// often.
-	most := m.log.maxBytes.Load()
+	most := m.log.upkeep.maxBytes.Load()
 	hurry := f.used > most+overshoot(most) || time.Now().After(m.flushFrom)
 	if hurry && (m.unflushed() > little || f.prefix > little && m.fs.dropsInMemory()) {
 		if err := m.flush(); err != nil {
@@ -230,7 +230,7 @@ func (m *limiter) tidy(f figures, little int64) (done bool, err error) {
 	cuts, err := m.cuts(lower, upper, tidySlice)
 	for i := 0; err == nil && i+1 < len(cuts); i++ {
 		err = m.db.Compact(stopContext{m.log.stop}, cuts[i], cuts[i+1], false)
-		m.log.measure()
+		m.log.upkeep.measure()
 	}
 	m.tidyAgain = time.Now().Add(max(min(limitInterval, m.log.opts.TrimInterval), tidyShare*time.Since(began)))
 	m.tidied = err == nil
@@ -291,7 +291,7 @@ func (m *limiter) settle(used int64) (done bool, err error) {
 	case inMemory > settleLeast || f.prefix > settleLeast && m.fs.dropsInMemory():
 		return false, m.flush()
 	case f.unswept > settleLeast:
-		m.log.sweepSoon()
+		m.log.upkeep.sweepSoon()
 		return false, nil
 	case !f.certain:
 		return false, nil
@@ -305,7 +305,7 @@ func (m *limiter) settle(used int64) (done bool, err error) {
 // before more has been written.
 func (m *limiter) settleAtRest(used int64) error {
 	written := m.fs.wals.written.Load()
-	if written == m.settled || !m.log.use.atRest() {
+	if written == m.settled || !m.log.upkeep.use.atRest() {
 		return nil
 	}
 	done, err := m.settle(used)

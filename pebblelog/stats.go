@@ -8,12 +8,17 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/histogram"
 )
 
 // counters are what Stats reports.
 type counters struct {
-	groups, events, bytes, refused, replayedKeys, reopened, trimmed, forgotten, limited, waits, eventsRead, indexRead, written, clockJumps, corrupt, lost atomic.Uint64
-	diskBytes, setAsideBytes                                                                                                                              atomic.Int64
+	groups, events, bytes, refused, replayedKeys atomic.Uint64
+	trimmed, forgotten, limited, waits           atomic.Uint64
+	eventsRead, indexRead, written               atomic.Uint64
+	reopened, clockJumps, corrupt, lost          atomic.Uint64
+	diskBytes, setAsideBytes                     atomic.Int64
+	fsync                                        histogram.Histogram
 }
 
 // Stats implements fanfare.Operable.
@@ -24,13 +29,10 @@ func (l *Log) Stats() fanfare.LogStats {
 		ReplayedKeys: c.replayedKeys.Load(), Reopened: c.reopened.Load(), Trimmed: c.trimmed.Load(), Forgotten: c.forgotten.Load(),
 		Limited: c.limited.Load(), EventsRead: c.eventsRead.Load(), IndexRead: c.indexRead.Load(), WrittenBytes: c.written.Load(),
 		ClockJumps: c.clockJumps.Load(), ClockAhead: ahead, Corrupt: c.corrupt.Load(), Lost: c.lost.Load(), DiskBytes: c.diskBytes.Load(),
-		SetAsideBytes: c.setAsideBytes.Load(), LimitWaits: c.waits.Load(), MaxBytes: l.maxBytes.Load(), Fsync: l.fsync.Counts(),
+		SetAsideBytes: c.setAsideBytes.Load(), LimitWaits: c.waits.Load(), MaxBytes: l.upkeep.maxBytes.Load(), Fsync: c.fsync.Counts(),
 	}
-	l.mu.Lock()
-	st.QueueBytes = l.queueBytes
-	s := l.session
-	l.mu.Unlock()
-	st.CachedChannels = s.catalog.channels.size()
+	st.QueueBytes = l.proposals.waiting()
+	st.CachedChannels = l.current().catalog.channels.size()
 	return st
 }
 
