@@ -82,7 +82,10 @@ func (w *groupWriter) lastOf(num uint64, index *pebble.Iterator) (last fanfare.P
 	if err != nil {
 		return 0, false, err
 	}
-	if index.SeekLT(keyOf(keyIndex, num+1)) && channelOfIndex(index.Key()) == num {
+	// With bounds, since a sweep has just deleted the entries of the channels before this one, which lie
+	// where a search without bounds would go on.
+	index.SetBounds(keyOf(keyIndex, num), keyOf(keyIndex, num+1))
+	if index.Last() {
 		return max(mark.pos, fanfare.Position(lastNumber(index.Key()))), true, nil
 	}
 	return mark.pos, false, index.Error()

@@ -100,7 +100,8 @@ func (s surveyor) surveyLimits(set *ruleSet) error {
 		if rule.Count == 0 && rule.Bytes == 0 {
 			continue
 		}
-		if !index.SeekLT(keyOf(keyIndex, num+1)) || channelOfIndex(index.Key()) != num {
+		index.SetBounds(keyOf(keyIndex, num), keyOf(keyIndex, num+1))
+		if !index.Last() {
 			continue
 		}
 		last, err := readEntry(index.Key(), index.Value())
