@@ -77,8 +77,8 @@ nightly: ## what is too long for every change: fuzzers for ten minutes each, and
 	$(MAKE) sec
 	$(MAKE) build-all vet-all
 	-$(MAKE) vuln
-	FANFARE_LONG=1 $(GO) test -timeout 60m ./server
-	$(GO) test -race -timeout 60m -count=20 ./internal/hub ./pebblelog ./server
+	FANFARE_LONG=1 $(GO) test -timeout 60m ./pebblelog ./server
+	$(GO) test -race -timeout 120m -count=20 ./internal/hub ./pebblelog ./server
 	$(GO) test -timeout 60m -count=10 ./e2e
 
 clean:

@@ -518,7 +518,7 @@ func TestTheClockIsSaid(t *testing.T) {
 // that is looked at.
 func TestAgesAreExact(t *testing.T) {
 	const age = 20 * time.Minute
-	for seed := range uint64(30) {
+	for seed := range ageSeeds {
 		r := rand.New(rand.NewPCG(seed, 7))
 		c := newClockTest(t, []Durability{DurabilitySync, DurabilityAsync}[seed%2], "**=age:20m")
 		var ran time.Duration

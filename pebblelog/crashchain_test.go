@@ -14,9 +14,6 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// crashChains is how many chains of crashes are tried of each kind, and crashRounds how long each is.
-var crashChains, crashRounds = uint64(4), 100
-
 // TestCrashUponCrash: what a crash has left is opened, and crashes again, often while it is being opened, a hundred times in a row.
 // No crash is ever taken for damage. DurabilityAsync is tried with power cuts too, which take what its timer had not synced,
 // and may take an earlier part and leave a later one.
@@ -32,6 +29,7 @@ func TestCrashUponCrash(t *testing.T) {
 	} {
 		for seed := range crashChains {
 			t.Run(fmt.Sprint(c.name, " ", seed), func(t *testing.T) {
+				t.Parallel()
 				chain := &crashChain{durability: c.durability, cuts: c.cuts, rng: rand.New(rand.NewPCG(seed, 2)), left: vfs.NewCrashableMem()}
 				for round := range crashRounds {
 					chain.round(t, round)

@@ -253,15 +253,13 @@ func cutBy(content string, n int) (string, bool) {
 	return content[:max(len(content)-n, 0)], len(content) >= n && n > 0
 }
 
-// damageEvery says how many of the damages are tried: one of so many.
-var damageEvery = 1
-
 // TestDamage damages every file of a log, however it was left. There are three good outcomes: it opens with everything that
 // was acknowledged; it opens and has said at once what is lost, and clients are told; it is refused, and not one byte has
 // changed. `fanfare verify` knows whenever something is lost.
 func TestDamage(t *testing.T) {
 	for how, leave := range disks {
 		t.Run(how, func(t *testing.T) {
+			t.Parallel()
 			whole := leave(t)
 			intact := whole.clone(t, vfs.NewMem(), "data")
 			if o := checkDamaged(t, intact, true); o != "whole" {

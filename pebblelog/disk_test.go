@@ -482,7 +482,7 @@ func TestLimitHoldsAgainstFastPublishers(t *testing.T) {
 			}
 		}
 	}()
-	publishMany(t, l, 200_000, 500)
+	publishMany(t, l, tooFast, 500)
 	close(stop)
 	if got := <-peak; got > 4*most { // a compaction has old and new tables on disk for a while
 		t.Errorf("the files took %d bytes, the limit is %d", got, most)

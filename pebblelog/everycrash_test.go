@@ -24,6 +24,7 @@ func TestEveryCrashOpens(t *testing.T) {
 				continue // it may lose what the kernel forgets
 			}
 			t.Run(fmt.Sprint(durability, " ", keep), func(t *testing.T) {
+				t.Parallel()
 				crashes := takeCrashes(t, durability, keep)
 				if len(crashes) < crashesAtFirst+20 {
 					t.Errorf("only %d crashes", len(crashes))
@@ -38,10 +39,7 @@ func TestEveryCrashOpens(t *testing.T) {
 	}
 }
 
-// crashEvery is how many operations lie between two crashes, after the first few, and besides those that change which files count.
-var crashEvery = 7
-
-const crashesAtFirst = 50
+const crashesAtFirst = 50 // one after each of the first operations
 
 // crasher is told of each operation before it is done.
 type crasher struct {

@@ -124,7 +124,10 @@ func TestInjectedErrors(t *testing.T) {
 		"all of them": {func(p string) bool { return strings.Contains(p, "/log/") }, writes},
 		"read-only":   {func(p string) bool { return strings.Contains(p, "/log/") }, changes},
 	} {
-		t.Run(name, func(t *testing.T) { injectErrors(t, &faulty{file: c.file, ops: c.ops}) })
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			injectErrors(t, &faulty{file: c.file, ops: c.ops})
+		})
 	}
 }
 

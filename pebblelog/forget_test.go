@@ -1,6 +1,7 @@
 package pebblelog
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"runtime"
 	"slices"
@@ -8,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/fanfare-hub/fanfare"
@@ -133,5 +135,48 @@ func TestForgetWaits(t *testing.T) {
 	got, err := r.log.Retention(t.Context(), nil)
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(fanfare.Pattern{})); diff != "" || err != nil {
 		t.Errorf("%v; not the same (-first +this):\n%s", err, diff)
+	}
+}
+
+// TestLookingForTheLast: the search for the last event of a channel that the sweep has just emptied does not go over what the
+// sweep has deleted of other channels.
+func TestLookingForTheLast(t *testing.T) {
+	const channels = foldMost - 1 // as many as are emptied before some are forgotten
+	clock := newTestClock()
+	l := openTest(t, clock.options("**=age:1m"))
+	for i := range channels {
+		put(t, l, fmt.Sprint("c/", i), "x")
+	}
+	clock.pass(2 * time.Minute)
+	err := l.read(t.Context(), func(s *session) error {
+		w := sweeper{retention: s.retention, bounds: s.catalog.bounds()}
+		if err := w.channels(); err != nil {
+			return err
+		}
+		if len(w.empties) != channels {
+			t.Errorf("%d channels are empty, want %d", len(w.empties), channels)
+		}
+		index, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyIndex}, UpperBound: []byte{keyIndex + 1}})
+		if err != nil {
+			return err
+		}
+		defer index.Close()
+		g := &groupWriter{applier: &applier{catalog: s.catalog}}
+		for _, e := range w.empties {
+			num, _, err := readNumber(s.db, textKey(keyChannel, e.name.String()))
+			if err != nil {
+				return err
+			}
+			if last, left, err := g.lastOf(num, index); err != nil || left || last != e.through {
+				t.Fatalf("channel %s: %v, %v, %v", e.name, last, left, err)
+			}
+		}
+		if steps := index.Stats().ReverseStepCount[pebble.InternalIterCall]; steps > 10*channels {
+			t.Errorf("%d steps for %d channels", steps, channels)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }

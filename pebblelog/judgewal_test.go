@@ -72,9 +72,6 @@ func batchesOf(t *testing.T, d *disk) map[uint64]int {
 	return n
 }
 
-// cutEvery is how many bytes lie between two cuts.
-var cutEvery = 3
-
 // TestCutManifest: wherever the MANIFEST is cut, and whether there is a TIP or not, the log is refused.
 func TestCutManifest(t *testing.T) {
 	unnamed := 0

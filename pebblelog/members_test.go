@@ -274,10 +274,11 @@ func (m *modelled) compareLast(texts []string, all []fanfare.Event) {
 // TestAllWaysOfReadingAgree: whether what patterns want is read by the indexes of their channels or by position, in large pieces
 // or in small ones, with trim marks that were looked at or a bound that says they do not matter: the answer is the same (P3, P4).
 func TestAllWaysOfReadingAgree(t *testing.T) {
-	for seed := range uint64(60) {
+	for seed := range readSeeds {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			t.Parallel()
 			m := newModelled(t, seed)
-			for range 150 {
+			for range readSteps {
 				m.live()
 				m.compare()
 			}

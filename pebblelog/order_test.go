@@ -320,8 +320,11 @@ func (f *first) batch() *fanfare.Batch {
 // TestSameGroups: logs that apply the same groups hold the same keys and values, and give the same
 // answers (P1 to P3 hold of each), whatever their own clocks say, and whenever they sweep.
 func TestSameGroups(t *testing.T) {
-	for seed := range uint64(20) {
-		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) { sameGroups(t, seed) })
+	for seed := range groupSeeds {
+		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
+			t.Parallel()
+			sameGroups(t, seed)
+		})
 	}
 	if text := os.Getenv("FANFARE_SEED"); text != "" {
 		seed, _ := strconv.ParseUint(text, 10, 64)

@@ -131,8 +131,6 @@ func keysOf(t *testing.T, l *Log) map[string]int {
 	return kinds
 }
 
-var manyChannels = 100_000
-
 // TestChannelsThatComeAndGo leave nothing behind but the floor of their rule, which only that rule's channels read.
 func TestChannelsThatComeAndGo(t *testing.T) {
 	channels := manyChannels
