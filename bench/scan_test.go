@@ -36,7 +36,6 @@ func newVast(b *testing.B, channels int, o server.Options) *vast {
 	v := &vast{b: b, log: openLog(b, pebblelog.Options{Dir: b.TempDir()}), mine: 100}
 	v.start = v.log.Status().Durable
 	const events, batch = 1_000_000, 1000
-	done := make(chan error, events/batch)
 	for first := 0; first < events; first += batch {
 		all := &fanfare.Batch{}
 		for i := first; i < first+batch; i++ {
@@ -46,8 +45,7 @@ func newVast(b *testing.B, channels int, o server.Options) *vast {
 		if first%(events/v.mine) == 0 {
 			all.Events[0].Channel = logtest.Channel("mine")
 		}
-		v.log.Append(all, func(_ fanfare.Receipt, err error) { done <- err })
-		if err := <-done; err != nil {
+		if _, err := logtest.Append(v.log, all); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/logtest"
 )
 
 // TestMoreChannelsThanTheCacheHolds: states that were let go are read again, and count on where they were.
@@ -26,9 +27,7 @@ func TestMoreChannelsThanTheCacheHolds(t *testing.T) {
 				}
 				b.Events = append(b.Events, fanfare.Event{Channel: channel, Data: fmt.Sprint(round)})
 			}
-			done := make(chan error, 1)
-			l.Append(b, func(_ fanfare.Receipt, err error) { done <- err })
-			if err := <-done; err != nil {
+			if _, err := logtest.Append(l, b); err != nil {
 				t.Fatal(err)
 			}
 		}

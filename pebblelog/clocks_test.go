@@ -14,6 +14,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/logtest"
 )
 
 // The tests of this file set the clock while the log is open, while it is closed, and across a
@@ -107,10 +108,7 @@ func (c *clockTest) send(name string, print byte) (receipt fanfare.Receipt, err 
 func (c *clockTest) append(b *fanfare.Batch, data string) (receipt fanfare.Receipt, err error) {
 	channel, _ := fanfare.ParseChannel("a")
 	b.Events = []fanfare.Event{{Channel: channel, Data: data}}
-	done := make(chan error, 1)
-	c.log.Append(b, func(r fanfare.Receipt, e error) { receipt = r; done <- e })
-	err = <-done
-	return receipt, err
+	return logtest.Append(c.log, b)
 }
 
 // remembers holds that all keys so far are known, and that their requests are not stored twice.

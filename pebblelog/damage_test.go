@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/logtest"
 )
 
 // disk is a log's directory on some file system, what it is like, and what was acknowledged there.
@@ -86,14 +87,12 @@ func (d *disk) fill(t *testing.T, l *Log, name string, batches int) {
 			c, _ := fanfare.ParseChannel(fmt.Sprint("c", j%3))
 			b.Events = append(b.Events, fanfare.Event{Channel: c, Data: fmt.Sprint(name, " ", i, " ", j, " ", strings.Repeat("0123456789abcdef", 64))})
 		}
-		done := make(chan error, 1)
-		var at []fanfare.Position
-		l.Append(b, func(r fanfare.Receipt, err error) { at = r.Positions; done <- err })
-		if err := <-done; err != nil {
+		r, err := logtest.Append(l, b)
+		if err != nil {
 			t.Fatal(err)
 		}
 		for j, e := range b.Events {
-			d.acked[e.Data] = at[j]
+			d.acked[e.Data] = r.Positions[j]
 		}
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/logtest"
 )
 
 // noise returns n texts of 200 bytes that hardly compress.
@@ -293,10 +294,8 @@ func TestWALIsWhole(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				done := make(chan error, 1)
-				l.Append(&fanfare.Batch{Events: []fanfare.Event{{Channel: c, Data: fmt.Sprint(i, strings.Repeat("x", 1000))}}},
-					func(_ fanfare.Receipt, err error) { done <- err })
-				if err := <-done; err != nil {
+				e := fanfare.Event{Channel: c, Data: fmt.Sprint(i, strings.Repeat("x", 1000))}
+				if _, err := logtest.Append(l, &fanfare.Batch{Events: []fanfare.Event{e}}); err != nil {
 					t.Error(err)
 					return
 				}
@@ -390,9 +389,8 @@ func tryPutMany(l *Log, channel string, data []string) error {
 	for _, d := range data {
 		b.Events = append(b.Events, fanfare.Event{Channel: c, Data: d})
 	}
-	done := make(chan error, 1)
-	l.Append(b, func(_ fanfare.Receipt, err error) { done <- err })
-	return <-done
+	_, err = logtest.Append(l, b)
+	return err
 }
 
 // TestDiskTooSmall: a record at the start says that a disk can never have the least free, or that

@@ -19,12 +19,12 @@ func ExampleOpen() {
 	if err != nil {
 		panic(err)
 	}
-	stored := make(chan error, 1)
-	log.Append(&fanfare.Batch{Events: []fanfare.Event{{Channel: channel, Data: "hello"}}}, func(_ fanfare.Receipt, err error) { stored <- err })
-	if err := <-stored; err != nil {
+	ctx := context.Background()
+	batch := &fanfare.Batch{Events: []fanfare.Event{{Channel: channel, Data: "hello"}}}
+	if _, err := fanfare.Append(ctx, log, batch); err != nil {
 		panic(err)
 	}
-	page, err := log.Read(context.Background(), fanfare.Query{Patterns: []fanfare.Pattern{fanfare.ExactPattern(channel)}})
+	page, err := log.Read(ctx, fanfare.Query{Patterns: []fanfare.Pattern{fanfare.ExactPattern(channel)}})
 	if err != nil {
 		panic(err)
 	}

@@ -43,9 +43,7 @@ func TestFormat(t *testing.T) {
 		{Events: []fanfare.Event{event("a", "", ""), event("b/c", "", "ü\n")}, Key: fanfare.Key{Scope: "s", Text: "k", Fingerprint: [16]byte{7}, Note: "note"}},
 		{Keep: []fanfare.Kept{{Name: "pc/1/2", Position: 300, Time: now, Expires: now.Add(time.Hour)}, {Name: "pc/1/3", Position: 301, Value: "value", Lifetime: time.Hour}}},
 	} {
-		done := make(chan error, 1)
-		l.Append(b, func(_ fanfare.Receipt, err error) { done <- err })
-		if err := <-done; err != nil {
+		if _, err := logtest.Append(l, b); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -222,9 +220,8 @@ func TestFormat1IsTakenOver(t *testing.T) {
 		}
 		if round == 0 { // more than 8 bytes: the old events, whose size nobody knows, go
 			c, _ := mustPattern(t, "a").Channel()
-			done := make(chan error, 1)
-			l.Append(&fanfare.Batch{Events: []fanfare.Event{{Channel: c, Data: "123456789"}}}, func(_ fanfare.Receipt, err error) { done <- err })
-			if err := <-done; err != nil {
+			b := &fanfare.Batch{Events: []fanfare.Event{{Channel: c, Data: "123456789"}}}
+			if _, err := logtest.Append(l, b); err != nil {
 				t.Fatal(err)
 			}
 		}

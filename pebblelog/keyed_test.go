@@ -8,6 +8,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/logtest"
 )
 
 // TestWhatExpiresIsForgotten: an idempotency key may be used for something else after its time, and keys and kept positions
@@ -32,14 +33,7 @@ func TestWhatExpiresIsForgotten(t *testing.T) {
 			Keys:   []fanfare.Key{{Scope: "s", Text: "k", Fingerprint: [16]byte{data}}},
 			Keep:   keep,
 		}
-		type answer struct {
-			receipt fanfare.Receipt
-			err     error
-		}
-		done := make(chan answer, 1)
-		l.Append(b, func(r fanfare.Receipt, err error) { done <- answer{r, err} })
-		a := <-done
-		return a.receipt, a.err
+		return logtest.Append(l, b)
 	}
 	count := func(l *Log, tag byte) (n int) {
 		err := l.read(t.Context(), func(s *session) error {
@@ -83,9 +77,7 @@ func TestWhatExpiresIsForgotten(t *testing.T) {
 	}
 	l = reopen() // the first group sweeps
 	defer l.Close()
-	done := make(chan error, 1)
-	l.Append(&fanfare.Batch{Events: []fanfare.Event{{Channel: channel}}}, func(_ fanfare.Receipt, err error) { done <- err })
-	if err := <-done; err != nil {
+	if _, err := logtest.Append(l, &fanfare.Batch{Events: []fanfare.Event{{Channel: channel}}}); err != nil {
 		t.Fatal(err)
 	}
 	for _, tag := range []byte{keyUsed, keyUsedAt, keyKept} {

@@ -61,10 +61,8 @@ func put(t *testing.T, l *Log, channel string, data ...string) []fanfare.Positio
 	for _, d := range data {
 		b.Events = append(b.Events, fanfare.Event{Channel: c, Data: d})
 	}
-	var receipt fanfare.Receipt
-	done := make(chan error, 1)
-	l.Append(b, func(r fanfare.Receipt, err error) { receipt = r; done <- err })
-	if err := <-done; err != nil {
+	receipt, err := logtest.Append(l, b)
+	if err != nil {
 		t.Fatal(err)
 	}
 	return receipt.Positions
@@ -146,9 +144,7 @@ func TestChannelsThatComeAndGo(t *testing.T) {
 			c, _ := fanfare.ParseChannel(fmt.Sprint("short/", j))
 			b.Events = append(b.Events, fanfare.Event{Channel: c, Data: "x"})
 		}
-		done := make(chan error, 1)
-		l.Append(b, func(_ fanfare.Receipt, err error) { done <- err })
-		if err := <-done; err != nil {
+		if _, err := logtest.Append(l, b); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -496,10 +492,9 @@ func TestClockThatJumpsAnHour(t *testing.T) {
 	l := openTest(t, o)
 	key := fanfare.Key{Scope: "s", Text: "k", Fingerprint: [16]byte{1}}
 	c, _ := fanfare.ParseChannel("a")
-	keyed := func() (r fanfare.Receipt) {
-		done := make(chan error, 1)
-		l.Append(&fanfare.Batch{Events: []fanfare.Event{{Channel: c, Data: "keyed"}}, Key: key}, func(got fanfare.Receipt, err error) { r = got; done <- err })
-		if err := <-done; err != nil {
+	keyed := func() fanfare.Receipt {
+		r, err := logtest.Append(l, &fanfare.Batch{Events: []fanfare.Event{{Channel: c, Data: "keyed"}}, Key: key})
+		if err != nil {
 			t.Fatal(err)
 		}
 		return r
