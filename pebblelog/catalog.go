@@ -23,6 +23,7 @@ type catalog struct {
 	unsized fanfare.Position // up to here index entries have no sums
 
 	channels channelCache
+	members  memberSets              // channels by pattern, as far as readers have asked for them
 	newest   atomic.Uint64           // channels below this number are in the store, with their names; moved by the committer
 	rules    atomic.Pointer[ruleSet] // replaced by the committer
 	ruled    chan struct{}           // one token: other rules have come into force

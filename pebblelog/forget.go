@@ -63,7 +63,7 @@ func (w *groupWriter) forget(e emptied, index *pebble.Iterator) error {
 	raise(&rule.floor, e.through)
 	raise(&rule.high, e.through)
 	w.floors = append(w.floors, rule)
-	if err := w.empty(st, num, e, left); err != nil {
+	if err := w.retention.empty(st, num, e, left); err != nil {
 		return err
 	}
 	for _, key := range [][]byte{textKey(keyChannel, e.name.String()), keyOf(keyName, num), keyOf(keyMark, num)} {
@@ -105,16 +105,16 @@ func (w *groupWriter) awaitVisible(st *channelState) error {
 	return nil
 }
 
-// empty deletes what this log's own sweep has left of a channel, and makes its state that of a
-// channel that never had an event. The state stays in the cache until the batch is in the store, so
+// empty deletes what this log's own sweep has left of a channel that apply forgets, and makes its
+// state that of a channel that never had an event. The state stays in the cache until the batch is in the store, so
 // that nobody loads the channel's number meanwhile.
-func (w *groupWriter) empty(st *channelState, num uint64, e emptied, left bool) error {
-	w.retention.deleting.Lock()
-	defer w.retention.deleting.Unlock()
+func (r *retention) empty(st *channelState, num uint64, e emptied, left bool) error {
+	r.deleting.Lock()
+	defer r.deleting.Unlock()
 	mark := entry{pos: e.through, seq: e.seq, bytes: st.nextBytes}
 	for after := fanfare.Position(0); left && after < e.through; {
 		var err error
-		if after, err = w.retention.deleteSome(num, after, mark); err != nil {
+		if after, err = r.deleteSome(num, after, mark); err != nil {
 			return err
 		}
 	}

@@ -21,6 +21,8 @@ import (
 // finish what it is about and be closed.
 //
 // With lazyWAL a sync of the WAL is put off to the session's timer.
+//
+// It has the methods of vfs.FS, and eight more that decide about WALs (wal.go): 28 in all.
 type sessionFS struct {
 	vfs.FS
 	dir     string // of the store

@@ -4,6 +4,5 @@ package pebblelog
 // session is held open (acquire).
 type readers struct {
 	*catalog
-	pieces  pieces // fixed
-	members memberSets
+	pieces pieces // fixed
 }

@@ -20,8 +20,7 @@ import (
 type retention struct {
 	// Fixed after openSession.
 	*catalog
-	fs      *sessionFS
-	members *memberSets // of the readers; the sweep says when channels were forgotten
+	fs *sessionFS
 
 	records recordSweep // owned by the committer
 
@@ -34,8 +33,8 @@ type retention struct {
 	unswept atomic.Int64 // bytes of index entries below the floor that the sweep has not come to
 }
 
-func newRetention(c *catalog, members *memberSets) *retention {
-	r := &retention{catalog: c, members: members}
+func newRetention(c *catalog) *retention {
+	r := &retention{catalog: c}
 	r.singly.Store(true) // by an earlier session, perhaps
 	return r
 }

@@ -45,7 +45,7 @@ func newSession(l *Log) *session {
 	s := &session{log: l, dead: make(chan struct{})}
 	s.catalog = newCatalog(l, s.dead)
 	s.readers = &readers{catalog: s.catalog, pieces: defaultPieces}
-	s.retention = newRetention(s.catalog, &s.readers.members)
+	s.retention = newRetention(s.catalog)
 	s.limiter = &limiter{retention: s.retention}
 	s.committer = newCommitter(s)
 	return s
