@@ -9,7 +9,7 @@ import (
 	"github.com/fanfare-hub/fanfare/server"
 )
 
-// adminHandler is what answers on --admin-addr: metrics and readiness to everybody who reaches it,
+// adminHandler answers on --admin-addr: metrics and readiness to every client that reaches it,
 // profiles to this machine.
 func adminHandler(s *server.Server) http.Handler {
 	profiles := http.NewServeMux()

@@ -23,7 +23,7 @@ type target struct {
 	bearer
 }
 
-// bearer says who a command is, where the hub asks.
+// bearer gives the token of a command to a hub that asks for one.
 type bearer struct {
 	Token     string `secret:"" help:"Token or API key; better in FANFARE_TOKEN or a file, since others on the machine see a command's arguments." placeholder:"TOKEN"`
 	TokenFile string `help:"File with the token or API key." placeholder:"FILE"`
@@ -69,7 +69,7 @@ func (b bearer) authorize(req *http.Request) error {
 	return nil
 }
 
-// problem is what the hub answers when it refuses.
+// problem is the answer of a hub that refuses a request.
 type problem struct {
 	Status int    `json:"status"`
 	Title  string `json:"title"`
@@ -157,8 +157,8 @@ func asProblem(resp *http.Response, body []byte) *problem {
 	return p
 }
 
-// publish posts a body under an idempotency key, again and again while that may help, for so long.
-// The key makes a repeat harmless: what had been stored is not stored twice.
+// publish posts a body under an idempotency key, again and again while that may help, for the given
+// time. The key makes a repeat harmless: no event is stored twice.
 func (t *target) publish(
 	ctx context.Context, path string, query url.Values, contentType, key string, body []byte, retryFor time.Duration,
 ) ([]byte, error) {

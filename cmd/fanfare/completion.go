@@ -38,7 +38,8 @@ func (c *completionCmd) Run(std *stdio, parsed *kong.Context) error {
 	return err
 }
 
-// completions collects what may follow each command: the commands below it, and its flags.
+// completions collects the words that may follow each command: the commands below it, and its
+// flags.
 func completions(node *kong.Node, path string, words map[string][]string) {
 	for _, child := range node.Children {
 		words[path] = append(words[path], child.Name)
@@ -49,8 +50,8 @@ func completions(node *kong.Node, path string, words map[string][]string) {
 	}
 }
 
-// bashCompletion wants the cases of a switch by command. What a flag or an argument takes is
-// completed as a file's name.
+// bashCompletion wants the cases of a switch by command. Values of flags and arguments are
+// completed as file names.
 const bashCompletion = `_fanfare() {
   local path="" word words i
   for ((i = 1; i < COMP_CWORD; i++)); do

@@ -136,7 +136,7 @@ func flagSources(parsed *kong.Context) map[string]string {
 	return sources
 }
 
-// configInForce returns the settings file and what it says.
+// configInForce returns the settings file and its content.
 func configInForce(parsed *kong.Context) (string, yamlSettings) {
 	path := os.Getenv("FANFARE_CONFIG")
 	for _, flag := range parsed.Selected().Flags {

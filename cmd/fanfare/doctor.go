@@ -90,7 +90,7 @@ func (d *checkup) note(format string, args ...any) {
 	fmt.Fprintf(d.std.out, "note  "+format+"\n", args...)
 }
 
-// bad reports a fault and what mends it.
+// bad reports a fault and its remedy.
 func (d *checkup) bad(mend, format string, args ...any) {
 	d.faults++
 	fmt.Fprintf(d.std.out, "BAD   "+format+"\n", args...)

@@ -10,8 +10,7 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// parse reads a command's flags, arguments, variables and settings file, and refuses what is given
-// with nothing in it.
+// parse reads a command's flags, arguments, variables and settings file, and refuses empty values.
 func parse(parser *kong.Kong, args []string) (*kong.Context, error) {
 	if path, there := os.LookupEnv("FANFARE_CONFIG"); there && path == "" && !namesConfig(args) {
 		return nil, emptyVariable("FANFARE_CONFIG") // kong would read it as a file

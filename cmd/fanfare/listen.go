@@ -13,16 +13,16 @@ import (
 	"github.com/fanfare-hub/fanfare/pebblelog"
 )
 
-// listeners are what the hub listens on. They are handed over by whoever started the process
-// (systemd's socket activation, LISTEN_FDS), or opened by the hub.
+// listeners are the sockets that the hub listens on. The parent process hands them over (socket
+// activation by systemd, LISTEN_FDS), or the hub opens them.
 type listeners struct {
 	public net.Listener
 	admin  net.Listener // nil: none
 	held   bool         // public stays open when the hub closes it
 }
 
-// takeListeners takes what was handed over. A socket with the name admin is for operators, the
-// other for everybody.
+// takeListeners takes the sockets that were handed over. A socket with the name admin is for
+// operators, the other one for all clients.
 func takeListeners(c *settings) (*listeners, error) {
 	l := &listeners{}
 	byName, err := activation.ListenersWithNames()
@@ -54,9 +54,10 @@ func takeListeners(c *settings) (*listeners, error) {
 	return l, nil
 }
 
-// closeHeld closes a socket that others hold too. Whether a socket blocks is shared by all of them,
-// and whoever hands it to the next hub may switch that on: an accept of this one then waits for a
-// connection, and Close for the accept. So it gets one, which is closed at once.
+// closeHeld closes a socket that other processes hold too. They all share the socket's blocking
+// mode, and the process that hands it to the next hub may switch it to blocking: an accept of this
+// hub then waits for a connection, and Close waits for the accept. So closeHeld makes a connection,
+// which is closed at once.
 func closeHeld(l net.Listener) {
 	doNotBlock(l)
 	closed := make(chan struct{})
@@ -78,8 +79,8 @@ func closeHeld(l net.Listener) {
 	}
 }
 
-// open opens what was not handed over. With a held socket the hub before may still be closing its
-// admin listener.
+// open opens the sockets that were not handed over. With a held socket the hub before may still be
+// closing its admin listener.
 func (l *listeners) open(c *settings) (err error) {
 	if l.public == nil {
 		if l.public, err = net.Listen("tcp", c.Addr); err != nil {
@@ -110,8 +111,8 @@ func (l *listeners) close() {
 // notify tells systemd how the hub is; without systemd it does nothing.
 func notify(state string) { _, _ = daemon.SdNotify(false, state) }
 
-// watchdog tells systemd that the hub lives, as often as it wants to hear it, while the log answers
-// at all: that the disk is full is no reason for a restart, that everything hangs is one.
+// watchdog tells systemd that the hub lives, as often as systemd asks for, while the log answers
+// calls: a full disk is no reason for a restart, a hub that hangs is one.
 func watchdog(log *pebblelog.Log) (stop func()) {
 	interval, err := daemon.SdWatchdogEnabled(false)
 	if err != nil || interval == 0 {

@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// A fleet that comes back leaves a hub with many times the memory that its streams take: what the
-// handshakes and requests of some seconds took, and what the collector keeps ready for as much
-// again. The runtime gives that back in the course of minutes, or of hours on a hub that is idle.
-// So after a burst, once little is allocated, the command has it given back at once.
+// A fleet that comes back leaves a hub with many times the memory that its streams take: the memory
+// of some seconds of handshakes and requests, and as much again that the collector keeps ready. The
+// runtime gives it back within minutes, or within hours on an idle hub. So after a burst, once
+// little is allocated, the command makes the runtime give it back at once.
 
 const (
 	memoryLook  = 5 * time.Second

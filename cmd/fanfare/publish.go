@@ -85,10 +85,10 @@ type lineEvent struct {
 	Data    string `json:"data"`
 }
 
-// lines publishes standard input line by line. Every batch has a key of its own, so one that was
-// sent twice is stored once.
+// lines publishes standard input line by line. Every batch has a key of its own, so a batch that
+// was sent twice is stored once.
 func (c *publishCmd) lines(ctx context.Context, std *stdio) error {
-	// What would be wrong with every line is said before the first is read.
+	// A fault that every line would have is reported before the first line is read.
 	if _, err := fanfare.ParseChannel(c.Channel); err != nil {
 		return err
 	}
@@ -126,8 +126,8 @@ func (c *publishCmd) lines(ctx context.Context, std *stdio) error {
 	}
 }
 
-// sendLines publishes a batch. When the hub refuses what is in it, a line that is too long, say,
-// its lines go one by one, so that only the bad ones are left out; each of these is named.
+// sendLines publishes a batch. When the hub refuses a part of it, such as a line that is too long,
+// the lines go one by one, so that only the bad ones are left out; each of these is named.
 func (c *publishCmd) sendLines(ctx context.Context, std *stdio, before int, batch []string) (published int, err error) {
 	if !slices.ContainsFunc(batch, notText) { // JSON would have other characters in their place
 		err = c.sendBatch(ctx, batch)
@@ -173,7 +173,8 @@ func (c *publishCmd) sendBatch(ctx context.Context, batch []string) error {
 	if err != nil {
 		return err
 	}
-	// What was read is sent even when the user has interrupted: it is gone from the pipe.
+	// Lines that were read are sent even when the user has interrupted, because they are gone from
+	// the pipe.
 	_, err = c.publish(context.WithoutCancel(ctx), "/v1/events", nil, "application/json", newKey(), body,
 		time.Duration(c.RetryFor))
 	return err
@@ -199,7 +200,8 @@ func readLines(in io.Reader, lines chan<- string, done <-chan struct{}) error {
 	}
 }
 
-// gather waits for a line, and takes what follows at once. open is false when no more will come.
+// gather waits for a line, and takes the lines that follow at once. open is false when no more will
+// come.
 func gather(ctx context.Context, lines <-chan string) (batch []string, open bool) {
 	size := 0
 	var pause <-chan time.Time

@@ -9,9 +9,9 @@ import (
 )
 
 // withoutPassword hides the part of a URL before the @, which may hold a password. It shows a
-// user's name only when a password follows it. When the text is no valid URL, since its password
-// has a % or a / in it, say, all text from // to the last @ is hidden. Text without // stays as it
-// is.
+// user's name only when a password follows it. When the text is no valid URL, for example because
+// its password has a % or a / in it, all text from // to the last @ is hidden. Text without //
+// stays as it is.
 func withoutPassword(text string) string {
 	scheme, rest, found := strings.Cut(text, "//")
 	if !found {
@@ -44,7 +44,7 @@ func parseTarget(text string) (*url.URL, bool) {
 	return u, !strings.ContainsAny(text, "?#") && !strings.Contains(u.Path, "@")
 }
 
-// shownKey hides what may be the secret itself, written where its file's name belongs.
+// shownKey hides a text that may be the secret itself, written in place of its file's name.
 func shownKey(text string) string {
 	k, err := auth.ParseKey(text)
 	if err == nil && !strings.HasPrefix(k.Algorithm, "HS") {

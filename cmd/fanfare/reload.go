@@ -11,8 +11,8 @@ import (
 var reloadable = []string{"retention", "max-log-bytes", "log-level", "access-log"}
 
 // reload reads the settings again: flags as they were, the environment of the process, and the file
-// as it is now. What can change while running changes; of the rest it says that a restart is
-// needed. When something is wrong nothing changes.
+// as it is now. Settings that can change while the hub runs change; for the others the log says
+// that a restart is needed. When a setting is wrong, nothing changes.
 func (h *hub) reload(parsed *kong.Context, in *invocation) {
 	notify("RELOADING=1")
 	defer notify("READY=1")
@@ -66,7 +66,7 @@ func (h *hub) reload(parsed *kong.Context, in *invocation) {
 			h.logger.Error("reload: the certificate cannot be used; the one before stays", slog.Any("err", err))
 		}
 	}
-	*parsed = *again // what the next reload compares with
+	*parsed = *again // the settings that the next reload compares with
 	h.logger.Info("settings were read again", slog.Any("changed", changed))
 	if len(later) > 0 {
 		h.logger.Warn("these settings have changed too, and need a restart", slog.Any("settings", later))

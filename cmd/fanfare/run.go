@@ -42,7 +42,7 @@ func exitCode(err error) int {
 	return exitRefused
 }
 
-// message is what a person should read; public errors show their detail without the code.
+// message is the text of an error for people; public errors show their detail without the code.
 func message(err error) string {
 	if err == nil {
 		return ""
@@ -139,8 +139,8 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 	return parsed.Run(&stdio{in, out, errOut}, call)
 }
 
-// usual understands what people try first: `fanfare --version`, `fanfare help` and `fanfare help
-// COMMAND`.
+// usual understands the words that people try first: `fanfare --version`, `fanfare help` and
+// `fanfare help COMMAND`.
 func usual(args []string) []string {
 	switch {
 	case len(args) == 1 && args[0] == "--version":

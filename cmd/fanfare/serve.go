@@ -48,14 +48,15 @@ type hub struct {
 	server *server.Server
 	traces *traces
 	listen *listeners
-	auth   *auth.Authenticator // nil: nobody is asked who they are
+	auth   *auth.Authenticator // nil: no caller is asked for credentials
 	certs  *certificates       // nil: no TLS
 
-	leaving atomic.Bool // connections are asked to go: who comes next waits in the held socket
+	leaving atomic.Bool // connections are asked to end; new ones wait in the held socket
 }
 
 func (c *serveCmd) Run(ctx context.Context, std *stdio, parsed *kong.Context, in *invocation) error {
-	// Whoever reads the hub's log may go. A record that nobody takes is lost, and the hub goes on.
+	// The reader of the hub's log may go away. A record without a reader is lost, and the hub goes
+	// on.
 	signal.Ignore(syscall.SIGPIPE)
 	h := &hub{set: &c.settings, level: new(slog.LevelVar)}
 	h.level.Set(c.LogLevel)
@@ -109,7 +110,7 @@ func (h *hub) open(ctx context.Context, rules []fanfare.Rule) error {
 		if !waited {
 			h.logger.Info("waiting for the data directory: another hub is still ending", slog.String("data", c.Data))
 		}
-		time.Sleep(50 * time.Millisecond) // nobody tells when a lock is free
+		time.Sleep(50 * time.Millisecond) // there is no event for a lock that becomes free
 	}
 	if h.traces, err = newTraces(ctx, c, h.logger); err != nil {
 		return errors.Join(&exitError{exitUsage, err}, h.log.Close())
@@ -229,8 +230,8 @@ func (h *hub) shutDown(web *http.Server) error {
 	window := time.Duration(h.set.DrainWindow)
 	h.logger.Info("shutting down", slog.Duration("window", window))
 	if h.listen.held {
-		// The socket stays open in the hands of whoever gave it: new connections wait there for the
-		// next hub.
+		// The process that gave the socket keeps it open: new connections wait there for the next
+		// hub.
 		closeHeld(h.listen.public)
 	}
 	deadline := time.Now().Add(window + shutdownGrace - 300*time.Millisecond)
@@ -252,8 +253,9 @@ func (h *hub) drain(deadline time.Time, window time.Duration, web *http.Server) 
 	defer cancel()
 	_ = h.server.Drain(drain, window) // streams that have not ended by then are cut with the process
 	if h.listen.held {
-		// Publishers were served to the end of the window. Those that are busy hear with their next
-		// answer that it was the last one on this connection; theirs is not cut while they write.
+		// Publishers were served to the end of the window. The next answer to a busy publisher says
+		// that it is the last one on this connection, so the connection is not cut while the
+		// publisher writes.
 		h.leaving.Store(true)
 		time.Sleep(leaveTime)
 	}
@@ -273,7 +275,7 @@ func minTime(a, b time.Time) time.Time {
 	return b
 }
 
-// greet says where the hub is, and what to paste.
+// greet prints the address of the hub, and lines to paste.
 func (c *settings) greet(std *stdio, l *listeners) {
 	where := "in " + c.Data + ", durability " + c.Durability
 	if c.Durability == "memory" {
@@ -290,7 +292,7 @@ func (c *settings) greet(std *stdio, l *listeners) {
 	}
 	if c.authConfigured() {
 		fmt.Fprintf(std.out, `fanfare listens on %[3]s://%[1]s, its log is %[2]s.
-Who may do what is configured: requests bring a token or an API key (docs/guide/security.md). To try it, with one in $TOKEN, paste:
+Authentication is configured: requests bring a token or an API key (docs/guide/security.md). To try it, with one in $TOKEN, paste:
   curl -N -H "Authorization: Bearer $TOKEN" '%[3]s://%[1]s/v1/events?channel=greetings'
   curl -H "Authorization: Bearer $TOKEN" -d 'hello' %[3]s://%[1]s/v1/channels/greetings
   curl -H "Authorization: Bearer $TOKEN" -d '{"objectId":"o1","event":"REBOOT"}' %[3]s://%[1]s/v1/stores/42/pcs/7/events
@@ -311,7 +313,7 @@ No authentication is configured: everything is allowed, from this machine only. 
 	}
 }
 
-// checkLoopback refuses to listen where strangers could reach a hub that asks nobody who they are.
+// checkLoopback refuses to listen where strangers could reach a hub without authentication.
 func (c *settings) checkLoopback(flag, addr string) error {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -329,7 +331,7 @@ func (c *settings) checkLoopback(flag, addr string) error {
 		"127.0.0.1:8082 behind a proxy that authenticates, and --allowed-host for its name", flag, addr)
 }
 
-// checkAddr refuses what cannot be listened on, whatever the machine. It asks nobody for the host's
+// checkAddr refuses addresses that no machine can listen on. It does not look up the host's
 // address.
 func checkAddr(flag, addr string) error {
 	_, port, err := net.SplitHostPort(addr)

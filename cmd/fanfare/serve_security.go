@@ -16,7 +16,7 @@ import (
 	"github.com/fanfare-hub/fanfare/server"
 )
 
-// securitySettings say who may do what, and how much of it.
+// securitySettings configure rights, credentials and limits.
 type securitySettings struct {
 	JwtKey      []string `sep:"none" help:"A key that verifies tokens, its algorithm first: RS256=/etc/fanfare/issuer.pem, or ES256:KID=FILE; repeatable." placeholder:"ALG[:KID]=FILE"`
 	JwtSecret   []string `secret:"" sep:"none" help:"A shared secret that verifies tokens: HS256=SECRET; repeatable. --jwt-key HS256=FILE keeps it in a file." placeholder:"ALG[:KID]=SECRET"`
@@ -58,7 +58,7 @@ type securitySettings struct {
 	IdleTimeout   span `default:"2m" help:"How long a connection may wait for its next request."`
 }
 
-// authConfigured tells whether anybody is asked who they are.
+// authConfigured tells whether authentication is configured.
 func (c *securitySettings) authConfigured() bool {
 	return len(c.JwtKey)+len(c.JwtSecret)+len(c.APIKey)+len(c.Anonymous) > 0 || c.JwksURL != "" || c.APIKeys != ""
 }
@@ -150,7 +150,7 @@ func (c *securitySettings) authOptions() (o auth.Options, err error) {
 	return o, nil
 }
 
-// authenticator returns nil when nobody is asked who they are.
+// authenticator returns nil when no authentication is configured.
 func (c *securitySettings) authenticator(logger *slog.Logger) (*auth.Authenticator, error) {
 	if !c.authConfigured() {
 		return nil, nil
@@ -189,7 +189,7 @@ func ticketKey(dir string) ([]byte, error) {
 	return key, os.WriteFile(name, key, 0o600)
 }
 
-// warn says what is allowed, and perhaps should not be.
+// warn logs settings that allow more than they perhaps should.
 func (c *settings) warn(logger *slog.Logger, addr string) {
 	if c.authConfigured() && !c.tlsConfigured() && !isLoopback(addr) && strings.Contains(addr, ":") {
 		logger.Warn("tokens are taken over connections that are not encrypted: set --tls-cert and --tls-key, or "+

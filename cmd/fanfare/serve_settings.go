@@ -167,7 +167,7 @@ func (c *settings) newLogger(w io.Writer, level slog.Leveler) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, o))
 }
 
-// orNever turns a flag's 0 into the negative that options understand as "not at all".
+// orNever turns a flag's 0 into the negative value that options take for "not at all".
 func orNever[T ~int64](v T) T {
 	if v == 0 {
 		return -1

@@ -208,7 +208,7 @@ func (y yamlSettings) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (a
 		return "", nil
 	}
 	if _, list := texts.([]any); list && flag.Target.Kind() != reflect.Slice {
-		// kong's own error would show what is in the list, a password perhaps.
+		// kong's own error would show the list, and perhaps a password in it.
 		err = fmt.Errorf("%s, line %d: the key %q takes one value, not a list", y.file, y.values[flag.Name].key.Line,
 			flag.Name)
 	}

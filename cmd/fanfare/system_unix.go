@@ -16,7 +16,8 @@ func roomForStreams() int {
 	return int(min(max(int64(lim.Cur)-500, 100), 1<<30))
 }
 
-// doNotBlock has accept on a socket that others hold too return when there is nothing to accept.
+// doNotBlock makes accept return when there is no connection, on a socket that other processes hold
+// too.
 func doNotBlock(l net.Listener) {
 	if socket, ok := l.(syscall.Conn); ok {
 		if raw, err := socket.SyscallConn(); err == nil {

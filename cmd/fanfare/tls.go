@@ -32,7 +32,8 @@ type acmeSettings struct {
 	AcmeRoots  string   `name:"acme-roots" help:"Certificates with which the authority's own is checked, PEM. Default: the system's." placeholder:"FILE"`
 }
 
-// check refuses what no authority can have, or give a certificate for.
+// check refuses names that no authority can give a certificate for, and URLs that no authority can
+// have.
 func (c *acmeSettings) check() error {
 	if len(c.AcmeDomain) == 0 {
 		if c.AcmeEmail+c.AcmeURL+c.AcmeRoots != "" {
@@ -60,7 +61,7 @@ func (c *acmeSettings) check() error {
 	return nil
 }
 
-// certificates are what the hub shows to TLS clients.
+// certificates are the certificates that the hub shows to TLS clients.
 type certificates struct {
 	config *tls.Config
 	begin  func(ctx context.Context) error // when the listener is open
@@ -79,7 +80,7 @@ func newCertificates(c *settings, listener net.Listener, logger *slog.Logger) (*
 	return nil, nil
 }
 
-// tlsConfig is what both kinds have in common. Go chooses cipher suites well by itself.
+// tlsConfig is the configuration that both kinds share. Go chooses cipher suites well by itself.
 func tlsConfig() *tls.Config {
 	return &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}}
 }
@@ -98,7 +99,7 @@ func fileCertificates(cert, key string, logger *slog.Logger) (*certificates, err
 		}
 		return err
 	}
-	seen := filesStamp(cert, key) // before reading: what changes in between is read again
+	seen := filesStamp(cert, key) // before reading, so that a change in between is read again
 	if err := load(); err != nil {
 		return nil, err
 	}
@@ -168,8 +169,7 @@ func (c *securitySettings) checkFiles() (err error) {
 	return err
 }
 
-// filesStamp tells files from other versions of them, by what is in them: size and time may be the
-// same.
+// filesStamp tells versions of files apart by their content: size and time may be the same.
 func filesStamp(names ...string) (stamp [sha256.Size]byte) {
 	h := sha256.New()
 	for _, name := range names {

@@ -34,7 +34,7 @@ type tokenCmd struct {
 func (tokenCmd) Help() string {
 	return `Example: fanfare token --key HS256=secret.txt --subject ada --subscribe 'users/{sub}/**'
 
-Makes a JSON Web Token for tries, tests and small set-ups; otherwise the issuer that you have makes them.`
+Makes a JSON Web Token for experiments, tests and small set-ups. In production your issuer makes the tokens.`
 }
 
 func (c *tokenCmd) Run(std *stdio) error {
@@ -127,7 +127,7 @@ func signingKey(algorithm, file string) (any, error) {
 	return jwt.ParseRSAPrivateKeyFromPEM(b)
 }
 
-// endCmd is what disconnect and revoke have in common.
+// endCmd is the part that disconnect and revoke share.
 type endCmd struct {
 	target
 	Subject string  `help:"Streams of this subject."`
@@ -170,7 +170,7 @@ type disconnectCmd struct{ endCmd }
 func (disconnectCmd) Help() string {
 	return `Example: fanfare disconnect --channel 'stores/42/**'
 
-Ends the streams for which everything fits that is given, within a second. Their clients may come back.`
+Ends the streams that match all given flags, within a second. Their clients may come back.`
 }
 
 func (c *disconnectCmd) Run(ctx context.Context, std *stdio) error {
@@ -186,8 +186,8 @@ type revokeCmd struct {
 func (revokeCmd) Help() string {
 	return `Example: fanfare revoke --subject ada
 
-Ends streams as disconnect does, and has the hub refuse the tokens that they were opened with. A subject or token id is refused
-whether it has a stream or not; of a subject, all tokens issued up to now.`
+Ends streams as disconnect does, and makes the hub refuse the tokens that they were opened with. The hub refuses a subject or
+token id whether it has a stream or not; for a subject, it refuses all tokens issued up to now.`
 }
 
 func (c *revokeCmd) Run(ctx context.Context, std *stdio) error {

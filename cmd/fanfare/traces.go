@@ -29,8 +29,8 @@ type traces struct {
 
 var _ server.Tracer = (*traces)(nil)
 
-// newTraces returns nil when no endpoint is set. It does not wait for the collector: what cannot be
-// sent is dropped.
+// newTraces returns nil when no endpoint is set. It does not wait for the collector: spans that
+// cannot be sent are dropped.
 func newTraces(ctx context.Context, c *settings, logger *slog.Logger) (*traces, error) {
 	if c.TraceEndpoint == "" {
 		return nil, nil
@@ -53,7 +53,7 @@ func newTraces(ctx context.Context, c *settings, logger *slog.Logger) (*traces, 
 	return &traces{provider: provider, spans: provider.Tracer("fanfare")}, nil
 }
 
-// collector is where spans go, and with what headers.
+// collector is the address that spans go to, and the headers to send.
 func (c *settings) collector() (u *url.URL, headers map[string]string, err error) {
 	u, err = url.Parse(c.TraceEndpoint)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {

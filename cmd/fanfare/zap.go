@@ -8,13 +8,13 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// newZap returns a logger for certmagic, which speaks zap, whose records go to ours.
+// newZap returns a zap logger for certmagic; its records go to our log.
 func newZap(logger *slog.Logger) *zap.Logger { return zap.New(zapCore{logger.Handler()}) }
 
 // zapCore is a zapcore.Core over a slog.Handler.
 type zapCore struct{ handler slog.Handler }
 
-// zapLevels are slog's for zap's; what is more than an error is one here.
+// zapLevels maps zap's levels to slog's; levels above error are errors here.
 func slogLevel(l zapcore.Level) slog.Level {
 	switch {
 	case l >= zapcore.ErrorLevel:
