@@ -37,6 +37,11 @@ type Log interface {
 	// a From, from which the next call goes on.
 	Last(ctx context.Context, r Recent) (Past, error)
 
+	// Channels returns what channels of patterns hold, by name. It may touch the disk. It does a
+	// bounded amount of work: a page may be empty and still have a Next, with which it is to be
+	// asked again. It reads the newest entry of each channel, and no other event.
+	Channels(ctx context.Context, q ChannelQuery) (ChannelPage, error)
+
 	// Watch makes w hear of every group of events that becomes visible from now on, until stop is
 	// called. When Watch has returned, w has been told nothing at or below the returned position.
 	Watch(w Watcher) (durable Position, stop func())
@@ -108,6 +113,9 @@ type Query struct {
 	Age   time.Duration
 	Limit int // most events to return; zero is 256
 	Bytes int // stop after this many bytes of data (one event always fits); zero is 256 KiB
+	// At asks for the events at these positions alone, which rise. Those that are gone are left
+	// out.
+	At []Position
 }
 
 // Page is an answer to a Query.
@@ -118,6 +126,33 @@ type Page struct {
 	// that were met: when it is above Query.After, events between the two are gone. A mark that is
 	// not above Query.After may be left out.
 	Trimmed Position
+}
+
+// ChannelQuery asks what channels hold.
+type ChannelQuery struct {
+	Patterns []Pattern
+	From     string   // channels from this name on, in the order of their bytes; empty: from the first
+	Through  Position // the state at this position; zero is the durable position
+	Limit    int      // most channels to return; zero is 256
+	Events   bool     // return the newest events whole, and not only their positions and times
+	Bytes    int      // with Events: stop after this many bytes of data; zero is 256 KiB
+	Counts   bool     // count each channel's events, too
+}
+
+// ChannelPage is an answer to a ChannelQuery.
+type ChannelPage struct {
+	Channels []ChannelState // by name; channels without an event are left out
+	Through  Position       // the position whose state this is
+	Next     string         // not empty: ask again with From: Next
+}
+
+// ChannelState is what a channel holds.
+type ChannelState struct {
+	// Latest is the newest retained event. Unless it was asked for whole, it has only its channel,
+	// position and time.
+	Latest Event
+	Count  uint64 // retained events, when it was asked for
+	Bytes  uint64 // of their data
 }
 
 // Absence asks what a resuming subscriber has missed.

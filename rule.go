@@ -19,6 +19,8 @@ type Rule struct {
 	// how many bytes of data of the newest events of each channel, and always the last event; 0:
 	// any number
 	Bytes int64
+	// the newest event of each channel, however old it is: Age leaves it
+	Latest bool
 }
 
 // DefaultRetention keeps everything for seven days.
@@ -39,12 +41,15 @@ func (r Rule) String() string {
 	if r.Bytes > 0 {
 		limits = append(limits, "bytes:"+strconv.FormatInt(r.Bytes, 10))
 	}
+	if r.Latest {
+		limits = append(limits, "latest")
+	}
 	return r.Pattern.String() + "=" + strings.Join(limits, ",")
 }
 
 // ParseRule reads `PATTERN=count:N,age:D,bytes:B`, with at least one of the three. D is a Go
 // duration, in which `d` stands for 24 hours; B is a number of bytes, or one with a unit such as
-// 64KiB or 10MB.
+// 64KiB or 10MB. Beside an age, `latest` keeps each channel's newest event however old it is.
 func ParseRule(text string) (Rule, error) {
 	at := strings.LastIndexByte(text, '=')
 	if at < 0 {
@@ -76,9 +81,18 @@ func ParseRule(text string) (Rule, error) {
 				return Rule{}, Invalid("retention rule %q: bytes must be a size such as 64KiB or 10MB, once", text)
 			}
 			r.Bytes = n
+		case "latest":
+			if value != "" || r.Latest {
+				return Rule{}, Invalid("retention rule %q: latest stands alone, once", text)
+			}
+			r.Latest = true
 		default:
-			return Rule{}, Invalid("retention rule %q: %q is none of count, age and bytes", text, limit)
+			return Rule{}, Invalid("retention rule %q: %q is none of count, age, bytes and latest",
+				text, limit)
 		}
+	}
+	if r.Latest && r.Age == 0 {
+		return Rule{}, Invalid("retention rule %q: latest goes with an age, from which it keeps the newest event", text)
 	}
 	return r, nil
 }

@@ -25,6 +25,8 @@ type Keep struct {
 	Count int
 	Age   time.Duration
 	Bytes int64
+
+	Latest bool // beside Age: the newest event stays
 }
 
 // Engine makes logs for the suite.
@@ -58,6 +60,11 @@ func Run(t *testing.T, e Engine) {
 		{"RetainCount", Keep{Count: 5}, testRetainCount},
 		{"RetainAge", Keep{Age: 300 * time.Millisecond}, testRetainAge},
 		{"RetainBytes", Keep{Bytes: 35}, testRetainBytes},
+		{"RetainLatest", Keep{Age: 300 * time.Millisecond, Latest: true}, testRetainLatest},
+		{"Channels", Keep{}, testChannels},
+		{"ChannelsOfThen", Keep{}, testChannelsOfThen},
+		{"ChannelsThatAreTrimmed", Keep{Count: 2}, testChannelsTrimmed},
+		{"At", Keep{Count: 2}, testAt},
 		{"Watch", Keep{}, testWatch},
 		{"Concurrent", Keep{}, testConcurrent},
 		{"Close", Keep{}, testClose},

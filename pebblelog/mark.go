@@ -28,15 +28,6 @@ type extent struct{ seq, bytes uint64 }
 // findMark walks a channel's entries from a trim mark on, and returns the mark that a rule asks for, and the first event that
 // is retained, if there is one.
 func (c *catalog) findMark(num uint64, r fanfare.Rule, mark entry, last extent, b bounds) (newMark, oldest entry, found bool, err error) {
-	cut := int64(-1 << 62)
-	if r.Age > 0 {
-		cut = b.at.cut(r.Age.Milliseconds())
-		before, err := c.seconds.before(cut)
-		if err != nil {
-			return mark, oldest, false, err
-		}
-		b.floor = max(b.floor, before)
-	}
 	durable := fanfare.Position(c.log.durable.Load())
 	lower, upper := indexBounds(num, mark.pos, durable)
 	it, err := c.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
@@ -44,6 +35,20 @@ func (c *catalog) findMark(num uint64, r fanfare.Rule, mark entry, last extent, 
 		return mark, oldest, false, err
 	}
 	defer it.Close()
+	cut := int64(-1 << 62)
+	if r.Age > 0 {
+		cut = b.at.cut(r.Age.Milliseconds())
+		before, err := c.seconds.before(cut)
+		if err != nil {
+			return mark, oldest, false, err
+		}
+		if r.Latest {
+			if before, err = below(it, last, before); err != nil {
+				return mark, oldest, false, err
+			}
+		}
+		b.floor = max(b.floor, before)
+	}
 	ok := false
 	if b.floor > mark.pos && it.SeekLT(keyOf(keyIndex, num, uint64(b.floor)+1)) { // not one by one: there may be millions
 		if mark, err = readEntry(it.Key(), it.Value()); err != nil {
@@ -62,7 +67,7 @@ func (c *catalog) findMark(num uint64, r fanfare.Rule, mark entry, last extent, 
 			break // durable since last was read
 		}
 		switch {
-		case b.at.stored(e.pos, e.ms) < cut:
+		case b.at.stored(e.pos, e.ms) < cut && !(r.Latest && e.seq == last.seq):
 		case r.Count > 0 && last.seq-e.seq >= uint64(r.Count):
 		case r.Bytes > 0 && e.seq != last.seq && sizeBetween(mark.bytes, last.bytes) > uint64(r.Bytes):
 		default:
@@ -71,6 +76,20 @@ func (c *catalog) findMark(num uint64, r fanfare.Rule, mark entry, last extent, 
 		mark = e
 	}
 	return mark, oldest, false, it.Error()
+}
+
+// below returns a position that is below a channel's newest event, and not above another one.
+func below(it *pebble.Iterator, last extent, most fanfare.Position) (fanfare.Position, error) {
+	for ok := it.Last(); ok; ok = it.Prev() {
+		e, err := readEntry(it.Key(), it.Value())
+		if err != nil {
+			return 0, err
+		}
+		if e.seq <= last.seq { // what follows has become durable since last was read
+			return min(most, e.pos-1), nil
+		}
+	}
+	return most, it.Error()
 }
 
 // sizeBetween is how many bytes of data lie between two sums. Entries of format 1 have none and count as nothing.
@@ -92,7 +111,7 @@ func (c *catalog) trimMark(st *channelState) (fanfare.Position, error) {
 	last := extent{st.lastSeq.Load(), st.lastBytes.Load()}
 	b := c.bounds()
 	if r := st.rule; st.known && st.oldest.pos > b.floor &&
-		!b.old(st.oldest, r.Rule) &&
+		(!b.old(st.oldest, r.Rule) || (r.Latest && st.oldest.seq == last.seq)) &&
 		(r.Count == 0 || last.seq-st.oldest.seq < uint64(r.Count)) &&
 		(r.Bytes == 0 || st.oldest.seq == last.seq || sizeBetween(st.mark.bytes, last.bytes) <= uint64(r.Bytes)) {
 		return st.mark.pos, nil

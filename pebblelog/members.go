@@ -3,6 +3,7 @@ package pebblelog
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"slices"
 	"strings"
@@ -192,7 +193,20 @@ func (m *members) add(c fanfare.Channel, few int) {
 func (rd *readers) eachName(
 	ctx context.Context, p fanfare.Pattern, from []byte, steps *int, f func(fanfare.Channel) bool,
 ) (next []byte, err error) {
-	it, err := rd.db.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: namesEnd(p)})
+	return rd.eachMember(ctx, []fanfare.Pattern{p}, from, steps, func(c fanfare.Channel, _ uint64) bool { return f(c) })
+}
+
+// eachMember is eachName for the channels that any of some patterns matches, with their numbers.
+func (rd *readers) eachMember(
+	ctx context.Context, patterns []fanfare.Pattern, from []byte, steps *int, f func(fanfare.Channel, uint64) bool,
+) (next []byte, err error) {
+	var end []byte
+	for _, p := range patterns {
+		if e := namesEnd(p); bytes.Compare(e, end) > 0 {
+			end = e
+		}
+	}
+	it, err := rd.db.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: end})
 	if err != nil {
 		return nil, err
 	}
@@ -206,19 +220,33 @@ func (rd *readers) eachName(
 		}
 		name := string(it.Key()[1:])
 		c, err := fanfare.ParseChannel(name)
-		if err != nil {
+		if err != nil || len(it.Value()) != 8 {
 			return nil, errCorrupt
 		}
-		if p.Match(c) && !f(c) {
+		if matchesAny(patterns, c) && !f(c, binary.BigEndian.Uint64(it.Value())) {
 			return bytes.Clone(it.Key()), nil
 		}
-		to := leap(p.String(), name)
+		to := leapAny(patterns, name)
 		if ok = it.Next() && to != ""; ok && string(it.Key()[1:]) < to {
 			*steps--
 			ok = it.SeekGE(textKey(keyChannel, to))
 		}
 	}
 	return nil, it.Error()
+}
+
+func matchesAny(patterns []fanfare.Pattern, c fanfare.Channel) bool {
+	return slices.ContainsFunc(patterns, func(p fanfare.Pattern) bool { return p.Match(c) })
+}
+
+// leapAny is leap over what none of the patterns matches.
+func leapAny(patterns []fanfare.Pattern, name string) (to string) {
+	for _, p := range patterns {
+		if next := leap(p.String(), name); next != "" && (to == "" || next < to) {
+			to = next
+		}
+	}
+	return to
 }
 
 // namesEnd is the key that follows those of all names that begin as the pattern does.

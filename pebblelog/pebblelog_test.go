@@ -16,7 +16,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func options(dir string, d pebblelog.Durability, keep logtest.Keep) pebblelog.Options {
 	o := pebblelog.Options{Dir: dir, Durability: d}
 	if keep != (logtest.Keep{}) {
-		o.Retention = []fanfare.Rule{{Pattern: logtest.Patterns("**")[0], Count: keep.Count, Age: keep.Age, Bytes: keep.Bytes}}
+		o.Retention = []fanfare.Rule{{Pattern: logtest.Patterns("**")[0], Count: keep.Count, Age: keep.Age, Bytes: keep.Bytes, Latest: keep.Latest}}
 	}
 	return o
 }

@@ -45,6 +45,11 @@ func (l *Log) Read(ctx context.Context, q fanfare.Query) (page fanfare.Page, err
 		return fanfare.Page{Through: max(q.After, q.Through)}, nil
 	}
 	err = l.read(ctx, func(s *session) error {
+		if q.At != nil {
+			q.At = rising(q.At, q.After, q.Through)
+			page, err = s.readers.readAt(ctx, q)
+			return err
+		}
 		through := q.Through
 		if q.After, err = s.readers.skipAge(q.Age, q.After, through); err != nil {
 			return err

@@ -115,7 +115,7 @@ func newRuleSet(rules []fanfare.Rule, floors map[string]fanfare.Position) *ruleS
 			continue
 		}
 		set.rules = append(set.rules, live)
-		ages = ages && r.Age > 0
+		ages = ages && r.Age > 0 && !r.Latest
 		set.covered = set.covered || r.Pattern.String() == "**"
 		set.limited = set.limited || r.Count > 0 || r.Bytes > 0
 		set.all = max(set.all, r.Age)

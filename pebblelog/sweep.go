@@ -53,7 +53,12 @@ func (w *sweeper) channel(num uint64, name fanfare.Channel) error {
 		if err != nil {
 			return err
 		}
-		clean := first.pos > w.bounds.floor && !w.bounds.old(first, rule.Rule)
+		clean := first.pos > w.bounds.floor
+		if clean && w.bounds.old(first, rule.Rule) {
+			if clean, err = w.alone(num, rule.Rule, first); err != nil {
+				return err
+			}
+		}
 		if clean && (rule.Count > 0 || rule.Bytes > 0) {
 			if clean, err = w.withinLimits(num, rule.Rule, first); err != nil {
 				return err
@@ -70,6 +75,14 @@ func (w *sweeper) channel(num uint64, name fanfare.Channel) error {
 		return err // numbered, but not durable yet
 	}
 	return w.deleteTrimmed(st)
+}
+
+// alone tells whether a channel's first event is its newest, and a rule keeps that whatever its age.
+func (w *sweeper) alone(num uint64, r fanfare.Rule, first entry) (bool, error) {
+	if !r.Latest || !w.index.SeekLT(keyOf(keyIndex, num+1)) {
+		return false, w.index.Error()
+	}
+	return fanfare.Position(lastNumber(w.index.Key())) == first.pos, nil
 }
 
 func (w *sweeper) withinLimits(num uint64, r fanfare.Rule, first entry) (bool, error) {

@@ -1,0 +1,154 @@
+package logtest
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/fanfare-hub/fanfare"
+)
+
+// ReadChannels reads page by page what channels hold, as one text for each.
+func ReadChannels(l fanfare.Log, q fanfare.ChannelQuery) (states []fanfare.ChannelState, err error) {
+	for {
+		page, err := l.Channels(context.Background(), q)
+		if err != nil {
+			return nil, err
+		}
+		states = append(states, page.Channels...)
+		if page.Next == "" {
+			return states, nil
+		}
+		if page.Next <= q.From || page.Through == 0 {
+			return nil, fmt.Errorf("asked from %q, and the page is %+v", q.From, page)
+		}
+		q.From, q.Through = page.Next, page.Through
+	}
+}
+
+// channels are the newest events of channels, with their counts and bytes where they were asked
+// for.
+func (h *harness) channels(q fanfare.ChannelQuery) (list []string) {
+	h.Helper()
+	states, err := ReadChannels(h.log, q)
+	if err != nil {
+		h.Fatal(err)
+	}
+	for _, s := range states {
+		if s.Latest.Position == 0 || s.Latest.Time.IsZero() {
+			h.Errorf("%+v", s)
+		}
+		text := s.Latest.Channel.String() + "=" + s.Latest.Data
+		if q.Counts {
+			text += fmt.Sprintf(" %d %d", s.Count, s.Bytes)
+		}
+		list = append(list, text)
+	}
+	return list
+}
+
+func testChannels(h *harness) {
+	h.publish("b/2", "old", "new")
+	h.publish("a", "x")
+	h.publish("b/1", "1", "22", "333")
+	h.publish("b/1/deep", "d")
+	h.publish("$own", "mine")
+	h.publish("c", "first")
+	h.publish("a", "last of all")
+	h.twice(func() {
+		for _, c := range []struct {
+			patterns []fanfare.Pattern
+			want     []string
+		}{
+			{Patterns("**"), []string{"a=last of all", "b/1=333", "b/1/deep=d", "b/2=new", "c=first"}},
+			{Patterns("b/*"), []string{"b/1=333", "b/2=new"}},
+			{Patterns("b/**", "b/1"), []string{"b/1=333", "b/1/deep=d", "b/2=new"}},
+			{Patterns("c", "a", "nothing"), []string{"a=last of all", "c=first"}},
+			{Patterns("*/1", "c", "b/1/*"), []string{"b/1=333", "b/1/deep=d", "c=first"}},
+			{Patterns("$own", "*"), []string{"$own=mine", "a=last of all", "c=first"}},
+			{Patterns("nothing/**"), nil},
+		} {
+			for limit := range 3 {
+				q := fanfare.ChannelQuery{Patterns: c.patterns, Events: true, Limit: limit}
+				h.equal(fmt.Sprint(c.patterns, limit), c.want, h.channels(q))
+			}
+			q := fanfare.ChannelQuery{Patterns: c.patterns, Events: true, Bytes: 1}
+			h.equal(fmt.Sprint(c.patterns, " by bytes"), c.want, h.channels(q))
+		}
+		h.equal("counts", []string{"b/1= 3 6", "b/2= 2 6"},
+			h.channels(fanfare.ChannelQuery{Patterns: Patterns("b/*"), Counts: true}))
+		h.equal("from a name on", []string{"b/1/deep=d", "b/2=new"},
+			h.channels(fanfare.ChannelQuery{Patterns: Patterns("b/**"), From: "b/1\x00", Events: true}))
+	})
+}
+
+// testChannelsOfThen asks for the state at a position.
+func testChannelsOfThen(h *harness) {
+	h.publish("a", "1")
+	then := h.publish("b", "2")[0]
+	h.publish("a", "3")
+	h.publish("c", "4")
+	q := fanfare.ChannelQuery{Patterns: Patterns("**"), Events: true, Through: then}
+	h.equal("then", []string{"a=1", "b=2"}, h.channels(q))
+	q.Through = 0
+	h.equal("now", []string{"a=3", "b=2", "c=4"}, h.channels(q))
+}
+
+func testChannelsTrimmed(h *harness) {
+	for i := range 5 {
+		h.publish("a", fmt.Sprint(i))
+	}
+	then := h.log.Status().Durable
+	h.publish("b", "x")
+	h.twice(func() {
+		h.equal("counts", []string{"a=4 2 2", "b=x 1 1"},
+			h.channels(fanfare.ChannelQuery{Patterns: Patterns("**"), Events: true, Counts: true}))
+	})
+	h.publish("a", "5", "6", "7")
+	h.equal("what is trimmed by now", []string(nil),
+		h.channels(fanfare.ChannelQuery{Patterns: Patterns("a"), Events: true, Through: then}))
+}
+
+// testAt reads events at positions, of which some are gone.
+func testAt(h *harness) {
+	positions := append(h.publish("a", "1", "2", "3"), h.publish("b", "4", "5")...)
+	other := h.publish("c", "6")[0]
+	at := []fanfare.Position{positions[1], positions[2], positions[4], other}
+	h.twice(func() {
+		h.equal("all", []string{"2", "3", "5"}, h.data(fanfare.Query{Patterns: Patterns("a", "b"), At: at}))
+		h.equal("some", []string{"5"}, h.data(fanfare.Query{Patterns: Patterns("*"), At: at[1:3], After: positions[2]}))
+		h.equal("one a page", []string{"2", "3", "5", "6"},
+			h.data(fanfare.Query{Patterns: Patterns("*"), At: at, Limit: 1}))
+		h.equal("by bytes", []string{"2", "3", "5", "6"},
+			h.data(fanfare.Query{Patterns: Patterns("*"), At: at, Bytes: 1}))
+		h.equal("none", []string(nil), h.data(fanfare.Query{Patterns: Patterns("*"), At: []fanfare.Position{}}))
+	})
+}
+
+func testRetainLatest(h *harness) {
+	old := h.publish("a", "1", "2")
+	h.publish("b", "x")
+	all := fanfare.Query{Patterns: Patterns("**")}
+	// real time has to pass
+	for deadline := time.Now().Add(time.Minute); len(h.data(all)) > 2; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			h.Fatal("nothing expired")
+		}
+	}
+	time.Sleep(700 * time.Millisecond) // twice the age: what stays, stays
+	h.twice(func() {
+		h.equal("the newest", []string{"2", "x"}, h.data(all))
+		h.equal("the state", []string{"a=2 1 1", "b=x 1 1"},
+			h.channels(fanfare.ChannelQuery{Patterns: Patterns("**"), Events: true, Counts: true}))
+		h.equal("the state alone", []string{"a=2", "b=x"},
+			h.channels(fanfare.ChannelQuery{Patterns: Patterns("**"), Events: true}))
+		if loss := h.missed(old[0]-1, "a"); loss.Reason != fanfare.GapTrimmed {
+			h.Fatalf("before what is gone: %+v", loss)
+		}
+		if loss := h.missed(old[0], "a"); loss.Reason != "" {
+			h.Fatalf("at the trim mark: %+v", loss)
+		}
+	})
+	h.publish("a", "3")
+	h.equal("only the newest", []string{"x", "3"}, h.data(all))
+}

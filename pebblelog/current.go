@@ -1,0 +1,241 @@
+package pebblelog
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/fanfare-hub/fanfare"
+)
+
+// What is so now is the newest event of each channel. It is found by the channel's last index entry, so a channel costs the
+// same however many events it has.
+
+// Channels implements fanfare.Log.
+func (l *Log) Channels(ctx context.Context, q fanfare.ChannelQuery) (page fanfare.ChannelPage, err error) {
+	durable := fanfare.Position(l.durable.Load())
+	if q.Through == 0 || q.Through > durable {
+		q.Through = durable
+	}
+	setDefault(&q.Limit, defaultReadLimit)
+	setDefault(&q.Bytes, defaultReadBytes)
+	err = l.read(ctx, func(s *session) error {
+		page, err = s.readers.current(ctx, q, durable)
+		return err
+	})
+	return page, err
+}
+
+// current looks at a piece of the channels, by name.
+func (rd *readers) current(ctx context.Context, q fanfare.ChannelQuery, durable fanfare.Position) (fanfare.ChannelPage, error) {
+	v, err := rd.newView(durable)
+	if err != nil {
+		return fanfare.ChannelPage{}, err
+	}
+	defer v.close()
+	v.q, v.page.Through = q, q.Through
+	from := textKey(keyChannel, q.From)
+	for i, p := range q.Patterns {
+		if first := textKey(keyChannel, p.LiteralPrefix()); i == 0 || string(first) < v.first {
+			v.first = string(first)
+		}
+	}
+	var failed error
+	steps := rd.pieces.names
+	next, err := rd.eachMember(ctx, q.Patterns, max2(from, v.first), &steps, func(c fanfare.Channel, num uint64) bool {
+		if len(v.page.Channels) == q.Limit || v.bytes >= q.Bytes {
+			return false
+		}
+		failed = v.look(c, num)
+		return failed == nil
+	})
+	if err = errors.Join(err, failed); err != nil {
+		return fanfare.ChannelPage{}, err
+	}
+	if next != nil {
+		v.page.Next = string(next[1:])
+	}
+	return v.page, nil
+}
+
+func max2(key []byte, other string) []byte {
+	if string(key) < other {
+		return []byte(other)
+	}
+	return key
+}
+
+// view shows the newest events of channels. It is for one goroutine.
+type view struct {
+	*readers
+	q       fanfare.ChannelQuery
+	first   string // the first key of a name that the patterns can match
+	durable fanfare.Position
+	bounds  bounds
+	index   *pebble.Iterator
+	events  *pebble.Iterator
+	page    fanfare.ChannelPage
+	bytes   int
+}
+
+func (rd *readers) newView(durable fanfare.Position) (v *view, err error) {
+	v = &view{readers: rd, durable: durable, bounds: rd.bounds()}
+	if v.index, err = rd.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyIndex}, UpperBound: []byte{keyIndex + 1}}); err != nil {
+		return nil, err
+	}
+	if v.events, err = rd.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyEvent}, UpperBound: []byte{keyEvent + 1}}); err != nil {
+		v.close()
+		return nil, err
+	}
+	return v, nil
+}
+
+func (v *view) close() {
+	for _, it := range []*pebble.Iterator{v.index, v.events} {
+		if it != nil {
+			_ = it.Close()
+		}
+	}
+}
+
+// look adds what a channel holds to the page, if it holds anything.
+func (v *view) look(c fanfare.Channel, num uint64) error {
+	if !v.index.SeekLT(keyOf(keyIndex, num, uint64(v.q.Through)+1)) || channelOfIndex(v.index.Key()) != num {
+		return v.index.Error()
+	}
+	v.log.stats.indexRead.Add(1)
+	e, err := readEntry(v.index.Key(), v.index.Value())
+	if err != nil {
+		return err
+	}
+	state := fanfare.ChannelState{Latest: fanfare.Event{Position: e.pos, Channel: c, Time: time.UnixMilli(e.ms).UTC()}}
+	var seen bool
+	if v.q.Counts || v.q.Through < v.durable {
+		seen, err = v.count(&state, e)
+	} else {
+		seen, err = v.shown(c, num, e)
+	}
+	if err != nil || !seen {
+		return err
+	}
+	if v.q.Events {
+		if !v.events.SeekGE(keyOf(keyEvent, uint64(e.pos))) || lastNumber(v.events.Key()) != uint64(e.pos) {
+			return v.events.Error() // deleted since the index was read
+		}
+		v.log.stats.eventsRead.Add(1)
+		if state.Latest, err = readEvent(e.pos, c, v.events.Value()); err != nil {
+			return err
+		}
+		v.bytes += len(state.Latest.Data)
+	}
+	v.page.Channels = append(v.page.Channels, state)
+	return nil
+}
+
+// count counts the events of a channel, and tells whether one of them is to be seen.
+func (v *view) count(state *fanfare.ChannelState, e entry) (seen bool, err error) {
+	st, err := v.channel(state.Latest.Channel)
+	if err != nil || st == nil {
+		return false, err
+	}
+	mark, err := v.trimMark(st)
+	if err != nil || mark >= e.pos {
+		return false, err
+	}
+	st.mu.Lock()
+	state.Count, state.Bytes = e.seq-min(st.mark.seq, e.seq), sizeBetween(st.mark.bytes, e.bytes)
+	st.mu.Unlock()
+	return true, nil
+}
+
+// shown tells whether a channel's newest event is to be seen. Limits of count and of bytes leave it, so what an age or the
+// size of the log has removed decides, and the mark that is known. The channel's state is not loaded: there may be a million.
+func (v *view) shown(c fanfare.Channel, num uint64, e entry) (bool, error) {
+	if e.pos <= v.bounds.floor {
+		return false, nil
+	}
+	if r := v.rules.Load().of(c); !r.Latest && v.bounds.old(e, r.Rule) {
+		return false, nil
+	}
+	if st := v.channels.find(c, false); st != nil {
+		if err := v.load(st); err != nil {
+			return false, err
+		}
+		st.mu.Lock()
+		defer st.mu.Unlock()
+		return st.mark.pos < e.pos, nil
+	}
+	mark, err := v.loadMark(num)
+	return mark.pos < e.pos, err
+}
+
+// readAt reads the events at some positions. Each was its channel's newest when the positions were found.
+func (rd *readers) readAt(ctx context.Context, q fanfare.Query) (page fanfare.Page, err error) {
+	v, err := rd.newView(q.Through)
+	if err != nil {
+		return page, err
+	}
+	defer v.close()
+	sc := newScanner(rd, q.Patterns, 0)
+	defer sc.close()
+	bytes := 0
+	for i, pos := range q.At {
+		if i%256 == 0 && ctx.Err() != nil {
+			return page, ctx.Err()
+		}
+		if len(page.Events) >= q.Limit || bytes >= q.Bytes {
+			return page, nil
+		}
+		page.Through = pos
+		if !v.events.SeekGE(keyOf(keyEvent, uint64(pos))) || lastNumber(v.events.Key()) != uint64(pos) {
+			if err := v.events.Error(); err != nil {
+				return page, err
+			}
+			continue // trimmed since
+		}
+		rd.log.stats.eventsRead.Add(1)
+		num, e, err := entryOfEvent(pos, v.events.Value())
+		if err != nil {
+			return page, err
+		}
+		m, err := sc.meet(num, pos)
+		if err != nil {
+			return page, err
+		}
+		if !m.match {
+			continue
+		}
+		if seen, err := v.shown(m.name, num, e); err != nil || !seen {
+			if err != nil {
+				return page, err
+			}
+			continue
+		}
+		event, err := readEvent(pos, m.name, v.events.Value())
+		if err != nil {
+			return page, err
+		}
+		page.Events = append(page.Events, event)
+		bytes += len(event.Data)
+	}
+	page.Through = q.Through
+	return page, nil
+}
+
+// entryOfEvent is what a stored event says of its index entry, but for the sum of bytes.
+func entryOfEvent(pos fanfare.Position, value []byte) (num uint64, e entry, err error) {
+	f := fields{b: value}
+	num = f.number()
+	e = entry{pos: pos, seq: f.number(), ms: int64(f.number())}
+	return num, e, f.err
+}
+
+// rising returns those of some positions, which rise, that lie above one and not above another.
+func rising(at []fanfare.Position, after, through fanfare.Position) []fanfare.Position {
+	from, _ := slices.BinarySearch(at, after+1)
+	to, _ := slices.BinarySearch(at, through+1)
+	return at[from:max(from, to)]
+}
