@@ -241,7 +241,7 @@ func (a *Authenticator) keyStands(p *fanfare.Principal) error {
 	case a.jwks != nil && !a.jwks.known():
 		return refusal(errNoKeysYet)
 	}
-	return unauthenticated(fanfare.ReasonRevokedToken, "the key that verified the token was removed", nil)
+	return unauthenticated(fanfare.ReasonRevokedToken, "the key that verified the token was taken away", nil)
 }
 
 func (a *Authenticator) hasKey(fingerprint string) bool {
