@@ -150,7 +150,7 @@ func TestSettingsThatCannotBe(t *testing.T) {
 		{"--trace-sample", []string{"--trace-sample", "2"}},
 		{"--trace-endpoint must be a URL", []string{"--trace-endpoint", "nowhere"}},
 		{"given twice", []string{"--retention", "a=count:1", "--retention", "a=age:1d"}},
-		{"none of count, age and bytes", []string{"--retention", "a=size:1"}},
+		{"none of count, age, bytes and latest", []string{"--retention", "a=size:1"}},
 		{"log-format", []string{"--log-format", "xml"}},
 		{"no such file", []string{"--config", "/nowhere/fanfare.yaml"}},
 		{"--admin-addr", []string{"--admin-addr", "nowhere:-1"}},
