@@ -61,7 +61,7 @@ func (c Caller) Refuse(err error) error {
 }
 
 // denied is 401 for a caller without credentials, because a token may help, and 403 for a caller
-// with them. The format makes the action that the caller has no right to.
+// with them. The format and args name the action that the caller has no right to.
 func (c Caller) denied(format string, args ...any) error {
 	if c.Who.Anonymous() {
 		e := fanfare.Errorf(fanfare.CodeUnauthenticated, "a token is needed "+format, args...)

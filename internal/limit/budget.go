@@ -58,7 +58,7 @@ func (h *Hold) Grow(n int) error {
 	if owned := b.owners[h.owner] + n; owned > b.Most-b.held-n {
 		return &fanfare.Error{
 			Code: fanfare.CodeOverloaded, Reason: fanfare.ReasonMaxInflight, RetryAfter: 2 * time.Second,
-			Detail: fmt.Sprintf("the requests under way hold too much: they may hold %d bytes together, "+
+			Detail: fmt.Sprintf("the requests under way hold too many bytes: together they may hold %d, "+
 				"and those of one caller as many as they leave free", b.Most),
 			Setting: fanfare.SettingMaxInflightBytes,
 		}

@@ -196,8 +196,8 @@ func (v *visit) heard(now int64) {
 	}
 }
 
-// bound lets those go that are too many: a reader that was not there for longest, the oldest
-// stream. It returns the readers that lost a cursor by it.
+// bound drops what is too many: the reader that was away longest, the oldest stream. It returns the
+// readers that lost a cursor by that.
 func (p *pc) bound(r *reader) (dropped []*reader) {
 	n := 0
 	for v := r.open; v != nil; v = v.next {

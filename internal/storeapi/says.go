@@ -105,8 +105,8 @@ func (p *pc) several(same bool) severalReaders {
 }
 
 func (s *says) several(n severalReaders) {
-	message := "a PC's stream is read from several addresses, or with several tokens: look=true is for who only " +
-		"looks; give each machine a pcId of its own"
+	message := "a PC's stream is read from several addresses, or with several tokens: add look=true to a request " +
+		"that only looks; give each machine a pcId of its own"
 	if n.same {
 		message = "two machines, or two programs, share one storeId and pcId, one token and one address: each may " +
 			"miss commands or get them twice; give each a pcId of its own"
@@ -115,7 +115,7 @@ func (s *says) several(n severalReaders) {
 }
 
 func (s *says) dropped(d fleet.Device, id readerID) {
-	s.warn("dropped", "a PC has too many readers: the position of the one that was not there for longest is given up",
+	s.warn("dropped", "a PC has too many readers: the position of the reader that was away longest is dropped",
 		named(d, slog.String("address", id.text()), slog.Int("most", readersMost))...)
 }
 
@@ -138,8 +138,8 @@ func (s *says) looks(by caller.Caller, d fleet.Device) {
 	}
 	s.mu.Unlock()
 	if !known && !full {
-		s.warn("looks", "who may listen to a PC's channels but is not the PC only looks: no position is kept for it "+
-			"and no health mark is taken; a PC's token needs `device`",
+		s.warn("looks", "a caller that may listen to a PC's channels and is not the PC only looks: no position is "+
+			"kept for it and no health mark is taken; a PC's token needs `device`",
 			slog.String("subject", by.Who.Subject), slog.String("remote", by.Remote), slog.String("storeId",
 				d.Store), slog.String("pcId", d.PC))
 	}

@@ -154,13 +154,13 @@ func (s *Streams) stopping() bool {
 	}
 }
 
-// warnOfCuts says once a minute that connections are closed unanswered.
+// warnOfCuts warns, at most once a minute, that connections are closed without an answer.
 func (s *Streams) warnOfCuts() {
 	now := time.Now().Unix()
 	if last := s.warned.Load(); now-last >= 60 && s.warned.CompareAndSwap(last, now) {
 		s.o.Logger.Warn(
-			"connections of clients that keep asking for streams they may not have are closed unanswered: "+
-				"as many as may are waiting for their answer",
+			"connections of clients whose streams are refused are closed without an answer: "+
+				"as many refusals wait as the limits allow",
 			s.o.Problems.Settings(fanfare.SettingMaxRefusalsHeld, fanfare.SettingMaxRefusalsHeldPerAddress),
 		)
 	}
