@@ -119,8 +119,8 @@ type groupWriter struct {
 	value  []byte            // scratch
 }
 
-// request adds one request to the batch, or finds that it needs none. An error is the store's; what is wrong with the
-// request goes into it.
+// request adds one request to the batch, or finds that it needs none. An error is the store's; what
+// is wrong with the request goes into it.
 func (w *groupWriter) request(r *request) error {
 	b := r.batch
 	if r.command != nil {
@@ -202,10 +202,11 @@ type indexEntry struct {
 	bytes uint64
 }
 
-// writeIndex adds the index entries of the group's events, channel by channel: the store finds the place of a key faster when it is
-// next to that of the key before.
+// writeIndex adds the index entries of the group's events, channel by channel: the store finds the
+// place of a key faster when it is next to that of the key before.
 func (w *groupWriter) writeIndex() error {
-	slices.SortFunc(w.index, func(a, b indexEntry) int { return cmp.Or(cmp.Compare(a.num, b.num), cmp.Compare(a.pos, b.pos)) })
+	slices.SortFunc(w.index,
+		func(a, b indexEntry) int { return cmp.Or(cmp.Compare(a.num, b.num), cmp.Compare(a.pos, b.pos)) })
 	for _, e := range w.index {
 		w.key = appendKey(w.key[:0], keyIndex, e.num, uint64(e.pos))
 		w.value = appendEntry(w.value[:0], e.seq, w.at.wall, e.bytes)
@@ -216,8 +217,8 @@ func (w *groupWriter) writeIndex() error {
 	return nil
 }
 
-// newChannel numbers a channel. Events of the channel may have been removed and forgotten: its trim mark begins at the floor
-// of its rule.
+// newChannel numbers a channel. Events of the channel may have been removed and forgotten: its trim
+// mark begins at the floor of its rule.
 func (w *groupWriter) newChannel(st *channelState) (uint64, error) {
 	num := w.nextNum
 	w.nextNum++

@@ -15,8 +15,8 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// Backup implements fanfare.Operable. On one file system the copy shares the files that do not change any more, so it is
-// quick and takes little room at first.
+// Backup implements fanfare.Operable. On one file system the copy shares the files that do not
+// change any more, so it is quick and takes little room at first.
 func (l *Log) Backup(ctx context.Context, dir string) (durable fanfare.Position, err error) {
 	fs := l.opts.FS
 	if l.opts.Durability == DurabilityMemory {
@@ -24,7 +24,9 @@ func (l *Log) Backup(ctx context.Context, dir string) (durable fanfare.Position,
 	}
 	dir = filepath.Clean(dir) // so that what is looked at is what is made
 	if inside(fs, dir, l.opts.Dir) {
-		return 0, fanfare.Invalid("the folder %s lies in the data directory %s: what is lost with one is lost with the other; choose another place",
+		return 0, fanfare.Invalid("the folder %s lies in the data directory %s: "+
+			"what is lost with one is lost with the other; "+
+			"choose another place",
 			dir, l.opts.Dir)
 	}
 	if _, err := fs.Stat(dir); err == nil {
@@ -32,7 +34,8 @@ func (l *Log) Backup(ctx context.Context, dir string) (durable fanfare.Position,
 	}
 	err = l.read(ctx, func(s *session) error {
 		if err := makeDir(fs, dir); err != nil {
-			return &fanfare.Error{Code: fanfare.CodeInvalid, Detail: fmt.Sprintf("the folder %s cannot be made on the hub's machine: %v", dir, err), Err: err}
+			return &fanfare.Error{Code: fanfare.CodeInvalid,
+				Detail: fmt.Sprintf("the folder %s cannot be made on the hub's machine: %v", dir, err), Err: err}
 		}
 		durable = fanfare.Position(l.durable.Load())
 		err := s.db.Checkpoint(fs.PathJoin(dir, "log"), pebble.WithFlushedWAL())
@@ -42,15 +45,16 @@ func (l *Log) Backup(ctx context.Context, dir string) (durable fanfare.Position,
 		if err != nil {
 			_ = fs.RemoveAll(dir) // half a backup is none
 			text, _, _ := strings.Cut(err.Error(), "\n")
-			return &fanfare.Error{Code: fanfare.CodeUnavailable, Detail: fmt.Sprintf("the backup to %s could not be written: %s", dir, text), Err: err}
+			return &fanfare.Error{Code: fanfare.CodeUnavailable,
+				Detail: fmt.Sprintf("the backup to %s could not be written: %s", dir, text), Err: err}
 		}
 		return nil
 	})
 	return durable, err
 }
 
-// inside tells whether a folder that may not exist yet is another one, or lies in it, by whatever names and links they are
-// reached.
+// inside tells whether a folder that may not exist yet is another one, or lies in it, by whatever
+// names and links they are reached.
 func inside(fs vfs.FS, dir, other string) bool {
 	if abs, err := filepath.Abs(dir); err == nil {
 		dir = abs
@@ -79,8 +83,9 @@ func inside(fs vfs.FS, dir, other string) bool {
 	}
 }
 
-// Restore copies a backup, if it is whole, to a data directory that does not exist yet, or is empty but for what a new volume
-// has of its own. When the log is opened there, clients that have seen more than the backup holds are told so by a gap.
+// Restore copies a backup, if it is whole, to a data directory that does not exist yet, or is empty
+// but for what a new volume has of its own. When the log is opened there, clients that have seen
+// more than the backup holds are told so by a gap.
 func Restore(from, to string) error { return restore(vfs.Default, from, to) }
 
 func restore(fs vfs.FS, from, to string) error {

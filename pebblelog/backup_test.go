@@ -48,8 +48,8 @@ func verified(t *testing.T, dir string) pebblelog.Report {
 	return report
 }
 
-// TestBackupAndRestore: a backup of a busy log holds all that was acknowledged before it; restored, it tells those who have
-// seen more that events are lost, and never gives a position twice.
+// TestBackupAndRestore: a backup of a busy log holds all that was acknowledged before it; restored,
+// it tells those who have seen more that events are lost, and never gives a position twice.
 func TestBackupAndRestore(t *testing.T) {
 	dir := t.TempDir()
 	l := open(t, pebblelog.Options{Dir: filepath.Join(dir, "data")})
@@ -130,18 +130,21 @@ func TestBackupThatFails(t *testing.T) {
 	}
 }
 
-// TestExportAndImport: positions, types, times, trim marks, runs, floors and kept positions are the same afterwards.
+// TestExportAndImport: positions, types, times, trim marks, runs, floors and kept positions are the
+// same afterwards.
 func TestExportAndImport(t *testing.T) {
 	dir := t.TempDir()
 	rule, err := fanfare.ParseRule("few/**=count:3")
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := pebblelog.Options{Dir: filepath.Join(dir, "data"), Retention: append(fanfare.DefaultRetention(), rule), TrimInterval: 10 * time.Millisecond}
+	o := pebblelog.Options{Dir: filepath.Join(dir, "data"), Retention: append(fanfare.DefaultRetention(), rule),
+		TrimInterval: 10 * time.Millisecond}
 	l := open(t, o)
 	few := publishN(t, l, "few/1", 0, 10)
 	kind, _ := fanfare.ParseEventType("kind")
-	odd := []fanfare.Event{{Channel: logtest.Channel("a/ü"), Type: kind, Data: "<b>\"\n\u2028\x00"}, {Channel: logtest.Channel("a/2")}}
+	odd := []fanfare.Event{{Channel: logtest.Channel("a/ü"), Type: kind, Data: "<b>\"\n\u2028\x00"},
+		{Channel: logtest.Channel("a/2")}}
 	at := time.UnixMilli(time.Now().UnixMilli()).UTC()
 	kept := fanfare.Kept{Name: "pc/1/2", Position: few[3], Value: "\x00v\xff", Time: at, Expires: at.Add(time.Hour)}
 	if _, err := logtest.Append(l, &fanfare.Batch{Events: odd, Keep: []fanfare.Kept{kept}}); err != nil {
@@ -170,7 +173,8 @@ func TestExportAndImport(t *testing.T) {
 	}
 	verified(t, o.Dir)
 	l = open(t, o)
-	if diff := cmp.Diff(want, readAll(t, l, "**"), cmp.Comparer(func(a, b fanfare.Event) bool { return a == b })); diff != "" {
+	if diff := cmp.Diff(want, readAll(t, l, "**"),
+		cmp.Comparer(func(a, b fanfare.Event) bool { return a == b })); diff != "" {
 		t.Errorf("not the same events:\n%s", diff)
 	}
 	got, ok, err := l.Kept(t.Context(), "pc/1/2")
@@ -195,7 +199,8 @@ func TestExportAndImport(t *testing.T) {
 		t.Fatal(err)
 	}
 	var some bytes.Buffer
-	if n, err := pebblelog.Export(t.Context(), o.Dir, logtest.Patterns("a/*"), &some, func(error) {}); err != nil || n != 2 {
+	if n, err := pebblelog.Export(t.Context(), o.Dir, logtest.Patterns("a/*"), &some, func(error) {}); err != nil ||
+		n != 2 {
 		t.Errorf("a/*: %d events, %v", n, err)
 	}
 	lines := strings.SplitAfter(strings.TrimSpace(text.String()), "\n")
@@ -204,11 +209,13 @@ func TestExportAndImport(t *testing.T) {
 		"half a line": {text.String()[:text.Len()/2], "line"},
 		"no head":     {strings.Join(lines[1:], ""), "line 1"},
 		"twice":       {strings.Join(lines[:len(lines)-1], "") + lines[len(lines)-2], "order"},
-		"a line less": {strings.Join(append(append([]string{}, lines[:len(lines)-2]...), lines[len(lines)-1]), ""), "counts"},
-		"not JSON":    {"hello\n", "line 1"},
+		"a line less": {strings.Join(append(append([]string{}, lines[:len(lines)-2]...), lines[len(lines)-1]), ""),
+			"counts"},
+		"not JSON": {"hello\n", "line 1"},
 	} {
 		to := filepath.Join(dir, name)
-		if _, err := pebblelog.Import(t.Context(), to, strings.NewReader(c.text)); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := pebblelog.Import(t.Context(), to, strings.NewReader(c.text)); err == nil ||
+			!strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)
 		}
 		if l, err := pebblelog.Open(pebblelog.Options{Dir: to}); err != nil {
@@ -219,11 +226,15 @@ func TestExportAndImport(t *testing.T) {
 	}
 }
 
-// FuzzImport: whatever is imported, the outcome is an error and no log, or a log in which everything fits together.
+// FuzzImport: whatever is imported, the outcome is an error and no log, or a log in which
+// everything fits together.
 func FuzzImport(f *testing.F) {
 	head := `{"fanfare":"export 1","runs":[["0000000000100","00000000001ZZ"]],"gone":"0000000000000"}` + "\n"
-	f.Add(head + `{"id":"0000000000101","channel":"a","event":"message","data":"x","time":"2026-11-22T10:00:00Z"}` + "\n" + `{"end":true,"events":1}`)
-	f.Add(head + `{"channel":"a","trimmed":"0000000000105"}` + "\n" + `{"kept":"pc/1/2","position":"0000000000101","time":"2026-11-22T10:00:00Z","expires":"2026-11-23T10:00:00Z"}` + "\n" + `{"end":true}`)
+	f.Add(head + `{"id":"0000000000101","channel":"a","event":"message",` +
+		`"data":"x","time":"2026-11-22T10:00:00Z"}` + "\n" + `{"end":true,"events":1}`)
+	f.Add(head + `{"channel":"a","trimmed":"0000000000105"}` + "\n" +
+		`{"kept":"pc/1/2","position":"0000000000101","time":"2026-11-22T10:00:00Z",` +
+		`"expires":"2026-11-23T10:00:00Z"}` + "\n" + `{"end":true}`)
 	f.Fuzz(func(t *testing.T, text string) {
 		dir := filepath.Join(t.TempDir(), "data")
 		n, err := pebblelog.Import(t.Context(), dir, strings.NewReader(text))

@@ -4,18 +4,24 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// A bound is a position that no trim mark of some channels is above, found without a look at the channels, which may be very
-// many. Each rule has one, liveRule.high, that covers three ways in which marks move:
+// A bound is a position that no trim mark of some channels is above, found without a look at the
+// channels, which may be very many. Each rule has one, liveRule.high, that covers three ways in
+// which marks move:
 //
-//   - Somebody looks at a channel (trimMark), or a channel is forgotten (fold): the mark is known, and raises it.
-//   - A channel outgrows a limit of count or of bytes: the mark has moved though nobody has looked. The committer raises the
-//     bound to below each event that comes to a channel which is at its limit (outgrown).
-//   - Time passes: what an age removes is known from the second→position table (ageBound), and is no part of high.
+//   - Somebody looks at a channel (trimMark), or a channel is forgotten (fold): the mark is known,
+//     and raises it.
+//   - A channel outgrows a limit of count or of bytes: the mark has moved though nobody has looked.
+//     The committer raises the bound to below each event that comes to a channel which is at its
+//     limit (outgrown).
+//   - Time passes: what an age removes is known from the second→position table (ageBound), and is
+//     no part of high.
 //
-// Marks that an earlier session stored, or that a limit moved before this session or before a change of rules, are found by a
-// survey that runs when rules come into force. Until it has ended, the bound is the durable position: it decides nothing.
+// Marks that an earlier session stored, or that a limit moved before this session or before a
+// change of rules, are found by a survey that runs when rules come into force. Until it has ended,
+// the bound is the durable position: it decides nothing.
 
-// markBound returns a position that no trim mark of the patterns' channels is above; 0 when nothing was ever removed.
+// markBound returns a position that no trim mark of the patterns' channels is above; 0 when nothing
+// was ever removed.
 func (rd *readers) markBound(patterns []fanfare.Pattern) (fanfare.Position, error) {
 	set := rd.rules.Load()
 	if !set.surveyed.Load() {
@@ -52,8 +58,8 @@ func (rd *readers) begins() fanfare.Position {
 	return max(fanfare.Position(rd.floor.Load()), rd.runs.firstEver()-1)
 }
 
-// floors is the highest floor of the rules that channels of the patterns with wildcards may fall under: nothing else is known of
-// those that were forgotten.
+// floors is the highest floor of the rules that channels of the patterns with wildcards may fall
+// under: nothing else is known of those that were forgotten.
 func (rd *readers) floors(patterns []fanfare.Pattern) (floor fanfare.Position) {
 	for _, p := range patterns {
 		if _, exact := p.Channel(); !exact {
@@ -63,8 +69,8 @@ func (rd *readers) floors(patterns []fanfare.Pattern) (floor fanfare.Position) {
 	return floor
 }
 
-// certainMarks is the highest trim mark that is known of the patterns' channels without a search: floors, and the marks of the exact
-// channels.
+// certainMarks is the highest trim mark that is known of the patterns' channels without a search:
+// floors, and the marks of the exact channels.
 func (rd *readers) certainMarks(patterns []fanfare.Pattern) (fanfare.Position, error) {
 	highest := rd.floors(patterns)
 	for _, p := range patterns {
@@ -79,8 +85,9 @@ func (rd *readers) certainMarks(patterns []fanfare.Pattern) (fanfare.Position, e
 	return highest, nil
 }
 
-// outgrown raises the bound of a channel's rule when an event that is about to be stored may move the channel's mark. The
-// channel's counts go on from its first event, so this is so, too, of a channel that has lost events to its age alone.
+// outgrown raises the bound of a channel's rule when an event that is about to be stored may move
+// the channel's mark. The channel's counts go on from its first event, so this is so, too, of a
+// channel that has lost events to its age alone.
 func (w *groupWriter) outgrown(st *channelState, pos fanfare.Position) {
 	set := w.rules.Load()
 	if !set.limited {

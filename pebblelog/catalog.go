@@ -11,8 +11,8 @@ import (
 )
 
 // catalog is what one session knows of its channels, and which events of each are to be seen: the
-// ground that apply, retention, and readers stand on. What it shows of the store ends at the durable
-// position. Its methods may be called from any goroutine.
+// ground that apply, retention, and readers stand on. What it shows of the store ends at the
+// durable position. Its methods may be called from any goroutine.
 type catalog struct {
 	// Fixed after openSession.
 	log     *Log
@@ -23,11 +23,12 @@ type catalog struct {
 	unsized fanfare.Position // up to here index entries have no sums
 
 	channels channelCache
-	members  memberSets              // channels by pattern, as far as readers have asked for them
-	newest   atomic.Uint64           // channels below this number are in the store, with their names; moved by the committer
-	rules    atomic.Pointer[ruleSet] // replaced by the committer
-	ruled    chan struct{}           // one token: other rules have come into force
-	floor    atomic.Uint64           // everything up to here is gone, whatever its channel; moved by retention
+	members  memberSets // channels by pattern, as far as readers have asked for them
+	// Channels below this number are in the store, with their names; moved by the committer.
+	newest atomic.Uint64
+	rules  atomic.Pointer[ruleSet] // replaced by the committer
+	ruled  chan struct{}           // one token: other rules have come into force
+	floor  atomic.Uint64           // everything up to here is gone, whatever its channel; moved by retention
 }
 
 func newCatalog(l *Log, dead <-chan struct{}) *catalog {
@@ -99,7 +100,8 @@ func (c *catalog) loadMark(num uint64) (entry, error) {
 	return readMark(value)
 }
 
-// markOf returns a channel's trim mark; of one of which nothing is stored, the floor below which its events may be missing.
+// markOf returns a channel's trim mark; of one of which nothing is stored, the floor below which
+// its events may be missing.
 func (c *catalog) markOf(name fanfare.Channel) (fanfare.Position, error) {
 	st, err := c.channel(name)
 	if err != nil {

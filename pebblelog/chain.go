@@ -9,10 +9,12 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// Each run names the one before it, with the last position that that had when this one began. So a log that has lost a run,
-// or some of one, in its middle is known to have: what follows names it. What follows the newest run is the TIP.
+// Each run names the one before it, with the last position that that had when this one began. So a
+// log that has lost a run, or some of one, in its middle is known to have: what follows names it.
+// What follows the newest run is the TIP.
 
-// before is the run before another, as that one remembers it. The zero value says that it was the first.
+// before is the run before another, as that one remembers it. The zero value says that it was the
+// first.
 type before struct {
 	run
 	known bool // false when a version of fanfare began the run that did not write this yet
@@ -59,9 +61,11 @@ func checkChain(runs []run, befores map[fanfare.Position]before) string {
 		switch {
 		case !b.known, b.run == prev:
 		case b.first == prev.first:
-			return fmt.Sprintf("the run from %v ended at %v, by what the next one says, and ends at %v", prev.first, b.last, prev.last)
+			return fmt.Sprintf("the run from %v ended at %v, by what the next one says, and ends at %v", prev.first,
+				b.last, prev.last)
 		case b.first == 0:
-			return fmt.Sprintf("the run from %v was the first, by what it says, and one from %v comes before it", r.first, prev.first)
+			return fmt.Sprintf("the run from %v was the first, by what it says, and one from %v comes before it",
+				r.first, prev.first)
 		default:
 			return fmt.Sprintf("the run from %v is missing: the one from %v came after it", b.first, r.first)
 		}

@@ -20,16 +20,23 @@ func TestChain(t *testing.T) {
 		befores map[fanfare.Position]before
 		want    string // empty: it is whole
 	}{
-		"whole":                      {[]run{a, b, c}, map[fanfare.Position]before{100: known(run{}), 200: known(a), 300: known(b)}, ""},
-		"nothing":                    {nil, nil, ""},
-		"of an earlier version":      {[]run{a, b, c}, nil, ""},
-		"taken over":                 {[]run{a, b, c}, map[fanfare.Position]before{300: known(b)}, ""},
-		"an earlier version between": {[]run{a, b, c}, map[fanfare.Position]before{100: known(run{}), 300: known(b)}, ""},
-		"the middle missing":         {[]run{a, c}, map[fanfare.Position]before{100: known(run{}), 300: known(b)}, "the run from " + b.first.String() + " is missing"},
-		"the first missing":          {[]run{b, c}, map[fanfare.Position]before{200: known(a), 300: known(b)}, "the run from " + a.first.String() + " is missing"},
-		"shorter than it was":        {[]run{{100, 120}, b}, map[fanfare.Position]before{100: known(run{}), 200: known(a)}, "ended at " + a.last.String()},
-		"another's run before it":    {[]run{a, b}, map[fanfare.Position]before{100: known(run{}), 200: known(run{})}, "was the first"},
-		"a name without its run":     {[]run{a}, map[fanfare.Position]before{100: known(run{}), 200: known(a)}, "missing itself"},
+		"whole": {[]run{a, b, c},
+			map[fanfare.Position]before{100: known(run{}), 200: known(a), 300: known(b)}, ""},
+		"nothing":               {nil, nil, ""},
+		"of an earlier version": {[]run{a, b, c}, nil, ""},
+		"taken over":            {[]run{a, b, c}, map[fanfare.Position]before{300: known(b)}, ""},
+		"an earlier version between": {[]run{a, b, c}, map[fanfare.Position]before{100: known(run{}), 300: known(b)},
+			""},
+		"the middle missing": {[]run{a, c}, map[fanfare.Position]before{100: known(run{}), 300: known(b)},
+			"the run from " + b.first.String() + " is missing"},
+		"the first missing": {[]run{b, c}, map[fanfare.Position]before{200: known(a), 300: known(b)},
+			"the run from " + a.first.String() + " is missing"},
+		"shorter than it was": {[]run{{100, 120}, b},
+			map[fanfare.Position]before{100: known(run{}), 200: known(a)}, "ended at " + a.last.String()},
+		"another's run before it": {[]run{a, b}, map[fanfare.Position]before{100: known(run{}), 200: known(run{})},
+			"was the first"},
+		"a name without its run": {[]run{a}, map[fanfare.Position]before{100: known(run{}), 200: known(a)},
+			"missing itself"},
 	} {
 		if got := checkChain(x.runs, x.befores); (got == "") != (x.want == "") || !strings.Contains(got, x.want) {
 			t.Errorf("%s: %q, want %q", name, got, x.want)
@@ -57,18 +64,25 @@ func TestBrokenChainIsRefused(t *testing.T) {
 		change func(b *pebble.Batch) error
 		want   string
 	}{
-		"nothing":        {func(b *pebble.Batch) error { return b.Set(keyOf(keyMark, 99), nil, nil) }, ""},
-		"a run":          {func(b *pebble.Batch) error { return b.Delete(keyOf(keyRun, uint64(runs[1].first)), nil) }, "is missing"},
-		"the newest run": {func(b *pebble.Batch) error { return b.Delete(keyOf(keyRun, uint64(runs[2].first)), nil) }, "missing"},
+		"nothing": {func(b *pebble.Batch) error { return b.Set(keyOf(keyMark, 99), nil, nil) }, ""},
+		"a run": {func(b *pebble.Batch) error { return b.Delete(keyOf(keyRun, uint64(runs[1].first)), nil) },
+			"is missing"},
+		"the newest run": {func(b *pebble.Batch) error { return b.Delete(keyOf(keyRun, uint64(runs[2].first)), nil) },
+			"missing"},
 		"some of a run": {func(b *pebble.Batch) error {
 			return b.Set(keyOf(keyRun, uint64(runs[1].first)), keyOf(0, uint64(runs[1].last)-1)[1:], nil)
 		}, "ended at"},
-		"a record is damaged": {func(b *pebble.Batch) error { return b.Set(keyOf(keyBefore, uint64(runs[1].first)), []byte("x"), nil) }, "record of a run"},
-		"the format":          {func(b *pebble.Batch) error { return b.Delete([]byte{keyFormat}, nil) }, "holds no log"},
+		"a record is damaged": {func(b *pebble.Batch) error {
+			return b.Set(keyOf(keyBefore, uint64(runs[1].first)),
+				[]byte("x"), nil)
+		}, "record of a run"},
+		"the format": {func(b *pebble.Batch) error { return b.Delete([]byte{keyFormat}, nil) },
+			"holds no log"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := d.clone(t, vfs.NewMem(), "data")
-			db, err := pebble.Open("data/log", &pebble.Options{FS: d.FS, FormatMajorVersion: pebble.FormatNewest, Logger: quietLogger{}})
+			db, err := pebble.Open("data/log",
+				&pebble.Options{FS: d.FS, FormatMajorVersion: pebble.FormatNewest, Logger: quietLogger{}})
 			if err != nil {
 				t.Fatal(err)
 			}

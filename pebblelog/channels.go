@@ -5,12 +5,11 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/cockroachdb/pebble/v2"
-
 	"github.com/fanfare-hub/fanfare"
 )
 
-// maxCachedChannels bounds the memory that channels cost the log; all of a state can be read again from the store.
+// maxCachedChannels bounds the memory that channels cost the log; all of a state can be read again
+// from the store.
 const maxCachedChannels = 64 << 10
 
 // channelState is what the log knows of one channel.
@@ -27,7 +26,9 @@ type channelState struct {
 	limit     *liveRule     // owned by the committer
 	lastSeq   atomic.Uint64 // of the newest durable event; 0 when there is none
 	lastBytes atomic.Uint64 // sum of the data up to it
-	inFlight  atomic.Int64  // uses by the committer that have not become visible yet; while above 0 the state stays in the cache
+	// Uses by the committer that have not become visible yet; while above 0 the state stays in the
+	// cache.
+	inFlight atomic.Int64
 
 	mu     sync.Mutex // guards the fields below; held while the trim mark moves
 	set    *ruleSet   // that rule is of
@@ -38,7 +39,8 @@ type channelState struct {
 	known  bool
 }
 
-// events is how many events there are of the channel, or were when its trim mark was last looked at.
+// events is how many events there are of the channel, or were when its trim mark was last looked
+// at.
 func (st *channelState) events() uint64 {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -125,7 +127,8 @@ func (w *groupWriter) channelForCommit(name fanfare.Channel) (*channelState, err
 	return st, nil
 }
 
-// load fills a state from the store, once. Nothing of the channel is in flight then: the committer keeps such states.
+// load fills a state from the store, once. Nothing of the channel is in flight then: the committer
+// keeps such states.
 func (c *catalog) load(st *channelState) error {
 	st.once.Do(func() {
 		st.err = c.loadState(st)
@@ -151,7 +154,7 @@ func (c *catalog) loadState(st *channelState) error {
 	st.stored = st.mark.pos
 	last := extent{st.mark.seq, st.mark.bytes}
 	lower, upper := indexBounds(num, st.mark.pos, fanfare.Position(c.log.durable.Load()))
-	it, err := c.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	it, err := c.db.NewIter(between(lower, upper))
 	if err != nil {
 		return err
 	}

@@ -8,9 +8,11 @@ import (
 	"github.com/fanfare-hub/fanfare/logtest"
 )
 
-// TestMoreChannelsThanTheCacheHolds: states that were let go are read again, and count on where they were.
+// TestMoreChannelsThanTheCacheHolds: states that were let go are read again, and count on where
+// they were.
 func TestMoreChannelsThanTheCacheHolds(t *testing.T) {
-	l, err := Open(Options{Durability: DurabilityMemory, Retention: []fanfare.Rule{{Pattern: mustPattern(t, "**"), Count: 2}}})
+	l, err := Open(Options{Durability: DurabilityMemory,
+		Retention: []fanfare.Rule{{Pattern: mustPattern(t, "**"), Count: 2}}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -187,7 +187,8 @@ func (c *clock) stepLocked(wall int64, opening bool) {
 			c.phases[len(c.phases)-1].low = off
 			c.changed = true
 		}
-	case lead > 0 && lead <= clockJump.Milliseconds(): // the clock is steered, or the log was closed for a moment: time has passed
+	case lead > 0 && lead <= clockJump.Milliseconds():
+		// The clock is steered, or the log was closed for a moment: time has passed.
 		c.base += lead
 		if last.high != c.believed {
 			c.beginLocked(c.believed, opening)
@@ -255,8 +256,8 @@ func (c *clock) sayLocked(opening bool) {
 	switch {
 	case off == clockAhead && opening:
 		c.jumps()
-		c.logger.Warn("the clock is ahead of the time when the log was closed: either it was closed for so long, or the clock is wrong; "+
-			"nothing is removed by it for an hour", by)
+		c.logger.Warn("the clock is ahead of the time when the log was closed: either it was closed for so long, "+
+			"or the clock is wrong; nothing is removed by it for an hour", by)
 	case off == clockAhead:
 		c.jumps()
 		c.logger.Warn("the clock has jumped ahead: nothing is removed by it before it has stayed there for an hour", by)

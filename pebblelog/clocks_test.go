@@ -100,7 +100,8 @@ func (c *clockTest) put(name string) fanfare.Position {
 func (c *clockTest) send(name string, print byte) (receipt fanfare.Receipt, err error) {
 	b := &fanfare.Batch{Key: fanfare.Key{Scope: "s", Text: name, Fingerprint: [16]byte{print}}}
 	if _, repeat := c.keys[name]; !repeat {
-		b.Keep = []fanfare.Kept{{Name: "pc/" + name, Position: c.last, Time: c.clock.now(), Expires: c.clock.now().Add(24 * time.Hour)}}
+		b.Keep = []fanfare.Kept{{Name: "pc/" + name, Position: c.last, Time: c.clock.now(),
+			Expires: c.clock.now().Add(24 * time.Hour)}}
 	}
 	return c.append(b, name)
 }
@@ -162,7 +163,8 @@ func (c *clockTest) younger(than time.Duration) (names []string) {
 func (c *clockTest) stamped(since time.Time) (names []string) {
 	c.Helper()
 	names = dataOf(c.T, c.log, fanfare.Query{Patterns: patternsOf(c.T, "a"), Since: since})
-	if got := dataOf(c.T, c.log, fanfare.Query{Patterns: patternsOf(c.T, "a", "a/*"), Since: since}); !slices.Equal(got, names) {
+	if got := dataOf(c.T, c.log, fanfare.Query{Patterns: patternsOf(c.T, "a", "a/*"), Since: since}); !slices.Equal(got,
+		names) {
 		c.Errorf("since %v: %q by index, %q by scan", since, names, got)
 	}
 	return names
@@ -187,7 +189,8 @@ var clockJumps = []time.Duration{-time.Hour, time.Hour, 48 * time.Hour, 30 * 24 
 
 // eachClock runs a test for each jump, each way for it to happen, and each durability.
 func eachClock(t *testing.T, test func(t *testing.T, by time.Duration, how across, d Durability)) {
-	for name, d := range map[string]Durability{"sync": DurabilitySync, "async": DurabilityAsync, "memory": DurabilityMemory} {
+	for name, d := range map[string]Durability{"sync": DurabilitySync, "async": DurabilityAsync,
+		"memory": DurabilityMemory} {
 		for _, how := range []across{running, stopped, killed} {
 			if d == DurabilityMemory && how == killed {
 				continue // nothing is there afterwards
@@ -386,12 +389,14 @@ func TestLookUpsStaySmall(t *testing.T) {
 		last := put(t, c.log, "many", "last")[0]
 		for name, look := range map[string]func(){
 			"by time": func() {
-				if got := dataOf(t, c.log, fanfare.Query{Patterns: patternsOf(t, "**"), Since: since}); got[len(got)-1] != "last" || len(got) > 2 {
+				if got := dataOf(t, c.log, fanfare.Query{Patterns: patternsOf(t, "**"),
+					Since: since}); got[len(got)-1] != "last" || len(got) > 2 {
 					t.Errorf("%v: %q", by, got)
 				}
 			},
 			"by age": func() {
-				if got := dataOf(t, c.log, fanfare.Query{Patterns: patternsOf(t, "**"), Age: 30 * time.Second}); !slices.Equal(got, []string{"last"}) {
+				if got := dataOf(t, c.log, fanfare.Query{Patterns: patternsOf(t, "**"),
+					Age: 30 * time.Second}); !slices.Equal(got, []string{"last"}) {
 					t.Errorf("%v: %q", by, got)
 				}
 			},
@@ -474,7 +479,8 @@ func TestTheClockIsSaid(t *testing.T) {
 				t.Errorf("%s: %d jumps, %v ahead; want %d, %v", when, st.ClockJumps, st.ClockAhead, jumps, ahead)
 			}
 		}
-		if n := strings.Count(text.String(), "\n"); (n > 0) != (want != "") || n > 1 || !strings.Contains(text.String(), want) {
+		if n := strings.Count(text.String(), "\n"); (n > 0) != (want != "") || n > 1 ||
+			!strings.Contains(text.String(), want) {
 			t.Errorf("%s: it says %q, want %q", when, &text, want)
 		}
 		text.Reset()
@@ -645,12 +651,14 @@ func TestExportKeepsAges(t *testing.T) {
 	}
 
 	for _, bad := range []string{
-		`{"log":5,"believed":0,"phases":[]}`, `{"log":5,"believed":-1,"phases":[{"from":"0000000000000","start":0,"low":0,"high":0}]}`,
+		`{"log":5,"believed":0,"phases":[]}`,
+		`{"log":5,"believed":-1,"phases":[{"from":"0000000000000","start":0,"low":0,"high":0}]}`,
 		`{"log":5,"believed":0,"phases":[{"from":"0000000000000","start":6,"low":0,"high":0}]}`,
 		`{"log":5,"believed":0,"phases":[{"from":"0000000000000","start":0,"low":1,"high":0}]}`,
 		`{"log":9223372036854775807,"believed":0,"phases":[{"from":"0000000000000","start":0,"low":0,"high":0}]}`,
 	} {
-		_, err := Import(t.Context(), t.TempDir(), strings.NewReader(`{"fanfare":"export 1","gone":"0000000000000","clock":`+bad+"}\n"))
+		head := `{"fanfare":"export 1","gone":"0000000000000","clock":` + bad + "}\n"
+		_, err := Import(t.Context(), t.TempDir(), strings.NewReader(head))
 		if fanfare.CodeOf(err) != fanfare.CodeInvalid || !strings.Contains(err.Error(), "clock") {
 			t.Errorf("%s: %v", bad, err)
 		}
@@ -681,12 +689,14 @@ func TestVerifyReadsTheClock(t *testing.T) {
 // TestStored: the log time of an event stays within its phase, whatever the event is stamped with:
 // phases that were merged, and logs of earlier formats, have stamps that fit no single difference.
 func TestStored(t *testing.T) {
-	m := moment{log: 5000, phases: []phase{{start: 100, high: 50}, {from: 10, start: 1000, low: 900, high: 900}, {from: 20, start: 2000, low: -500, high: -400}}}
+	m := moment{log: 5000, phases: []phase{{start: 100, high: 50}, {from: 10, start: 1000, low: 900, high: 900},
+		{from: 20, start: 2000, low: -500, high: -400}}}
 	for _, c := range []struct {
 		pos      fanfare.Position
 		ms, want int64
 	}{
-		{5, 500, 500}, {5, 50, 100}, {9, 99_999, 999}, {10, 2000, 1100}, {10, 99_999, 1999}, {19, 0, 1000}, {20, 1600, 2100}, {30, 1000, 2000},
+		{5, 500, 500}, {5, 50, 100}, {9, 99_999, 999}, {10, 2000, 1100}, {10, 99_999, 1999}, {19, 0, 1000}, {20, 1600,
+			2100}, {30, 1000, 2000},
 	} {
 		if got := m.stored(c.pos, c.ms); got != c.want {
 			t.Errorf("the event %d of %d was stored at %d, want %d", c.pos, c.ms, got, c.want)
@@ -700,7 +710,8 @@ func TestAgeIsCut(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, 3))
 		m := moment{phases: []phase{{}}}
 		for range r.IntN(6) {
-			m.phases = append(m.phases, phase{start: m.phases[len(m.phases)-1].start + 1 + r.Int64N(30), believed: r.Int64N(2) * r.Int64N(50)})
+			m.phases = append(m.phases,
+				phase{start: m.phases[len(m.phases)-1].start + 1 + r.Int64N(30), believed: r.Int64N(2) * r.Int64N(50)})
 		}
 		m.log = m.phases[len(m.phases)-1].start + r.Int64N(30)
 		for at := int64(0); at <= m.log; at++ {

@@ -60,7 +60,7 @@ func loadClock(db *pebble.DB) (state clockState, ok bool, err error) {
 // newestTime is the wall time of the newest event in a log that has no log time yet, or, where
 // there is none, when its last run began. A log that has neither is new, and may believe any clock.
 func (s *session) newestTime() (int64, error) {
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyEvent}, UpperBound: []byte{keyEvent + 1}})
+	it, err := s.db.NewIter(ofKind(keyEvent))
 	if err != nil {
 		return 0, err
 	}

@@ -81,8 +81,8 @@ func (c *committer) publishLoop() {
 	}
 }
 
-// makeVisible moves the durable position and tells the watchers; not when the session has failed meanwhile, because its
-// successor will tell.
+// makeVisible moves the durable position and tells the watchers; not when the session has failed
+// meanwhile, because its successor will tell.
 func (c *committer) makeVisible(g *group) bool {
 	l := c.session.log
 	l.watchers.Lock()

@@ -14,7 +14,8 @@ import (
 	"github.com/fanfare-hub/fanfare/pebblelog"
 )
 
-// crashing is a log whose Close is a power cut: what was not synced is kept with a probability in percent.
+// crashing is a log whose Close is a power cut: what was not synced is kept with a probability in
+// percent.
 type crashing struct {
 	*pebblelog.Log
 	fs   **vfs.MemFS
@@ -30,15 +31,17 @@ func crash(fs *vfs.MemFS, keep int) *vfs.MemFS {
 	return fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: keep, RNG: rand.New(rand.NewPCG(rand.Uint64(), 1))})
 }
 
-// TestConformanceAcrossCrashes is P1: what was acknowledged with sync survives a crash that forgets all, half, or none of what
-// was not synced. With async it must survive where the kernel survives, which is what keeping all means.
+// TestConformanceAcrossCrashes is P1: what was acknowledged with sync survives a crash that forgets
+// all, half, or none of what was not synced. With async it must survive where the kernel survives,
+// which is what keeping all means.
 func TestConformanceAcrossCrashes(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		d    pebblelog.Durability
 		keep int
 	}{
-		{"sync/0", pebblelog.DurabilitySync, 0}, {"sync/50", pebblelog.DurabilitySync, 50}, {"sync/100", pebblelog.DurabilitySync, 100},
+		{"sync/0", pebblelog.DurabilitySync, 0}, {"sync/50", pebblelog.DurabilitySync, 50}, {"sync/100",
+			pebblelog.DurabilitySync, 100},
 		{"async/100", pebblelog.DurabilityAsync, 100},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -54,8 +57,8 @@ func TestConformanceAcrossCrashes(t *testing.T) {
 	}
 }
 
-// TestCrashUnderLoad crashes while writers run: after the reopen everything acknowledged is there, each once, and whoever
-// saw a position can resume from it without a gap.
+// TestCrashUnderLoad crashes while writers run: after the reopen everything acknowledged is there,
+// each once, and whoever saw a position can resume from it without a gap.
 func TestCrashUnderLoad(t *testing.T) {
 	for _, keep := range []int{0, 50, 100} {
 		t.Run(fmt.Sprint(keep), func(t *testing.T) {
@@ -81,7 +84,8 @@ func TestCrashUnderLoad(t *testing.T) {
 					})
 				}
 				time.Sleep(time.Duration(2+rand.IntN(10)) * time.Millisecond) // somewhere in the middle
-				mu.Lock()                                                     // whatever is in acked now was acknowledged before the crash
+				// Whatever is in acked now was acknowledged before the crash.
+				mu.Lock()
 				before := make(map[string]fanfare.Position, len(acked))
 				for k, v := range acked {
 					before[k] = v
@@ -125,7 +129,8 @@ func checkAcked(t *testing.T, l *pebblelog.Log, acked map[string]fanfare.Positio
 	}
 }
 
-// TestLostTail: async loses its tail in a power cut; who had seen more is told, and no number is given twice.
+// TestLostTail: async loses its tail in a power cut; who had seen more is told, and no number is
+// given twice.
 func TestLostTail(t *testing.T) {
 	fs := vfs.NewCrashableMem()
 	l := open(t, pebblelog.Options{Dir: "/data", FS: fs, Durability: pebblelog.DurabilityAsync})
@@ -163,13 +168,15 @@ func TestLostTail(t *testing.T) {
 		if err != nil || loss.Reason != c.want {
 			t.Errorf("after %v: %+v, %v; want reason %q", c.after, loss, err, c.want)
 		}
-		if events, _, err := logtest.ReadAll(l, fanfare.Query{Patterns: logtest.Patterns("a"), After: c.after}); err != nil || events[0].Position != next {
+		if events, _, err := logtest.ReadAll(l,
+			fanfare.Query{Patterns: logtest.Patterns("a"), After: c.after}); err != nil || events[0].Position != next {
 			t.Errorf("after %v: %v, %v; want %v first", c.after, events, err, next)
 		}
 	}
 }
 
-// TestAsyncSyncsWithinASecond, or soon after: async loses no more to a power cut than the last moment.
+// TestAsyncSyncsWithinASecond, or soon after: async loses no more to a power cut than the last
+// moment.
 func TestAsyncSyncsWithinASecond(t *testing.T) {
 	fs := vfs.NewCrashableMem()
 	l := open(t, pebblelog.Options{Dir: "/data", FS: fs, Durability: pebblelog.DurabilityAsync})

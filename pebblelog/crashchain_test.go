@@ -14,9 +14,10 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// TestCrashUponCrash: what a crash has left is opened, and crashes again, often while it is being opened, a hundred times in a row.
-// No crash is ever taken for damage. DurabilityAsync is tried with power cuts too, which take what its timer had not synced,
-// and may take an earlier part and leave a later one.
+// TestCrashUponCrash: what a crash has left is opened, and crashes again, often while it is being
+// opened, a hundred times in a row. No crash is ever taken for damage. DurabilityAsync is tried
+// with power cuts too, which take what its timer had not synced, and may take an earlier part and
+// leave a later one.
 func TestCrashUponCrash(t *testing.T) {
 	for _, c := range []struct {
 		name       string
@@ -30,7 +31,8 @@ func TestCrashUponCrash(t *testing.T) {
 		for seed := range crashChains {
 			t.Run(fmt.Sprint(c.name, " ", seed), func(t *testing.T) {
 				t.Parallel()
-				chain := &crashChain{durability: c.durability, cuts: c.cuts, rng: rand.New(rand.NewPCG(seed, 2)), left: vfs.NewCrashableMem()}
+				chain := &crashChain{durability: c.durability, cuts: c.cuts, rng: rand.New(rand.NewPCG(seed, 2)),
+					left: vfs.NewCrashableMem()}
 				for round := range crashRounds {
 					chain.round(t, round)
 				}
@@ -56,7 +58,8 @@ func (c *crashChain) round(t *testing.T, round int) {
 	if c.rng.IntN(4) == 0 {
 		within = 2000
 	}
-	crash := &nthCrash{fs: c.left, keep: keep, rng: rand.New(rand.NewPCG(c.rng.Uint64(), 1)), after: 1 + c.rng.IntN(within), acked: c.acked}
+	crash := &nthCrash{fs: c.left, keep: keep, rng: rand.New(rand.NewPCG(c.rng.Uint64(), 1)),
+		after: 1 + c.rng.IntN(within), acked: c.acked}
 	d := &disk{FS: errorfs.Wrap(c.left, crash), dir: "data"}
 	o, said := d.options()
 	o.Durability = c.durability

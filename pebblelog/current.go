@@ -11,8 +11,8 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// What is so now is the newest event of each channel. It is found by the channel's last index entry, so a channel costs the
-// same however many events it has.
+// What is so now is the newest event of each channel. It is found by the channel's last index
+// entry, so a channel costs the same however many events it has.
 
 // Channels implements fanfare.Log.
 func (l *Log) Channels(ctx context.Context, q fanfare.ChannelQuery) (page fanfare.ChannelPage, err error) {
@@ -30,7 +30,9 @@ func (l *Log) Channels(ctx context.Context, q fanfare.ChannelQuery) (page fanfar
 }
 
 // current looks at a piece of the channels, by name.
-func (rd *readers) current(ctx context.Context, q fanfare.ChannelQuery, durable fanfare.Position) (fanfare.ChannelPage, error) {
+func (rd *readers) current(
+	ctx context.Context, q fanfare.ChannelQuery, durable fanfare.Position,
+) (fanfare.ChannelPage, error) {
 	v, err := rd.newView(durable)
 	if err != nil {
 		return fanfare.ChannelPage{}, err
@@ -83,10 +85,10 @@ type view struct {
 
 func (rd *readers) newView(durable fanfare.Position) (v *view, err error) {
 	v = &view{readers: rd, durable: durable, bounds: rd.bounds()}
-	if v.index, err = rd.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyIndex}, UpperBound: []byte{keyIndex + 1}}); err != nil {
+	if v.index, err = rd.db.NewIter(ofKind(keyIndex)); err != nil {
 		return nil, err
 	}
-	if v.events, err = rd.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyEvent}, UpperBound: []byte{keyEvent + 1}}); err != nil {
+	if v.events, err = rd.db.NewIter(ofKind(keyEvent)); err != nil {
 		v.close()
 		return nil, err
 	}
@@ -151,8 +153,9 @@ func (v *view) count(state *fanfare.ChannelState, e entry) (seen bool, err error
 	return true, nil
 }
 
-// shown tells whether a channel's newest event is to be seen. Limits of count and of bytes leave it, so what an age or the
-// size of the log has removed decides, and the mark that is known. The channel's state is not loaded: there may be a million.
+// shown tells whether a channel's newest event is to be seen. Limits of count and of bytes leave
+// it, so what an age or the size of the log has removed decides, and the mark that is known. The
+// channel's state is not loaded: there may be a million.
 func (v *view) shown(c fanfare.Channel, num uint64, e entry) (bool, error) {
 	if e.pos <= v.bounds.floor {
 		return false, nil
@@ -172,7 +175,8 @@ func (v *view) shown(c fanfare.Channel, num uint64, e entry) (bool, error) {
 	return mark.pos < e.pos, err
 }
 
-// readAt reads the events at some positions. Each was its channel's newest when the positions were found.
+// readAt reads the events at some positions. Each was its channel's newest when the positions were
+// found.
 func (rd *readers) readAt(ctx context.Context, q fanfare.Query) (page fanfare.Page, err error) {
 	v, err := rd.newView(q.Through)
 	if err != nil {

@@ -85,7 +85,8 @@ func (d *disk) fill(t *testing.T, l *Log, name string, batches int) {
 		b := &fanfare.Batch{}
 		for j := range 50 {
 			c, _ := fanfare.ParseChannel(fmt.Sprint("c", j%3))
-			b.Events = append(b.Events, fanfare.Event{Channel: c, Data: fmt.Sprint(name, " ", i, " ", j, " ", strings.Repeat("0123456789abcdef", 64))})
+			b.Events = append(b.Events, fanfare.Event{Channel: c,
+				Data: fmt.Sprint(name, " ", i, " ", j, " ", strings.Repeat("0123456789abcdef", 64))})
 		}
 		r, err := logtest.Append(l, b)
 		if err != nil {
@@ -252,9 +253,10 @@ func cutBy(content string, n int) (string, bool) {
 	return content[:max(len(content)-n, 0)], len(content) >= n && n > 0
 }
 
-// TestDamage damages every file of a log, however it was left. There are three good outcomes: it opens with everything that
-// was acknowledged; it opens and has said at once what is lost, and clients are told; it is refused, and not one byte has
-// changed. `fanfare verify` knows whenever something is lost.
+// TestDamage damages every file of a log, however it was left. There are three good outcomes: it
+// opens with everything that was acknowledged; it opens and has said at once what is lost, and
+// clients are told; it is refused, and not one byte has changed. `fanfare verify` knows whenever
+// something is lost.
 func TestDamage(t *testing.T) {
 	for how, leave := range disks {
 		t.Run(how, func(t *testing.T) {
@@ -303,7 +305,8 @@ func TestDamage(t *testing.T) {
 			if damageEvery > 1 {
 				return
 			}
-			if outcomes["refused"] == 0 || outcomes["whole"] == 0 || outcomes["lost"] == 0 && !strings.HasPrefix(how, "closed") {
+			if outcomes["refused"] == 0 || outcomes["whole"] == 0 || outcomes["lost"] == 0 &&
+				!strings.HasPrefix(how, "closed") {
 				t.Errorf("the test does too little: %v", outcomes)
 			}
 		})
@@ -329,7 +332,8 @@ func eachOlder(t *testing.T, whole *disk, files map[string]string, each func(str
 		}
 		put(t, d, manifests)
 	})
-	each("the older files beside the newer ones", func(t *testing.T, d *disk) { put(t, d, func(string) bool { return true }) })
+	each("the older files beside the newer ones",
+		func(t *testing.T, d *disk) { put(t, d, func(string) bool { return true }) })
 	each("the older files but for the TIP", func(t *testing.T, d *disk) {
 		for name := range files {
 			if name != tipFile {
@@ -406,12 +410,14 @@ func checkDamaged(t *testing.T, d *disk, intact bool) (outcome string) {
 		}
 	}
 	if missing == 0 {
-		if text := said.String(); intact && (strings.Contains(text, "level=ERROR") || strings.Contains(text, "may be lost")) {
+		if text := said.String(); intact &&
+			(strings.Contains(text, "level=ERROR") || strings.Contains(text, "may be lost")) {
 			t.Errorf("nothing is lost, and the log says %s", text)
 		}
 		return "whole"
 	}
-	if !strings.Contains(said.String(), "level=ERROR") || !strings.Contains(said.String(), "lost_through="+missing.String()) || l.Stats().Lost == 0 {
+	if !strings.Contains(said.String(), "level=ERROR") ||
+		!strings.Contains(said.String(), "lost_through="+missing.String()) || l.Stats().Lost == 0 {
 		t.Errorf("%d of %d events are there, and the log says only: %s", len(events), len(d.acked), said)
 	}
 	if !known {

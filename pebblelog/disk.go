@@ -60,12 +60,14 @@ func mostBytes(o Options) int64 {
 	room := int64(min(usage.AvailBytes, math.MaxInt64/2)) + own - least
 	switch {
 	case most <= 0:
-		o.Logger.Error("nothing can ever be stored: the whole disk is smaller than what shall stay free on it (--min-free-bytes); "+
-			"take a larger disk, or a smaller minimum", slog.Int64("disk", most+least), slog.Int64("minimum", least))
+		o.Logger.Error("nothing can ever be stored: the whole disk is smaller than what shall stay free on it "+
+			"(--min-free-bytes); take a larger disk, or a smaller minimum",
+			slog.Int64("disk", most+least), slog.Int64("minimum", least))
 		return o.MaxBytes
 	case o.MaxBytes > room:
-		o.Logger.Warn("the disk will be full before the log reaches its limit (--max-log-bytes): publishes are refused then, "+
-			"and nothing is removed to make room; set the limit below the room, or free some",
+		o.Logger.Warn("the disk will be full before the log reaches its limit (--max-log-bytes): "+
+			"publishes are refused then, and nothing is removed to make room; "+
+			"set the limit below the room, or free some",
 			slog.Int64("room", max(room, 0)), slog.Int64("limit", o.MaxBytes))
 	}
 	if o.MaxBytes > 0 {
@@ -74,7 +76,8 @@ func mostBytes(o Options) int64 {
 	return most
 }
 
-// checkFree reports a disk with less than MinFreeBytes free. Before that, the log gives back what it has set aside.
+// checkFree reports a disk with less than MinFreeBytes free. Before that, the log gives back what
+// it has set aside.
 func (u *upkeep) checkFree() error {
 	if u.log.opts.MinFreeBytes < 0 || u.log.opts.Durability == DurabilityMemory {
 		return nil
@@ -88,7 +91,8 @@ func (u *upkeep) checkFree() error {
 		free, err = u.freeBytes()
 	}
 	if err == nil && free < u.log.opts.MinFreeBytes {
-		err = fanfare.Unavailable(fmt.Sprintf("the disk is full: %d bytes are free, the minimum is %d (--min-free-bytes)",
+		err = fanfare.Unavailable(fmt.Sprintf(
+			"the disk is full: %d bytes are free, the minimum is %d (--min-free-bytes)",
 			free, u.log.opts.MinFreeBytes), nil)
 	}
 	changed := u.log.proposals.setLowDisk(err)

@@ -137,7 +137,7 @@ func TestDiskTakesLittle(t *testing.T) {
 	}{
 		{"singly", "**=age:7d", 75_000, 1, 100e6},
 		{"in batches", "**=age:7d", 75_000, 500, 100e6},
-		{"trimmed", "**=count:200", 400_000, 500, 60e6}, // of some 120 MB; less than 100e6, so that the test is quick
+		{"trimmed", "**=count:200", manyTrimmed, 500, moreTrimmed},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -346,7 +346,9 @@ func TestSpareAcrossCrashes(t *testing.T) {
 			mem := vfs.NewCrashableMem()
 			n, reused := 0, atomic.Int64{}
 			for range 4 {
-				l := openTest(t, Options{Dir: "/data", FS: reuseFS{mem, &reused}, MaxBytes: 16 << 20, TrimInterval: time.Hour}) // memtables of 1 MiB
+				// Memtables of 1 MiB.
+				l := openTest(t, Options{Dir: "/data", FS: reuseFS{mem, &reused}, MaxBytes: 16 << 20,
+					TrimInterval: time.Hour})
 				for range 40 {
 					var batch []string
 					for range 100 {
@@ -355,7 +357,8 @@ func TestSpareAcrossCrashes(t *testing.T) {
 					}
 					put(t, l, "a", batch...)
 				}
-				mem = mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: keep, RNG: rand.New(rand.NewPCG(rand.Uint64(), 1))})
+				mem = mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: keep,
+					RNG: rand.New(rand.NewPCG(rand.Uint64(), 1))})
 				if err := l.Close(); err != nil {
 					t.Fatal(err)
 				}
@@ -402,7 +405,8 @@ func TestDiskTooSmall(t *testing.T) {
 	var text strings.Builder
 	said := slog.New(slog.NewTextHandler(&text, nil))
 	l := openTest(t, Options{Dir: "/data", FS: mem, Logger: said})
-	if err := tryPut(l, "a", "x"); fanfare.CodeOf(err) != fanfare.CodeUnavailable || !strings.Contains(err.Error(), "--min-free-bytes") {
+	if err := tryPut(l, "a", "x"); fanfare.CodeOf(err) != fanfare.CodeUnavailable ||
+		!strings.Contains(err.Error(), "--min-free-bytes") {
 		t.Errorf("a publish on a disk of 60 MiB with a minimum of 64 MiB: %v", err)
 	}
 	if err := l.Close(); err != nil {
@@ -418,7 +422,8 @@ func TestDiskTooSmall(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(text.String(), "--max-log-bytes") || !strings.Contains(text.String(), fmt.Sprint("room=", 16<<20)) {
+	if !strings.Contains(text.String(), "--max-log-bytes") ||
+		!strings.Contains(text.String(), fmt.Sprint("room=", 16<<20)) {
 		t.Errorf("a disk of 100 MiB with a limit of 10 GiB: %s", text.String())
 	}
 	if got, want := memTableBytes(l.upkeep.most), uint64(36<<20/12); got != want {
@@ -466,7 +471,8 @@ func TestFullBeforeAnybodyPublishes(t *testing.T) {
 func TestLimitHoldsAgainstFastPublishers(t *testing.T) {
 	const most = 16 << 20
 	dir := t.TempDir()
-	l := openTest(t, Options{Dir: dir, Durability: DurabilityAsync, MaxBytes: most, TrimInterval: 20 * time.Millisecond})
+	l := openTest(t, Options{Dir: dir, Durability: DurabilityAsync, MaxBytes: most,
+		TrimInterval: 20 * time.Millisecond})
 	stop, peak := make(chan struct{}), make(chan int64)
 	go func() {
 		highest := int64(0)
@@ -488,7 +494,8 @@ func TestLimitHoldsAgainstFastPublishers(t *testing.T) {
 	if l.Stats().LimitWaits == 0 {
 		t.Error("nobody waited: the test tests nothing")
 	}
-	waitUntil(t, "the files to be within the limit", func() bool { l.upkeep.measure(); return l.Stats().DiskBytes <= most })
+	waitUntil(t, "the files to be within the limit",
+		func() bool { l.upkeep.measure(); return l.Stats().DiskBytes <= most })
 	if events := len(dataOf(t, l, fanfare.Query{Patterns: patternsOf(t, "c/0")})); events < 200 {
 		t.Errorf("only %d events of a channel are left", events)
 	}

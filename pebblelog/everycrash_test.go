@@ -14,9 +14,10 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// TestEveryCrashOpens cuts the power, or kills, between any two changes that a log makes to its disk, from its first opening
-// to its close and over a second opening. What is left is opened, holds all that was acknowledged, and says nothing of damage:
-// what the TIP says is never ahead of what is on the disk.
+// TestEveryCrashOpens cuts the power, or kills, between any two changes that a log makes to its
+// disk, from its first opening to its close and over a second opening. What is left is opened,
+// holds all that was acknowledged, and says nothing of damage: what the TIP says is never ahead of
+// what is on the disk.
 func TestEveryCrashOpens(t *testing.T) {
 	for _, durability := range []Durability{DurabilitySync, DurabilityAsync} {
 		for _, keep := range []int{0, 50, 100} {
@@ -63,7 +64,8 @@ func (c *crasher) MaybeError(op errorfs.Op) error {
 	structure := strings.Contains(op.Path, "MANIFEST") || strings.HasSuffix(op.Path, "/log")
 	if c.n++; c.n < crashesAtFirst || structure || c.n%c.every == c.keep%c.every {
 		acked := maps.Clone(c.acked) // before the clone: all of this must be in it
-		clone := c.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: c.keep, RNG: rand.New(rand.NewPCG(uint64(c.n), 1))})
+		clone := c.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: c.keep,
+			RNG: rand.New(rand.NewPCG(uint64(c.n), 1))})
 		c.crashes = append(c.crashes, &disk{FS: clone, dir: "data", acked: acked})
 	}
 	return nil

@@ -14,14 +14,18 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// Export writes the log in a data directory that no hub uses, or of a backup, as lines of JSON: all of it, or the channels
-// that match one of the patterns. It returns how many events it wrote. It writes what it can: an event that cannot be read
-// is told to skipped and left out.
-func Export(ctx context.Context, dir string, patterns []fanfare.Pattern, w io.Writer, skipped func(error)) (events uint64, err error) {
+// Export writes the log in a data directory that no hub uses, or of a backup, as lines of JSON: all
+// of it, or the channels that match one of the patterns. It returns how many events it wrote. It
+// writes what it can: an event that cannot be read is told to skipped and left out.
+func Export(
+	ctx context.Context, dir string, patterns []fanfare.Pattern, w io.Writer, skipped func(error),
+) (events uint64, err error) {
 	return export(ctx, vfs.Default, dir, patterns, w, skipped)
 }
 
-func export(ctx context.Context, fs vfs.FS, dir string, patterns []fanfare.Pattern, w io.Writer, skipped func(error)) (events uint64, err error) {
+func export(
+	ctx context.Context, fs vfs.FS, dir string, patterns []fanfare.Pattern, w io.Writer, skipped func(error),
+) (events uint64, err error) {
 	s, err := openStore(fs, dir)
 	if err != nil {
 		return 0, err
@@ -121,7 +125,8 @@ func (e *exporter) kept() error {
 			e.skipped(fmt.Errorf("kept position %q: %w", key[1:], err))
 			return nil
 		}
-		return e.json.Encode(line{Kept: k.Name, Position: k.Position.String(), Value: []byte(k.Value), Time: &k.Time, Expires: &k.Expires})
+		return e.json.Encode(line{Kept: k.Name, Position: k.Position.String(), Value: []byte(k.Value), Time: &k.Time,
+			Expires: &k.Expires})
 	})
 }
 
@@ -145,6 +150,7 @@ func (e *exporter) events() error {
 		if e.n++; e.n%4096 == 0 && e.ctx.Err() != nil {
 			return e.ctx.Err()
 		}
-		return e.json.Encode(line{ID: pos.String(), Channel: c.String(), Event: event.Type.String(), Data: &event.Data, Time: &event.Time})
+		return e.json.Encode(line{ID: pos.String(), Channel: c.String(), Event: event.Type.String(), Data: &event.Data,
+			Time: &event.Time})
 	})
 }

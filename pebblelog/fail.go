@@ -11,7 +11,8 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// storeLogger is Pebble's logger. Pebble's default would end the process in Fatalf; ours fails the session.
+// storeLogger is Pebble's logger. Pebble's default would end the process in Fatalf; ours fails the
+// session.
 type storeLogger struct{ s *session }
 
 func (g storeLogger) Infof(format string, args ...any) {
@@ -27,11 +28,12 @@ func (g storeLogger) Errorf(format string, args ...any) {
 		return
 	}
 	unsaid := g.s.complaints.unsaid.Swap(0)
-	g.s.log.opts.Logger.Warn("store", slog.String("message", fmt.Sprintf(format, args...)), slog.Int64("unsaid", unsaid))
+	g.s.log.opts.Logger.Warn("store", slog.String("message", fmt.Sprintf(format, args...)),
+		slog.Int64("unsaid", unsaid))
 }
 
-// complaints bounds what is logged of Pebble's complaints to one a second: on a full disk it tries a
-// hundred times a second, and complains each time.
+// complaints bounds what is logged of Pebble's complaints to one a second: on a full disk it tries
+// a hundred times a second, and complains each time.
 type complaints struct {
 	last   atomic.Int64 // the second of the last one that was logged
 	unsaid atomic.Int64 // how many were not logged since
@@ -43,9 +45,9 @@ func (c *complaints) due() bool {
 	return c.last.Swap(now) != now
 }
 
-// Fatalf marks the session failed. In a goroutine of ours it panics, and guard makes an error of it, because Pebble's
-// Commit would return nil after a failed write. In one of Pebble's own (flush, compaction) a panic would end the process;
-// there it returns, and Pebble hands the error back.
+// Fatalf marks the session failed. In a goroutine of ours it panics, and guard makes an error of
+// it, because Pebble's Commit would return nil after a failed write. In one of Pebble's own (flush,
+// compaction) a panic would end the process; there it returns, and Pebble hands the error back.
 func (g storeLogger) Fatalf(format string, args ...any) {
 	err := fmt.Errorf(format, args...)
 	g.s.fail(err)
@@ -66,7 +68,8 @@ func (s *session) guard(f func() error) (err error) {
 		case storeFailure:
 			err = p.err
 		default:
-			// Pebble panics where it does not know how to go on, for one when the old WAL cannot be closed.
+			// Pebble panics where it does not know how to go on, for one when the old WAL cannot be
+			// closed.
 			stack := make([]byte, 8<<10)
 			stack = stack[:runtime.Stack(stack, false)]
 			err = fmt.Errorf("the store panicked: %v", p)
@@ -98,8 +101,8 @@ func underGuard() bool {
 	}
 }
 
-// fail marks the session failed, once. It may be called under Pebble's locks, so it only marks; the rest is done by a
-// goroutine: refuse what waits, and open a successor.
+// fail marks the session failed, once. It may be called under Pebble's locks, so it only marks; the
+// rest is done by a goroutine: refuse what waits, and open a successor.
 func (s *session) fail(cause error) {
 	s.failOnce.Do(func() {
 		s.fs.fence()
@@ -107,7 +110,8 @@ func (s *session) fail(cause error) {
 		s.cause = cause
 		close(s.dead)
 		l := s.log
-		failed := fanfare.Unavailable("the log cannot store: its disk or files have failed; it is being opened again", cause)
+		failed := fanfare.Unavailable("the log cannot store: its disk or files have failed; it is being opened again",
+			cause)
 		l.mu.Lock()
 		current := l.session == s && l.proposals.fail(failed)
 		if current {
@@ -120,7 +124,8 @@ func (s *session) fail(cause error) {
 	})
 }
 
-// recover replaces a failed session, trying again with back-off until it works or the log is closed.
+// recover replaces a failed session, trying again with back-off until it works or the log is
+// closed.
 func (l *Log) recover(old *session, failed error) {
 	l.proposals.refuseAll(failed)
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {

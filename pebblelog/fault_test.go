@@ -45,7 +45,8 @@ func (f *faulty) MaybeError(op errorfs.Op) error {
 
 func writes(k errorfs.OpKind) bool {
 	switch k {
-	case errorfs.OpFileWrite, errorfs.OpFileSync, errorfs.OpFileSyncData, errorfs.OpFileSyncTo, errorfs.OpCreate, errorfs.OpFileFlush:
+	case errorfs.OpFileWrite, errorfs.OpFileSync, errorfs.OpFileSyncData, errorfs.OpFileSyncTo,
+		errorfs.OpCreate, errorfs.OpFileFlush:
 		return true
 	}
 	return false
@@ -66,7 +67,8 @@ func changes(k errorfs.OpKind) bool {
 
 func walFile(path string) bool { return strings.HasSuffix(path, ".log") }
 
-// TestNothingIsVisibleBeforeItsFsync is P1: with an fsync of half a second, no read sees the event before it.
+// TestNothingIsVisibleBeforeItsFsync is P1: with an fsync of half a second, no read sees the event
+// before it.
 func TestNothingIsVisibleBeforeItsFsync(t *testing.T) {
 	f := &faulty{file: walFile, ops: syncs}
 	l := open(t, pebblelog.Options{Dir: "/data", FS: errorfs.Wrap(vfs.NewMem(), f)})
@@ -76,7 +78,8 @@ func TestNothingIsVisibleBeforeItsFsync(t *testing.T) {
 	defer stop()
 	f.wait.Store(int64(500 * time.Millisecond))
 	done := make(chan error, 1)
-	l.Append(&fanfare.Batch{Events: []fanfare.Event{{Channel: logtest.Channel("a"), Data: "x"}}}, func(_ fanfare.Receipt, err error) { done <- err })
+	l.Append(&fanfare.Batch{Events: []fanfare.Event{{Channel: logtest.Channel("a"), Data: "x"}}},
+		func(_ fanfare.Receipt, err error) { done <- err })
 	deadline := time.Now().Add(time.Minute)
 	for f.hits.Load() == 0 && time.Now().Before(deadline) {
 		time.Sleep(time.Millisecond) // until the fsync has begun: Pebble shows the event from here on
@@ -90,7 +93,8 @@ func TestNothingIsVisibleBeforeItsFsync(t *testing.T) {
 			t.Fatal("the fsync was too fast for the test")
 		default:
 		}
-		if err != nil || lerr != nil || len(page.Events) != 0 || last != 0 || loss.Durable != before || l.Status().Durable != before || told.Load() {
+		if err != nil || lerr != nil || len(page.Events) != 0 || last != 0 || loss.Durable != before ||
+			l.Status().Durable != before || told.Load() {
 			t.Fatalf("seen before its fsync: %+v %+v %v %v %v", page, loss, last, err, lerr)
 		}
 		time.Sleep(10 * time.Millisecond)
@@ -110,8 +114,8 @@ type watcher func([]fanfare.Event, fanfare.Position)
 func (w watcher) Committed(events []fanfare.Event, durable fanfare.Position) { w(events, durable) }
 func (w watcher) Reopened(durable fanfare.Position)                          { w(nil, durable) }
 
-// TestInjectedErrors fails each kind of file in turn: what was acknowledged stays, publishes get CodeUnavailable, and the
-// log recovers by itself when the disk does.
+// TestInjectedErrors fails each kind of file in turn: what was acknowledged stays, publishes get
+// CodeUnavailable, and the log recovers by itself when the disk does.
 func TestInjectedErrors(t *testing.T) {
 	for name, c := range map[string]struct {
 		file func(string) bool
@@ -176,8 +180,8 @@ func injectErrors(t *testing.T, f *faulty) {
 	checkAcked(t, open(t, pebblelog.Options{Dir: "/data", FS: mem}), acked)
 }
 
-// TestDiskFull refuses publishes while the disk has less than the minimum, goes on reading, and takes publishes again by
-// itself.
+// TestDiskFull refuses publishes while the disk has less than the minimum, goes on reading, and
+// takes publishes again by itself.
 func TestDiskFull(t *testing.T) {
 	mem := vfs.NewMem()
 	mem.TestingSetDiskUsage(vfs.DiskUsage{AvailBytes: 1 << 30})
@@ -193,7 +197,8 @@ func TestDiskFull(t *testing.T) {
 	if l.Status().Err == nil {
 		t.Fatal("Status does not say that the disk is full")
 	}
-	if events, _, err := logtest.ReadAll(l, fanfare.Query{Patterns: logtest.Patterns("a")}); err != nil || len(events) != 1 {
+	if events, _, err := logtest.ReadAll(l, fanfare.Query{Patterns: logtest.Patterns("a")}); err != nil ||
+		len(events) != 1 {
 		t.Fatalf("reads must go on: %v, %v", events, err)
 	}
 	mem.TestingSetDiskUsage(vfs.DiskUsage{AvailBytes: 1 << 30})
@@ -208,7 +213,8 @@ func TestDiskFull(t *testing.T) {
 	}
 }
 
-// TestSlowCommit answers for a commit that takes longer than SlowCommit, and what it stored late is there.
+// TestSlowCommit answers for a commit that takes longer than SlowCommit, and what it stored late is
+// there.
 func TestSlowCommit(t *testing.T) {
 	f := &faulty{file: walFile, ops: syncs}
 	l := open(t, pebblelog.Options{Dir: "/data", FS: errorfs.Wrap(vfs.NewMem(), f), SlowCommit: 200 * time.Millisecond})
@@ -241,7 +247,8 @@ func TestSlowCommit(t *testing.T) {
 	}
 }
 
-// TestReopenedIsTold: a group whose fsync failed may turn out to be stored; watchers are told to look.
+// TestReopenedIsTold: a group whose fsync failed may turn out to be stored; watchers are told to
+// look.
 func TestReopenedIsTold(t *testing.T) {
 	f := &faulty{file: walFile, ops: syncs}
 	l := open(t, pebblelog.Options{Dir: "/data", FS: errorfs.Wrap(vfs.NewMem(), f)})
@@ -259,7 +266,8 @@ func TestReopenedIsTold(t *testing.T) {
 	f.on.Store(false)
 	select {
 	case durable := <-reopened:
-		if events, _, err := logtest.ReadAll(l, fanfare.Query{Patterns: logtest.Patterns("a")}); err != nil || len(events) > 1 || l.Status().Durable != durable {
+		if events, _, err := logtest.ReadAll(l, fanfare.Query{Patterns: logtest.Patterns("a")}); err != nil ||
+			len(events) > 1 || l.Status().Durable != durable {
 			t.Fatalf("%v, %v, durable %v, told %v", events, err, l.Status().Durable, durable)
 		}
 	case <-time.After(time.Minute):
@@ -295,7 +303,8 @@ func TestRepeatsInOneGroup(t *testing.T) {
 		}
 	}
 	f.wait.Store(0)
-	if events, _, err := logtest.ReadAll(l, fanfare.Query{Patterns: logtest.Patterns("a")}); err != nil || len(events) != 5 || replayed != 5 {
+	if events, _, err := logtest.ReadAll(l, fanfare.Query{Patterns: logtest.Patterns("a")}); err != nil ||
+		len(events) != 5 || replayed != 5 {
 		t.Errorf("%d stored, %d replayed, %v; want 5 and 5", len(events), replayed, err)
 	}
 }
@@ -306,7 +315,8 @@ func TestQueueLimit(t *testing.T) {
 	f.wait.Store(int64(300 * time.Millisecond))
 	results := make(chan error, 200)
 	for i := range cap(results) {
-		l.Append(&fanfare.Batch{Events: []fanfare.Event{{Channel: logtest.Channel("a"), Data: fmt.Sprint(i)}}}, func(_ fanfare.Receipt, err error) { results <- err })
+		l.Append(&fanfare.Batch{Events: []fanfare.Event{{Channel: logtest.Channel("a"), Data: fmt.Sprint(i)}}},
+			func(_ fanfare.Receipt, err error) { results <- err })
 	}
 	f.wait.Store(0)
 	stored, refused := 0, 0
@@ -328,7 +338,8 @@ func TestQueueLimit(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	dir := t.TempDir()
 	l := open(t, pebblelog.Options{Dir: dir})
-	if _, err := pebblelog.Open(pebblelog.Options{Dir: dir}); err == nil || !strings.Contains(err.Error(), "one process at a time") {
+	if _, err := pebblelog.Open(pebblelog.Options{Dir: dir}); err == nil ||
+		!strings.Contains(err.Error(), "one process at a time") {
 		t.Fatalf("a second log on the same directory: %v", err)
 	}
 	if err := l.Close(); err != nil {
@@ -339,13 +350,15 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// TestExactReadsTouchNoOtherChannel: a resume of 200 events on exact channels reads no other channel's events.
+// TestExactReadsTouchNoOtherChannel: a resume of 200 events on exact channels reads no other
+// channel's events.
 func TestExactReadsTouchNoOtherChannel(t *testing.T) {
 	l := open(t, pebblelog.Options{Durability: pebblelog.DurabilityMemory})
 	for i := range 200 {
 		b := &fanfare.Batch{}
 		for c := range 21 {
-			b.Events = append(b.Events, fanfare.Event{Channel: logtest.Channel(fmt.Sprint("c", c)), Data: fmt.Sprint(i)})
+			b.Events = append(b.Events,
+				fanfare.Event{Channel: logtest.Channel(fmt.Sprint("c", c)), Data: fmt.Sprint(i)})
 		}
 		if _, err := logtest.Append(l, b); err != nil {
 			t.Fatal(err)
@@ -362,7 +375,8 @@ func TestExactReadsTouchNoOtherChannel(t *testing.T) {
 }
 
 func TestParseRule(t *testing.T) {
-	for _, text := range []string{"**=age:7d", "logs/**=count:1000,age:2d12h", "a=b=count:1", "$ack/*=age:1h", "x=bytes:5", "x=count:3,age:1h30m,bytes:10MiB"} {
+	for _, text := range []string{"**=age:7d", "logs/**=count:1000,age:2d12h", "a=b=count:1", "$ack/*=age:1h",
+		"x=bytes:5", "x=count:3,age:1h30m,bytes:10MiB"} {
 		r, err := fanfare.ParseRule(text)
 		if err != nil || (r.Count == 0 && r.Age == 0 && r.Bytes == 0) {
 			t.Errorf("%s: %+v, %v", text, r, err)
@@ -371,7 +385,8 @@ func TestParseRule(t *testing.T) {
 			t.Errorf("%s is written as %s: %v", text, r, err)
 		}
 	}
-	for _, text := range []string{"", "a", "a=", "a=count:0", "a=count:x", "a=age:", "a=age:-1h", "a=bytes:0", "a=bytes:x", "a=bytes:1,bytes:2", "a=count:1,count:2", "*x=count:1", "=count:1", "a=age:1x"} {
+	for _, text := range []string{"", "a", "a=", "a=count:0", "a=count:x", "a=age:", "a=age:-1h", "a=bytes:0",
+		"a=bytes:x", "a=bytes:1,bytes:2", "a=count:1,count:2", "*x=count:1", "=count:1", "a=age:1x"} {
 		if r, err := fanfare.ParseRule(text); err == nil {
 			t.Errorf("%q was taken as %+v", text, r)
 		}
@@ -402,16 +417,19 @@ func TestMostSpecificRuleWins(t *testing.T) {
 	}
 }
 
-// TestSweepDeletes: what is clipped goes from the disk too, and the mark stays when the channel is empty.
+// TestSweepDeletes: what is clipped goes from the disk too, and the mark stays when the channel is
+// empty.
 func TestSweepDeletes(t *testing.T) {
 	all := logtest.Patterns("**")[0]
-	o := pebblelog.Options{Dir: t.TempDir(), TrimInterval: 10 * time.Millisecond, Retention: []fanfare.Rule{{Pattern: all, Count: 10}}}
+	o := pebblelog.Options{Dir: t.TempDir(), TrimInterval: 10 * time.Millisecond,
+		Retention: []fanfare.Rule{{Pattern: all, Count: 10}}}
 	l := open(t, o)
 	for i := range 1200 {
 		if i%100 == 0 {
 			b := &fanfare.Batch{}
 			for j := range 100 {
-				b.Events = append(b.Events, fanfare.Event{Channel: logtest.Channel(fmt.Sprint("c", j%2)), Data: fmt.Sprint(i + j)})
+				b.Events = append(b.Events,
+					fanfare.Event{Channel: logtest.Channel(fmt.Sprint("c", j%2)), Data: fmt.Sprint(i + j)})
 			}
 			if _, err := logtest.Append(l, b); err != nil {
 				t.Fatal(err)

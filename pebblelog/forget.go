@@ -10,8 +10,8 @@ import (
 
 // forgetChannels forgets channels that a sweep has found empty: the trim mark of each becomes the
 // floor of its rule. What the sweep has found stands in the command, so that apply does not depend
-// on how far this log's own sweep has come. Only a group can do this: nothing else numbers channels,
-// or puts events into them.
+// on how far this log's own sweep has come. Only a group can do this: nothing else numbers
+// channels, or puts events into them.
 type forgetChannels []emptied
 
 // emptied is a channel all of whose events are trimmed.
@@ -22,7 +22,7 @@ type emptied struct {
 }
 
 func (f forgetChannels) apply(w *groupWriter) error {
-	index, err := w.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyIndex}, UpperBound: []byte{keyIndex + 1}})
+	index, err := w.db.NewIter(ofKind(keyIndex))
 	if err != nil {
 		return err
 	}
@@ -76,14 +76,15 @@ func (w *groupWriter) forget(e emptied, index *pebble.Iterator) error {
 }
 
 // lastOf returns the position of a channel's last event, deleted or not, and whether index entries
-// are left. index is older than this group; the caller knows that the group has no event of the channel.
+// are left. index is older than this group; the caller knows that the group has no event of the
+// channel.
 func (w *groupWriter) lastOf(num uint64, index *pebble.Iterator) (last fanfare.Position, left bool, err error) {
 	mark, err := w.loadMark(num)
 	if err != nil {
 		return 0, false, err
 	}
-	// With bounds, since a sweep has just deleted the entries of the channels before this one, which lie
-	// where a search without bounds would go on.
+	// With bounds, since a sweep has just deleted the entries of the channels before this one,
+	// which lie where a search without bounds would go on.
 	index.SetBounds(keyOf(keyIndex, num), keyOf(keyIndex, num+1))
 	if index.Last() {
 		return max(mark.pos, fanfare.Position(lastNumber(index.Key()))), true, nil
@@ -106,8 +107,8 @@ func (w *groupWriter) awaitVisible(st *channelState) error {
 }
 
 // empty deletes what this log's own sweep has left of a channel that apply forgets, and makes its
-// state that of a channel that never had an event. The state stays in the cache until the batch is in the store, so
-// that nobody loads the channel's number meanwhile.
+// state that of a channel that never had an event. The state stays in the cache until the batch is
+// in the store, so that nobody loads the channel's number meanwhile.
 func (r *retention) empty(st *channelState, num uint64, e emptied, left bool) error {
 	r.deleting.Lock()
 	defer r.deleting.Unlock()
@@ -132,7 +133,8 @@ func (r *retention) empty(st *channelState, num uint64, e emptied, left bool) er
 // writeFloors stores the floors that the group has raised.
 func (w *groupWriter) writeFloors() error {
 	for _, r := range w.floors {
-		if err := w.b.Set(textKey(keyFloor, r.Pattern.String()), binary.AppendUvarint(nil, r.floor.Load()), nil); err != nil {
+		if err := w.b.Set(textKey(keyFloor, r.Pattern.String()), binary.AppendUvarint(nil, r.floor.Load()),
+			nil); err != nil {
 			return err
 		}
 	}

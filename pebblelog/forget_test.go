@@ -24,8 +24,8 @@ func standsAlone(t *testing.T, rules ...string) (*first, *recorder) {
 	return f, record
 }
 
-// TestForgetIsConditional: a channel that had an event since a sweep found it empty is not forgotten,
-// nor is one that was forgotten meanwhile and has come again with as many events.
+// TestForgetIsConditional: a channel that had an event since a sweep found it empty is not
+// forgotten, nor is one that was forgotten meanwhile and has come again with as many events.
 func TestForgetIsConditional(t *testing.T) {
 	f, _ := standsAlone(t, "**=age:1m")
 	found := func(seq uint64, through fanfare.Position) forgetChannels {
@@ -138,8 +138,8 @@ func TestForgetWaits(t *testing.T) {
 	}
 }
 
-// TestLookingForTheLast: the search for the last event of a channel that the sweep has just emptied does not go over what the
-// sweep has deleted of other channels.
+// TestLookingForTheLast: the search for the last event of a channel that the sweep has just emptied
+// does not go over what the sweep has deleted of other channels.
 func TestLookingForTheLast(t *testing.T) {
 	const channels = foldMost - 1 // as many as are emptied before some are forgotten
 	clock := newTestClock()
@@ -156,7 +156,7 @@ func TestLookingForTheLast(t *testing.T) {
 		if len(w.empties) != channels {
 			t.Errorf("%d channels are empty, want %d", len(w.empties), channels)
 		}
-		index, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyIndex}, UpperBound: []byte{keyIndex + 1}})
+		index, err := s.db.NewIter(ofKind(keyIndex))
 		if err != nil {
 			return err
 		}

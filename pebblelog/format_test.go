@@ -17,8 +17,8 @@ import (
 	"github.com/fanfare-hub/fanfare/logtest"
 )
 
-// TestFormat compares every key and value of a small log with the golden file that docs/format/pebblelog.md describes. A
-// change here is a new format version.
+// TestFormat compares every key and value of a small log with the golden file that
+// docs/format/pebblelog.md describes. A change here is a new format version.
 func TestFormat(t *testing.T) {
 	now := time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
 	l, err := Open(Options{Durability: DurabilityMemory, Now: func() time.Time { return now }, TrimInterval: time.Hour,
@@ -40,8 +40,10 @@ func TestFormat(t *testing.T) {
 	}
 	for _, b := range []*fanfare.Batch{
 		{Events: []fanfare.Event{event("a", "", "one"), event("a", "kind", "two")}},
-		{Events: []fanfare.Event{event("a", "", ""), event("b/c", "", "ü\n")}, Key: fanfare.Key{Scope: "s", Text: "k", Fingerprint: [16]byte{7}, Note: "note"}},
-		{Keep: []fanfare.Kept{{Name: "pc/1/2", Position: 300, Time: now, Expires: now.Add(time.Hour)}, {Name: "pc/1/3", Position: 301, Value: "value", Lifetime: time.Hour}}},
+		{Events: []fanfare.Event{event("a", "", ""), event("b/c", "", "ü\n")},
+			Key: fanfare.Key{Scope: "s", Text: "k", Fingerprint: [16]byte{7}, Note: "note"}},
+		{Keep: []fanfare.Kept{{Name: "pc/1/2", Position: 300, Time: now, Expires: now.Add(time.Hour)},
+			{Name: "pc/1/3", Position: 301, Value: "value", Lifetime: time.Hour}}},
 	} {
 		if _, err := logtest.Append(l, b); err != nil {
 			t.Fatal(err)
@@ -96,7 +98,8 @@ func loadDump(t *testing.T, name string) *vfs.MemFS {
 	if err := fs.MkdirAll("memory/log", 0o750); err != nil {
 		t.Fatal(err)
 	}
-	db, err := pebble.Open("memory/log", &pebble.Options{FS: fs, FormatMajorVersion: pebble.FormatNewest, Logger: quietLogger{}})
+	db, err := pebble.Open("memory/log",
+		&pebble.Options{FS: fs, FormatMajorVersion: pebble.FormatNewest, Logger: quietLogger{}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +126,8 @@ func loadDump(t *testing.T, name string) *vfs.MemFS {
 func aMonthAhead(t *testing.T, fs vfs.FS, clock *testClock) {
 	t.Helper()
 	month := clock.now().Add(30 * 24 * time.Hour).Unix()
-	db, err := pebble.Open("memory/log", &pebble.Options{FS: fs, FormatMajorVersion: pebble.FormatNewest, Logger: quietLogger{}})
+	db, err := pebble.Open("memory/log",
+		&pebble.Options{FS: fs, FormatMajorVersion: pebble.FormatNewest, Logger: quietLogger{}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,8 +157,9 @@ func TestFormat2OfAWrongClock(t *testing.T) {
 	}
 }
 
-// TestFormat2IsTakenOver: a log that has no log time has the time of its newest event, and a clock that is ahead of it, as one
-// that was wrong, is believed after an hour as ever. Its keys and its second→position table go on.
+// TestFormat2IsTakenOver: a log that has no log time has the time of its newest event, and a clock
+// that is ahead of it, as one that was wrong, is believed after an hour as ever. Its keys and its
+// second→position table go on.
 func TestFormat2IsTakenOver(t *testing.T) {
 	for _, by := range []time.Duration{-time.Hour, time.Second, 48 * time.Hour} {
 		clock := newTestClock() // of the time of the golden file
@@ -173,13 +178,15 @@ func TestFormat2IsTakenOver(t *testing.T) {
 			}
 		}
 		holds("taken over", want...)
-		if r, err := c.append(&fanfare.Batch{Key: fanfare.Key{Scope: "s", Text: "k", Fingerprint: [16]byte{7}}}, ""); err != nil || !r.Replayed || r.Note != "note" {
+		if r, err := c.append(&fanfare.Batch{Key: fanfare.Key{Scope: "s", Text: "k", Fingerprint: [16]byte{7}}},
+			""); err != nil || !r.Replayed || r.Note != "note" {
 			t.Errorf("%v: a key of before: %+v, %v", by, r, err)
 		}
 		clock.pass(2 * time.Minute)
 		put(t, c.log, "d", "new")
 		holds("with a new one", append(want, "new")...)
-		if got := dataOf(t, c.log, fanfare.Query{Patterns: patternsOf(t, "**"), Since: clock.now().Add(-time.Second)}); by >= 0 && !slices.Equal(got, []string{"new"}) {
+		if got := dataOf(t, c.log, fanfare.Query{Patterns: patternsOf(t, "**"),
+			Since: clock.now().Add(-time.Second)}); by >= 0 && !slices.Equal(got, []string{"new"}) {
 			t.Errorf("%v: since a second ago: %q", by, got)
 		}
 		clock.pass(58*time.Minute + 30*time.Second)
@@ -200,10 +207,12 @@ func TestFormat2IsTakenOver(t *testing.T) {
 	}
 }
 
-// TestFormat1IsTakenOver: a log that the first version wrote is read, and goes on in the new format.
+// TestFormat1IsTakenOver: a log that the first version wrote is read, and goes on in the new
+// format.
 func TestFormat1IsTakenOver(t *testing.T) {
 	fs := loadDump(t, "testdata/format-1.golden")
-	o := Options{Durability: DurabilityMemory, FS: fs, Retention: []fanfare.Rule{{Pattern: mustPattern(t, "**"), Bytes: 8}}}
+	o := Options{Durability: DurabilityMemory, FS: fs,
+		Retention: []fanfare.Rule{{Pattern: mustPattern(t, "**"), Bytes: 8}}}
 	for round := range 2 {
 		l, err := Open(o)
 		if err != nil {
@@ -243,11 +252,14 @@ func TestOtherFormatIsRefused(t *testing.T) {
 		key, value, marker, want string
 		tables                   bool
 	}{
-		"another version":              {"f", "fanfare pebblelog 99", "", "use the version of fanfare that wrote it", false},
-		"another version, in tables":   {"f", "fanfare pebblelog 99", "", "use the version of fanfare that wrote it", true},
-		"not a log":                    {"something", "else", "", "choose another data directory", false},
-		"not a log, in tables":         {"something", "else", "", "choose another data directory", true},
-		"another version of the store": {"f", formatVersion, "marker.format-version.000999.999", "use the version of fanfare that wrote it", true},
+		"another version": {"f", "fanfare pebblelog 99", "", "use the version of fanfare that wrote it",
+			false},
+		"another version, in tables": {"f", "fanfare pebblelog 99", "", "use the version of fanfare that wrote it",
+			true},
+		"not a log":            {"something", "else", "", "choose another data directory", false},
+		"not a log, in tables": {"something", "else", "", "choose another data directory", true},
+		"another version of the store": {"f", formatVersion, "marker.format-version.000999.999",
+			"use the version of fanfare that wrote it", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := &disk{FS: vfs.Default, dir: t.TempDir()}

@@ -12,13 +12,14 @@ import (
 
 // sessionFS is the file system of one session.
 //
-// It keeps WAL errors from Pebble, which has no way to live with them: when a full WAL cannot be closed, Pebble panics under
-// a mutex that it has let go of, and that ends the process. So the first error of a WAL file fails the session (failed),
-// and Pebble is told that all is well; what it commits from then on is never made visible or acknowledged.
+// It keeps WAL errors from Pebble, which has no way to live with them: when a full WAL cannot be
+// closed, Pebble panics under a mutex that it has let go of, and that ends the process. So the
+// first error of a WAL file fails the session (failed), and Pebble is told that all is well; what
+// it commits from then on is never made visible or acknowledged.
 //
-// After fence nothing can be changed through it, so that what is left of a failed store (a flush that hangs, say) cannot
-// touch a file that its successor uses. What the store writes then goes to a scratch file system in memory, so that it can
-// finish what it is about and be closed.
+// After fence nothing can be changed through it, so that what is left of a failed store (a flush
+// that hangs, say) cannot touch a file that its successor uses. What the store writes then goes to
+// a scratch file system in memory, so that it can finish what it is about and be closed.
 //
 // With lazyWAL a sync of the WAL is put off to the session's timer.
 //
@@ -40,14 +41,16 @@ type sessionFS struct {
 
 func newSessionFS(fs vfs.FS, dir string, lazyWAL bool) *sessionFS {
 	return &sessionFS{
-		FS: fs, dir: dir, lazyWAL: lazyWAL, scratch: vfs.NewMem(), dirty: map[*sessionFile]struct{}{}, written: func(int) {},
-		deleted: func() int64 { return 0 }, wals: walFiles{open: map[*sessionFile]struct{}{}, most: spareLeast},
+		FS: fs, dir: dir, lazyWAL: lazyWAL, scratch: vfs.NewMem(), dirty: map[*sessionFile]struct{}{},
+		written: func(int) {}, deleted: func() int64 { return 0 },
+		wals: walFiles{open: map[*sessionFile]struct{}{}, most: spareLeast},
 	}
 }
 
 func (fs *sessionFS) fence() { fs.fenced.Store(true) }
 
-// isWAL tells of a WAL file of the store; a backup has such files too, whose errors are the backup's alone.
+// isWAL tells of a WAL file of the store; a backup has such files too, whose errors are the
+// backup's alone.
 func (fs *sessionFS) isWAL(name string) bool {
 	return strings.HasSuffix(name, ".log") && fs.PathDir(name) == fs.dir
 }
@@ -111,7 +114,8 @@ func (fs *sessionFS) OpenDir(name string) (vfs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &sessionFile{File: f, fs: fs, wal: name == fs.dir}, nil // the WAL's directory entries are as good as its bytes
+	// The WAL's directory entries are as good as its bytes.
+	return &sessionFile{File: f, fs: fs, wal: name == fs.dir}, nil
 }
 
 // change makes a change to the real file system; after fence it only seems to.
@@ -145,8 +149,8 @@ func (fs *sessionFS) MkdirAll(dir string, perm os.FileMode) error {
 	return fs.change(func() error { return fs.FS.MkdirAll(dir, perm) })
 }
 
-// Lock does nothing: the Log holds the directory's lock across its sessions, and a failed store that cannot be closed
-// must not keep its successor out.
+// Lock does nothing: the Log holds the directory's lock across its sessions, and a failed store
+// that cannot be closed must not keep its successor out.
 func (fs *sessionFS) Lock(string) (io.Closer, error) { return io.NopCloser(nil), nil }
 
 func (fs *sessionFS) Unwrap() vfs.FS { return fs.FS }

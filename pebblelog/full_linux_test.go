@@ -188,7 +188,8 @@ func testOwnLogFillsTheDisk(t *testing.T, disk string) {
 	for i := 0; i < 2_000_000 && !full; i += 200 {
 		err := tryPutMany(l, "a", data[:200])
 		full = err != nil
-		if full && (fanfare.CodeOf(err) != fanfare.CodeUnavailable || !strings.Contains(err.Error(), "--min-free-bytes")) {
+		if full && (fanfare.CodeOf(err) != fanfare.CodeUnavailable ||
+			!strings.Contains(err.Error(), "--min-free-bytes")) {
 			t.Fatal(err)
 		}
 	}

@@ -25,8 +25,8 @@ type request struct {
 	one     [1]fanfare.Position // room for the commonest receipt
 }
 
-// command is a change that only a group can make, because it has to happen between two others. It is
-// a value: what it does follows from it, from the group's terms, and from the groups before it.
+// command is a change that only a group can make, because it has to happen between two others. It
+// is a value: what it does follows from it, from the group's terms, and from the groups before it.
 type command interface{ apply(*groupWriter) error }
 
 // barrier does nothing. When it has been answered, what was proposed before it has been applied.
@@ -56,8 +56,8 @@ func (r *request) setPositions(first fanfare.Position, n int) {
 	r.receipt.Positions = positions
 }
 
-// terms are what a group is decided by, beside its requests and the groups before it. Whoever orders
-// groups sets them, and apply looks at no clock and no setting of its own.
+// terms are what a group is decided by, beside its requests and the groups before it. Whoever
+// orders groups sets them, and apply looks at no clock and no setting of its own.
 type terms struct {
 	at        moment        // the group's time: not before that of the group before
 	phases    bool          // the phases in at are not those of the group before: they are stored

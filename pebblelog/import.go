@@ -16,9 +16,9 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// Import makes a log of what Export wrote, in a data directory that does not exist yet or is empty. Events keep their
-// positions, so clients carry on where they were. It returns how many events there were. When it fails, the directory holds
-// no log.
+// Import makes a log of what Export wrote, in a data directory that does not exist yet or is empty.
+// Events keep their positions, so clients carry on where they were. It returns how many events
+// there were. When it fails, the directory holds no log.
 func Import(ctx context.Context, dir string, r io.Reader) (events uint64, err error) {
 	fs := vfs.Default
 	lock, err := newPlace(fs, dir)
@@ -26,7 +26,8 @@ func Import(ctx context.Context, dir string, r io.Reader) (events uint64, err er
 		return 0, err
 	}
 	defer lock.Close()
-	db, err := pebble.Open(fs.PathJoin(dir, "log"), &pebble.Options{FS: fs, Logger: silent{}, FormatMajorVersion: pebble.FormatNewest, MemTableSize: memTable})
+	db, err := pebble.Open(fs.PathJoin(dir, "log"),
+		&pebble.Options{FS: fs, Logger: silent{}, FormatMajorVersion: pebble.FormatNewest, MemTableSize: memTable})
 	if err != nil {
 		return 0, err
 	}
@@ -93,7 +94,8 @@ func (im *importer) read(r io.Reader) error {
 	if err := im.b.Set([]byte{keyFormat}, []byte(formatVersion), nil); err != nil {
 		return err
 	}
-	if err := im.b.Set([]byte{keyNext}, binary.BigEndian.AppendUint64(nil, uint64(len(im.channels))+1), nil); err != nil {
+	if err := im.b.Set([]byte{keyNext}, binary.BigEndian.AppendUint64(nil, uint64(len(im.channels))+1),
+		nil); err != nil {
 		return err
 	}
 	if err := im.db.Apply(im.b, pebble.Sync); err != nil {
@@ -109,7 +111,8 @@ func (im *importer) line(n int, text []byte) error {
 	}
 	switch {
 	case n == 1 && l.Format != exportFormat:
-		return fanfare.Invalid("this is no export of a fanfare log, or one of another version: want a first line with %q", exportFormat)
+		return fanfare.Invalid(
+			"this is no export of a fanfare log, or one of another version: want a first line with %q", exportFormat)
 	case n == 1:
 		return im.head(l)
 	case im.ended:
@@ -210,7 +213,8 @@ func (im *importer) kept(l line) error {
 	if l.Time == nil || l.Expires == nil {
 		return fanfare.Invalid("a kept position needs time and expires")
 	}
-	k := kept{Kept: fanfare.Kept{Name: l.Kept, Position: pos, Value: string(l.Value), Time: *l.Time, Expires: *l.Expires}, storedMs: l.Time.UnixMilli()}
+	k := kept{Kept: fanfare.Kept{Name: l.Kept, Position: pos, Value: string(l.Value), Time: *l.Time,
+		Expires: *l.Expires}, storedMs: l.Time.UnixMilli()}
 	return im.b.Set(textKey(keyKept, k.Name), k.append(nil), nil)
 }
 

@@ -18,19 +18,21 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// Before a store is opened it is judged: Pebble deletes what it does not know as soon as it has opened, and what it does not
-// know may be all that was published. The judge only reads. It costs one pass over the WALs, which Pebble is about to read
-// anyway, and none over the tables.
+// Before a store is opened it is judged: Pebble deletes what it does not know as soon as it has
+// opened, and what it does not know may be all that was published. The judge only reads. It costs
+// one pass over the WALs, which Pebble is about to read anyway, and none over the tables.
 //
-// It refuses a store whose parts are missing: a MANIFEST that is older or shorter than the TIP says, a WAL or a table that is
-// named and not there, WALs that do not follow each other, runs that do not. Of a newest WAL that ends early it tells what is
-// lost (finding.lost); that store is opened, because nothing could bring back what is not there, and clients are told by a
-// gap.
+// It refuses a store whose parts are missing: a MANIFEST that is older or shorter than the TIP
+// says, a WAL or a table that is named and not there, WALs that do not follow each other, runs that
+// do not. Of a newest WAL that ends early it tells what is lost (finding.lost); that store is
+// opened, because nothing could bring back what is not there, and clients are told by a gap.
 
 // finding is what the judge found.
 type finding struct {
-	exists   bool // there is a store
-	tip      tip  // what the store has at least: as its TIP says, but for the MANIFEST and the WALs, which are as they are now
+	exists bool // there is a store
+	// What the store has at least: as its TIP says, but for the MANIFEST and the WALs, which are as
+	// they are now.
+	tip      tip
 	tipFound bool
 	tipErr   error // why it could not be read; nil when there is none
 	format   string
@@ -44,13 +46,14 @@ type finding struct {
 	faults   []string         // what is wrong, the cause first
 }
 
-// lost is how much of what was stored is not there any more: the positions after one and through another.
+// lost is how much of what was stored is not there any more: the positions after one and through
+// another.
 func (f *finding) lost() (after, through fanfare.Position, ok bool) {
 	return f.last, f.tip.durable, f.tip.durable > f.last
 }
 
-// judge looks at the log in a directory whose lock is held, or which is a backup. The error of a log that is not whole is a
-// *damage.
+// judge looks at the log in a directory whose lock is held, or which is a backup. The error of a
+// log that is not whole is a *damage.
 func judge(fs vfs.FS, dir string) (*finding, error) {
 	j := &judging{fs: fs, dir: dir, folder: fs.PathJoin(dir, "log"), sets: map[string][]byte{}}
 	j.readTip()
@@ -92,19 +95,22 @@ func (s *session) judge() (*finding, error) {
 	_, through, lost := f.lost()
 	switch {
 	case lost:
-		l.opts.Logger.Error("the log ends early: events that were stored are lost; who has seen them is told by a gap, and "+
-			"a backup may have them (fanfare restore)", append(attrs, slog.String("lost_through", through.String()))...)
+		l.opts.Logger.Error("the log ends early: events that were stored are lost; "+
+			"who has seen them is told by a gap, and a backup may have them (fanfare restore)",
+			append(attrs, slog.String("lost_through", through.String()))...)
 	case f.torn && !f.tipFound:
 		l.opts.Logger.Warn("the newest file of the log ends within a record, and nothing says how much was stored: "+
 			"what was published last may be lost", attrs...)
 	case f.torn:
-		l.opts.Logger.Warn("the newest file of the log ends within a record: what was being written when the hub or its machine "+
-			"stopped is dropped; nothing says that it was acknowledged", attrs...)
+		l.opts.Logger.Warn("the newest file of the log ends within a record: what was being written when the hub "+
+			"or its machine stopped is dropped; nothing says that it was acknowledged", attrs...)
 	case f.tipErr != nil:
-		l.opts.Logger.Warn("the file log/"+tipFile+" cannot be read: whether the end of the log is there cannot be told",
+		l.opts.Logger.Warn(
+			"the file log/"+tipFile+" cannot be read: whether the end of the log is there cannot be told",
 			append(attrs, slog.Any("err", f.tipErr))...)
 	case !f.tipFound && len(f.runs) > 0:
-		l.opts.Logger.Info("the log has no file log/"+tipFile+", as those of earlier versions: whether its end is there cannot be told", attrs...)
+		l.opts.Logger.Info("the log has no file log/"+tipFile+", as those of earlier versions: "+
+			"whether its end is there cannot be told", attrs...)
 	}
 	return f, nil
 }
@@ -115,7 +121,8 @@ func (s *session) newTip(folder string, found *finding, lazy bool) *tipFS {
 	tip := found.tip
 	tip.lazy = tip.lazy || lazy
 	fs := newTipFS(found.store(l.opts.FS), folder, tip, func(err error) {
-		l.opts.Logger.Warn("the file log/"+tipFile+" cannot be written: should the log be damaged, less will be known of it", slog.Any("err", err))
+		l.opts.Logger.Warn("the file log/"+tipFile+" cannot be written: "+
+			"should the log be damaged, less will be known of it", slog.Any("err", err))
 	})
 	if l.opts.Durability == DurabilityMemory {
 		fs.fence() // there is nothing to come back to
@@ -153,7 +160,8 @@ func (j *judging) reading(err error) error {
 	return nil
 }
 
-// readTip reads the TIP. Without one, as an earlier version leaves a log, or with one that cannot be read, nothing is demanded.
+// readTip reads the TIP. Without one, as an earlier version leaves a log, or with one that cannot
+// be read, nothing is demanded.
 func (j *judging) readTip() {
 	t, err := readTip(j.fs, j.folder)
 	switch {
@@ -191,12 +199,14 @@ func (j *judging) place() error {
 		case strings.HasPrefix(name, "marker.format-version."):
 			format = true
 			if v, _ := fileNumber(strings.TrimPrefix(path.Ext(name), ".")); v > uint64(pebble.FormatNewest) {
-				return fmt.Errorf("the store has version %d, this program reads %d: use the version of fanfare that wrote it", v, pebble.FormatNewest)
+				return fmt.Errorf("the store has version %d, this program reads %d: "+
+					"use the version of fanfare that wrote it", v, pebble.FormatNewest)
 			}
 		case strings.HasPrefix(name, "marker.manifest."):
 			number, _, _ := strings.Cut(strings.TrimPrefix(name, "marker.manifest."), ".")
 			if other := markers[number]; other != "" {
-				j.fault("it holds files of two logs, or of one log at two times: %s and %s", min(name, other), max(name, other))
+				j.fault("it holds files of two logs, or of one log at two times: %s and %s", min(name, other),
+					max(name, other))
 			}
 			markers[number] = name
 		}
@@ -212,7 +222,8 @@ func (j *judging) place() error {
 		j.fault("its files are there, but the one that names them (marker.manifest…) is not")
 	case !desc.Exists && held:
 		j.fault("the folder log is empty, and was not")
-	case desc.Exists && held && wals == 0 && !j.tipFound: // a TIP knows better: there is none for a moment while a log is opened
+	case desc.Exists && held && wals == 0 && !j.tipFound:
+		// A TIP knows better: there is no WAL for a moment while a log is opened.
 		j.fault("its newest file (….log) is missing")
 	case desc.Exists && held && !format:
 		j.fault("the file that says which version of the store it is (marker.format-version…) is missing")
@@ -224,7 +235,8 @@ func (j *judging) place() error {
 	return j.options(desc.OptionsFilename)
 }
 
-// options looks whether Pebble can read what it noted of its settings. It would refuse the store otherwise, without a hint.
+// options looks whether Pebble can read what it noted of its settings. It would refuse the store
+// otherwise, without a hint.
 func (j *judging) options(name string) error {
 	if name == "" {
 		return nil
@@ -237,13 +249,14 @@ func (j *judging) options(name string) error {
 	o.EnsureDefaults()
 	if err := o.CheckCompatibility(j.folder, string(text)); err != nil {
 		j.unreadable = true
-		j.fault("%s cannot be read; it holds settings of the store and no events, so the log opens without it (move it away)", j.fs.PathBase(name))
+		j.fault("%s cannot be read; it holds settings of the store and no events, "+
+			"so the log opens without it (move it away)", j.fs.PathBase(name))
 	}
 	return nil
 }
 
-// readTables reads of the tables what an opening reads, so that it does not meet damage after it has begun to write. The
-// WALs are left out: the judge reads them itself.
+// readTables reads of the tables what an opening reads, so that it does not meet damage after it
+// has begun to write. The WALs are left out: the judge reads them itself.
 func (j *judging) readTables() error {
 	if err := guarded(j.scanTables); err != nil {
 		return j.reading(err)
@@ -266,7 +279,8 @@ func (j *judging) scanTables() error {
 	}
 	defer it.Close()
 	j.some = it.First()
-	for _, tag := range []byte{keyBefore, keyClock, keyFloor, keyFormat, keyGone, keyJump, keyNext, keyPhases, keyRun, keyUnsized} {
+	for _, tag := range []byte{keyBefore, keyClock, keyFloor, keyFormat, keyGone, keyJump, keyNext, keyPhases, keyRun,
+		keyUnsized} {
 		for ok := it.SeekGE([]byte{tag}); ok && it.Key()[0] == tag; ok = it.Next() {
 			j.keep(it.Key(), it.Value())
 		}
@@ -306,7 +320,8 @@ func (j *judging) judgeRuns() error {
 	j.format = string(value)
 	switch {
 	case ok && !readable(j.format):
-		return fmt.Errorf("the log has format %q, this program reads %q: use the version of fanfare that wrote it", value, formatVersion)
+		return fmt.Errorf("the log has format %q, this program reads %q: use the version of fanfare that wrote it",
+			value, formatVersion)
 	case !ok && j.begun:
 		j.fault("the store holds no log, and there was one")
 		j.unreadable = true

@@ -13,7 +13,8 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// grown makes a log of one or more runs; each writes so many tables, and nothing but those knows what stands there.
+// grown makes a log of one or more runs; each writes so many tables, and nothing but those knows
+// what stands there.
 func grown(t *testing.T, runs, tables int) *disk {
 	t.Helper()
 	d := &disk{FS: vfs.NewMem(), dir: "data", acked: map[string]fanfare.Position{}}
@@ -67,10 +68,12 @@ func TestOlderManifest(t *testing.T) {
 	d.write(t, "marker.manifest.000003."+manifests[0], "")
 	twice := d.clone(t, vfs.NewMem(), "data") // the older one put back beside the newer one
 	twice.write(t, "marker.manifest.000003."+manifests[1], "")
-	if _, err := judge(twice.FS, twice.dir); err == nil || !strings.Contains(err.Error(), "files of two logs, or of one log at two times") {
+	if _, err := judge(twice.FS, twice.dir); err == nil ||
+		!strings.Contains(err.Error(), "files of two logs, or of one log at two times") {
 		t.Errorf("two markers: %v", err)
 	}
-	if _, err := judge(d.FS, d.dir); err == nil || !strings.Contains(err.Error(), manifests[0]+" is in force, and "+manifests[1]+" was after it") {
+	if _, err := judge(d.FS, d.dir); err == nil ||
+		!strings.Contains(err.Error(), manifests[0]+" is in force, and "+manifests[1]+" was after it") {
 		t.Errorf("%v", err)
 	}
 	if o := checkDamaged(t, d, false); o != "refused" {
@@ -78,7 +81,8 @@ func TestOlderManifest(t *testing.T) {
 	}
 }
 
-// TestDamagedSettings: Pebble's note of its settings holds no events. The refusal names it, and does what it says.
+// TestDamagedSettings: Pebble's note of its settings holds no events. The refusal names it, and
+// does what it says.
 func TestDamagedSettings(t *testing.T) {
 	d := grown(t, 1, 1)
 	for name, content := range d.files(t) {
@@ -87,7 +91,8 @@ func TestDamagedSettings(t *testing.T) {
 		}
 		d.write(t, name, content[:len(content)/2])
 		o, _ := d.options()
-		if _, err := Open(o); err == nil || !strings.Contains(err.Error(), name+" cannot be read") || !strings.Contains(err.Error(), "move it away") {
+		if _, err := Open(o); err == nil || !strings.Contains(err.Error(), name+" cannot be read") ||
+			!strings.Contains(err.Error(), "move it away") {
 			t.Errorf("%v", err)
 		}
 		if err := d.Remove(d.path(name)); err != nil {
@@ -111,7 +116,8 @@ func TestTipNamesARun(t *testing.T) {
 	if err := saveTip(d.FS, folder, tip); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := judge(d.FS, d.dir); err == nil || !strings.Contains(err.Error(), tip.run.String()+", which was the newest, is missing") {
+	if _, err := judge(d.FS, d.dir); err == nil ||
+		!strings.Contains(err.Error(), tip.run.String()+", which was the newest, is missing") {
 		t.Errorf("%v", err)
 	}
 	if o := checkDamaged(t, d, false); o != "refused" {
@@ -119,8 +125,8 @@ func TestTipNamesARun(t *testing.T) {
 	}
 }
 
-// TestDamageWithoutTIP: of a log of an earlier version it is known that the MANIFEST is cut, by the tables that it does not name
-// any more; and a WAL that ends within a record is told of.
+// TestDamageWithoutTIP: of a log of an earlier version it is known that the MANIFEST is cut, by the
+// tables that it does not name any more; and a WAL that ends within a record is told of.
 func TestDamageWithoutTIP(t *testing.T) {
 	for _, how := range []string{"closed", "killed"} {
 		whole := disks[how](t)
@@ -141,7 +147,8 @@ func TestDamageWithoutTIP(t *testing.T) {
 				d.write(t, manifest, content)
 				o := checkDamaged(t, d, false)
 				outcomes[o]++
-				if o != "refused" && o != "whole" { // which it is while the WALs are there that the last record made obsolete
+				// It is whole while the WALs are there that the last record made obsolete.
+				if o != "refused" && o != "whole" {
 					t.Errorf("%s, %s %s: it is %s", how, manifest, damage, o)
 				}
 			}
@@ -164,7 +171,8 @@ func TestDamageWithoutTIP(t *testing.T) {
 	}
 }
 
-// TestEarlierCopyOpens: a data directory of an earlier time, put back as a whole, is whole; and no position is given again.
+// TestEarlierCopyOpens: a data directory of an earlier time, put back as a whole, is whole; and no
+// position is given again.
 func TestEarlierCopyOpens(t *testing.T) {
 	d := &disk{FS: vfs.NewMem(), dir: "data"}
 	l := filled(t, d, DurabilitySync)
@@ -222,7 +230,8 @@ func TestRestoreJudges(t *testing.T) {
 func TestTakenOver(t *testing.T) {
 	for _, format := range []string{"1", "2"} {
 		t.Run(format, func(t *testing.T) {
-			d := &disk{FS: loadDump(t, "testdata/format-"+format+".golden"), dir: "memory", acked: map[string]fanfare.Position{}}
+			d := &disk{FS: loadDump(t, "testdata/format-"+format+".golden"), dir: "memory",
+				acked: map[string]fanfare.Position{}}
 			now := time.Date(2026, 11, 22, 10, 0, 1, 0, time.UTC) // a moment after it was written
 			for round := range 2 {
 				o, said := d.options()

@@ -12,8 +12,9 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// A log of an earlier version has no TIP. What its MANIFEST has lost may still be seen: the tables that it named are there.
-// Other tables that it does not name are what a crash leaves, or what is about to be deleted, and hold nothing new.
+// A log of an earlier version has no TIP. What its MANIFEST has lost may still be seen: the tables
+// that it named are there. Other tables that it does not name are what a crash leaves, or what is
+// about to be deleted, and hold nothing new.
 
 // findUnnamed finds the tables that the MANIFEST does not name.
 func (j *judging) findUnnamed(db *pebble.DB) error {

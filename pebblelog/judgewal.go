@@ -17,7 +17,8 @@ import (
 	"github.com/cockroachdb/pebble/v2/wal"
 )
 
-// What the judge reads of Pebble's files itself: the head of each record of the MANIFEST, and the WALs.
+// What the judge reads of Pebble's files itself: the head of each record of the MANIFEST, and the
+// WALs.
 
 // manifest is what the judge reads of a MANIFEST.
 type manifest struct {
@@ -28,7 +29,8 @@ type manifest struct {
 	lastSeq   uint64
 }
 
-// readManifest reads the MANIFEST as far as it is whole, as Pebble does, and judges by the TIP how far it should be.
+// readManifest reads the MANIFEST as far as it is whole, as Pebble does, and judges by the TIP how
+// far it should be.
 func (j *judging) readManifest() error {
 	m, t := &j.manifest, &j.tip
 	m.num, _ = fileNumber(strings.TrimPrefix(m.name, "MANIFEST-"))
@@ -100,7 +102,8 @@ func (m *manifest) apply(edit []byte) {
 	}
 }
 
-// readWALs reads each WAL that is not obsolete: that it is there, that it follows the one before it, and what it says of runs.
+// readWALs reads each WAL that is not obsolete: that it is there, that it follows the one before
+// it, and what it says of runs.
 func (j *judging) readWALs() error {
 	all, err := wal.Scan(wal.Dir{FS: j.fs, Dirname: j.folder})
 	if err != nil {
@@ -165,10 +168,12 @@ func (j *judging) readWAL(w wal.LogicalLog, newest bool) (walEnd, error) {
 		if !ok {
 			return 0, j.reading(fmt.Errorf("%s: a batch is cut short", name))
 		}
-		// Each batch begins where the one before it ended, and the first one not after what the MANIFEST knows.
+		// Each batch begins where the one before it ended, and the first one not after what the
+		// MANIFEST knows.
 		seq := uint64(h.SeqNum)
 		if j.next == 0 && seq > max(j.manifest.lastSeq+1, firstSeq) || j.next != 0 && seq != j.next {
-			j.fault("%s does not go on where what is before it ends: a file is missing, or %s is older than it was", name, j.manifest.name)
+			j.fault("%s does not go on where what is before it ends: a file is missing, or %s is older than it was",
+				name, j.manifest.name)
 		}
 		j.next = seq + uint64(h.Count)
 		if err := j.readBatch(batchrepr.Read(b)); err != nil {
@@ -200,8 +205,8 @@ const (
 	walTorn                 // within a record
 )
 
-// endOf looks at what stands where the next record of a WAL should. Nothing, zeros, and what the file held before it was
-// used for this WAL are the end of one that was not closed.
+// endOf looks at what stands where the next record of a WAL should. Nothing, zeros, and what the
+// file held before it was used for this WAL are the end of one that was not closed.
 func (j *judging) endOf(w wal.LogicalLog, at int64) (walEnd, error) {
 	fs, name := w.SegmentLocation(w.NumSegments() - 1)
 	f, err := fs.Open(name)
@@ -209,7 +214,8 @@ func (j *judging) endOf(w wal.LogicalLog, at int64) (walEnd, error) {
 		return 0, j.reading(err)
 	}
 	defer f.Close()
-	// The head of a record's piece: checksum (4 bytes), length (2), type (1), and the low half of the number of the WAL (4).
+	// The head of a record's piece: checksum (4 bytes), length (2), type (1), and the low half of
+	// the number of the WAL (4).
 	head := make([]byte, 11)
 	n, err := f.ReadAt(head, at)
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -225,11 +231,13 @@ func (j *judging) endOf(w wal.LogicalLog, at int64) (walEnd, error) {
 	return walOpen, nil
 }
 
-// judgeEnd tells a newest WAL that ends early, behind which nothing more is to be had, from one that is damaged in its
-// middle: what follows there could be saved by somebody who knows how, and Pebble would delete it.
+// judgeEnd tells a newest WAL that ends early, behind which nothing more is to be had, from one
+// that is damaged in its middle: what follows there could be saved by somebody who knows how, and
+// Pebble would delete it.
 //
-// What a timer had not synced yet is another matter. A power cut leaves any of it, and so may leave a later part without an
-// earlier one: the log ends at the first that is missing. Pebble would not open it, because it was told that all was synced.
+// What a timer had not synced yet is another matter. A power cut leaves any of it, and so may leave
+// a later part without an earlier one: the log ends at the first that is missing. Pebble would not
+// open it, because it was told that all was synced.
 func (j *judging) judgeEnd() error {
 	_, _, lost := j.lost()
 	if j.newest == "" || len(j.faults) > 0 || j.broken == nil && !lost {
@@ -238,7 +246,8 @@ func (j *judging) judgeEnd() error {
 	more := j.broken != nil
 	if !more {
 		var err error
-		if more, err = goesOn(j.fs, j.fs.PathJoin(j.folder, j.newest), j.tip.wals[len(j.tip.wals)-1], j.tornAt); err != nil {
+		if more, err = goesOn(j.fs, j.fs.PathJoin(j.folder, j.newest), j.tip.wals[len(j.tip.wals)-1],
+			j.tornAt); err != nil {
 			return j.reading(err)
 		}
 	}
@@ -282,8 +291,9 @@ type shortFile struct {
 
 func (f *shortFile) Read(p []byte) (int, error) { return f.left.Read(p) }
 
-// Pebble writes a WAL in blocks, and a record as pieces that lie within a block. A piece begins with its checksum (4 bytes), its
-// length (2), its type (1), and the low half of the number of the WAL (4); of some types 8 bytes more.
+// Pebble writes a WAL in blocks, and a record as pieces that lie within a block. A piece begins
+// with its checksum (4 bytes), its length (2), its type (1), and the low half of the number of the
+// WAL (4); of some types 8 bytes more.
 const (
 	walBlockBytes    = 32 << 10
 	walPieceHead     = 11
@@ -328,7 +338,8 @@ func goesOn(fs vfs.FS, name string, num uint64, at int64) (bool, error) {
 	}
 }
 
-// walPiece reads the piece at the beginning of b: its size, 0 when there is none of this WAL within b, and whether it is whole.
+// walPiece reads the piece at the beginning of b: its size, 0 when there is none of this WAL within
+// b, and whether it is whole.
 func walPiece(b []byte, num uint64) (size int, whole bool) {
 	kind := b[6]
 	if kind < walPieceFirst || kind > walPieceLast || binary.LittleEndian.Uint32(b[7:]) != uint32(num) {

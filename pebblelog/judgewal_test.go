@@ -18,7 +18,8 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// TestMissingWAL: of several WALs each that was written to is missed; without a TIP, if another one was after it.
+// TestMissingWAL: of several WALs each that was written to is missed; without a TIP, if another one
+// was after it.
 func TestMissingWAL(t *testing.T) {
 	tried := 0
 	for _, whole := range takeCrashes(t, DurabilitySync, 100) {
@@ -41,7 +42,8 @@ func TestMissingWAL(t *testing.T) {
 				}
 				mustKnow := written[num] > 0 && (tip || followed)
 				if _, err = judge(d.FS, d.dir); err == nil && mustKnow {
-					t.Errorf("%d of %v is missing (%v), with a TIP: %v, and the judge does not know", num, found.tip.wals, written, tip)
+					t.Errorf("%d of %v is missing (%v), with a TIP: %v, and the judge does not know", num,
+						found.tip.wals, written, tip)
 				}
 				if mustKnow {
 					tried++
@@ -72,7 +74,8 @@ func batchesOf(t *testing.T, d *disk) map[uint64]int {
 	return n
 }
 
-// TestCutManifest: wherever the MANIFEST is cut, and whether there is a TIP or not, the log is refused.
+// TestCutManifest: wherever the MANIFEST is cut, and whether there is a TIP or not, the log is
+// refused.
 func TestCutManifest(t *testing.T) {
 	unnamed := 0
 	for tables := 1; tables <= 3; tables++ {
@@ -95,7 +98,8 @@ func TestCutManifest(t *testing.T) {
 				found, err := judge(d.FS, d.dir)
 				if err == nil || tip && !strings.Contains(err.Error(), name+" is whole up to byte") {
 					t.Errorf("%d tables, cut by %d, with a TIP %v: %v", tables, cut, tip, err)
-				} else if strings.Contains(strings.Join(found.faults, "\n"), "is named nowhere, and holds events up to") {
+				} else if strings.Contains(strings.Join(found.faults,
+					"\n"), "is named nowhere, and holds events up to") {
 					unnamed++
 				}
 				if o := checkDamaged(t, d, false); o != "refused" {
@@ -109,7 +113,8 @@ func TestCutManifest(t *testing.T) {
 	}
 }
 
-// TestManifestIsMeasured: the TIP and the judge count alike how long a MANIFEST is, also where a record crosses a block of 32 KiB.
+// TestManifestIsMeasured: the TIP and the judge count alike how long a MANIFEST is, also where a
+// record crosses a block of 32 KiB.
 func TestManifestIsMeasured(t *testing.T) {
 	mem := vfs.NewMem()
 	if err := mem.MkdirAll("data/log", 0o750); err != nil {
@@ -150,7 +155,8 @@ func TestManifestIsMeasured(t *testing.T) {
 	}
 }
 
-// TestWALDamagedInItsMiddle: what follows damage could be saved, so the log is refused. Where nothing follows, it is opened.
+// TestWALDamagedInItsMiddle: what follows damage could be saved, so the log is refused. Where
+// nothing follows, it is opened.
 func TestWALDamagedInItsMiddle(t *testing.T) {
 	d := &disk{FS: vfs.NewMem(), dir: "data", acked: map[string]fanfare.Position{}}
 	o, _ := d.options()
@@ -181,8 +187,8 @@ func TestWALDamagedInItsMiddle(t *testing.T) {
 	}
 }
 
-// TestWALSyncedByTimer: what the timer had not synced may be damaged by a power cut anywhere, and the log opens up to there. Damage
-// to what it had synced is refused.
+// TestWALSyncedByTimer: what the timer had not synced may be damaged by a power cut anywhere, and
+// the log opens up to there. Damage to what it had synced is refused.
 func TestWALSyncedByTimer(t *testing.T) {
 	d := &disk{FS: vfs.NewMem(), dir: "data", acked: map[string]fanfare.Position{}}
 	o, _ := d.options()

@@ -15,8 +15,8 @@ func keyHash(k fanfare.Key) (h [16]byte) {
 
 func usedKey(hash [16]byte) []byte { return append([]byte{keyUsed}, hash[:]...) }
 
-// keyedRequest answers a request that has idempotency keys: all of it, whether stored now or before. It reports false when
-// the caller still has to store what the request keeps.
+// keyedRequest answers a request that has idempotency keys: all of it, whether stored now or
+// before. It reports false when the caller still has to store what the request keeps.
 func (w *groupWriter) keyedRequest(r *request) (stored bool, err error) {
 	b := r.batch
 	keys := b.Keys
@@ -115,8 +115,9 @@ func conflict(k fanfare.Key) error {
 	return fanfare.Errorf(fanfare.CodeConflict, "Idempotency-Key %q was used for something else", k.Text)
 }
 
-// lookUp finds what was stored under a key, in this group or in the store; nil when nothing was, or too long ago. Keys go by
-// log time: they are remembered for ten minutes in which they could have been asked for, whatever the wall clock does.
+// lookUp finds what was stored under a key, in this group or in the store; nil when nothing was, or
+// too long ago. Keys go by log time: they are remembered for ten minutes in which they could have
+// been asked for, whatever the wall clock does.
 func (w *groupWriter) lookUp(hash [16]byte) (*used, error) {
 	if u, ok := w.used[hash]; ok {
 		return &u, nil
@@ -152,8 +153,8 @@ func (w *groupWriter) remember(k fanfare.Key, first fanfare.Position, count int)
 	return w.b.Set(append(keyOf(keyUsedAt, uint64(w.at.log)), hash[:]...), nil, nil)
 }
 
-// onTime returns an expiry that guarded time can be compared with. It comes from the wall clock; when that is behind, what is kept
-// would expire too early.
+// onTime returns an expiry that guarded time can be compared with. It comes from the wall clock;
+// when that is behind, what is kept would expire too early.
 func (w *groupWriter) onTime(expires time.Time) time.Time {
 	if behind := time.Duration(w.at.guarded-w.at.wall) * time.Millisecond; behind > clockSlip {
 		return expires.Add(behind)

@@ -4,15 +4,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/fanfare-hub/fanfare"
 	"github.com/fanfare-hub/fanfare/logtest"
 )
 
-// TestWhatExpiresIsForgotten: an idempotency key may be used for something else after its time, and keys and kept positions
-// whose time is over leave nothing behind.
+// TestWhatExpiresIsForgotten: an idempotency key may be used for something else after its time, and
+// keys and kept positions whose time is over leave nothing behind.
 func TestWhatExpiresIsForgotten(t *testing.T) {
 	now := time.Now()
 	fs := vfs.NewMem()
@@ -37,7 +36,7 @@ func TestWhatExpiresIsForgotten(t *testing.T) {
 	}
 	count := func(l *Log, tag byte) (n int) {
 		err := l.read(t.Context(), func(s *session) error {
-			it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{tag}, UpperBound: []byte{tag + 1}})
+			it, err := s.db.NewIter(ofKind(tag))
 			if err != nil {
 				return err
 			}
@@ -54,7 +53,8 @@ func TestWhatExpiresIsForgotten(t *testing.T) {
 	}
 
 	l := reopen()
-	if _, err := send(l, 1, fanfare.Kept{Name: "pc", Position: 1, Time: now, Expires: now.Add(time.Minute)}); err != nil {
+	if _, err := send(l, 1,
+		fanfare.Kept{Name: "pc", Position: 1, Time: now, Expires: now.Add(time.Minute)}); err != nil {
 		t.Fatal(err)
 	}
 	now = now.Add(9 * time.Minute)

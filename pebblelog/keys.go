@@ -7,10 +7,13 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
+
 	"github.com/fanfare-hub/fanfare"
 )
 
-// The first byte of each key; docs/format/pebblelog.md describes them. Numbers in keys are big endian, so that they sort.
+// The first byte of each key; docs/format/pebblelog.md describes them. Numbers in keys are big
+// endian, so that they sort.
 const (
 	keyChannel = 'c' // c name -> channel number
 	keyEvent   = 'e' // e position -> event
@@ -33,8 +36,9 @@ const (
 	keyUsedAt  = 'x' // x log-time hash -> nothing: the used keys in the order of their age
 )
 
-// formatVersion is written into the store at each open. A store of format 1, which lacks only what retention by bytes, floors
-// and times need, or of format 2, which lacks log time, is taken over; one of another version is refused.
+// formatVersion is written into the store at each open. A store of format 1, which lacks only what
+// retention by bytes, floors and times need, or of format 2, which lacks log time, is taken over;
+// one of another version is refused.
 const (
 	formatVersion  = "fanfare pebblelog 3"
 	formatVersion2 = "fanfare pebblelog 2"
@@ -71,7 +75,8 @@ func indexBounds(num uint64, after, through fanfare.Position) (lower, upper []by
 
 func lastNumber(key []byte) uint64 { return binary.BigEndian.Uint64(key[len(key)-8:]) }
 
-// fields reads the numbers and texts of a stored value one by one; the first that is cut short makes err.
+// fields reads the numbers and texts of a stored value one by one; the first that is cut short
+// makes err.
 type fields struct {
 	b   []byte
 	err error
@@ -163,7 +168,8 @@ func readEvent(pos fanfare.Position, channel fanfare.Channel, value []byte) (fan
 	if err != nil {
 		return fanfare.Event{}, fmt.Errorf("event %v: %w", pos, errCorrupt)
 	}
-	return fanfare.Event{Position: pos, Channel: channel, Type: kind, Data: string(f.b), Time: time.UnixMilli(int64(ms)).UTC(), Trace: trace}, nil
+	return fanfare.Event{Position: pos, Channel: channel, Type: kind, Data: string(f.b),
+		Time: time.UnixMilli(int64(ms)).UTC(), Trace: trace}, nil
 }
 
 func channelOfIndex(key []byte) uint64 { return binary.BigEndian.Uint64(key[1:9]) }
@@ -228,7 +234,9 @@ func readUsed(value []byte) (u used, err error) {
 // kept is a kept position as it is stored.
 type kept struct {
 	fanfare.Kept
-	storedMs int64 // when it was stored, by the clock that ages go by; 0: an earlier version stored it, and only Time is known
+	// When it was stored, by the clock that ages go by; 0: an earlier version stored it, and only
+	// Time is known.
+	storedMs int64
 }
 
 func (k kept) append(dst []byte) []byte {
@@ -251,4 +259,17 @@ func readKept(name string, value []byte, now time.Time) (fanfare.Kept, error) {
 	}
 	k.Age = max(time.Duration(now.UnixMilli()-k.storedMs)*time.Millisecond, 0)
 	return k.Kept, f.err
+}
+
+// ofKind is the range of all keys of a kind, for an iterator.
+func ofKind(tag byte) *pebble.IterOptions { return between([]byte{tag}, []byte{tag + 1}) }
+
+// between is the range of keys from lower on, and below upper.
+func between(lower, upper []byte) *pebble.IterOptions {
+	return &pebble.IterOptions{LowerBound: lower, UpperBound: upper}
+}
+
+// eventsBetween is the range of the events above a position, and up to another.
+func eventsBetween(after, through fanfare.Position) *pebble.IterOptions {
+	return between(keyOf(keyEvent, uint64(after)+1), keyOf(keyEvent, uint64(through)+1))
 }

@@ -28,7 +28,9 @@ func (l *Log) Last(ctx context.Context, r fanfare.Recent) (past fanfare.Past, er
 }
 
 // lastMerged goes back over the indexes of the channels.
-func (rd *readers) lastMerged(ctx context.Context, channels []fanfare.Channel, r fanfare.Recent) (past fanfare.Past, err error) {
+func (rd *readers) lastMerged(
+	ctx context.Context, channels []fanfare.Channel, r fanfare.Recent,
+) (past fanfare.Past, err error) {
 	m, err := rd.newMerge(channels, 0, r.Through, true)
 	if err != nil {
 		return past, err
@@ -59,11 +61,12 @@ func (rd *readers) lastScanned(ctx context.Context, r fanfare.Recent) (past fanf
 	}
 	sc := newScanner(rd, r.Patterns, bound)
 	defer sc.close()
-	past.From, err = sc.backward(ctx, rd.begins(), r.Through, func(pos fanfare.Position, _ *met, _ []byte) (bool, error) {
-		past.First = pos
-		past.Count++
-		return past.Count < r.Count, nil
-	})
+	past.From, err = sc.backward(ctx, rd.begins(), r.Through,
+		func(pos fanfare.Position, _ *met, _ []byte) (bool, error) {
+			past.First = pos
+			past.Count++
+			return past.Count < r.Count, nil
+		})
 	if past.Count == r.Count || past.From <= rd.begins() {
 		past.From = 0
 	}

@@ -11,7 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/fanfare-hub/fanfare"
@@ -41,10 +40,12 @@ type Options struct {
 	TrimInterval  time.Duration  // pause between two sweeps of what retention has clipped; default 10 s
 	Logger        *slog.Logger   // default: discard
 
-	order   func(order) order    // for tests; puts another order in the place of the queue
-	FS      vfs.FS               // for tests; default the machine's, or a new memory with DurabilityMemory
-	Now     func() time.Time     // for tests; default time.Now
-	Elapsed func() time.Duration // for tests; the time since some moment, however the clock is set; default the kernel's, or Now's
+	order func(order) order // for tests; puts another order in the place of the queue
+	FS    vfs.FS            // for tests; default the machine's, or a new memory with DurabilityMemory
+	Now   func() time.Time  // for tests; default time.Now
+	// For tests; the time since some moment, however the clock is set; default the kernel's, or
+	// Now's.
+	Elapsed func() time.Duration
 }
 
 func (o Options) withDefaults() Options {
@@ -120,9 +121,9 @@ type watchers struct {
 
 type watch struct{ w fanfare.Watcher }
 
-// Open opens the log in Options.Dir, or makes a new one, and begins a new run. It fails when another process has the
-// directory, or when what lies there is damaged or of another version; nothing is changed then. A log whose end is lost is
-// opened, and that is logged as an error.
+// Open opens the log in Options.Dir, or makes a new one, and begins a new run. It fails when
+// another process has the directory, or when what lies there is damaged or of another version;
+// nothing is changed then. A log whose end is lost is opened, and that is logged as an error.
 func Open(opts Options) (*Log, error) {
 	l := &Log{opts: opts.withDefaults(), stop: make(chan struct{})}
 	l.rules = l.opts.Retention
@@ -160,8 +161,8 @@ func Open(opts Options) (*Log, error) {
 	return l, nil
 }
 
-// makeDir makes a folder and those above it, and syncs each entry that is new: a log in a folder that a power cut can take
-// away is not durable.
+// makeDir makes a folder and those above it, and syncs each entry that is new: a log in a folder
+// that a power cut can take away is not durable.
 func makeDir(fs vfs.FS, dir string) error {
 	if _, err := fs.Stat(dir); err == nil {
 		return nil
@@ -178,8 +179,9 @@ func makeDir(fs vfs.FS, dir string) error {
 	return syncDir(fs, parent)
 }
 
-// Close commits what is queued, refuses what comes after, and closes the files. It waits for a slow disk at most as long
-// as Options.SlowCommit. A second call does nothing and returns the same error.
+// Close commits what is queued, refuses what comes after, and closes the files. It waits for a slow
+// disk at most as long as Options.SlowCommit. A second call does nothing and returns the same
+// error.
 func (l *Log) Close() error { return l.end() }
 
 func (l *Log) close() error {
@@ -229,7 +231,8 @@ func (l *Log) Watch(w fanfare.Watcher) (fanfare.Position, func()) {
 	return fanfare.Position(l.durable.Load()), func() {
 		l.watchers.Lock()
 		defer l.watchers.Unlock()
-		l.watchers.list = slices.DeleteFunc(slices.Clone(l.watchers.list), func(other *watch) bool { return other == entry })
+		l.watchers.list = slices.DeleteFunc(slices.Clone(l.watchers.list),
+			func(other *watch) bool { return other == entry })
 	}
 }
 
@@ -262,7 +265,7 @@ func (l *Log) Kept(ctx context.Context, name string) (k fanfare.Kept, ok bool, e
 func (l *Log) EachKept(ctx context.Context, prefix string, f func(fanfare.Kept) bool) error {
 	return l.read(ctx, func(s *session) error {
 		lower := textKey(keyKept, prefix)
-		it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: []byte{keyKept + 1}})
+		it, err := s.db.NewIter(between(lower, []byte{keyKept + 1}))
 		if err != nil {
 			return err
 		}

@@ -12,7 +12,8 @@ type bounds struct {
 	at    moment
 }
 
-// bounds judge events that were durable before it was called: those that came since may be of a phase that it does not know.
+// bounds judge events that were durable before it was called: those that came since may be of a
+// phase that it does not know.
 func (c *catalog) bounds() bounds {
 	return bounds{floor: fanfare.Position(c.floor.Load()), at: c.now()}
 }
@@ -25,12 +26,14 @@ func (b bounds) old(e entry, r fanfare.Rule) bool {
 // extent is a channel's newest event, by its count and its bytes.
 type extent struct{ seq, bytes uint64 }
 
-// findMark walks a channel's entries from a trim mark on, and returns the mark that a rule asks for, and the first event that
-// is retained, if there is one.
-func (c *catalog) findMark(num uint64, r fanfare.Rule, mark entry, last extent, b bounds) (newMark, oldest entry, found bool, err error) {
+// findMark walks a channel's entries from a trim mark on, and returns the mark that a rule asks
+// for, and the first event that is retained, if there is one.
+func (c *catalog) findMark(
+	num uint64, r fanfare.Rule, mark entry, last extent, b bounds,
+) (newMark, oldest entry, found bool, err error) {
 	durable := fanfare.Position(c.log.durable.Load())
 	lower, upper := indexBounds(num, mark.pos, durable)
-	it, err := c.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	it, err := c.db.NewIter(between(lower, upper))
 	if err != nil {
 		return mark, oldest, false, err
 	}
@@ -50,7 +53,8 @@ func (c *catalog) findMark(num uint64, r fanfare.Rule, mark entry, last extent, 
 		b.floor = max(b.floor, before)
 	}
 	ok := false
-	if b.floor > mark.pos && it.SeekLT(keyOf(keyIndex, num, uint64(b.floor)+1)) { // not one by one: there may be millions
+	if b.floor > mark.pos && it.SeekLT(keyOf(keyIndex, num, uint64(b.floor)+1)) {
+		// Not one by one: there may be millions.
 		if mark, err = readEntry(it.Key(), it.Value()); err != nil {
 			return mark, oldest, false, err
 		}
@@ -92,7 +96,8 @@ func below(it *pebble.Iterator, last extent, most fanfare.Position) (fanfare.Pos
 	return most, it.Error()
 }
 
-// sizeBetween is how many bytes of data lie between two sums. Entries of format 1 have none and count as nothing.
+// sizeBetween is how many bytes of data lie between two sums. Entries of format 1 have none and
+// count as nothing.
 func sizeBetween(from, to uint64) uint64 {
 	if from > to {
 		return 0
@@ -100,8 +105,8 @@ func sizeBetween(from, to uint64) uint64 {
 	return to - from
 }
 
-// trimMark moves the channel's trim mark past all that its rule no longer retains, and returns it. Readers clip there at
-// once; the sweep deletes later.
+// trimMark moves the channel's trim mark past all that its rule no longer retains, and returns it.
+// Readers clip there at once; the sweep deletes later.
 func (c *catalog) trimMark(st *channelState) (fanfare.Position, error) {
 	st.mu.Lock()
 	defer st.mu.Unlock()

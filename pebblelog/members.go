@@ -10,27 +10,28 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/cockroachdb/pebble/v2"
-
 	"github.com/fanfare-hub/fanfare"
 )
 
-// A pattern that few channels match is read as those channels are: by their indexes, without a look at any other event. So the
-// log keeps, of each pattern that was asked for lately, the names of its members, the channels that it matches.
+// A pattern that few channels match is read as those channels are: by their indexes, without a look
+// at any other event. So the log keeps, of each pattern that was asked for lately, the names of its
+// members, the channels that it matches.
 //
-// They are found by a walk over the names, which leaps over those that cannot match (leap). A walk is done in pieces, so that
-// nobody who reads waits for one over a million names; whoever asks meanwhile reads by position. Channels that were numbered
-// since the walk began are found by their numbers, which count up: they cost one look each, and a reader that is told of no
-// new number looks at nothing.
+// They are found by a walk over the names, which leaps over those that cannot match (leap). A walk
+// is done in pieces, so that nobody who reads waits for one over a million names; whoever asks
+// meanwhile reads by position. Channels that were numbered since the walk began are found by their
+// numbers, which count up: they cost one look each, and a reader that is told of no new number
+// looks at nothing.
 //
-// It is complete up to the durable position: a channel's names are in the store before newest moves, and newest moves before
-// the channel's first event is durable. A channel that was forgotten stays in the list until the next sweep that forgets some;
-// nothing is found of it.
+// It is complete up to the durable position: a channel's names are in the store before newest
+// moves, and newest moves before the channel's first event is durable. A channel that was forgotten
+// stays in the list until the next sweep that forgets some; nothing is found of it.
 
 // patternsMost is of how many patterns the members are kept.
 const patternsMost = 256
 
-// members are the channels of a pattern as far as they are known. A value is never changed: who walks on makes another.
+// members are the channels of a pattern as far as they are known. A value is never changed: who
+// walks on makes another.
 type members struct {
 	list []fanfare.Channel
 	many bool   // there are more than pieces.few: the list is of no use
@@ -38,7 +39,8 @@ type members struct {
 	born uint64 // channels with this number, and with higher ones, have not been looked at by their numbers
 }
 
-// memberSet holds the newest members of one pattern. Two who walk at once both find the same; the last one's work counts.
+// memberSet holds the newest members of one pattern. Two who walk at once both find the same; the
+// last one's work counts.
 type memberSet struct{ v atomic.Pointer[members] }
 
 // memberSets is a bounded cache of them. Its methods may be called from any goroutine.
@@ -68,7 +70,8 @@ func (c *memberSets) of(p fanfare.Pattern) *memberSet {
 	return set
 }
 
-// forget drops what is complete, since channels were forgotten: those that were too many may be few by now.
+// forget drops what is complete, since channels were forgotten: those that were too many may be few
+// by now.
 func (c *memberSets) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -79,8 +82,11 @@ func (c *memberSets) forget() {
 	}
 }
 
-// membersOf returns all channels that the patterns match, each once; false when they are too many, or not known yet.
-func (rd *readers) membersOf(ctx context.Context, patterns []fanfare.Pattern) (channels []fanfare.Channel, few bool, err error) {
+// membersOf returns all channels that the patterns match, each once; false when they are too many,
+// or not known yet.
+func (rd *readers) membersOf(
+	ctx context.Context, patterns []fanfare.Pattern,
+) (channels []fanfare.Channel, few bool, err error) {
 	w := walk{readers: rd, ctx: ctx, steps: rd.pieces.names}
 	if len(patterns) == 1 {
 		return w.find(patterns[0])
@@ -111,7 +117,8 @@ type walk struct {
 	steps int
 }
 
-// find returns the members of a pattern; false when they are too many, or when the piece has ended before all were found.
+// find returns the members of a pattern; false when they are too many, or when the piece has ended
+// before all were found.
 func (w *walk) find(p fanfare.Pattern) ([]fanfare.Channel, bool, error) {
 	if c, ok := p.Channel(); ok {
 		return []fanfare.Channel{c}, true, nil
@@ -153,7 +160,7 @@ func (w *walk) numbers(p fanfare.Pattern, m *members, newest uint64) error {
 	if m.many || m.born >= newest || w.steps <= 0 {
 		return nil
 	}
-	it, err := w.db.NewIter(&pebble.IterOptions{LowerBound: keyOf(keyName, m.born), UpperBound: keyOf(keyName, newest)})
+	it, err := w.db.NewIter(between(keyOf(keyName, m.born), keyOf(keyName, newest)))
 	if err != nil {
 		return err
 	}
@@ -188,8 +195,9 @@ func (m *members) add(c fanfare.Channel, few int) {
 	}
 }
 
-// eachName calls f for the channels that a pattern matches, in the order of their names, from a key on, until f returns false
-// or the steps are used up: one for each name that is looked at. It returns the key to go on from; nil: there are no more.
+// eachName calls f for the channels that a pattern matches, in the order of their names, from a key
+// on, until f returns false or the steps are used up: one for each name that is looked at. It
+// returns the key to go on from; nil: there are no more.
 func (rd *readers) eachName(
 	ctx context.Context, p fanfare.Pattern, from []byte, steps *int, f func(fanfare.Channel) bool,
 ) (next []byte, err error) {
@@ -206,7 +214,7 @@ func (rd *readers) eachMember(
 			end = e
 		}
 	}
-	it, err := rd.db.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: end})
+	it, err := rd.db.NewIter(between(from, end))
 	if err != nil {
 		return nil, err
 	}
@@ -260,8 +268,9 @@ func namesEnd(p fanfare.Pattern) []byte {
 	return []byte{keyChannel + 1}
 }
 
-// leap returns a text above name, such that no name between the two matches the pattern; "" when none above name does. Names
-// are compared by their bytes, so those that begin with the same segments stand together.
+// leap returns a text above name, such that no name between the two matches the pattern; "" when
+// none above name does. Names are compared by their bytes, so those that begin with the same
+// segments stand together.
 func leap(pattern, name string) string {
 	if pattern[0] == '*' && name[0] == '$' {
 		return "%" // '$' + 1: a leading wildcard matches no reserved channel

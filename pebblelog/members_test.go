@@ -14,7 +14,8 @@ import (
 	"github.com/fanfare-hub/fanfare/logtest"
 )
 
-// randomName makes names whose segments sort on both sides of '/', some of them empty, some reserved.
+// randomName makes names whose segments sort on both sides of '/', some of them empty, some
+// reserved.
 func randomName(r *rand.Rand) string {
 	segments := []string{"a", "b", "a-", "a!b", "a0", "", "z", "$s"}
 	for {
@@ -116,15 +117,18 @@ func (m *modelled) pattern() string {
 
 func (m *modelled) rules() []string {
 	return [][]string{
-		{"**=age:10m"}, {"**=count:3"}, {"**=bytes:9"}, {"**=age:10m", "a/**=count:2"}, {"a/*=age:1m,count:4", "b/**=bytes:5"}, {"**=age:365d", "z/**=age:1m"},
+		{"**=age:10m"}, {"**=count:3"}, {"**=bytes:9"}, {"**=age:10m", "a/**=count:2"}, {"a/*=age:1m,count:4",
+			"b/**=bytes:5"}, {"**=age:365d", "z/**=age:1m"},
 	}[m.r.IntN(6)]
 }
 
-// tune makes every piece of work small, so that all ways of reading are taken in a log of a few hundred events.
+// tune makes every piece of work small, so that all ways of reading are taken in a log of a few
+// hundred events.
 func (m *modelled) tune() {
 	r := m.r
 	m.log.session.readers.pieces = pieces{
-		events: 1 + r.IntN(20), bytes: 1 + r.IntN(200), names: 1 + r.IntN(10), marks: 1 + r.IntN(3), few: r.IntN(8), short: uint64(r.IntN(10)),
+		events: 1 + r.IntN(20), bytes: 1 + r.IntN(200), names: 1 + r.IntN(10), marks: 1 +
+			r.IntN(3), few: r.IntN(8), short: uint64(r.IntN(10)),
 		denser: []uint64{0, 4, 1 << 40}[r.IntN(3)],
 	}
 }
@@ -152,7 +156,8 @@ func (m *modelled) live() {
 			}
 		}
 	case 5:
-		if err := m.log.read(m.Context(), func(s *session) error { return surveyor{s.catalog}.survey(s.catalog.rules.Load()) }); err != nil {
+		if err := m.log.read(m.Context(),
+			func(s *session) error { return surveyor{s.catalog}.survey(s.catalog.rules.Load()) }); err != nil {
 			m.Fatal(err)
 		}
 	default:
@@ -165,7 +170,8 @@ func (m *modelled) live() {
 	}
 }
 
-// marks are the trim marks of the channels that the patterns match, and the highest mark that matters to them.
+// marks are the trim marks of the channels that the patterns match, and the highest mark that
+// matters to them.
 func (m *modelled) marks(patterns []fanfare.Pattern) (marks map[string]fanfare.Position, highest fanfare.Position) {
 	marks = map[string]fanfare.Position{}
 	err := m.log.read(m.Context(), func(s *session) error {
@@ -217,9 +223,11 @@ func (m *modelled) compare() {
 	}
 	marks, highest := m.marks(patterns)
 	var want fanfare.GapReason
-	_ = m.log.read(m.Context(), func(s *session) error { want = s.catalog.runs.gapReason(after, loss.Durable, highest); return nil })
+	_ = m.log.read(m.Context(),
+		func(s *session) error { want = s.catalog.runs.gapReason(after, loss.Durable, highest); return nil })
 	if loss.Reason != want {
-		m.Fatalf("%v after %v: reason %q, want %q, since the highest mark is %v", texts, after, loss.Reason, want, highest)
+		m.Fatalf("%v after %v: reason %q, want %q, since the highest mark is %v", texts, after, loss.Reason, want,
+			highest)
 	}
 	if highest > after && loss.Trimmed < highest {
 		m.Fatalf("%v after %v: no mark is above %v, but %v is", texts, after, loss.Trimmed, highest)
@@ -234,7 +242,9 @@ func (m *modelled) compare() {
 	m.compareLast(texts, all)
 }
 
-func (m *modelled) compareRead(patterns []fanfare.Pattern, after fanfare.Position, all []fanfare.Event, highest fanfare.Position) {
+func (m *modelled) compareRead(
+	patterns []fanfare.Pattern, after fanfare.Position, all []fanfare.Event, highest fanfare.Position,
+) {
 	m.Helper()
 	var want []string
 	for _, e := range all {
@@ -271,8 +281,9 @@ func (m *modelled) compareLast(texts []string, all []fanfare.Event) {
 	}
 }
 
-// TestAllWaysOfReadingAgree: whether what patterns want is read by the indexes of their channels or by position, in large pieces
-// or in small ones, with trim marks that were looked at or a bound that says they do not matter: the answer is the same (P3, P4).
+// TestAllWaysOfReadingAgree: whether what patterns want is read by the indexes of their channels or
+// by position, in large pieces or in small ones, with trim marks that were looked at or a bound
+// that says they do not matter: the answer is the same (P3, P4).
 func TestAllWaysOfReadingAgree(t *testing.T) {
 	for seed := range readSeeds {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
@@ -305,8 +316,8 @@ func missed(t *testing.T, l *Log, after fanfare.Position, pattern string) fanfar
 	return loss.Reason
 }
 
-// TestTrimmedSince (P4): of very many channels one that has outgrown its limit since the position is found, wherever its events
-// stand, by a look at the events since and at no other channel.
+// TestTrimmedSince (P4): of very many channels one that has outgrown its limit since the position
+// is found, wherever its events stand, by a look at the events since and at no other channel.
 func TestTrimmedSince(t *testing.T) {
 	for others := range 9 {
 		l := many(t, newTestClock(), "**=count:2")
@@ -336,7 +347,8 @@ func TestTrimmedSince(t *testing.T) {
 	}
 }
 
-// TestTrimmedAndEmptied (P4): a channel of which no event is left, and that was not forgotten yet, is found by its name.
+// TestTrimmedAndEmptied (P4): a channel of which no event is left, and that was not forgotten yet,
+// is found by its name.
 func TestTrimmedAndEmptied(t *testing.T) {
 	within := func(l *Log, f func(*session) error) {
 		t.Helper()
@@ -378,8 +390,9 @@ func TestTrimmedAndEmptied(t *testing.T) {
 	}
 }
 
-// TestNothingMatchesCostsNothing: a pattern that no channel matches is answered without a look at any event, and one whose channels
-// are few with a look at theirs alone; channels that come later are found.
+// TestNothingMatchesCostsNothing: a pattern that no channel matches is answered without a look at
+// any event, and one whose channels are few with a look at theirs alone; channels that come later
+// are found.
 func TestNothingMatchesCostsNothing(t *testing.T) {
 	l := openTest(t, newTestClock().options("**=age:7d"))
 	after := l.Status().Durable
@@ -393,7 +406,8 @@ func TestNothingMatchesCostsNothing(t *testing.T) {
 		want    []string
 		most    uint64
 	}{
-		{"none/*", nil, 0}, {"c/*/y", nil, 0}, {"*/none", nil, 0}, {"c/*/x/**", nil, 0}, {"rare/*", []string{"r"}, 1}, {"*/1", []string{"r"}, 1},
+		{"none/*", nil, 0}, {"c/*/y", nil, 0}, {"*/none", nil, 0}, {"c/*/x/**", nil, 0}, {"rare/*", []string{"r"},
+			1}, {"*/1", []string{"r"}, 1},
 	} {
 		before := l.Stats().EventsRead
 		got := dataOf(t, l, fanfare.Query{Patterns: patternsOf(t, c.pattern), After: after})
@@ -410,7 +424,8 @@ func TestNothingMatchesCostsNothing(t *testing.T) {
 		put(t, l, fmt.Sprint("c/", i, "/x"), batch...)
 	}
 	before := l.Stats().EventsRead
-	if got := dataOf(t, l, fanfare.Query{Patterns: patternsOf(t, "none/*"), After: after}); !slices.Equal(got, []string{"n"}) {
+	if got := dataOf(t, l, fanfare.Query{Patterns: patternsOf(t, "none/*"), After: after}); !slices.Equal(got,
+		[]string{"n"}) {
 		t.Errorf("a channel that came later: %v", got)
 	}
 	if read := l.Stats().EventsRead - before; read > 1 {
@@ -418,8 +433,8 @@ func TestNothingMatchesCostsNothing(t *testing.T) {
 	}
 }
 
-// TestNoMarkIsRead: where nothing was ever trimmed, a replay over very many channels looks at no channel's mark, and neither does
-// the question what was missed.
+// TestNoMarkIsRead: where nothing was ever trimmed, a replay over very many channels looks at no
+// channel's mark, and neither does the question what was missed.
 func TestNoMarkIsRead(t *testing.T) {
 	for _, rule := range []string{"**=age:7d", "**=count:10", "**=bytes:1000"} {
 		l := openTest(t, newTestClock().options(rule))

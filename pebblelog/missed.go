@@ -8,9 +8,10 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// What a resume has missed is decided by the runs, and by the trim marks of its channels. Those of few channels are read. Where
-// there may be very many, a bound that no mark is above decides most cases (markBound). Where it does not, the search is for one
-// channel with a mark above the position, a witness: among the channels of the events since, or among all channels, whichever are
+// What a resume has missed is decided by the runs, and by the trim marks of its channels. Those of
+// few channels are read. Where there may be very many, a bound that no mark is above decides most
+// cases (markBound). Where it does not, the search is for one channel with a mark above the
+// position, a witness: among the channels of the events since, or among all channels, whichever are
 // fewer, a piece at a time.
 
 // Missed implements fanfare.Log.
@@ -71,15 +72,18 @@ func (rd *readers) missedByPatterns(ctx context.Context, a fanfare.Absence, loss
 	return err
 }
 
-// A token says how the search for a witness goes on: by events above a position, or by names from a key on, of the pattern with
-// a number.
+// A token says how the search for a witness goes on: by events above a position, or by names from a
+// key on, of the pattern with a number.
 const (
 	tokenEvents = "e %d"
 	tokenNames  = "c %d %q"
 )
 
-// witness looks for a channel whose trim mark is above a position. token is not empty when the search has to go on from there.
-func (rd *readers) witness(ctx context.Context, a fanfare.Absence, durable fanfare.Position) (found bool, token string, err error) {
+// witness looks for a channel whose trim mark is above a position. token is not empty when the
+// search has to go on from there.
+func (rd *readers) witness(
+	ctx context.Context, a fanfare.Absence, durable fanfare.Position,
+) (found bool, token string, err error) {
 	var at fanfare.Position
 	var pattern int
 	var name string
@@ -99,8 +103,9 @@ func (rd *readers) witness(ctx context.Context, a fanfare.Absence, durable fanfa
 	return rd.witnessByName(ctx, a, 0, "")
 }
 
-// marksAreRecent tells whether each trim mark above a position is of a channel that has an event above it: then limits of
-// count or of bytes have moved the mark, which always leave the newest event.
+// marksAreRecent tells whether each trim mark above a position is of a channel that has an event
+// above it: then limits of count or of bytes have moved the mark, which always leave the newest
+// event.
 func (rd *readers) marksAreRecent(patterns []fanfare.Pattern, after fanfare.Position) (bool, error) {
 	set := rd.rules.Load()
 	if !set.swept.Load() {
@@ -125,7 +130,9 @@ func (rd *readers) witnessByEvent(
 }
 
 // witnessByName looks at a piece of the channels, by name, one pattern after the other.
-func (rd *readers) witnessByName(ctx context.Context, a fanfare.Absence, pattern int, name string) (found bool, token string, err error) {
+func (rd *readers) witnessByName(
+	ctx context.Context, a fanfare.Absence, pattern int, name string,
+) (found bool, token string, err error) {
 	marks, steps := rd.pieces.marks, rd.pieces.names
 	for ; pattern < len(a.Patterns); pattern, name = pattern+1, "" {
 		p := a.Patterns[pattern]

@@ -5,14 +5,15 @@ import (
 )
 
 // order decides which requests come one after the other, in which groups, and at which time. All
-// that a log holds follows from the groups in their order. The log's own order is its queue; another
-// may come from outside, and then each log that is fed with it holds the same.
+// that a log holds follows from the groups in their order. The log's own order is its queue;
+// another may come from outside, and then each log that is fed with it holds the same.
 type order interface {
 	// propose hands in a request, which is answered when its group is durable. It does not block; a
 	// refusal is answered before it returns.
 	propose(r *request)
 
-	// next waits for the next group of a session. It is nil when the log closes or the session fails.
+	// next waits for the next group of a session. It is nil when the log closes or the session
+	// fails.
 	next(s *session) *group
 
 	// now is the time of the log. Nothing is hidden or deleted by a later one.
@@ -47,6 +48,7 @@ func (o queueOrder) next(s *session) *group {
 // command has a command applied, and waits until that is durable. It is refused as an Append is.
 func (l *Log) command(c command) error {
 	done := make(chan error, 1)
-	l.order.propose(&request{batch: &fanfare.Batch{}, command: c, bytes: 64, done: func(_ fanfare.Receipt, err error) { done <- err }})
+	l.order.propose(&request{batch: &fanfare.Batch{}, command: c, bytes: 64,
+		done: func(_ fanfare.Receipt, err error) { done <- err }})
 	return <-done
 }

@@ -13,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/fanfare-hub/fanfare"
@@ -77,7 +76,8 @@ func copyGroup(g *group) *group {
 	for _, r := range g.requests {
 		b := *r.batch
 		b.Events, b.Keep, b.Keys = slices.Clone(b.Events), slices.Clone(b.Keep), slices.Clone(b.Keys)
-		c.requests = append(c.requests, &request{batch: &b, command: r.command, bytes: r.bytes, done: func(fanfare.Receipt, error) {}})
+		c.requests = append(c.requests,
+			&request{batch: &b, command: r.command, bytes: r.bytes, done: func(fanfare.Receipt, error) {}})
 	}
 	return c
 }
@@ -135,7 +135,8 @@ func newReplica(t *testing.T, name string, rules []string, sweeps int, jump time
 	return r
 }
 
-// take applies groups, two at a time in flight, and holds the answers against those of the first log.
+// take applies groups, two at a time in flight, and holds the answers against those of the first
+// log.
 func (r *replica) take(random *rand.Rand, groups []*group, want [][]answer) {
 	r.Helper()
 	for i, g := range groups {
@@ -160,7 +161,8 @@ func (r *replica) take(random *rand.Rand, groups []*group, want [][]answer) {
 	}
 }
 
-// sweep deletes what is clipped by the time of the newest group. What it finds empty it may not forget.
+// sweep deletes what is clipped by the time of the newest group. What it finds empty it may not
+// forget.
 func (r *replica) sweep() {
 	err := r.log.read(r.Context(), func(s *session) error { _, err := s.retention.sweep(); return err })
 	var refused *fanfare.Error
@@ -209,7 +211,7 @@ func holds(t *testing.T, l *Log) (list []string) {
 }
 
 func visibleMarks(s *session) (map[uint64]fanfare.Position, error) {
-	names, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyName}, UpperBound: []byte{keyName + 1}})
+	names, err := s.db.NewIter(ofKind(keyName))
 	if err != nil {
 		return nil, err
 	}
@@ -297,7 +299,8 @@ func (f *first) batch() *fanfare.Batch {
 		b.Events = append(b.Events, fanfare.Event{Channel: channel, Data: strings.Repeat("x", f.random.IntN(60))})
 	}
 	key := func() fanfare.Key {
-		return fanfare.Key{Scope: "s", Text: "k" + strconv.Itoa(f.random.IntN(40)), Fingerprint: [16]byte{byte(f.random.IntN(2))}, Note: "n"}
+		return fanfare.Key{Scope: "s", Text: "k" + strconv.Itoa(f.random.IntN(40)),
+			Fingerprint: [16]byte{byte(f.random.IntN(2))}, Note: "n"}
 	}
 	switch f.random.IntN(4) {
 	case 0:

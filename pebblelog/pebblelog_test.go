@@ -16,7 +16,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func options(dir string, d pebblelog.Durability, keep logtest.Keep) pebblelog.Options {
 	o := pebblelog.Options{Dir: dir, Durability: d}
 	if keep != (logtest.Keep{}) {
-		o.Retention = []fanfare.Rule{{Pattern: logtest.Patterns("**")[0], Count: keep.Count, Age: keep.Age, Bytes: keep.Bytes, Latest: keep.Latest}}
+		o.Retention = []fanfare.Rule{{Pattern: logtest.Patterns("**")[0], Count: keep.Count, Age: keep.Age,
+			Bytes: keep.Bytes, Latest: keep.Latest}}
 	}
 	return o
 }
@@ -31,7 +32,8 @@ func open(t *testing.T, o pebblelog.Options) *pebblelog.Log {
 	return l
 }
 
-// TestConformance runs the suite for each durability on the machine's file system; in memory the same memory is reopened.
+// TestConformance runs the suite for each durability on the machine's file system; in memory the
+// same memory is reopened.
 func TestConformance(t *testing.T) {
 	for name, d := range map[string]pebblelog.Durability{
 		"sync": pebblelog.DurabilitySync, "async": pebblelog.DurabilityAsync, "memory": pebblelog.DurabilityMemory,
@@ -49,7 +51,8 @@ func TestConformance(t *testing.T) {
 }
 
 func publish(l fanfare.Log, channel, data string) (fanfare.Position, error) {
-	r, err := logtest.Append(l, &fanfare.Batch{Events: []fanfare.Event{{Channel: logtest.Channel(channel), Data: data}}})
+	r, err := logtest.Append(l,
+		&fanfare.Batch{Events: []fanfare.Event{{Channel: logtest.Channel(channel), Data: data}}})
 	if err != nil {
 		return 0, err
 	}

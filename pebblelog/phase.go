@@ -148,7 +148,8 @@ func readPhases(value []byte) (believed int64, list []phase, err error) {
 	believed = f.signed()
 	for len(f.b) > 0 && f.err == nil {
 		list = append(list, phase{
-			from: fanfare.Position(f.number()), start: f.signed(), low: f.signed(), high: f.signed(), believed: f.signed(), opened: f.number() == 1,
+			from: fanfare.Position(f.number()), start: f.signed(), low: f.signed(), high: f.signed(),
+			believed: f.signed(), opened: f.number() == 1,
 		})
 	}
 	return believed, list, f.err
@@ -166,7 +167,8 @@ func (c clockState) sound() bool {
 			return false
 		}
 	}
-	return c.believed >= 0 && c.believed <= most && c.log <= most && len(c.phases) > 0 && c.phases[len(c.phases)-1].start <= c.log
+	return c.believed >= 0 && c.believed <= most && c.log <= most && len(c.phases) > 0 &&
+		c.phases[len(c.phases)-1].start <= c.log
 }
 
 func (c clockState) moment() moment {

@@ -16,8 +16,8 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// formatFile stands beside the store's folder from the moment the log holds something. Where it stands and the store is not
-// whole, something has been lost, and the log is not begun anew.
+// formatFile stands beside the store's folder from the moment the log holds something. Where it
+// stands and the store is not whole, something has been lost, and the log is not begun anew.
 const formatFile = "FORMAT"
 
 // damage is a log that is not whole. Its text says what to do.
@@ -35,13 +35,14 @@ func (d *damage) Error() string {
 	}
 	text += "; restore a backup (fanfare restore)"
 	if d.readable {
-		text += fmt.Sprintf(", or save what can still be read (fanfare verify --data %[1]s says what that is, fanfare export --data %[1]s writes it)", d.dir)
+		text += fmt.Sprintf(", or save what can still be read "+
+			"(fanfare verify --data %[1]s says what that is, fanfare export --data %[1]s writes it)", d.dir)
 	}
 	return text
 }
 
-// isDamage tells whether an error of reading a store means damage, and says which. What the system says of the disk, such as
-// that it is full or may not be written to, is none.
+// isDamage tells whether an error of reading a store means damage, and says which. What the system
+// says of the disk, such as that it is full or may not be written to, is none.
 func isDamage(err error) (what string, ok bool) {
 	if err == nil {
 		return "", false
@@ -54,13 +55,15 @@ func isDamage(err error) (what string, ok bool) {
 	return what, true
 }
 
-// lockError says why a data directory could not be locked: somebody else has it, or it cannot be written to.
+// lockError says why a data directory could not be locked: somebody else has it, or it cannot be
+// written to.
 func lockError(dir string, err error) error {
 	var path *fs.PathError
 	var errno syscall.Errno
 	switch {
 	case errors.As(err, &path) && errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("the data directory %s cannot be used: %w: it must be writable for the user that runs fanfare", dir, path)
+		return fmt.Errorf("the data directory %s cannot be used: %w: "+
+			"it must be writable for the user that runs fanfare", dir, path)
 	case errors.As(err, &path):
 		return fmt.Errorf("the data directory %s cannot be used: %w", dir, path)
 	case errors.As(err, &errno) && !lockHeld(errno):
@@ -68,7 +71,8 @@ func lockError(dir string, err error) error {
 	}
 	return &fanfare.Error{
 		Code: fanfare.CodeConflict, Err: err,
-		Detail: fmt.Sprintf("the data directory %s is in use: one process at a time; stop the other one or choose another directory", dir),
+		Detail: fmt.Sprintf("the data directory %s is in use: one process at a time; "+
+			"stop the other one or choose another directory", dir),
 	}
 }
 
@@ -81,7 +85,8 @@ func lockHeld(errno syscall.Errno) bool {
 	return errno == syscall.EAGAIN || errno == syscall.EACCES
 }
 
-// newPlace makes a data directory and locks it. It must hold nothing yet but what a new volume has of its own.
+// newPlace makes a data directory and locks it. It must hold nothing yet but what a new volume has
+// of its own.
 func newPlace(fs vfs.FS, dir string) (lock io.Closer, err error) {
 	if err := checkNewPlace(fs, dir); err != nil {
 		return nil, err
@@ -104,7 +109,8 @@ func checkNewPlace(fs vfs.FS, dir string) error {
 		if name == lockFile || slices.Contains(ofVolumes, name) {
 			continue
 		}
-		return &fanfare.Error{Code: fanfare.CodeConflict, Detail: fmt.Sprintf("the folder %s is not empty (it holds %s): choose a new one", dir, name)}
+		return &fanfare.Error{Code: fanfare.CodeConflict,
+			Detail: fmt.Sprintf("the folder %s is not empty (it holds %s): choose a new one", dir, name)}
 	}
 	return nil
 }
@@ -113,7 +119,8 @@ func checkNewPlace(fs vfs.FS, dir string) error {
 const lockFile = "LOCK"
 
 // ofVolumes is what file systems put into the topmost folder of a new volume.
-var ofVolumes = []string{"lost+found", ".snapshot", ".zfs", ".fseventsd", ".Trashes", ".Spotlight-V100", "System Volume Information", "$RECYCLE.BIN"}
+var ofVolumes = []string{"lost+found", ".snapshot", ".zfs", ".fseventsd", ".Trashes", ".Spotlight-V100",
+	"System Volume Information", "$RECYCLE.BIN"}
 
 // markPlace writes the format file, unless it says the same already.
 func markPlace(fs vfs.FS, dir string) error {

@@ -14,8 +14,8 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// TestNewVolume: a log is begun, restored and imported in the topmost folder of a new volume, which is not quite empty; and not
-// where there is anything else.
+// TestNewVolume: a log is begun, restored and imported in the topmost folder of a new volume, which
+// is not quite empty; and not where there is anything else.
 func TestNewVolume(t *testing.T) {
 	dir := t.TempDir()
 	l := openTest(t, Options{Dir: filepath.Join(dir, "data")})
@@ -90,19 +90,22 @@ func TestBackupIsNotInside(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for link, to := range map[string]string{"to-data": data, "to-sub": filepath.Join(data, "sub"), "elsewhere/relative": "../data", "to-link": filepath.Join(dir, "to-sub")} {
+	for link, to := range map[string]string{"to-data": data, "to-sub": filepath.Join(data, "sub"),
+		"elsewhere/relative": "../data", "to-link": filepath.Join(dir, "to-sub")} {
 		if err := os.Symlink(to, filepath.Join(dir, link)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	t.Chdir(dir)
 	for _, folder := range []string{
-		"data", "data/backup", "data/log/backup", "data/a/b/c", "data/../data/backup", "elsewhere/../data/backup", "data/./backup/.",
+		"data", "data/backup", "data/log/backup", "data/a/b/c", "data/../data/backup",
+		"elsewhere/../data/backup", "data/./backup/.",
 		"to-data/backup", "to-sub/backup", "to-link/a/backup", "elsewhere/relative/backup",
 	} {
 		for _, target := range []string{folder, dir + "/" + folder} {
 			_, err := l.Backup(t.Context(), target)
-			if fanfare.CodeOf(err) != fanfare.CodeInvalid || !strings.Contains(err.Error(), "lies in the data directory") {
+			if fanfare.CodeOf(err) != fanfare.CodeInvalid ||
+				!strings.Contains(err.Error(), "lies in the data directory") {
 				t.Errorf("%s: %v", target, err)
 			}
 		}
@@ -112,12 +115,14 @@ func TestBackupIsNotInside(t *testing.T) {
 			t.Errorf("%s: %v", folder, err)
 		}
 	}
-	if err := Restore("elsewhere/backup", "elsewhere/backup/log/new"); err == nil || !strings.Contains(err.Error(), "lies in the backup") {
+	if err := Restore("elsewhere/backup", "elsewhere/backup/log/new"); err == nil ||
+		!strings.Contains(err.Error(), "lies in the backup") {
 		t.Errorf("restored into the backup: %v", err)
 	}
 }
 
-// TestLockError: only a lock that somebody holds is called that. What it says in truth is tested with real users in e2e.
+// TestLockError: only a lock that somebody holds is called that. What it says in truth is tested
+// with real users in e2e.
 func TestLockError(t *testing.T) {
 	open := func(errno syscall.Errno) error { return &fs.PathError{Op: "open", Path: "/d/LOCK", Err: errno} }
 	for _, c := range []struct {
@@ -134,7 +139,8 @@ func TestLockError(t *testing.T) {
 		{syscall.ENOLCK, "cannot be locked: no locks available", ""},
 	} {
 		got := lockError("/d", c.err)
-		if !strings.Contains(got.Error(), c.want) || !strings.Contains(got.Error(), "/d") || (fanfare.CodeOf(got) == fanfare.CodeConflict) != (c.code != "") {
+		if !strings.Contains(got.Error(), c.want) || !strings.Contains(got.Error(), "/d") ||
+			(fanfare.CodeOf(got) == fanfare.CodeConflict) != (c.code != "") {
 			t.Errorf("%v: %v, want %q", c.err, got, c.want)
 		}
 	}

@@ -227,7 +227,8 @@ func (p *proposals) waiting() int {
 	return p.queueBytes
 }
 
-// urgent tells whether work of the log's own is queued: the sweep, which makes room, may depend on it.
+// urgent tells whether work of the log's own is queued: the sweep, which makes room, may depend on
+// it.
 func (p *proposals) urgent() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -269,7 +270,8 @@ func (p *proposals) lookForSlow() (slow error, changed bool) {
 	changed = late != (p.slow != nil)
 	p.slow = nil
 	if late {
-		p.slow = fanfare.Unavailable(fmt.Sprintf("the disk is slow: a commit has taken more than %v", p.opts.SlowCommit), nil)
+		p.slow = fanfare.Unavailable(fmt.Sprintf("the disk is slow: a commit has taken more than %v",
+			p.opts.SlowCommit), nil)
 	}
 	return p.slow, changed
 }

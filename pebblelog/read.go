@@ -92,9 +92,9 @@ func (rd *readers) skipAge(age time.Duration, after, through fanfare.Position) (
 	return max(after, first-1), err
 }
 
-// skipTo returns the next positions after one, in which events that are stamped with a time or a later one may be: after from,
-// and no higher than to. It goes phase by phase, because a wall clock that was wrong for a while leaves stamps that are ahead
-// of those after them.
+// skipTo returns the next positions after one, in which events that are stamped with a time or a
+// later one may be: after from, and no higher than to. It goes phase by phase, because a wall clock
+// that was wrong for a while leaves stamps that are ahead of those after them.
 func (rd *readers) skipTo(t time.Time, after, through fanfare.Position) (from, to fanfare.Position, err error) {
 	if t.IsZero() || after >= through {
 		return after, through, nil
@@ -136,7 +136,8 @@ func exactChannels(patterns []fanfare.Pattern) ([]fanfare.Channel, bool) {
 	return channels, true
 }
 
-// byIndex returns the channels whose indexes are to be merged to read what patterns want; false when the events are to be scanned.
+// byIndex returns the channels whose indexes are to be merged to read what patterns want; false
+// when the events are to be scanned.
 func (rd *readers) byIndex(
 	ctx context.Context, patterns []fanfare.Pattern, after, through fanfare.Position,
 ) (channels []fanfare.Channel, few bool, err error) {
@@ -241,7 +242,7 @@ func (rd *readers) addCursor(m *merge, c fanfare.Channel, after, through fanfare
 	}
 	m.trimmed = max(m.trimmed, mark)
 	lower, upper := indexBounds(st.num.Load(), max(after, mark), through)
-	it, err := rd.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	it, err := rd.db.NewIter(between(lower, upper))
 	if err != nil {
 		return err
 	}
@@ -280,7 +281,9 @@ func (m *merge) close() {
 }
 
 // readMerged reads only the events of the channels: their index entries say where.
-func (rd *readers) readMerged(ctx context.Context, q fanfare.Query, channels []fanfare.Channel) (page fanfare.Page, err error) {
+func (rd *readers) readMerged(
+	ctx context.Context, q fanfare.Query, channels []fanfare.Channel,
+) (page fanfare.Page, err error) {
 	m, err := rd.newMerge(channels, q.After, q.Through, false)
 	if err != nil {
 		return page, err
@@ -291,7 +294,7 @@ func (rd *readers) readMerged(ctx context.Context, q fanfare.Query, channels []f
 		page.Through = q.Through
 		return page, nil
 	}
-	events, err := rd.db.NewIter(&pebble.IterOptions{LowerBound: keyOf(keyEvent, uint64(m.cursors[0].e.pos)), UpperBound: keyOf(keyEvent, uint64(q.Through)+1)})
+	events, err := rd.db.NewIter(eventsBetween(m.cursors[0].e.pos-1, q.Through))
 	if err != nil {
 		return page, err
 	}

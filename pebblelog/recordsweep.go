@@ -13,8 +13,9 @@ const (
 )
 
 // recordSweep deletes idempotency keys and kept positions whose time is over. Nobody sees them any
-// more: apply and readers go by the time. So how far it has come makes no difference, and a crash may
-// undo it. It is owned by the committer, so that no record is deleted that is being written anew.
+// more: apply and readers go by the time. So how far it has come makes no difference, and a crash
+// may undo it. It is owned by the committer, so that no record is deleted that is being written
+// anew.
 type recordSweep struct {
 	db    *pebble.DB // fixed after openSession
 	swept time.Time  // when it last ran
@@ -38,7 +39,7 @@ func (s *recordSweep) sweep(t terms) error {
 
 func (s *recordSweep) sweepUsed(b *pebble.Batch, t terms) error {
 	expired := uint64(max(t.at.log-t.keyMemory.Milliseconds(), 0))
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyUsedAt}, UpperBound: keyOf(keyUsedAt, expired)})
+	it, err := s.db.NewIter(between([]byte{keyUsedAt}, keyOf(keyUsedAt, expired)))
 	if err != nil {
 		return err
 	}
@@ -77,7 +78,7 @@ func (s *recordSweep) sweepKept(b *pebble.Batch, now int64) error {
 		lower = []byte{keyKept}
 	}
 	s.from = nil
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: []byte{keyKept + 1}})
+	it, err := s.db.NewIter(between(lower, []byte{keyKept + 1}))
 	if err != nil {
 		return err
 	}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2"
-
 	"github.com/fanfare-hub/fanfare"
 )
 
@@ -29,7 +27,7 @@ func (c *catalog) report(ctx context.Context, rules []fanfare.Rule) ([]fanfare.R
 		reports[i].Rule = r.Rule
 		at[r] = &reports[i]
 	}
-	names, err := c.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyName}, UpperBound: []byte{keyName + 1}})
+	names, err := c.db.NewIter(ofKind(keyName))
 	if err != nil {
 		return nil, err
 	}

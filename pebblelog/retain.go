@@ -11,12 +11,12 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// Retention has three steps. A channel's trim mark moves as soon as anybody looks at the channel, and readers clip there. The
-// sweep deletes what is clipped, a batch at a time. A channel that has become empty is forgotten: its mark folds into the
-// floor of its rule.
+// Retention has three steps. A channel's trim mark moves as soon as anybody looks at the channel,
+// and readers clip there. The sweep deletes what is clipped, a batch at a time. A channel that has
+// become empty is forgotten: its mark folds into the floor of its rule.
 
-// retention deletes from one session's store what its catalog shows no more. Readers and apply see no
-// difference between a sweep that is behind and one that is not.
+// retention deletes from one session's store what its catalog shows no more. Readers and apply see
+// no difference between a sweep that is behind and one that is not.
 type retention struct {
 	// Fixed after openSession.
 	*catalog
@@ -39,8 +39,8 @@ func newRetention(c *catalog) *retention {
 	return r
 }
 
-// sweep deletes what retention has clipped: first what is gone whatever its channel, then channel by channel.
-// It returns how many channels it has looked at.
+// sweep deletes what retention has clipped: first what is gone whatever its channel, then channel
+// by channel. It returns how many channels it has looked at.
 func (r *retention) sweep() (looked int, err error) {
 	unswept := r.unswept.Load()
 	b := r.bounds()
@@ -70,8 +70,9 @@ func (r *retention) sweep() (looked int, err error) {
 	return w.looked, nil
 }
 
-// deletePrefix deletes all events up to a position. Their index entries follow, channel by channel: what the index names and
-// the log no longer holds is taken for trimmed, also after a crash, because the floor is stored with the deletion.
+// deletePrefix deletes all events up to a position. Their index entries follow, channel by channel:
+// what the index names and the log no longer holds is taken for trimmed, also after a crash,
+// because the floor is stored with the deletion.
 func (r *retention) deletePrefix(floor fanfare.Position) error {
 	r.prefix.Lock()
 	defer r.prefix.Unlock()
@@ -79,7 +80,7 @@ func (r *retention) deletePrefix(floor fanfare.Position) error {
 	if floor <= swept {
 		return nil
 	}
-	it, err := r.db.NewIter(&pebble.IterOptions{LowerBound: keyOf(keyEvent, uint64(swept)), UpperBound: keyOf(keyEvent, uint64(floor)+1)})
+	it, err := r.db.NewIter(between(keyOf(keyEvent, uint64(swept)), keyOf(keyEvent, uint64(floor)+1)))
 	if err != nil {
 		return err
 	}
@@ -90,7 +91,8 @@ func (r *retention) deletePrefix(floor fanfare.Position) error {
 	b := r.db.NewBatch()
 	defer b.Close()
 	if some {
-		// The range begins before the first event: Pebble removes a table unread only when one deletion covers all of it.
+		// The range begins before the first event: Pebble removes a table unread only when one
+		// deletion covers all of it.
 		if err := b.DeleteRange(keyOf(keyEvent), keyOf(keyEvent, uint64(floor)+1), nil); err != nil {
 			return err
 		}
@@ -110,12 +112,12 @@ func (r *retention) deletePrefix(floor fanfare.Position) error {
 	return nil
 }
 
-// deleteSome deletes the next batch of a channel's events, and returns up to where. Events and index entries are written
-// once and never again, so a deletion may vanish together with what it deletes when the two meet (SingleDelete): an ordinary
-// one would be carried to the lowest level.
+// deleteSome deletes the next batch of a channel's events, and returns up to where. Events and
+// index entries are written once and never again, so a deletion may vanish together with what it
+// deletes when the two meet (SingleDelete): an ordinary one would be carried to the lowest level.
 func (r *retention) deleteSome(num uint64, after fanfare.Position, mark entry) (fanfare.Position, error) {
 	lower, upper := indexBounds(num, after, mark.pos)
-	it, err := r.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	it, err := r.db.NewIter(between(lower, upper))
 	if err != nil {
 		return 0, err
 	}

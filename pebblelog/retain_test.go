@@ -129,7 +129,8 @@ func keysOf(t *testing.T, l *Log) map[string]int {
 	return kinds
 }
 
-// TestChannelsThatComeAndGo leave nothing behind but the floor of their rule, which only that rule's channels read.
+// TestChannelsThatComeAndGo leave nothing behind but the floor of their rule, which only that
+// rule's channels read.
 func TestChannelsThatComeAndGo(t *testing.T) {
 	channels := manyChannels
 	clock := newTestClock()
@@ -199,7 +200,8 @@ func TestChannelsThatComeAndGo(t *testing.T) {
 	}
 	l = openTest(t, o)
 	check("reopened")
-	// Other rules: a channel may have been emptied under another one, so all begin with the highest floor.
+	// Other rules: a channel may have been emptied under another one, so all begin with the highest
+	// floor.
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -210,8 +212,8 @@ func TestChannelsThatComeAndGo(t *testing.T) {
 	}
 }
 
-// TestForgettingWhilePublishing has channels fill, empty, be forgotten and come back, all at once; what is read is always
-// what was published last.
+// TestForgettingWhilePublishing has channels fill, empty, be forgotten and come back, all at once;
+// what is read is always what was published last.
 func TestForgettingWhilePublishing(t *testing.T) {
 	clock := newTestClock()
 	o := clock.options("**=age:1s")
@@ -256,7 +258,8 @@ func TestForgettingWhilePublishing(t *testing.T) {
 	}
 }
 
-// TestMaxBytes: the oldest events go when the files grow beyond the limit, clients are told, and the newest stay.
+// TestMaxBytes: the oldest events go when the files grow beyond the limit, clients are told, and
+// the newest stay.
 func TestMaxBytes(t *testing.T) {
 	const most = 12 << 20
 	o := Options{Dir: t.TempDir(), Durability: DurabilityAsync, MaxBytes: most, TrimInterval: 20 * time.Millisecond}
@@ -308,13 +311,15 @@ func TestMaxBytes(t *testing.T) {
 	}
 }
 
-// TestMaxBytesSparesWhatFits: what retention has deleted, and the store has not tidied up yet, is no reason to remove more.
+// TestMaxBytesSparesWhatFits: what retention has deleted, and the store has not tidied up yet, is
+// no reason to remove more.
 func TestMaxBytesSparesWhatFits(t *testing.T) {
 	rule, err := fanfare.ParseRule("**=count:10")
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := openTest(t, Options{Dir: t.TempDir(), Durability: DurabilityAsync, TrimInterval: time.Hour, Retention: []fanfare.Rule{rule}})
+	l := openTest(t, Options{Dir: t.TempDir(), Durability: DurabilityAsync, TrimInterval: time.Hour,
+		Retention: []fanfare.Rule{rule}})
 	status := put(t, l, "status", "the only one of its channel, and the oldest of all")[0]
 	r := rand.New(rand.NewPCG(1, 2))
 	payload := make([]byte, 900)
@@ -339,17 +344,20 @@ func TestMaxBytesSparesWhatFits(t *testing.T) {
 		t.Fatalf("only %d bytes are on disk: the test tests nothing", used())
 	}
 	l.SetMaxBytes(most)
-	for deadline := time.Now().Add(3 * time.Minute); used() > most; time.Sleep(20 * time.Millisecond) { // compactions run on real time
+	// Compactions run on real time.
+	for deadline := time.Now().Add(3 * time.Minute); used() > most; time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d bytes on disk, the limit is %d", used(), most)
 		}
 	}
 	if got := dataOf(t, l, fanfare.Query{Patterns: patternsOf(t, "status"), After: status - 1}); len(got) != 1 {
-		t.Errorf("the oldest event was removed, though all that is retained fits many times; %d cuts", l.Stats().Limited)
+		t.Errorf("the oldest event was removed, though all that is retained fits many times; %d cuts",
+			l.Stats().Limited)
 	}
 }
 
-// TestSince finds a time by the table, in one channel and in many, after a reopen, and when the clock went back.
+// TestSince finds a time by the table, in one channel and in many, after a reopen, and when the
+// clock went back.
 func TestSince(t *testing.T) {
 	clock := newTestClock()
 	o := clock.options("**=count:1000000")
@@ -431,8 +439,8 @@ func TestSecondsStayFew(t *testing.T) {
 	}
 }
 
-// TestBoundAgreesWithMarks: a resume on a pattern must answer the same whether it looks at each channel or only at what the
-// rules can say.
+// TestBoundAgreesWithMarks: a resume on a pattern must answer the same whether it looks at each
+// channel or only at what the rules can say.
 func TestBoundAgreesWithMarks(t *testing.T) {
 	for seed := range uint64(20) {
 		r := rand.New(rand.NewPCG(seed, 1))
@@ -462,16 +470,18 @@ func TestBoundAgreesWithMarks(t *testing.T) {
 					var highest fanfare.Position
 					steps := 1 << 30
 					p := mustPattern(t, pattern)
-					_, err := s.readers.eachName(t.Context(), p, textKey(keyChannel, p.LiteralPrefix()), &steps, func(c fanfare.Channel) bool {
-						mark, err := s.catalog.markOf(c)
-						if err != nil {
-							t.Error(err)
-						}
-						highest = max(highest, mark)
-						return true
-					})
+					_, err := s.readers.eachName(t.Context(), p, textKey(keyChannel, p.LiteralPrefix()), &steps,
+						func(c fanfare.Channel) bool {
+							mark, err := s.catalog.markOf(c)
+							if err != nil {
+								t.Error(err)
+							}
+							highest = max(highest, mark)
+							return true
+						})
 					if highest > at && got != fanfare.GapTrimmed {
-						t.Errorf("seed %d: %s after %v: %q, but a channel is trimmed up to %v", seed, pattern, at, got, highest)
+						t.Errorf("seed %d: %s after %v: %q, but a channel is trimmed up to %v", seed, pattern, at, got,
+							highest)
 					}
 					return err
 				})
@@ -483,7 +493,8 @@ func TestBoundAgreesWithMarks(t *testing.T) {
 	}
 }
 
-// TestClockThatJumpsAnHour deletes nothing, whichever way it goes; when it stays ahead for an hour it is believed.
+// TestClockThatJumpsAnHour deletes nothing, whichever way it goes; when it stays ahead for an hour
+// it is believed.
 func TestClockThatJumpsAnHour(t *testing.T) {
 	var text strings.Builder
 	clock := newTestClock()
@@ -522,7 +533,8 @@ func TestClockThatJumpsAnHour(t *testing.T) {
 	holds("20 minutes later", 3)
 	clock.jump(time.Hour)
 	holds("right again", 3)
-	if l.Stats().ClockJumps < 2 || !strings.Contains(text.String(), "the clock has jumped ahead") || !strings.Contains(text.String(), "the clock has jumped back") {
+	if l.Stats().ClockJumps < 2 || !strings.Contains(text.String(), "the clock has jumped ahead") ||
+		!strings.Contains(text.String(), "the clock has jumped back") {
 		t.Errorf("%d jumps counted; log:\n%s", l.Stats().ClockJumps, &text)
 	}
 	clock.pass(11 * time.Minute) // all three are 31 minutes old, whatever they are stamped with
@@ -538,7 +550,8 @@ func TestClockThatJumpsAnHour(t *testing.T) {
 	holds("for an hour", 1)
 }
 
-// TestSetRetention changes the rules of a running log; what Retention says it would remove is what goes.
+// TestSetRetention changes the rules of a running log; what Retention says it would remove is what
+// goes.
 func TestSetRetention(t *testing.T) {
 	clock := newTestClock()
 	o := clock.options("**=age:7d")
@@ -552,7 +565,8 @@ func TestSetRetention(t *testing.T) {
 	if err != nil || len(reports) != 2 {
 		t.Fatalf("%+v, %v", reports, err)
 	}
-	if r := reports[0]; r.Channels != 1 || r.Events != 10 || r.Bytes != 100 || r.RemovesEvents != 7 || r.RemovesBytes != 70 || r.Oldest.IsZero() {
+	if r := reports[0]; r.Channels != 1 || r.Events != 10 || r.Bytes != 100 || r.RemovesEvents != 7 ||
+		r.RemovesBytes != 70 || r.Oldest.IsZero() {
 		t.Errorf("a/*: %+v", r)
 	}
 	if r := reports[1]; r.Channels != 1 || r.Events != 10 || r.RemovesEvents != 0 {
@@ -585,7 +599,8 @@ func TestOverlaps(t *testing.T) {
 		want bool
 	}{
 		{"a", "a", true}, {"a", "b", false}, {"a/**", "a", false}, {"a/**", "a/b/c", true}, {"*/b", "a/*", true},
-		{"*/b", "a/c", false}, {"**", "a/b", true}, {"a/*", "a/*/c", false}, {"*/x/**", "a/**", true}, {"*/x/**", "a/y/**", false},
+		{"*/b", "a/c", false}, {"**", "a/b", true}, {"a/*", "a/*/c", false}, {"*/x/**", "a/**", true}, {"*/x/**",
+			"a/y/**", false},
 	} {
 		a, b := mustPattern(t, c.a), mustPattern(t, c.b)
 		if a.Overlaps(b) != c.want || b.Overlaps(a) != c.want {
@@ -594,8 +609,8 @@ func TestOverlaps(t *testing.T) {
 	}
 }
 
-// TestFits: what is retained is known by the sums of the index, not by what the store has tidied up; where there are no sums,
-// nobody says that it fits.
+// TestFits: what is retained is known by the sums of the index, not by what the store has tidied
+// up; where there are no sums, nobody says that it fits.
 func TestFits(t *testing.T) {
 	l := openTest(t, newTestClock().options("**=count:10"))
 	for range 100 {

@@ -8,7 +8,8 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// rideMost is how many positions ride with one group: their bytes and the time to gather them are a small part of an fsync's.
+// rideMost is how many positions ride with one group: their bytes and the time to gather them are a
+// small part of an fsync's.
 const rideMost = 1000
 
 // riders are asked for what can ride with a group that is written anyway.
@@ -21,7 +22,8 @@ type riders struct {
 
 type rider struct{ fanfare.Rider }
 
-// Ride implements fanfare.Keeper. When stop has returned r is asked no more; what it has given may still be answered.
+// Ride implements fanfare.Keeper. When stop has returned r is asked no more; what it has given may
+// still be answered.
 func (l *Log) Ride(r fanfare.Rider) (stop func()) {
 	entry := &rider{r}
 	l.proposals.riders.mu.Lock()
@@ -31,12 +33,14 @@ func (l *Log) Ride(r fanfare.Rider) (stop func()) {
 	return func() {
 		l.proposals.riders.mu.Lock()
 		defer l.proposals.riders.mu.Unlock()
-		l.proposals.riders.list = slices.DeleteFunc(l.proposals.riders.list, func(other *rider) bool { return other == entry })
+		l.proposals.riders.list = slices.DeleteFunc(l.proposals.riders.list,
+			func(other *rider) bool { return other == entry })
 		l.proposals.riders.any.Store(len(l.proposals.riders.list) > 0)
 	}
 }
 
-// board adds what rides with a group, as requests of its own: they are answered, or refused, with the others.
+// board adds what rides with a group, as requests of its own: they are answered, or refused, with
+// the others.
 func (p *proposals) board(g *group) {
 	if !p.riders.any.Load() {
 		return

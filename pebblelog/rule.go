@@ -14,8 +14,12 @@ import (
 // liveRule is a rule at work in one session.
 type liveRule struct {
 	fanfare.Rule
-	floor atomic.Uint64 // the highest trim mark of the rule's channels that are empty and forgotten; stored under keyFloor
-	high  atomic.Uint64 // no trim mark of the rule's channels is above this, but for what their age moves; see markBound
+	// The highest trim mark of the rule's channels that are empty and forgotten; stored under
+	// keyFloor.
+	floor atomic.Uint64
+	// No trim mark of the rule's channels is above this, but for what their age moves; see
+	// markBound.
+	high atomic.Uint64
 }
 
 func raise(v *atomic.Uint64, p fanfare.Position) {
@@ -58,8 +62,9 @@ func (set *ruleSet) lowestHigh() fanfare.Position {
 	return fanfare.Position(lowest)
 }
 
-// takeOver raises the bounds to those of the rules before. It is called when these are in force: whoever moves a mark by a
-// former rule meanwhile either sees these, or has raised the former bound before it is read here.
+// takeOver raises the bounds to those of the rules before. It is called when these are in force:
+// whoever moves a mark by a former rule meanwhile either sees these, or has raised the former bound
+// before it is read here.
 func (set *ruleSet) takeOver(before *ruleSet) {
 	var highest uint64
 	byPattern := map[fanfare.Pattern]uint64{}
@@ -88,8 +93,9 @@ func (set *ruleSet) samePatterns(other *ruleSet) bool {
 	return true
 }
 
-// newRuleSet takes over what is known below earlier rules. A channel may now fall under another rule than the one it was
-// emptied under, so when the patterns differ every rule begins with the highest floor of all: what may be missing is told.
+// newRuleSet takes over what is known below earlier rules. A channel may now fall under another
+// rule than the one it was emptied under, so when the patterns differ every rule begins with the
+// highest floor of all: what may be missing is told.
 func newRuleSet(rules []fanfare.Rule, floors map[string]fanfare.Position) *ruleSet {
 	set := &ruleSet{forget: &liveRule{}}
 	same := len(rules)+1 == len(floors)
@@ -163,8 +169,8 @@ func (l *Log) MaxAge(c fanfare.Channel) time.Duration {
 	return l.current().catalog.rules.Load().of(c).Age
 }
 
-// SetRetention replaces the rules while the log runs, and stores what that needs. Readers clip by the new rules at once. It
-// waits for the disk.
+// SetRetention replaces the rules while the log runs, and stores what that needs. Readers clip by
+// the new rules at once. It waits for the disk.
 func (l *Log) SetRetention(rules []fanfare.Rule) error {
 	rules = append([]fanfare.Rule(nil), rules...)
 	err := l.command(changeRules(rules))
@@ -205,7 +211,7 @@ func (c *catalog) loadFloors() (map[string]fanfare.Position, error) {
 		return nil, err
 	}
 	floors := map[string]fanfare.Position{}
-	it, err := c.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyFloor}, UpperBound: []byte{keyFloor + 1}})
+	it, err := c.db.NewIter(ofKind(keyFloor))
 	if err != nil {
 		return nil, err
 	}
@@ -220,15 +226,18 @@ func (c *catalog) loadFloors() (map[string]fanfare.Position, error) {
 	return floors, it.Error()
 }
 
-// putRules brings rules into force, and stores their floors instead of those that were. In an empty log, where no channel
-// was ever numbered, there is nothing to survey.
-func (c *catalog) putRules(b *pebble.Batch, rules []fanfare.Rule, floors map[string]fanfare.Position, empty bool) error {
+// putRules brings rules into force, and stores their floors instead of those that were. In an empty
+// log, where no channel was ever numbered, there is nothing to survey.
+func (c *catalog) putRules(
+	b *pebble.Batch, rules []fanfare.Rule, floors map[string]fanfare.Position, empty bool,
+) error {
 	set := newRuleSet(rules, floors)
 	if err := b.DeleteRange([]byte{keyFloor}, []byte{keyFloor + 1}, nil); err != nil {
 		return err
 	}
 	for _, r := range append([]*liveRule{set.forget}, set.rules...) {
-		if err := b.Set(textKey(keyFloor, r.Pattern.String()), binary.AppendUvarint(nil, r.floor.Load()), nil); err != nil {
+		if err := b.Set(textKey(keyFloor, r.Pattern.String()), binary.AppendUvarint(nil, r.floor.Load()),
+			nil); err != nil {
 			return err
 		}
 	}

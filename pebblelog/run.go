@@ -10,7 +10,8 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// run is one stretch of consecutive positions, from one opening of the log. An empty run has last = first-1.
+// run is one stretch of consecutive positions, from one opening of the log. An empty run has last =
+// first-1.
 type run struct{ first, last fanfare.Position }
 
 // runs are those of a log, in order: the earlier ones and the session's own. They are fixed after
@@ -84,13 +85,13 @@ func (s *session) putBeginning(b *pebble.Batch, floors map[string]fanfare.Positi
 
 const perMillisecond = 1 << 20 // positions, where a run begins
 
-// clockMost is the last millisecond of the wall clock that moves the counter, in the year 2109: positions stay below 2⁶³,
-// whatever a broken clock says.
+// clockMost is the last millisecond of the wall clock that moves the counter, in the year 2109:
+// positions stay below 2⁶³, whatever a broken clock says.
 const clockMost = 1<<42 - 1
 
-// nextFirst chooses where a run begins: past all that was given, and normally at the clock, so that numbers lost with a
-// log's tail are not given again. Where the clock does not help (it went back, or two runs begin within one millisecond),
-// the counter jumps by as much as a millisecond holds.
+// nextFirst chooses where a run begins: past all that was given, and normally at the clock, so that
+// numbers lost with a log's tail are not given again. Where the clock does not help (it went back,
+// or two runs begin within one millisecond), the counter jumps by as much as a millisecond holds.
 func nextFirst(last fanfare.Position, runs []run, wall int64) fanfare.Position {
 	if len(runs) > 0 {
 		last = max(last, runs[len(runs)-1].first)
@@ -103,7 +104,7 @@ func nextFirst(last fanfare.Position, runs []run, wall int64) fanfare.Position {
 
 // load reads the earlier runs, and returns the highest position ever given.
 func (rs *runs) load(db *pebble.DB) (last fanfare.Position, err error) {
-	it, err := db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyRun}, UpperBound: []byte{keyRun + 1}})
+	it, err := db.NewIter(ofKind(keyRun))
 	if err != nil {
 		return 0, err
 	}
@@ -124,7 +125,7 @@ func loadNextNumber(db *pebble.DB) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	it, err := db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyName}, UpperBound: []byte{keyName + 1}})
+	it, err := db.NewIter(ofKind(keyName))
 	if err != nil {
 		return 0, err
 	}
@@ -150,7 +151,8 @@ func (rs *runs) gapReason(after, durable, trimmed fanfare.Position) fanfare.GapR
 	return ""
 }
 
-// given is how many positions above one and up to another were given: events, but for what retention has removed.
+// given is how many positions above one and up to another were given: events, but for what
+// retention has removed.
 func (rs *runs) given(after, through fanfare.Position) (n uint64) {
 	for i := len(rs.earlier); i >= 0; i-- {
 		r := run{rs.first, through}

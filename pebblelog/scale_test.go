@@ -2,8 +2,9 @@ package pebblelog
 
 import "os"
 
-// How much the large tests do. With FANFARE_LONG=1, which `make nightly` sets, they do all of it; otherwise they do what a
-// change can wait for, with the race detector too, which makes them ten times as slow.
+// How much the large tests do. With FANFARE_LONG=1, which `make nightly` sets, they do all of it;
+// otherwise they do what a change can wait for, with the race detector too, which makes them ten
+// times as slow.
 var (
 	manyChannels = 10_000
 
@@ -12,12 +13,16 @@ var (
 	ageSeeds             = uint64(10)      // TestAgesAreExact
 	tooFast              = 120_000         // events of TestLimitHoldsAgainstFastPublishers
 
-	// TestEveryCrashOpens: how many operations lie between two crashes, after the first few, and besides those that change
-	// which files count.
+	// TestEveryCrashOpens: how many operations lie between two crashes, after the first few, and
+	// besides those that change which files count.
 	crashEvery = 61
 
 	// TestCrashUponCrash: how many chains of crashes are tried of each kind, and how long each is.
 	crashChains, crashRounds = uint64(1), 30
+
+	// TestDiskTakesLittle: events, and the bytes beside what is retained. It is less than 100 MB,
+	// so that few events are enough: they take twice as much before the log comes to rest.
+	manyTrimmed, moreTrimmed = 200_000, int64(30e6)
 
 	damageEvery = 7  // TestDamage tries one of so many damages
 	cutEvery    = 40 // bytes between two cuts of a MANIFEST
@@ -31,6 +36,7 @@ func init() {
 	readSeeds, readSteps = 60, 150
 	groupSeeds, ageSeeds = 20, 30
 	tooFast = 200_000
+	manyTrimmed, moreTrimmed = 400_000, 60e6
 	crashEvery = 7
 	crashChains, crashRounds = 4, 100
 	damageEvery, cutEvery = 1, 3

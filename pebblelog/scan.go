@@ -9,7 +9,8 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// pieces says how much one call does, however much there is to do: whoever has asked asks again, from where it ended.
+// pieces says how much one call does, however much there is to do: whoever has asked asks again,
+// from where it ended.
 type pieces struct {
 	events int // that a scan looks at, or index entries that a merge does
 	bytes  int // of their values
@@ -23,7 +24,8 @@ type pieces struct {
 
 var defaultPieces = pieces{events: 4 << 10, bytes: 4 << 20, names: 4 << 10, marks: 512, few: 128, short: 512, denser: 4}
 
-// scanner goes over events by position and skips what the patterns do not want. It does one piece of work, and is closed then.
+// scanner goes over events by position and skips what the patterns do not want. It does one piece
+// of work, and is closed then.
 type scanner struct {
 	readers  *readers
 	patterns []fanfare.Pattern
@@ -78,10 +80,11 @@ func (sc *scanner) meet(num uint64, pos fanfare.Position) (*met, error) {
 	return m, nil
 }
 
-// look finds a channel's name. Numbers that stand together are met together, so the next name is mostly near.
+// look finds a channel's name. Numbers that stand together are met together, so the next name is
+// mostly near.
 func (sc *scanner) look(num uint64, m *met) (err error) {
 	if sc.names == nil {
-		sc.names, err = sc.readers.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyName}, UpperBound: []byte{keyName + 1}})
+		sc.names, err = sc.readers.db.NewIter(ofKind(keyName))
 		if err != nil {
 			return err
 		}
@@ -100,11 +103,12 @@ func (sc *scanner) look(num uint64, m *met) (err error) {
 	return nil
 }
 
-// wanted is told of an event that the patterns want and that no trim mark hides. The value is valid until it returns. It returns
-// false to end the scan: then the event counts as not looked at.
+// wanted is told of an event that the patterns want and that no trim mark hides. The value is valid
+// until it returns. It returns false to end the scan: then the event counts as not looked at.
 type wanted func(pos fanfare.Position, m *met, value []byte) (more bool, err error)
 
-// forward scans the events above after and up to through. It returns up to where all were looked at.
+// forward scans the events above after and up to through. It returns up to where all were looked
+// at.
 func (sc *scanner) forward(ctx context.Context, after, through fanfare.Position, f wanted) (fanfare.Position, error) {
 	it, err := sc.events(after, through)
 	if err != nil {
@@ -118,7 +122,8 @@ func (sc *scanner) forward(ctx context.Context, after, through fanfare.Position,
 	return through, nil
 }
 
-// backward scans the events up to through and above after, the newest first. It returns above where all were looked at.
+// backward scans the events up to through and above after, the newest first. It returns above where
+// all were looked at.
 func (sc *scanner) backward(ctx context.Context, after, through fanfare.Position, f wanted) (fanfare.Position, error) {
 	it, err := sc.events(after, through)
 	if err != nil {
@@ -133,16 +138,19 @@ func (sc *scanner) backward(ctx context.Context, after, through fanfare.Position
 }
 
 func (sc *scanner) events(after, through fanfare.Position) (*pebble.Iterator, error) {
-	return sc.readers.db.NewIter(&pebble.IterOptions{LowerBound: keyOf(keyEvent, uint64(after)+1), UpperBound: keyOf(keyEvent, uint64(through)+1)})
+	return sc.readers.db.NewIter(eventsBetween(after, through))
 }
 
 // scan returns the first event that it has not looked at; 0 when there is none.
-func (sc *scanner) scan(ctx context.Context, it *pebble.Iterator, ok bool, step func() bool, f wanted) (fanfare.Position, error) {
+func (sc *scanner) scan(
+	ctx context.Context, it *pebble.Iterator, ok bool, step func() bool, f wanted,
+) (fanfare.Position, error) {
 	looked, bytes := 0, 0
 	defer func() { sc.readers.log.stats.eventsRead.Add(uint64(looked)) }()
 	for ; ok; ok = step() {
 		pos := fanfare.Position(lastNumber(it.Key()))
-		if looked == sc.readers.pieces.events || bytes >= sc.readers.pieces.bytes || (looked%256 == 0 && ctx.Err() != nil) {
+		if looked == sc.readers.pieces.events || bytes >= sc.readers.pieces.bytes ||
+			(looked%256 == 0 && ctx.Err() != nil) {
 			return pos, ctx.Err()
 		}
 		looked++
@@ -182,17 +190,18 @@ func (rd *readers) scan(ctx context.Context, q fanfare.Query) (page fanfare.Page
 		return page, err
 	}
 	sinceMs, bytes := sinceOf(q.Since), 0
-	page.Through, err = sc.forward(ctx, q.After, q.Through, func(pos fanfare.Position, m *met, value []byte) (bool, error) {
-		if len(page.Events) >= q.Limit || bytes >= q.Bytes {
-			return false, nil
-		}
-		e, err := readEvent(pos, m.name, value)
-		if err == nil && e.Time.UnixMilli() >= sinceMs {
-			page.Events = append(page.Events, e)
-			bytes += len(e.Data)
-		}
-		return true, err
-	})
+	page.Through, err = sc.forward(ctx, q.After, q.Through,
+		func(pos fanfare.Position, m *met, value []byte) (bool, error) {
+			if len(page.Events) >= q.Limit || bytes >= q.Bytes {
+				return false, nil
+			}
+			e, err := readEvent(pos, m.name, value)
+			if err == nil && e.Time.UnixMilli() >= sinceMs {
+				page.Events = append(page.Events, e)
+				bytes += len(e.Data)
+			}
+			return true, err
+		})
 	page.Trimmed = sc.trimmed
 	return page, err
 }

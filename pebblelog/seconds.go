@@ -16,15 +16,18 @@ const (
 	steered      = 60 // so many seconds a clock went back in a log of format 2 without being said to jump
 )
 
-// seconds is the second→position table. It says of a second of log time which position the first event of that second or a later one got. An
-// entry is written when either some events or a minute lie between it and the entry before: so the table is small on a slow log
-// and on a fast one, and a look-up is at most so much too early. Log time never falls, so the table is in the order of
+// seconds is the second→position table. It says of a second of log time which position the first
+// event of that second or a later one got. An entry is written when either some events or a minute
+// lie between it and the entry before: so the table is small on a slow log and on a fast one, and a
+// look-up is at most so much too early. Log time never falls, so the table is in the order of
 // positions too.
 type seconds struct {
 	db      *pebble.DB     // fixed after openSession
 	durable *atomic.Uint64 // of the log
-	jumped  int64          // in a log of format 2, the highest second before the clock last went back; fixed after openSession
-	thinned int64          // the second up to which the table is thin; owned by the sweep
+	// In a log of format 2, the highest second before the clock last went back; fixed after
+	// openSession.
+	jumped  int64
+	thinned int64 // the second up to which the table is thin; owned by the sweep
 }
 
 // secondsTail is the end of the table, where the committer goes on. It is owned by the committer.
@@ -34,8 +37,8 @@ type secondsTail struct {
 	pos     fanfare.Position // of the newest entry
 }
 
-// load reads the end of the table. Entries of a log of format 2 that are ahead of log time are removed: its clock was
-// ahead once, and without them a look-up is only earlier.
+// load reads the end of the table. Entries of a log of format 2 that are ahead of log time are
+// removed: its clock was ahead once, and without them a look-up is only earlier.
 func (t *seconds) load(b *pebble.Batch, now int64, empty bool) (tail secondsTail, err error) {
 	value, closer, err := t.db.Get([]byte{keyJump})
 	switch {
@@ -49,7 +52,7 @@ func (t *seconds) load(b *pebble.Batch, now int64, empty bool) (tail secondsTail
 	case !isNotFound(err):
 		return tail, err
 	}
-	it, err := t.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keySecond}, UpperBound: []byte{keySecond + 1}})
+	it, err := t.db.NewIter(ofKind(keySecond))
 	if err != nil {
 		return tail, err
 	}
@@ -93,7 +96,7 @@ func (t *seconds) before(ms int64) (fanfare.Position, error) {
 	if ms <= 0 {
 		return 0, nil
 	}
-	it, err := t.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keySecond}, UpperBound: []byte{keySecond + 1}})
+	it, err := t.db.NewIter(ofKind(keySecond))
 	if err != nil {
 		return 0, err
 	}
@@ -114,7 +117,7 @@ func (t *seconds) notBefore(ms int64) (fanfare.Position, error) {
 	if ms/1000 <= t.jumped {
 		return durable, nil // the clock went back: events above may be older than events below
 	}
-	it, err := t.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keySecond}, UpperBound: []byte{keySecond + 1}})
+	it, err := t.db.NewIter(ofKind(keySecond))
 	if err != nil {
 		return 0, err
 	}
@@ -126,14 +129,14 @@ func (t *seconds) notBefore(ms int64) (fanfare.Position, error) {
 	return min(max(pos, 1)-1, durable), err
 }
 
-// firstStoredAt returns the position of the first event that was stored at a log time or later; one above durable when there
-// is none.
+// firstStoredAt returns the position of the first event that was stored at a log time or later; one
+// above durable when there is none.
 func (t *seconds) firstStoredAt(m moment, at int64, durable fanfare.Position) (fanfare.Position, error) {
 	low, err := t.before(at)
 	if err != nil {
 		return 0, err
 	}
-	it, err := t.db.NewIter(&pebble.IterOptions{LowerBound: keyOf(keyEvent), UpperBound: keyOf(keyEvent, uint64(durable)+1)})
+	it, err := t.db.NewIter(between(keyOf(keyEvent), keyOf(keyEvent, uint64(durable)+1)))
 	if err != nil {
 		return 0, err
 	}
@@ -164,7 +167,7 @@ func (t *seconds) firstStoredAt(m moment, at int64, durable fanfare.Position) (f
 
 // forget deletes the entries that a floor has made useless: all but the last one below it.
 func (t *seconds) forget(b *pebble.Batch, floor fanfare.Position) error {
-	it, err := t.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keySecond}, UpperBound: []byte{keySecond + 1}})
+	it, err := t.db.NewIter(ofKind(keySecond))
 	if err != nil {
 		return err
 	}
@@ -194,14 +197,15 @@ func readPosition(value []byte) (fanfare.Position, error) {
 	return p, f.err
 }
 
-// thin brings entries that are older than a day, by log time, to one a minute, so that a log that is kept for years has
-// a small table. It goes on where it stopped.
+// thin brings entries that are older than a day, by log time, to one a minute, so that a log that
+// is kept for years has a small table. It goes on where it stopped.
 func (t *seconds) thin(m moment) error {
 	until := (m.log/1000 - 24*60*60) / 60 * 60
 	if until <= t.thinned {
 		return nil
 	}
-	it, err := t.db.NewIter(&pebble.IterOptions{LowerBound: keyOf(keySecond, uint64(max(t.thinned, 0))), UpperBound: keyOf(keySecond, uint64(max(until, 0)))})
+	lower, upper := keyOf(keySecond, uint64(max(t.thinned, 0))), keyOf(keySecond, uint64(max(until, 0)))
+	it, err := t.db.NewIter(between(lower, upper))
 	if err != nil {
 		return err
 	}

@@ -15,8 +15,8 @@ import (
 )
 
 // session is one opening of the store, from the open to a failure or the close, and what works on
-// it: the committer writes, retention and the limiter delete, readers read, and a survey bounds what
-// was removed. All of them stand on the catalog.
+// it: the committer writes, retention and the limiter delete, readers read, and a survey bounds
+// what was removed. All of them stand on the catalog.
 type session struct {
 	// Fixed after openSession.
 	log       *Log
@@ -101,8 +101,9 @@ func openSession(l *Log) (*session, error) {
 	return s, nil
 }
 
-// memTable is how much gathers in memory before it is written as a table. A larger one is rewritten less often later: 64 MiB write
-// two thirds of what 16 MiB do (BenchmarkWriteAmplification). The memory is taken as it fills.
+// memTable is how much gathers in memory before it is written as a table. A larger one is rewritten
+// less often later: 64 MiB write two thirds of what 16 MiB do (BenchmarkWriteAmplification). The
+// memory is taken as it fills.
 const memTable = 64 << 20
 
 const flushAtClose = 8 << 20
@@ -119,7 +120,8 @@ func (s *session) storeOptions() *pebble.Options {
 		EventListener:      &pebble.EventListener{DataCorruption: s.corrupted},
 		MaxOpenFiles:       250, // the hub leaves 500 descriptors to the log and to requests
 	}
-	// One compaction at a time, but beside it tables that are deleted whole may go, and what the limiter asks for.
+	// One compaction at a time, but beside it tables that are deleted whole may go, and what the
+	// limiter asks for.
 	o.CompactionConcurrencyRange = func() (int, int) { return 1, 2 }
 	o.Experimental.L0CompactionConcurrency = math.MaxInt32
 	o.Experimental.CompactionDebtConcurrency = math.MaxInt64
@@ -129,18 +131,21 @@ func (s *session) storeOptions() *pebble.Options {
 	return o
 }
 
-// corrupted is told of a damaged file. What does not need the file goes on: a read that does is answered with an error, and
-// the operator hears which file it is. Pebble's own answer would be Fatalf.
+// corrupted is told of a damaged file. What does not need the file goes on: a read that does is
+// answered with an error, and the operator hears which file it is. Pebble's own answer would be
+// Fatalf.
 func (s *session) corrupted(info pebble.DataCorruptionInfo) {
 	s.log.stats.corrupt.Add(1)
 	if !s.complaints.due() {
 		return
 	}
-	s.log.opts.Logger.Error("a file of the log is damaged: some events cannot be read; stop the hub, see `fanfare verify`, and restore a backup",
+	s.log.opts.Logger.Error("a file of the log is damaged: some events cannot be read; "+
+		"stop the hub, see `fanfare verify`, and restore a backup",
 		slog.String("file", info.Path), slog.Any("err", info.Details))
 }
 
-// memTableBytes keeps what waits in memory, and so the WAL, small beside a small log, and on a small disk.
+// memTableBytes keeps what waits in memory, and so the WAL, small beside a small log, and on a
+// small disk.
 func memTableBytes(most int64) uint64 {
 	if most <= 0 {
 		return memTable
@@ -214,7 +219,8 @@ func (s *session) close() error {
 				return errors.Join(err, s.db.Close())
 			}
 		}
-		// What waits in memory is written as a table now: the next open would have to read it from the WAL, which takes longer.
+		// What waits in memory is written as a table now: the next open would have to read it from
+		// the WAL, which takes longer.
 		if !s.isDead() && s.db.Metrics().WAL.Size > flushAtClose {
 			if err := s.db.Flush(); err != nil {
 				return errors.Join(err, s.db.Close())

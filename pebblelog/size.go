@@ -141,7 +141,8 @@ func (m *limiter) dropOldest(f figures, target int64) error {
 	if now := time.Now(); now.After(m.sayAgain) {
 		m.sayAgain = now.Add(sayPause)
 		m.log.opts.Logger.Warn("the log is larger than its limit: the oldest events are removed",
-			slog.Int64("bytes", f.used), slog.Int64("limit", m.log.upkeep.maxBytes.Load()), slog.String("through", through.String()))
+			slog.Int64("bytes", f.used), slog.Int64("limit", m.log.upkeep.maxBytes.Load()), slog.String("through",
+				through.String()))
 	}
 	return nil
 }
@@ -333,9 +334,7 @@ func (m *limiter) afterBytes(after fanfare.Position, bytes uint64) (through fanf
 		return after, 0, err
 	}
 	index = int64(float64(entries) * float64(bytes) / float64(whole))
-	it, err := m.db.NewIter(&pebble.IterOptions{
-		LowerBound: keyOf(keyEvent, uint64(after)+1), UpperBound: keyOf(keyEvent, uint64(durable)+1),
-	})
+	it, err := m.db.NewIter(eventsBetween(after, durable))
 	if err != nil {
 		return after, 0, err
 	}

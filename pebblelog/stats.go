@@ -5,8 +5,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2"
-
 	"github.com/fanfare-hub/fanfare"
 	"github.com/fanfare-hub/fanfare/histogram"
 )
@@ -26,10 +24,12 @@ func (l *Log) Stats() fanfare.LogStats {
 	c, ahead := &l.stats, l.clock.ahead()
 	st := fanfare.LogStats{
 		Groups: c.groups.Load(), Events: c.events.Load(), Bytes: c.bytes.Load(), Refused: c.refused.Load(),
-		ReplayedKeys: c.replayedKeys.Load(), Reopened: c.reopened.Load(), Trimmed: c.trimmed.Load(), Forgotten: c.forgotten.Load(),
-		Limited: c.limited.Load(), EventsRead: c.eventsRead.Load(), IndexRead: c.indexRead.Load(), WrittenBytes: c.written.Load(),
-		ClockJumps: c.clockJumps.Load(), ClockAhead: ahead, Corrupt: c.corrupt.Load(), Lost: c.lost.Load(), DiskBytes: c.diskBytes.Load(),
-		SetAsideBytes: c.setAsideBytes.Load(), LimitWaits: c.waits.Load(), MaxBytes: l.upkeep.maxBytes.Load(), Fsync: c.fsync.Counts(),
+		ReplayedKeys: c.replayedKeys.Load(), Fsync: c.fsync.Counts(),
+		Trimmed: c.trimmed.Load(), Forgotten: c.forgotten.Load(), Limited: c.limited.Load(), LimitWaits: c.waits.Load(),
+		EventsRead: c.eventsRead.Load(), IndexRead: c.indexRead.Load(), WrittenBytes: c.written.Load(),
+		Reopened: c.reopened.Load(), ClockJumps: c.clockJumps.Load(), ClockAhead: ahead,
+		Corrupt: c.corrupt.Load(), Lost: c.lost.Load(),
+		DiskBytes: c.diskBytes.Load(), SetAsideBytes: c.setAsideBytes.Load(), MaxBytes: l.upkeep.maxBytes.Load(),
 	}
 	st.QueueBytes = l.proposals.waiting()
 	st.CachedChannels = l.current().catalog.channels.size()
@@ -39,7 +39,8 @@ func (l *Log) Stats() fanfare.LogStats {
 // Oldest implements fanfare.Operable.
 func (l *Log) Oldest(ctx context.Context) (t time.Time, ok bool, err error) {
 	err = l.read(ctx, func(s *session) error {
-		it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: keyOf(keyEvent, s.catalog.floor.Load()+1), UpperBound: keyOf(keyEvent, l.durable.Load()+1)})
+		it, err := s.db.NewIter(eventsBetween(
+			fanfare.Position(s.catalog.floor.Load()), fanfare.Position(l.durable.Load())))
 		if err != nil {
 			return err
 		}

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"runtime"
 
-	"github.com/cockroachdb/pebble/v2"
-
 	"github.com/fanfare-hub/fanfare"
 )
 
@@ -34,7 +32,8 @@ func (s *session) surveyLoop() {
 	}
 }
 
-// survey raises the bounds of rules to the marks that are stored, and to those that limits of count or of bytes have moved.
+// survey raises the bounds of rules to the marks that are stored, and to those that limits of count
+// or of bytes have moved.
 func (s surveyor) survey(set *ruleSet) error {
 	if err := s.surveyMarks(set); err != nil {
 		return err
@@ -49,7 +48,7 @@ func (s surveyor) survey(set *ruleSet) error {
 }
 
 func (s surveyor) surveyMarks(set *ruleSet) error {
-	marks, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyMark}, UpperBound: []byte{keyMark + 1}})
+	marks, err := s.db.NewIter(ofKind(keyMark))
 	if err != nil {
 		return err
 	}
@@ -78,12 +77,12 @@ func (s surveyor) surveyMarks(set *ruleSet) error {
 }
 
 func (s surveyor) surveyLimits(set *ruleSet) error {
-	names, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyName}, UpperBound: []byte{keyName + 1}})
+	names, err := s.db.NewIter(ofKind(keyName))
 	if err != nil {
 		return err
 	}
 	defer names.Close()
-	index, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyIndex}, UpperBound: []byte{keyIndex + 1}})
+	index, err := s.db.NewIter(ofKind(keyIndex))
 	if err != nil {
 		return err
 	}

@@ -20,11 +20,11 @@ type sweeper struct {
 
 func (w *sweeper) channels() error {
 	var err error
-	if w.names, err = w.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyName}, UpperBound: []byte{keyName + 1}}); err != nil {
+	if w.names, err = w.db.NewIter(ofKind(keyName)); err != nil {
 		return err
 	}
 	defer w.names.Close()
-	if w.index, err = w.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyIndex}, UpperBound: []byte{keyIndex + 1}}); err != nil {
+	if w.index, err = w.db.NewIter(ofKind(keyIndex)); err != nil {
 		return err
 	}
 	defer w.index.Close()
@@ -44,8 +44,8 @@ func (w *sweeper) channels() error {
 	return w.names.Error()
 }
 
-// channel deletes what is clipped of one channel. It does not load the channel's state when there is nothing to do, which
-// is so for most channels most of the time.
+// channel deletes what is clipped of one channel. It does not load the channel's state when there
+// is nothing to do, which is so for most channels most of the time.
 func (w *sweeper) channel(num uint64, name fanfare.Channel) error {
 	rule := w.rules.Load().of(name)
 	if w.index.SeekGE(keyOf(keyIndex, num)) && channelOfIndex(w.index.Key()) == num {
@@ -77,7 +77,8 @@ func (w *sweeper) channel(num uint64, name fanfare.Channel) error {
 	return w.deleteTrimmed(st)
 }
 
-// alone tells whether a channel's first event is its newest, and a rule keeps that whatever its age.
+// alone tells whether a channel's first event is its newest, and a rule keeps that whatever its
+// age.
 func (w *sweeper) alone(num uint64, r fanfare.Rule, first entry) (bool, error) {
 	if !r.Latest || !w.index.SeekLT(keyOf(keyIndex, num+1)) {
 		return false, w.index.Error()
@@ -94,7 +95,8 @@ func (w *sweeper) withinLimits(num uint64, r fanfare.Rule, first entry) (bool, e
 		return false, err
 	}
 	return (r.Count == 0 || last.seq-first.seq < uint64(r.Count)) &&
-		(r.Bytes == 0 || sizeBetween(first.bytes, last.bytes) <= uint64(r.Bytes/2)), nil // the first's own size is not known here
+		// The first's own size is not known here.
+		(r.Bytes == 0 || sizeBetween(first.bytes, last.bytes) <= uint64(r.Bytes/2)), nil
 }
 
 const (
@@ -102,8 +104,8 @@ const (
 	foldMost   = 500 // channels in one batch
 )
 
-// deleteTrimmed removes a channel's events up to its trim mark. The mark is stored with the first batch, and from then on
-// says what was removed even when the channel is empty.
+// deleteTrimmed removes a channel's events up to its trim mark. The mark is stored with the first
+// batch, and from then on says what was removed even when the channel is empty.
 func (w *sweeper) deleteTrimmed(st *channelState) error {
 	if _, err := w.trimMark(st); err != nil {
 		return err

@@ -17,18 +17,20 @@ import (
 
 // What a log must hold at the least.
 //
-// A store that has lost its newest part is a whole store of an earlier time: Pebble takes the end of a cut MANIFEST, or of a
-// cut WAL, for the place where the machine once stopped. It opens, shows less than was acknowledged, and deletes what it no
-// longer knows. Nothing inside the store can tell.
+// A store that has lost its newest part is a whole store of an earlier time: Pebble takes the end
+// of a cut MANIFEST, or of a cut WAL, for the place where the machine once stopped. It opens, shows
+// less than was acknowledged, and deletes what it no longer knows. Nothing inside the store can
+// tell.
 //
-// So the file log/TIP says, beside the store, how far the store had come: the newest run, the durable position, how long the
-// MANIFEST was, and which WALs there were. It is written behind the store: a fact stands in it only when it is true on disk.
-// A TIP that is older than the store, or missing, is therefore harmless. A store that holds less than its TIP says has been
-// damaged (judge.go).
+// So the file log/TIP says, beside the store, how far the store had come: the newest run, the
+// durable position, how long the MANIFEST was, and which WALs there were. It is written behind the
+// store: a fact stands in it only when it is true on disk. A TIP that is older than the store, or
+// missing, is therefore harmless. A store that holds less than its TIP says has been damaged
+// (judge.go).
 //
-// The durable position is written before a group is acknowledged, without an fsync: that survives kill -9, and costs a
-// write of one page in memory. Within a second it is synced, for power cuts. The rest changes when a table is written, and
-// is synced at once.
+// The durable position is written before a group is acknowledged, without an fsync: that survives
+// kill -9, and costs a write of one page in memory. Within a second it is synced, for power cuts.
+// The rest changes when a table is written, and is synced at once.
 
 const (
 	tipFile   = "TIP"
@@ -48,7 +50,8 @@ type tip struct {
 	manifestBytes int64            // and how much of it
 	wals          []uint64         // numbers of WALs that were there, in order
 
-	// With DurabilityAsync the WAL is synced by a timer, and a power cut may leave any of what was written since.
+	// With DurabilityAsync the WAL is synced by a timer, and a power cut may leave any of what was
+	// written since.
 	lazy   bool
 	synced fanfare.Position // everything up to here was synced
 }
@@ -126,8 +129,8 @@ func (t *tip) set(key, value string) (err error) {
 	return err
 }
 
-// readTip reads the newest whole slot of a store's TIP. A store without one has os.ErrNotExist; without a whole slot,
-// errCorrupt.
+// readTip reads the newest whole slot of a store's TIP. A store without one has os.ErrNotExist;
+// without a whole slot, errCorrupt.
 func readTip(fs vfs.FS, folder string) (t tip, err error) {
 	b, err := readFile(fs, fs.PathJoin(folder, tipFile))
 	if err != nil {
@@ -173,8 +176,8 @@ func (w *tipWriter) write(t *tip) error {
 	return err
 }
 
-// open opens the file. A new one gets its full size, so that a write needs no room on a full disk, and a place in the folder
-// that survives a power cut.
+// open opens the file. A new one gets its full size, so that a write needs no room on a full disk,
+// and a place in the folder that survives a power cut.
 func (w *tipWriter) open() error {
 	name := w.fs.PathJoin(w.folder, tipFile)
 	info, err := w.fs.Stat(name)

@@ -16,7 +16,8 @@ import (
 
 var tipFields = cmp.AllowUnexported(tip{})
 
-// TestTipFile: what is written is read, the newer of two slots counts, and damage to one leaves the other.
+// TestTipFile: what is written is read, the newer of two slots counts, and damage to one leaves the
+// other.
 func TestTipFile(t *testing.T) {
 	mem := vfs.NewMem()
 	if err := mem.MkdirAll("log", 0o750); err != nil {
@@ -26,7 +27,8 @@ func TestTipFile(t *testing.T) {
 		t.Errorf("without a file: %v", err)
 	}
 	w := tipWriter{fs: mem, folder: "log"}
-	older := tip{run: 1 << 60, durable: 1<<60 + 7, manifest: 12, manifestBytes: 345, wals: []uint64{11, 13}, lazy: true, synced: 1<<60 + 5}
+	older := tip{run: 1 << 60, durable: 1<<60 + 7, manifest: 12, manifestBytes: 345, wals: []uint64{11, 13}, lazy: true,
+		synced: 1<<60 + 5}
 	newer := tip{count: 1, run: 1 << 60, durable: 1<<60 + 8}
 	for _, each := range []*tip{&older, &newer} {
 		if err := w.write(each); err != nil {
@@ -42,8 +44,9 @@ func TestTipFile(t *testing.T) {
 	}
 	d := &disk{FS: mem}
 	content := d.files(t)[tipFile]
-	if want := "fanfare tip 1\ncount 1\nrun 1000000000000\ndurable 1000000000007\nmanifest 12 345\nsynced 1000000000005\nwal 11\nwal 13\nsum 6c636198\n"; len(content) != 2*tipSlotBytes ||
-		strings.TrimRight(content[tipSlotBytes:], "\x00") != want {
+	want := "fanfare tip 1\ncount 1\nrun 1000000000000\ndurable 1000000000007\nmanifest 12 345\n" +
+		"synced 1000000000005\nwal 11\nwal 13\nsum 6c636198\n"
+	if len(content) != 2*tipSlotBytes || strings.TrimRight(content[tipSlotBytes:], "\x00") != want {
 		t.Errorf("%d bytes: %q, want %q", len(content), strings.TrimRight(content[tipSlotBytes:], "\x00"), want)
 	}
 	for i := range len(strings.TrimRight(content[:tipSlotBytes], "\x00")) {
@@ -60,7 +63,8 @@ func TestTipFile(t *testing.T) {
 
 // TestTipHasRoom: as many WALs as there never are fit into a slot, the newest of them.
 func TestTipHasRoom(t *testing.T) {
-	full := tip{count: 1<<64 - 1, run: 1<<64 - 1, durable: 1<<64 - 1, manifest: 1<<64 - 1, manifestBytes: 1<<63 - 1, lazy: true, synced: 1<<64 - 1}
+	full := tip{count: 1<<64 - 1, run: 1<<64 - 1, durable: 1<<64 - 1, manifest: 1<<64 - 1, manifestBytes: 1<<63 - 1,
+		lazy: true, synced: 1<<64 - 1}
 	for i := range 2 * tipMostWALs {
 		full.wals = append(full.wals, 1<<63+uint64(i))
 	}
@@ -89,15 +93,17 @@ func FuzzTip(f *testing.F) {
 	})
 }
 
-// TestTipThatCannotBeWritten does not stop the log; the operator hears of it once, and what the TIP says stays true.
+// TestTipThatCannotBeWritten does not stop the log; the operator hears of it once, and what the TIP
+// says stays true.
 func TestTipThatCannotBeWritten(t *testing.T) {
 	mem := vfs.NewMem()
-	d := &disk{dir: "data", acked: map[string]fanfare.Position{}, FS: errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
-		if op.Kind.ReadOrWrite() == errorfs.OpIsWrite && strings.HasSuffix(op.Path, "/"+tipFile) {
-			return errors.New("injected")
-		}
-		return nil
-	}))}
+	d := &disk{dir: "data", acked: map[string]fanfare.Position{},
+		FS: errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
+			if op.Kind.ReadOrWrite() == errorfs.OpIsWrite && strings.HasSuffix(op.Path, "/"+tipFile) {
+				return errors.New("injected")
+			}
+			return nil
+		}))}
 	o, said := d.options()
 	l := openTest(t, o)
 	d.fill(t, l, "x", 20)
@@ -113,7 +119,8 @@ func TestTipThatCannotBeWritten(t *testing.T) {
 	}
 }
 
-// TestTipOfAFailedSession: what is left of a session that has failed does not write the file, which is its successor's.
+// TestTipOfAFailedSession: what is left of a session that has failed does not write the file, which
+// is its successor's.
 func TestTipOfAFailedSession(t *testing.T) {
 	d := &disk{FS: vfs.NewMem(), dir: "data"}
 	o, _ := d.options()

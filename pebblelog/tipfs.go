@@ -13,13 +13,15 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// tipFS keeps the TIP of one session's store. It stands between sessionFS and the disk, so that it sees what really happens
-// there, and when. What Pebble has done is true on disk
+// tipFS keeps the TIP of one session's store. It stands between sessionFS and the disk, so that it
+// sees what really happens there, and when. What Pebble has done is true on disk
 //
-//   - of a MANIFEST, when the file is synced and the marker that names it stands in a synced folder,
+//   - of a MANIFEST, when the file is synced and the marker that names it stands in a synced
+//     folder,
 //   - of a new WAL, when it stands in a synced folder.
 //
-// Pebble deletes what a change has made obsolete only after that, and so after the change is in the TIP.
+// Pebble deletes what a change has made obsolete only after that, and so after the change is in the
+// TIP.
 type tipFS struct {
 	vfs.FS
 	folder string
@@ -40,10 +42,11 @@ type tipFS struct {
 
 // newTipFS keeps the TIP of a store that was found with what t says.
 //
-// A store that goes over to DurabilityAsync says so before its first WAL is written, and one that goes back when no WAL is
-// left that was synced by a timer.
+// A store that goes over to DurabilityAsync says so before its first WAL is written, and one that
+// goes back when no WAL is left that was synced by a timer.
 func newTipFS(fs vfs.FS, folder string, t tip, warn func(error)) *tipFS {
-	return &tipFS{FS: fs, folder: folder, warn: warn, tip: t, w: tipWriter{fs: fs, folder: folder}, synced: map[uint64]int64{}}
+	return &tipFS{FS: fs, folder: folder, warn: warn, tip: t, w: tipWriter{fs: fs, folder: folder},
+		synced: map[uint64]int64{}}
 }
 
 // fileNumber is the number in the name of one of Pebble's files.
@@ -68,7 +71,8 @@ func (fs *tipFS) number(name, prefix, suffix string) (uint64, bool) {
 
 func (fs *tipFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
 	if fs.isMarker(name) {
-		// Pebble syncs the folder after this. A power cut before that may keep the marker, and not the new MANIFEST.
+		// Pebble syncs the folder after this. A power cut before that may keep the marker, and not
+		// the new MANIFEST.
 		if err := syncDir(fs.FS, fs.folder); err != nil {
 			return nil, err
 		}
@@ -126,8 +130,8 @@ func (fs *tipFS) isMarker(name string) bool {
 	return strings.HasPrefix(fs.PathBase(name), "marker.manifest.") && fs.PathDir(name) == fs.folder
 }
 
-// removed forgets a WAL. It need not be written: a WAL is removed when the MANIFEST says that it is obsolete, and is not
-// asked for then.
+// removed forgets a WAL. It need not be written: a WAL is removed when the MANIFEST says that it is
+// obsolete, and is not asked for then.
 func (fs *tipFS) removed(name string) {
 	num, ok := fs.number(name, "", ".log")
 	if !ok {
@@ -215,7 +219,8 @@ func (fs *tipFS) writeLocked() error {
 	return err
 }
 
-// tell warns of an error, once until all is well again. The log goes on: what the file says is older than it could be.
+// tell warns of an error, once until all is well again. The log goes on: what the file says is
+// older than it could be.
 func (fs *tipFS) tell(err error) {
 	if was := fs.warned.Swap(err != nil); err != nil && !was {
 		fs.warn(err)

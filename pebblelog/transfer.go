@@ -11,11 +11,12 @@ const exportFormat = "export 1"
 
 // line is one line of an export: the head, a trim mark, a kept position, an event, or the end.
 type line struct {
-	Format string            `json:"fanfare,omitempty"`
-	Runs   [][2]string       `json:"runs,omitempty"`   // of the head: first and last position of each
-	Gone   string            `json:"gone,omitempty"`   // of the head: everything up to here was removed
-	Floors map[string]string `json:"floors,omitempty"` // of the head: by rule, below what events of forgotten channels may be missing
-	Clock  *lineClock        `json:"clock,omitempty"`  // of the head: how old events are
+	Format string      `json:"fanfare,omitempty"`
+	Runs   [][2]string `json:"runs,omitempty"` // of the head: first and last position of each
+	Gone   string      `json:"gone,omitempty"` // of the head: everything up to here was removed
+	// Of the head: by rule, below what events of forgotten channels may be missing.
+	Floors map[string]string `json:"floors,omitempty"`
+	Clock  *lineClock        `json:"clock,omitempty"` // of the head: how old events are
 
 	Trimmed string `json:"trimmed,omitempty"` // of Channel: this event and all before it were removed
 

@@ -75,9 +75,9 @@ func (u *upkeep) limitLoop() {
 	}
 }
 
-// measureLoop measures the files once a second, and every limitPause while there is little room. It looks at the disk too: so
-// an idle log on a full disk gives back what it has set aside, says that it cannot store before anybody publishes, and takes
-// publishes again by itself.
+// measureLoop measures the files once a second, and every limitPause while there is little room. It
+// looks at the disk too: so an idle log on a full disk gives back what it has set aside, says that
+// it cannot store before anybody publishes, and takes publishes again by itself.
 func (u *upkeep) measureLoop() {
 	for u.wait(limitInterval, u.room.short) {
 		_ = u.checkFree()

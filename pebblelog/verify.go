@@ -35,7 +35,8 @@ type store struct {
 	faults []string // that the judge found, and that leave something to read
 }
 
-// openStore opens the log in a data directory, or a backup, for reading. No hub may use it meanwhile.
+// openStore opens the log in a data directory, or a backup, for reading. No hub may use it
+// meanwhile.
 func openStore(fs vfs.FS, dir string) (*store, error) {
 	if _, err := fs.Stat(fs.PathJoin(dir, "log")); err != nil {
 		return nil, fmt.Errorf("%s holds no log: %w", dir, err)
@@ -72,7 +73,8 @@ func (s *store) open(fs vfs.FS, dir string) error {
 		return fmt.Errorf("%s holds no log: nothing has been stored there", dir)
 	}
 	if after, through, lost := found.lost(); err == nil && lost {
-		s.faults = append(s.faults, fmt.Sprintf("%s ends early: it ends at %v, and events up to %v were stored", found.newest, after, through))
+		s.faults = append(s.faults,
+			fmt.Sprintf("%s ends early: it ends at %v, and events up to %v were stored", found.newest, after, through))
 	}
 	err = guarded(func() (err error) {
 		s.db, err = openReadOnly(unlocked{found.store(fs)}, fs.PathJoin(dir, "log"))
@@ -86,12 +88,15 @@ func (s *store) open(fs vfs.FS, dir string) error {
 
 func openReadOnly(fs vfs.FS, folder string) (*pebble.DB, error) {
 	return pebble.Open(folder, &pebble.Options{
-		FS: fs, ReadOnly: true, ErrorIfNotExists: true, Logger: silent{}, FormatMajorVersion: pebble.FormatNewest, MaxOpenFiles: 250,
-		EventListener: &pebble.EventListener{DataCorruption: func(pebble.DataCorruptionInfo) {}}, // the read says so too
+		FS: fs, ReadOnly: true, ErrorIfNotExists: true, Logger: silent{}, FormatMajorVersion: pebble.FormatNewest,
+		MaxOpenFiles: 250,
+		// The read says so too.
+		EventListener: &pebble.EventListener{DataCorruption: func(pebble.DataCorruptionInfo) {}},
 	})
 }
 
-// guarded makes an error of what Pebble reports by Fatalf, or by a panic, of a store that it cannot make sense of.
+// guarded makes an error of what Pebble reports by Fatalf, or by a panic, of a store that it cannot
+// make sense of.
 func guarded(f func() error) (err error) {
 	defer func() {
 		switch p := recover().(type) {
@@ -141,7 +146,7 @@ func (s *store) get(key []byte) (value []byte, ok bool, err error) {
 
 // each calls f for all keys of one kind; what it is given is good until f returns.
 func (s *store) each(kind byte, f func(key, value []byte) error) error {
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{kind}, UpperBound: []byte{kind + 1}})
+	it, err := s.db.NewIter(ofKind(kind))
 	if err != nil {
 		return err
 	}
@@ -154,8 +159,8 @@ func (s *store) each(kind byte, f func(key, value []byte) error) error {
 	return it.Error()
 }
 
-// unlocked is a file system in which the store takes no lock of its own: the data directory's is held, and the folder may be
-// on a disk that may only be read.
+// unlocked is a file system in which the store takes no lock of its own: the data directory's is
+// held, and the folder may be on a disk that may only be read.
 type unlocked struct{ vfs.FS }
 
 func (unlocked) Lock(string) (io.Closer, error) { return io.NopCloser(nil), nil }
@@ -168,9 +173,9 @@ func (silent) Fatalf(format string, args ...any) {
 	panic(storeFailure{fmt.Errorf(format, args...)})
 }
 
-// Verify reads all of the log in a data directory that no hub uses, or of a backup, and checks what stands in several places
-// against each other. It changes nothing. What does not fit together is in the report; an error says that it could not be
-// read to the end.
+// Verify reads all of the log in a data directory that no hub uses, or of a backup, and checks what
+// stands in several places against each other. It changes nothing. What does not fit together is in
+// the report; an error says that it could not be read to the end.
 func Verify(ctx context.Context, dir string) (Report, error) { return verify(ctx, vfs.Default, dir) }
 
 func verify(ctx context.Context, fs vfs.FS, dir string) (report Report, err error) {
@@ -183,9 +188,11 @@ func verify(ctx context.Context, fs vfs.FS, dir string) (report Report, err erro
 	for _, fault := range s.faults {
 		v.fault("%s", fault)
 	}
-	for _, step := range []func() error{v.checkRuns, v.checkNames, v.checkMarks, v.checkIndex, v.checkEvents, v.checkClock, v.checkRest} {
+	for _, step := range []func() error{v.checkRuns, v.checkNames, v.checkMarks, v.checkIndex, v.checkEvents,
+		v.checkClock, v.checkRest} {
 		if err := step(); err != nil {
-			return v.Report, fmt.Errorf("read the log in %s: %w; restore a backup (fanfare restore), or save what can be read (fanfare export)", dir, err)
+			return v.Report, fmt.Errorf("read the log in %s: %w; restore a backup (fanfare restore), "+
+				"or save what can be read (fanfare export)", dir, err)
 		}
 	}
 	return v.Report, nil
@@ -269,7 +276,8 @@ func (v *verifier) checkMarks() error {
 	})
 }
 
-// checkIndex checks each index entry against its event, and that a channel's events are counted without a hole.
+// checkIndex checks each index entry against its event, and that a channel's events are counted
+// without a hole.
 func (v *verifier) checkIndex() error {
 	var num, seq uint64
 	return v.each(keyIndex, func(key, value []byte) error {

@@ -225,14 +225,10 @@ func TestSizes(t *testing.T) {
 
 // TestWidths: code of 120 columns and comments of 100 at most, a tab being four. What cannot be
 // broken is left out: raw strings, and drawings and code in comments, which are indented by a tab.
-// Pebblelog's turn is to come.
 func TestWidths(t *testing.T) {
 	const codeMost, commentMost = 120, 100
 	lines := 0
 	sources(t, func(path string, fset *token.FileSet, file *ast.File) {
-		if strings.HasPrefix(path, "pebblelog/") {
-			return
-		}
 		raw := map[int]bool{}
 		ast.Inspect(file, func(n ast.Node) bool {
 			if text, ok := n.(*ast.BasicLit); ok && text.Kind == token.STRING && text.Value[0] == '`' {
