@@ -60,14 +60,16 @@ func mostBytes(o Options) int64 {
 	room := int64(min(usage.AvailBytes, math.MaxInt64/2)) + own - least
 	switch {
 	case most <= 0:
-		o.Logger.Error("nothing can ever be stored: the whole disk is smaller than what shall stay free on it "+
-			"(--min-free-bytes); take a larger disk, or a smaller minimum",
+		o.Logger.Error("nothing can ever be stored: the whole disk is smaller than what shall stay free on it; "+
+			"take a larger disk, or a smaller minimum",
+			slog.String("setting", string(fanfare.SettingMinFreeBytes)),
 			slog.Int64("disk", most+least), slog.Int64("minimum", least))
 		return o.MaxBytes
 	case o.MaxBytes > room:
-		o.Logger.Warn("the disk will be full before the log reaches its limit (--max-log-bytes): "+
+		o.Logger.Warn("the disk will be full before the log reaches its limit: "+
 			"publishes are refused then, and nothing is removed to make room; "+
 			"set the limit below the room, or free some",
+			slog.String("setting", string(fanfare.SettingMaxLogBytes)),
 			slog.Int64("room", max(room, 0)), slog.Int64("limit", o.MaxBytes))
 	}
 	if o.MaxBytes > 0 {
@@ -91,9 +93,10 @@ func (u *upkeep) checkFree() error {
 		free, err = u.freeBytes()
 	}
 	if err == nil && free < u.log.opts.MinFreeBytes {
-		err = fanfare.Unavailable(fmt.Sprintf(
-			"the disk is full: %d bytes are free, the minimum is %d (--min-free-bytes)",
-			free, u.log.opts.MinFreeBytes), nil)
+		full := fanfare.Unavailable(
+			fmt.Sprintf("the disk is full: %d bytes are free, the minimum is %d", free, u.log.opts.MinFreeBytes), nil)
+		full.Setting = fanfare.SettingMinFreeBytes
+		err = full
 	}
 	changed := u.log.proposals.setLowDisk(err)
 	if changed && err != nil {

@@ -406,7 +406,7 @@ func TestDiskTooSmall(t *testing.T) {
 	said := slog.New(slog.NewTextHandler(&text, nil))
 	l := openTest(t, Options{Dir: "/data", FS: mem, Logger: said})
 	if err := tryPut(l, "a", "x"); fanfare.CodeOf(err) != fanfare.CodeUnavailable ||
-		!strings.Contains(err.Error(), "--min-free-bytes") {
+		!strings.Contains(err.Error(), "min-free-bytes") {
 		t.Errorf("a publish on a disk of 60 MiB with a minimum of 64 MiB: %v", err)
 	}
 	if err := l.Close(); err != nil {
@@ -422,7 +422,7 @@ func TestDiskTooSmall(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(text.String(), "--max-log-bytes") ||
+	if !strings.Contains(text.String(), "setting=max-log-bytes") ||
 		!strings.Contains(text.String(), fmt.Sprint("room=", 16<<20)) {
 		t.Errorf("a disk of 100 MiB with a limit of 10 GiB: %s", text.String())
 	}

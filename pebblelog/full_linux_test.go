@@ -119,10 +119,10 @@ func testDiskFullAndBack(t *testing.T, disk string) {
 		waitUntil(t, "the disk to be full", func() bool { return l.Status().Err != nil })
 		for range 3 {
 			err := tryPut(l, "a", "refused")
-			if fanfare.CodeOf(err) != fanfare.CodeUnavailable || !strings.Contains(err.Error(), "--min-free-bytes") {
+			if fanfare.CodeOf(err) != fanfare.CodeUnavailable || !strings.Contains(err.Error(), "min-free-bytes") {
 				t.Fatalf("round %d: %v", round, err)
 			}
-			if err := l.Status().Err; err == nil || !strings.Contains(err.Error(), "--min-free-bytes") {
+			if err := l.Status().Err; err == nil || !strings.Contains(err.Error(), "min-free-bytes") {
 				t.Fatalf("round %d: the status is %v", round, err)
 			}
 		}
@@ -189,7 +189,7 @@ func testOwnLogFillsTheDisk(t *testing.T, disk string) {
 		err := tryPutMany(l, "a", data[:200])
 		full = err != nil
 		if full && (fanfare.CodeOf(err) != fanfare.CodeUnavailable ||
-			!strings.Contains(err.Error(), "--min-free-bytes")) {
+			!strings.Contains(err.Error(), "min-free-bytes")) {
 			t.Fatal(err)
 		}
 	}
