@@ -204,6 +204,7 @@ func eachClock(t *testing.T, test func(t *testing.T, by time.Duration, how acros
 
 // TestTwoSecondsOfAWrongClock lose nothing, forget nothing, and leave nothing behind.
 func TestTwoSecondsOfAWrongClock(t *testing.T) {
+	t.Parallel()
 	eachClock(t, func(t *testing.T, by time.Duration, how across, d Durability) {
 		c := newClockTest(t, d, "a=age:2h", "**=age:1h")
 		zero := c.clock.now()
@@ -521,6 +522,7 @@ func TestTheClockIsSaid(t *testing.T) {
 // any time it holds just what has been stored within the rule's age while the log was open, however
 // that is looked at.
 func TestAgesAreExact(t *testing.T) {
+	t.Parallel()
 	const age = 20 * time.Minute
 	for seed := range ageSeeds {
 		r := rand.New(rand.NewPCG(seed, 7))

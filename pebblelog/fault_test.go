@@ -137,7 +137,10 @@ func TestInjectedErrors(t *testing.T) {
 
 func injectErrors(t *testing.T, f *faulty) {
 	mem := vfs.NewMem()
-	l := open(t, pebblelog.Options{Dir: "/data", FS: errorfs.Wrap(mem, f), SlowCommit: 5 * time.Second})
+	l := open(t, pebblelog.Options{
+		Dir: "/data", FS: errorfs.Wrap(mem, f), SlowCommit: 5 * time.Second,
+		MaxBytes: 64 << 20, // which is not reached; memtables are small beside it, and filled soon
+	})
 	acked := map[string]fanfare.Position{}
 	send := func(data string) error {
 		pos, err := publish(l, "a", data)

@@ -128,6 +128,7 @@ func TestTipNamesARun(t *testing.T) {
 // TestDamageWithoutTIP: of a log of an earlier version it is known that the MANIFEST is cut, by the
 // tables that it does not name any more; and a WAL that ends within a record is told of.
 func TestDamageWithoutTIP(t *testing.T) {
+	t.Parallel()
 	for _, how := range []string{"closed", "killed"} {
 		whole := disks[how](t)
 		if err := whole.Remove(whole.path(tipFile)); err != nil {

@@ -21,6 +21,7 @@ import (
 // TestMissingWAL: of several WALs each that was written to is missed; without a TIP, if another one
 // was after it.
 func TestMissingWAL(t *testing.T) {
+	t.Parallel()
 	tried := 0
 	for _, whole := range takeCrashes(t, DurabilitySync, 100) {
 		found, err := judge(whole.FS, whole.dir)
@@ -77,6 +78,7 @@ func batchesOf(t *testing.T, d *disk) map[uint64]int {
 // TestCutManifest: wherever the MANIFEST is cut, and whether there is a TIP or not, the log is
 // refused.
 func TestCutManifest(t *testing.T) {
+	t.Parallel()
 	unnamed := 0
 	for tables := 1; tables <= 3; tables++ {
 		whole := grown(t, 1, tables)

@@ -45,6 +45,7 @@ func randomPattern(r *rand.Rand) string {
 
 // TestLeap: a leap goes up, and over nothing that the pattern matches.
 func TestLeap(t *testing.T) {
+	t.Parallel()
 	r := rand.New(rand.NewPCG(1, 1))
 	var names []string
 	for range 400 {
@@ -436,6 +437,7 @@ func TestNothingMatchesCostsNothing(t *testing.T) {
 // TestNoMarkIsRead: where nothing was ever trimmed, a replay over very many channels looks at no
 // channel's mark, and neither does the question what was missed.
 func TestNoMarkIsRead(t *testing.T) {
+	t.Parallel()
 	for _, rule := range []string{"**=age:7d", "**=count:10", "**=bytes:1000"} {
 		l := openTest(t, newTestClock().options(rule))
 		after := put(t, l, "c/0", "x")[0]

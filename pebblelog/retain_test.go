@@ -132,6 +132,7 @@ func keysOf(t *testing.T, l *Log) map[string]int {
 // TestChannelsThatComeAndGo leave nothing behind but the floor of their rule, which only that
 // rule's channels read.
 func TestChannelsThatComeAndGo(t *testing.T) {
+	t.Parallel()
 	channels := manyChannels
 	clock := newTestClock()
 	o := clock.options("**=age:7d", "short/**=age:1m")
@@ -359,6 +360,7 @@ func TestMaxBytesSparesWhatFits(t *testing.T) {
 // TestSince finds a time by the table, in one channel and in many, after a reopen, and when the
 // clock went back.
 func TestSince(t *testing.T) {
+	t.Parallel()
 	clock := newTestClock()
 	o := clock.options("**=count:1000000")
 	l := openTest(t, o)
@@ -417,6 +419,7 @@ func TestSince(t *testing.T) {
 
 // TestSecondsStayFew: the table is thinned when it is old, and cut with the log.
 func TestSecondsStayFew(t *testing.T) {
+	t.Parallel()
 	clock := newTestClock()
 	l := openTest(t, clock.options("**=age:48h"))
 	many := make([]string, secondEvents)
@@ -442,6 +445,7 @@ func TestSecondsStayFew(t *testing.T) {
 // TestBoundAgreesWithMarks: a resume on a pattern must answer the same whether it looks at each
 // channel or only at what the rules can say.
 func TestBoundAgreesWithMarks(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(20) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		clock := newTestClock()
