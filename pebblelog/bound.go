@@ -53,11 +53,6 @@ func (rd *readers) ageBound(set *ruleSet, patterns []fanfare.Pattern) (bound fan
 	return bound, err
 }
 
-// begins is the position before the first event that may still be there.
-func (rd *readers) begins() fanfare.Position {
-	return max(fanfare.Position(rd.floor.Load()), rd.runs.firstEver()-1)
-}
-
 // floors is the highest floor of the rules that channels of the patterns with wildcards may fall
 // under: nothing else is known of those that were forgotten.
 func (rd *readers) floors(patterns []fanfare.Pattern) (floor fanfare.Position) {

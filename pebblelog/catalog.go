@@ -150,3 +150,8 @@ func (c *catalog) loadUnsized(last fanfare.Position) error {
 
 // now is the time by which things are hidden and deleted.
 func (c *catalog) now() moment { return c.log.order.now() }
+
+// begins is the position before the first event that may still be there.
+func (c *catalog) begins() fanfare.Position {
+	return max(fanfare.Position(c.floor.Load()), c.runs.firstEver()-1)
+}
