@@ -186,7 +186,7 @@ func TestVanishedPeer(t *testing.T) {
 		return
 	}
 	f := start(t, server.Options{Streams: server.StreamOptions{Heartbeat: 300 * time.Millisecond,
-		StallLimit: 700 * time.Millisecond}})
+		StallLimit: 3 * time.Second}})
 	for _, path := range []string{"/v1/events?channel=a", pcPath("1", "2")} {
 		w := f.open(path)
 		w.until("\n\n")

@@ -281,7 +281,7 @@ func (w *wired) begin(path string, header ...string) {
 // until reads to the end of a text.
 func (w *wired) until(text string) string {
 	w.f.t.Helper()
-	timer := time.AfterFunc(20*time.Second, func() { _ = w.tcp.Close() })
+	timer := time.AfterFunc(time.Minute, func() { _ = w.tcp.Close() })
 	defer timer.Stop()
 	return readUntil(w.f.t, w.body, text)
 }
