@@ -113,6 +113,8 @@ type Query struct {
 	Age   time.Duration
 	Limit int // most events to return; zero is 256
 	Bytes int // stop after this many bytes of data (one event always fits); zero is 256 KiB
+	// Newest leaves out each event that a newer one of its channel, up to Through, has replaced.
+	Newest bool
 	// At asks for the events at these positions alone, which rise. Those that are gone are left
 	// out.
 	At []Position
@@ -125,7 +127,10 @@ type Page struct {
 	// Trimmed is the highest trim mark of the query's exact channels, or of the pattern's channels
 	// that were met: when it is above Query.After, events between the two are gone. A mark that is
 	// not above Query.After may be left out.
-	Trimmed Position
+	//
+	// With Query.Newest a mark counts only where its channel holds nothing newer.
+	Trimmed  Position
+	Replaced uint64 // with Query.Newest, the events that were left out
 }
 
 // ChannelQuery asks what channels hold.
@@ -160,6 +165,9 @@ type Absence struct {
 	Patterns []Pattern
 	After    Position // it has everything up to here
 	Token    string   // of the answer before, when that was not the last
+	// Newest says that the subscriber wants only the newest event of each channel: an event that is
+	// gone from under a newer one is not missed.
+	Newest bool
 }
 
 // Loss says whether a subscriber that resumes may have missed events.

@@ -152,3 +152,83 @@ func testRetainLatest(h *harness) {
 	h.publish("a", "3")
 	h.equal("only the newest", []string{"x", "3"}, h.data(all))
 }
+
+// testNewest compares what readers that lag are given with what the events say.
+func testNewest(h *harness) {
+	type stored struct {
+		channel string
+		pos     fanfare.Position
+		data    string
+	}
+	var all []stored
+	add := func(channel string) {
+		data := fmt.Sprint(len(all))
+		all = append(all, stored{channel, h.publish(channel, data)[0], data})
+	}
+	for i := range 600 { // more channels than are read one by one
+		add(fmt.Sprintf("many/%d", (i*7)%300))
+		if i%3 == 0 {
+			add(fmt.Sprintf("few/%d", i%5))
+		}
+	}
+	h.twice(func() {
+		for _, patterns := range [][]fanfare.Pattern{
+			Patterns("few/1", "few/2", "nothing"), Patterns("few/*"), Patterns("**"), Patterns("many/*", "few/1"),
+		} {
+			for _, after := range []int{0, 1, len(all) / 2, len(all) - 3, len(all) - 1} {
+				last := map[string]stored{}
+				replaced := uint64(0)
+				for _, s := range all[after+1:] {
+					for _, p := range patterns {
+						if p.Match(Channel(s.channel)) {
+							if _, ok := last[s.channel]; ok {
+								replaced++
+							}
+							last[s.channel] = s
+							break
+						}
+					}
+				}
+				var want []string
+				for _, s := range all[after+1:] {
+					if last[s.channel] == s {
+						want = append(want, s.data)
+					}
+				}
+				for _, limit := range []int{0, 7} {
+					q := fanfare.Query{Patterns: patterns, After: all[after].pos, Newest: true, Limit: limit}
+					h.equal(fmt.Sprint(patterns, after, limit), want, h.data(q))
+				}
+				page, err := h.log.Read(context.Background(),
+					fanfare.Query{Patterns: patterns, After: all[after].pos, Newest: true, Limit: 10_000})
+				if err != nil || page.Replaced != replaced || page.Trimmed > all[after].pos {
+					h.Errorf("%v after %d: %+v, %v, want %d replaced", patterns, after, page, err, replaced)
+				}
+			}
+		}
+	})
+}
+
+// testNewestTrimmed: an event that is gone from under a newer one is not missed, one whose channel
+// is empty is.
+func testNewestTrimmed(h *harness) {
+	first := h.publish("a", "1")[0]
+	h.publish("b", "x")
+	h.publish("a", "2", "3", "4")
+	for _, patterns := range [][]fanfare.Pattern{Patterns("a"), Patterns("*"), Patterns("a", "b")} {
+		h.twice(func() {
+			a := fanfare.Absence{Patterns: patterns, After: first}
+			if loss, err := h.log.Missed(context.Background(), a); err != nil || loss.Reason != fanfare.GapTrimmed {
+				h.Errorf("%v, all events: %+v, %v", patterns, loss, err)
+			}
+			a.Newest = true
+			if loss, err := h.log.Missed(context.Background(), a); err != nil || loss.Reason != "" {
+				h.Errorf("%v, the newest: %+v, %v", patterns, loss, err)
+			}
+			q := fanfare.Query{Patterns: patterns, After: first, Newest: true}
+			if page, err := h.log.Read(context.Background(), q); err != nil || page.Trimmed > first {
+				h.Errorf("%v: %+v, %v", patterns, page, err)
+			}
+		})
+	}
+}

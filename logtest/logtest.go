@@ -65,6 +65,8 @@ func Run(t *testing.T, e Engine) {
 		{"ChannelsOfThen", Keep{}, testChannelsOfThen},
 		{"ChannelsThatAreTrimmed", Keep{Count: 2}, testChannelsTrimmed},
 		{"At", Keep{Count: 2}, testAt},
+		{"Newest", Keep{}, testNewest},
+		{"NewestTrimmed", Keep{Count: 2}, testNewestTrimmed},
 		{"Watch", Keep{}, testWatch},
 		{"Concurrent", Keep{}, testConcurrent},
 		{"Close", Keep{}, testClose},

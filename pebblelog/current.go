@@ -1,6 +1,7 @@
 package pebblelog
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -81,6 +82,7 @@ type view struct {
 	events  *pebble.Iterator
 	page    fanfare.ChannelPage
 	bytes   int
+	last    map[uint64]fanfare.Position // the newest events of channels, by their numbers
 }
 
 func (rd *readers) newView(durable fanfare.Position) (v *view, err error) {
@@ -105,12 +107,8 @@ func (v *view) close() {
 
 // look adds what a channel holds to the page, if it holds anything.
 func (v *view) look(c fanfare.Channel, num uint64) error {
-	if !v.index.SeekLT(keyOf(keyIndex, num, uint64(v.q.Through)+1)) || channelOfIndex(v.index.Key()) != num {
-		return v.index.Error()
-	}
-	v.log.stats.indexRead.Add(1)
-	e, err := readEntry(v.index.Key(), v.index.Value())
-	if err != nil {
+	e, ok, err := v.entryUpTo(num, v.q.Through)
+	if err != nil || !ok {
 		return err
 	}
 	state := fanfare.ChannelState{Latest: fanfare.Event{Position: e.pos, Channel: c, Time: time.UnixMilli(e.ms).UTC()}}
@@ -175,8 +173,8 @@ func (v *view) shown(c fanfare.Channel, num uint64, e entry) (bool, error) {
 	return mark.pos < e.pos, err
 }
 
-// readAt reads the events at some positions. Each was its channel's newest when the positions were
-// found.
+// readAt reads the events at some positions. Each was its channel's newest, and was to be seen,
+// when the positions were found; no trim mark is looked at again.
 func (rd *readers) readAt(ctx context.Context, q fanfare.Query) (page fanfare.Page, err error) {
 	v, err := rd.newView(q.Through)
 	if err != nil {
@@ -201,7 +199,7 @@ func (rd *readers) readAt(ctx context.Context, q fanfare.Query) (page fanfare.Pa
 			continue // trimmed since
 		}
 		rd.log.stats.eventsRead.Add(1)
-		num, e, err := entryOfEvent(pos, v.events.Value())
+		num, err := eventChannel(v.events.Value())
 		if err != nil {
 			return page, err
 		}
@@ -209,13 +207,7 @@ func (rd *readers) readAt(ctx context.Context, q fanfare.Query) (page fanfare.Pa
 		if err != nil {
 			return page, err
 		}
-		if !m.match {
-			continue
-		}
-		if seen, err := v.shown(m.name, num, e); err != nil || !seen {
-			if err != nil {
-				return page, err
-			}
+		if !m.match || pos <= v.bounds.floor {
 			continue
 		}
 		event, err := readEvent(pos, m.name, v.events.Value())
@@ -229,17 +221,129 @@ func (rd *readers) readAt(ctx context.Context, q fanfare.Query) (page fanfare.Pa
 	return page, nil
 }
 
-// entryOfEvent is what a stored event says of its index entry, but for the sum of bytes.
-func entryOfEvent(pos fanfare.Position, value []byte) (num uint64, e entry, err error) {
-	f := fields{b: value}
-	num = f.number()
-	e = entry{pos: pos, seq: f.number(), ms: int64(f.number())}
-	return num, e, f.err
-}
-
 // rising returns those of some positions, which rise, that lie above one and not above another.
 func rising(at []fanfare.Position, after, through fanfare.Position) []fanfare.Position {
 	from, _ := slices.BinarySearch(at, after+1)
 	to, _ := slices.BinarySearch(at, through+1)
 	return at[from:max(from, to)]
+}
+
+// readNewest reads the newest events of channels above a position.
+func (rd *readers) readNewest(
+	ctx context.Context, q fanfare.Query, channels []fanfare.Channel,
+) (page fanfare.Page, err error) {
+	v, err := rd.newView(q.Through)
+	if err != nil {
+		return page, err
+	}
+	defer v.close()
+	page.Trimmed = rd.floors(q.Patterns)
+	var found []newestEvent
+	for _, c := range channels {
+		e, err := v.newest(c, q)
+		if err != nil {
+			return page, err
+		}
+		if e.pos > q.After && e.ms >= sinceOf(q.Since) {
+			found = append(found, newestEvent{e.pos, c})
+			page.Replaced += e.replaced
+		} else {
+			page.Trimmed = max(page.Trimmed, e.mark)
+		}
+	}
+	slices.SortFunc(found, func(a, b newestEvent) int { return cmp.Compare(a.pos, b.pos) })
+	bytes := 0
+	for i, f := range found {
+		if i%256 == 0 && ctx.Err() != nil {
+			return page, ctx.Err()
+		}
+		if len(page.Events) >= q.Limit || bytes >= q.Bytes {
+			return page, nil
+		}
+		page.Through = f.pos
+		if !v.events.SeekGE(keyOf(keyEvent, uint64(f.pos))) || lastNumber(v.events.Key()) != uint64(f.pos) {
+			if err := v.events.Error(); err != nil {
+				return page, err
+			}
+			page.Trimmed = max(page.Trimmed, f.pos) // deleted since the index was read
+			continue
+		}
+		rd.log.stats.eventsRead.Add(1)
+		e, err := readEvent(f.pos, f.channel, v.events.Value())
+		if err != nil {
+			return page, err
+		}
+		page.Events = append(page.Events, e)
+		bytes += len(e.Data)
+	}
+	page.Through = q.Through
+	return page, nil
+}
+
+// newestEvent is where a channel's newest event stands.
+type newestEvent struct {
+	pos     fanfare.Position
+	channel fanfare.Channel
+}
+
+// lastEntry is a channel's newest event that is to be seen, or none.
+type lastEntry struct {
+	entry
+	mark     fanfare.Position // the channel's trim mark
+	replaced uint64           // events before it, above the position that was asked for
+}
+
+// newest finds a channel's newest event up to where a query goes.
+func (v *view) newest(c fanfare.Channel, q fanfare.Query) (last lastEntry, err error) {
+	st, err := v.channel(c)
+	if err != nil {
+		return last, err
+	}
+	if st == nil {
+		return lastEntry{mark: v.floorOf(c)}, nil
+	}
+	if last.mark, err = v.trimMark(st); err != nil {
+		return last, err
+	}
+	num := st.num.Load()
+	e, ok, err := v.entryUpTo(num, q.Through)
+	if err != nil || !ok || e.pos <= last.mark || e.pos <= q.After {
+		return last, err
+	}
+	last.entry = e
+	before, ok, err := v.entryUpTo(num, q.After)
+	if err == nil && ok {
+		last.replaced = e.seq - before.seq - 1
+	} else if err == nil {
+		st.mu.Lock()
+		last.replaced = e.seq - min(st.mark.seq, e.seq-1) - 1
+		st.mu.Unlock()
+	}
+	return last, err
+}
+
+// entryUpTo is a channel's last index entry up to a position.
+func (v *view) entryUpTo(num uint64, through fanfare.Position) (e entry, ok bool, err error) {
+	if !v.index.SeekLT(keyOf(keyIndex, num, uint64(through)+1)) || channelOfIndex(v.index.Key()) != num {
+		return e, false, v.index.Error()
+	}
+	v.log.stats.indexRead.Add(1)
+	e, err = readEntry(v.index.Key(), v.index.Value())
+	return e, err == nil, err
+}
+
+// replaced tells whether a channel has a newer event than the one at a position.
+func (v *view) replaced(num uint64, pos fanfare.Position) (bool, error) {
+	last, known := v.last[num]
+	if !known {
+		e, _, err := v.entryUpTo(num, v.q.Through)
+		if err != nil {
+			return false, err
+		}
+		if v.last == nil {
+			v.last = map[uint64]fanfare.Position{}
+		}
+		last, v.last[num] = e.pos, e.pos
+	}
+	return last > pos, nil
 }

@@ -19,23 +19,47 @@ func (l *Log) Missed(ctx context.Context, a fanfare.Absence) (loss fanfare.Loss,
 	err = l.read(ctx, func(s *session) error {
 		loss = fanfare.Loss{Durable: fanfare.Position(l.durable.Load())}
 		if exact, ok := exactChannels(a.Patterns); ok {
-			return s.readers.missedExact(exact, a, &loss)
+			return s.readers.missedExact(exact, a, 0, &loss)
 		}
 		return s.readers.missedByPatterns(ctx, a, &loss)
 	})
 	return loss, err
 }
 
-func (rd *readers) missedExact(channels []fanfare.Channel, a fanfare.Absence, loss *fanfare.Loss) error {
+// missedExact looks at some channels. gone is a mark that means, whatever theirs are, that events
+// are missing.
+func (rd *readers) missedExact(
+	channels []fanfare.Channel, a fanfare.Absence, gone fanfare.Position, loss *fanfare.Loss,
+) error {
+	loss.Trimmed = gone
 	for _, c := range channels {
 		mark, err := rd.markOf(c)
 		if err != nil {
 			return err
 		}
 		loss.Trimmed = max(loss.Trimmed, mark)
+		missed, err := rd.misses(c, mark, a)
+		if err != nil {
+			return err
+		}
+		if missed {
+			gone = max(gone, mark)
+		}
 	}
-	loss.Reason = rd.runs.gapReason(a.After, loss.Durable, loss.Trimmed)
+	loss.Reason = rd.runs.gapReason(a.After, loss.Durable, gone)
 	return nil
+}
+
+// misses tells whether a channel's trim mark means that a subscriber has missed an event.
+func (rd *readers) misses(c fanfare.Channel, mark fanfare.Position, a fanfare.Absence) (bool, error) {
+	if mark <= a.After || !a.Newest {
+		return mark > a.After, nil
+	}
+	st, err := rd.channel(c)
+	if err != nil || st == nil {
+		return true, err
+	}
+	return st.events() == 0, nil
 }
 
 func (rd *readers) missedByPatterns(ctx context.Context, a fanfare.Absence, loss *fanfare.Loss) (err error) {
@@ -50,13 +74,14 @@ func (rd *readers) missedByPatterns(ctx context.Context, a fanfare.Absence, loss
 	if err != nil {
 		return err
 	}
-	certain, err := rd.certainMarks(a.Patterns)
-	if err != nil {
-		return err
+	certain := rd.floors(a.Patterns)
+	if !a.Newest {
+		if certain, err = rd.certainMarks(a.Patterns); err != nil {
+			return err
+		}
 	}
 	if few {
-		loss.Trimmed = certain
-		return rd.missedExact(channels, a, loss)
+		return rd.missedExact(channels, a, certain, loss)
 	}
 	switch {
 	case loss.Reason == fanfare.GapFuture, loss.Reason == fanfare.GapTrimmed:
@@ -96,6 +121,9 @@ func (rd *readers) witness(
 	recent, err := rd.marksAreRecent(a.Patterns, a.After)
 	if err != nil {
 		return false, "", err
+	}
+	if recent && a.Newest {
+		return false, "", nil // each channel with such a mark holds something newer
 	}
 	if recent && rd.runs.given(a.After, durable) < rd.newest.Load() {
 		return rd.witnessByEvent(ctx, a, a.After, durable)
@@ -145,8 +173,9 @@ func (rd *readers) witnessByName(
 				return false
 			}
 			var mark fanfare.Position
-			mark, failed = rd.markOf(c)
-			found = mark > a.After
+			if mark, failed = rd.markOf(c); failed == nil {
+				found, failed = rd.misses(c, mark, a)
+			}
 			return !found && failed == nil
 		})
 		if err = errors.Join(err, failed); err != nil || found {

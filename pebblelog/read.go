@@ -65,9 +65,12 @@ func (l *Log) Read(ctx context.Context, q fanfare.Query) (page fanfare.Page, err
 		if err != nil {
 			return err
 		}
-		if few {
+		switch {
+		case few && q.Newest:
+			page, err = s.readers.readNewest(ctx, q, channels)
+		case few:
 			page, err = s.readers.readMerged(ctx, q, channels)
-		} else {
+		default:
 			page, err = s.readers.scan(ctx, q)
 		}
 		return err

@@ -189,19 +189,52 @@ func (rd *readers) scan(ctx context.Context, q fanfare.Query) (page fanfare.Page
 	if sc.trimmed, err = rd.certainMarks(q.Patterns); err != nil {
 		return page, err
 	}
-	sinceMs, bytes := sinceOf(q.Since), 0
-	page.Through, err = sc.forward(ctx, q.After, q.Through,
-		func(pos fanfare.Position, m *met, value []byte) (bool, error) {
-			if len(page.Events) >= q.Limit || bytes >= q.Bytes {
-				return false, nil
-			}
-			e, err := readEvent(pos, m.name, value)
-			if err == nil && e.Time.UnixMilli() >= sinceMs {
-				page.Events = append(page.Events, e)
-				bytes += len(e.Data)
-			}
+	c := collector{q: q, sinceMs: sinceOf(q.Since)}
+	if q.Newest {
+		if c.view, err = rd.newView(q.Through); err != nil {
+			return page, err
+		}
+		defer c.view.close()
+		c.view.q.Through = q.Through
+	}
+	c.page.Through, err = sc.forward(ctx, q.After, q.Through, c.take)
+	if c.page.Trimmed = sc.trimmed; q.Newest {
+		c.page.Trimmed = rd.floors(q.Patterns) // every channel that was met holds something newer
+	}
+	return c.page, err
+}
+
+// collector takes the events of a scan into a page.
+type collector struct {
+	q       fanfare.Query
+	sinceMs int64
+	view    *view // with q.Newest
+	page    fanfare.Page
+	bytes   int
+}
+
+// take is a wanted.
+func (c *collector) take(pos fanfare.Position, m *met, value []byte) (more bool, err error) {
+	if len(c.page.Events) >= c.q.Limit || c.bytes >= c.q.Bytes {
+		return false, nil
+	}
+	if c.view != nil {
+		num, err := eventChannel(value)
+		if err != nil {
+			return false, err
+		}
+		newer, err := c.view.replaced(num, pos)
+		if newer {
+			c.page.Replaced++
+		}
+		if newer || err != nil {
 			return true, err
-		})
-	page.Trimmed = sc.trimmed
-	return page, err
+		}
+	}
+	e, err := readEvent(pos, m.name, value)
+	if err == nil && e.Time.UnixMilli() >= c.sinceMs {
+		c.page.Events = append(c.page.Events, e)
+		c.bytes += len(e.Data)
+	}
+	return true, err
 }
