@@ -18,14 +18,21 @@ type Message struct {
 }
 
 // Subscription says which patterns a Go program listens to, and where it starts. At most one of
-// All, Last, Since and After is set; with none of them the subscription starts at the newest event.
+// All, Latest, Last, Since and After is set; with none of them the subscription starts at the
+// newest event.
 type Subscription struct {
 	Patterns []string // channels, or patterns with wildcards; at least one; see ParsePattern
 
-	All   bool      // first, everything that is retained
-	Last  int       // start with this many of the newest events
-	Since time.Time // first, the events of this time and later
-	After Position  // start after this position; a gap tells of events that are missing there
+	// Conflate says that a loop that lags wants only the newest event of each channel, as a board
+	// does that shows how things are. Positions go on rising, and a loop that never lags gets every
+	// event.
+	Conflate bool
+
+	All    bool      // first, everything that is retained
+	Latest bool      // first, the newest event of each channel
+	Last   int       // start with this many of the newest events
+	Since  time.Time // first, the events of this time and later
+	After  Position  // start after this position; a gap tells of events that are missing there
 }
 
 // Delivery is an event, or a gap.

@@ -14,6 +14,7 @@ const (
 	SettingJWTAudience               Setting = "jwt-audience"
 	SettingMaxEventBytes             Setting = "max-event-bytes"
 	SettingMaxInflightBytes          Setting = "max-inflight-bytes"
+	SettingMaxLatestBytes            Setting = "max-latest-bytes"
 	SettingMaxLogBytes               Setting = "max-log-bytes"
 	SettingMaxNewStreams             Setting = "max-new-streams"
 	SettingMaxRefusalsHeld           Setting = "max-refusals-held"
@@ -35,7 +36,7 @@ const (
 func Settings() []Setting {
 	return []Setting{
 		SettingAllowedHost, SettingBodyTimeout, SettingCORSOrigin, SettingIngestIdle, SettingJWTAudience,
-		SettingMaxEventBytes, SettingMaxInflightBytes, SettingMaxLogBytes, SettingMaxNewStreams,
+		SettingMaxEventBytes, SettingMaxInflightBytes, SettingMaxLatestBytes, SettingMaxLogBytes, SettingMaxNewStreams,
 		SettingMaxRefusalsHeld, SettingMaxRefusalsHeldPerAddress, SettingMaxReplays, SettingMaxRequestBytes,
 		SettingMaxRevocations, SettingMaxStreams, SettingMaxStreamsPerAddress, SettingMaxStreamsPerChannel,
 		SettingMaxStreamsPerSubject, SettingMinFreeBytes, SettingPublishBytesRate, SettingPublishRate,

@@ -92,6 +92,10 @@ type StreamOptions struct {
 	MaxRefusalsHeld           int
 	MaxRefusalsHeldPerAddress int // most of these for one address, loopback and proxies' own included; default 32
 
+	// memory for what streams with replay=latest have yet to be sent; more are refused; default 64
+	// MiB
+	LatestBytes int
+
 	TailBytes  int // memory for the newest frames; default 64 MiB
 	MaxReplays int // most streams and pages of history that read the log at once; others wait; default 16
 

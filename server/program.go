@@ -61,7 +61,7 @@ func (s *Server) Subscribe(ctx context.Context, sub fanfare.Subscription) iter.S
 // History is Subscribe for stored events: the loop ends after the event that was the newest when it
 // began. A subscription without a start begins with the oldest retained event.
 func (s *Server) History(ctx context.Context, sub fanfare.Subscription) iter.Seq2[fanfare.Delivery, error] {
-	sub.All = sub.All || (sub.Last == 0 && sub.Since.IsZero() && sub.After == 0)
+	sub.All = sub.All || (!sub.Latest && sub.Last == 0 && sub.Since.IsZero() && sub.After == 0)
 	return func(yield func(fanfare.Delivery, error) bool) {
 		s.deliver(ctx, sub, s.o.Log.Status().Durable, yield)
 	}
@@ -215,6 +215,7 @@ func startOf(sub fanfare.Subscription) (patterns []fanfare.Pattern, start hub.St
 		start hub.Start
 	}{
 		{sub.All, hub.Start{From: hub.FromAll}},
+		{sub.Latest, hub.Start{From: hub.FromLatest}},
 		{sub.Last != 0, hub.Start{From: hub.FromLast, Last: sub.Last}},
 		{!sub.Since.IsZero(), hub.Start{From: hub.FromSince, Since: sub.Since}},
 		{sub.After != 0, hub.Start{From: hub.FromAfter, After: sub.After}},
@@ -226,10 +227,10 @@ func startOf(sub fanfare.Subscription) (patterns []fanfare.Pattern, start hub.St
 	}
 	switch {
 	case ways > 1:
-		return nil, start, fanfare.Invalid("a subscription has one start: All, Last, Since or After")
+		return nil, start, fanfare.Invalid("a subscription has one start: All, Latest, Last, Since or After")
 	case sub.Last < 0:
 		return nil, start, fanfare.Invalid("Last is %d, want a number of events", sub.Last)
 	}
-	start.Owner = program
+	start.Owner, start.Conflate = program, sub.Conflate
 	return patterns, start, nil
 }

@@ -24,6 +24,8 @@ func (s *Server) routes() []route {
 		}},
 		{path: "/v1/channels/{channel}", endpoint: endpoint{postTo: s.publishTo, publishes: true}},
 		{path: "/v1/history", endpoint: endpoint{get: s.native.History}},
+		{path: "/v1/latest", endpoint: endpoint{get: s.native.Latest}},
+		{path: "/v1/channels", endpoint: endpoint{get: s.native.Channels}},
 		{path: "/v1/tickets", endpoint: endpoint{post: s.makeTicket}},
 		{path: "/v1/session", endpoint: endpoint{post: s.beginSession, del: s.endSession, delOpen: true}},
 

@@ -102,7 +102,7 @@ func New(o Options) (*Server, error) {
 // newStreams makes the hub, and the streams that serve its subscribers.
 func (s *Server) newStreams(o Options) {
 	s.hub = hub.New(hub.Options{Log: o.Log, Encode: wire.Encode, MaxSubscribers: o.Streams.Max,
-		TailBytes: o.Streams.TailBytes, MaxReplays: o.Streams.MaxReplays})
+		TailBytes: o.Streams.TailBytes, MaxReplays: o.Streams.MaxReplays, StateBytes: o.Streams.LatestBytes})
 	s.streams = stream.New(stream.Options{
 		Hub: s.hub, Problems: s.problems, Logger: o.Logger, Heartbeat: o.Streams.Heartbeat,
 		Limits: stream.Limits{

@@ -49,7 +49,7 @@ func (c *historyCmd) Run(ctx context.Context, std *stdio) error {
 		if after != "" {
 			query.Set("after", after)
 		}
-		page, err := c.page(ctx, query)
+		page, err := c.page(ctx, "/v1/history", query)
 		if err != nil {
 			return err
 		}
@@ -69,12 +69,13 @@ func (c *historyCmd) Run(ctx context.Context, std *stdio) error {
 	}
 }
 
-func (c *historyCmd) page(ctx context.Context, query url.Values) (page historyPage, err error) {
-	req, err := c.request(ctx, http.MethodGet, "/v1/history", query, nil)
+// page reads a page of events.
+func (t *target) page(ctx context.Context, path string, query url.Values) (page historyPage, err error) {
+	req, err := t.request(ctx, http.MethodGet, path, query, nil)
 	if err != nil {
 		return page, err
 	}
-	body, err := c.do(req)
+	body, err := t.do(req)
 	if err != nil {
 		return page, asExit(err)
 	}

@@ -50,6 +50,10 @@ func TestOperate(t *testing.T) {
 	if out := ok("", "history", "a", "--url", url, "--since", "10m"); strings.Count(out, "\n") != 3 {
 		t.Errorf("the last ten minutes: %q", out)
 	}
+	if out := ok("", "latest", "*", "--url", url); !strings.HasPrefix(out, "a\t") || strings.Count(out, "\n") != 2 ||
+		!strings.HasSuffix(strings.TrimSpace(out), "3") {
+		t.Errorf("the newest of each: %q", out)
+	}
 	refused(2, "both given", "history", "a", "--url", url, "--since", "10m", "--after", "1h")
 
 	backup := filepath.Join(dir, "backup")

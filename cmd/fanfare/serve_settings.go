@@ -41,6 +41,7 @@ type settings struct {
 	MaxQueueBytes        byteSize  `default:"64MiB" help:"Most bytes of events that wait to be stored."`
 	MaxStreams           int       `default:"0" help:"Most streams at once. Default: the process's file descriptors less 500."`
 	MaxStreamsPerAddress limit     `default:"off" help:"Most streams of one remote address; loopback and trusted proxies are not counted."`
+	MaxLatestBytes       byteSize  `default:"64MiB" help:"Memory for what streams with replay=latest have yet to be sent, 8 bytes for each channel; more are refused."`
 	TailBytes            byteSize  `default:"64MiB" help:"Memory for the newest events, and for events that were read for clients that resume."`
 	DetachPublishers     bool      `default:"true" negatable:"" help:"Serve publishers' connections over plain HTTP/1.1 without a goroutine each (Linux)."`
 	DetachStreams        bool      `default:"true" negatable:"" help:"Serve streams over HTTP/1.1, plain or with TLS, without a goroutine each (Linux)."`
@@ -77,6 +78,8 @@ func (c *settings) check() ([]fanfare.Rule, error) {
 		return nil, fmt.Errorf("--max-inflight-bytes is %d, want at least %d: four times the larger of "+
 			"--max-request-bytes and --max-event-bytes, or a body of that size might never fit",
 			*c.MaxInflightBytes, 4*max(c.MaxRequestBytes, c.MaxEventBytes))
+	case c.MaxLatestBytes < 1:
+		return nil, errors.New("--max-latest-bytes must be at least 1")
 	case c.TailBytes < 1:
 		return nil, errors.New("--tail-bytes must be at least 1")
 	case c.MaxStreams < 0:
@@ -135,7 +138,7 @@ func (c *settings) serverOptions(log *pebblelog.Log, logger *slog.Logger) server
 		SettingName: flagOf,
 		Streams: server.StreamOptions{Heartbeat: time.Duration(c.Heartbeat), Max: c.MaxStreams,
 			MaxPerAddress: int(c.MaxStreamsPerAddress), BareContentType: !c.ContentTypeCharset,
-			TailBytes: int(c.TailBytes), Attached: !c.DetachStreams},
+			LatestBytes: int(c.MaxLatestBytes), TailBytes: int(c.TailBytes), Attached: !c.DetachStreams},
 		Publish: server.PublishOptions{MaxEventBytes: int(c.MaxEventBytes), MaxRequestBytes: int(c.MaxRequestBytes),
 			IngestIdle: time.Duration(c.IngestIdle), Detach: c.DetachPublishers && c.MaxConnectionsPerAddress == 0},
 		Stores: server.StoreOptions{GapReplay: max(time.Duration(c.StoreGapReplay), 1)},

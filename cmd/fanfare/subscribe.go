@@ -18,9 +18,10 @@ import (
 
 type subscribeCmd struct {
 	target
-	Channel []string `arg:"" help:"Channels or patterns, such as 'logs/*' or 'stores/**'."`
-	Since   string   `help:"Start after this event id, with 'all' retained events, with the last N events, or at a time: 10m ago, or 2026-11-22T10:00:00Z." placeholder:"ID|all|N|TIME"`
-	JSON    bool     `name:"json" help:"Print a JSON object a line: id, channel, event, data, time."`
+	Channel  []string `arg:"" help:"Channels or patterns, such as 'logs/*' or 'stores/**'."`
+	Since    string   `help:"Start after this event id, with 'all' retained events, with the 'latest' of each channel, with the last N events, or at a time: 10m ago, or 2026-11-22T10:00:00Z." placeholder:"ID|all|latest|N|TIME"`
+	Conflate bool     `help:"When this command lags, skip events that a newer one of their channel has replaced."`
+	JSON     bool     `name:"json" help:"Print a JSON object a line: id, channel, event, data, time."`
 }
 
 // Help implements kong.HelpProvider.
@@ -130,13 +131,16 @@ func (r resetOnRead) Read(p []byte) (int, error) {
 
 func (s *subscription) request(ctx context.Context) (*http.Request, error) {
 	query := url.Values{"channel": s.cmd.Channel, "heartbeat": {"15"}, "envelope": {"true"}}
+	if s.cmd.Conflate {
+		query.Set("conflate", "true")
+	}
 	if s.lastID == "" && s.cmd.Since != "" {
 		_, notID := fanfare.ParsePosition(s.cmd.Since)
 		_, notNumber := strconv.Atoi(s.cmd.Since)
 		switch {
 		case notID == nil:
 			s.lastID = s.cmd.Since
-		case s.cmd.Since == "all" || notNumber == nil:
+		case s.cmd.Since == "all" || s.cmd.Since == "latest" || notNumber == nil:
 			query.Set("replay", s.cmd.Since)
 		default:
 			query.Set("since", s.cmd.Since)

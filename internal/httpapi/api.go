@@ -63,7 +63,7 @@ func (a *API) Stream(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 }
 
 // streamNames are the parameters of a native stream.
-var streamNames = query.StreamNames("channel", "replay", "since", "envelope")
+var streamNames = query.StreamNames("channel", "replay", "since", "envelope", "conflate")
 
 // StreamQuery reads the query string of a native stream.
 func StreamQuery(r *http.Request) (url.Values, error) { return query.Parse(r, streamNames...) }
@@ -100,12 +100,15 @@ func (a *API) streamRequest(r *http.Request) (req stream.Request, err error) {
 	if req.Start.From == hub.FromNewest {
 		req.Start = replay
 	}
+	if req.Start.Conflate, _, err = query.Bool(q, "conflate"); err != nil {
+		return req, err
+	}
 	req.Lifetime = a.o.Lifetime
 	return req, nil
 }
 
-// replayStart reads replay, which is `all` or a number, and since, which is a time; without them it
-// is the newest position.
+// replayStart reads replay, which is `all`, `latest` or a number, and since, which is a time;
+// without them it is the newest position.
 func replayStart(q url.Values) (hub.Start, error) {
 	text := q.Get("replay")
 	if since := q.Get("since"); since != "" {
@@ -120,10 +123,12 @@ func replayStart(q url.Values) (hub.Start, error) {
 		return hub.Start{}, nil
 	case "all":
 		return hub.Start{From: hub.FromAll}, nil
+	case "latest":
+		return hub.Start{From: hub.FromLatest}, nil
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 0 || n > MaxReplay {
-		return hub.Start{}, fanfare.Invalid("replay must be `all` or a number from 0 to %d", MaxReplay)
+		return hub.Start{}, fanfare.Invalid("replay must be `all`, `latest` or a number from 0 to %d", MaxReplay)
 	}
 	if n == 0 {
 		return hub.Start{}, nil

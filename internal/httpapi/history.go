@@ -39,11 +39,25 @@ func (a *API) History(w http.ResponseWriter, r *http.Request, by caller.Caller) 
 		w.WriteHeader(http.StatusOK)
 		return
 	}
-	p := &page{api: a, w: w, r: r, owner: by.Owner(), ask: ask, hold: a.o.Publisher.Bodies.Hold(by)}
+	h := &history{ask: ask, after: ask.from.after, through: a.o.Log.Status().Durable}
+	h.page = page{api: a, w: w, r: r, owner: by.Owner(), limit: ask.limit, read: h.read, tail: h.tail}
+	if ask.gaps {
+		if h.gap, err = a.historyGap(r, ask.patterns, ask.from.after); err != nil {
+			a.o.Problems.Write(w, r, by.Refuse(err))
+			return
+		}
+	}
+	h.done = h.after >= h.through
+	a.sendPage(&h.page, by)
+}
+
+// sendPage sends a page, and says what has become of it.
+func (a *API) sendPage(p *page, by caller.Caller) {
+	p.hold = a.o.Publisher.Bodies.Hold(by)
 	defer p.hold.Free()
 	if err := p.send(); err != nil {
 		if !p.begun {
-			a.o.Problems.Write(w, r, by.Refuse(err))
+			a.o.Problems.Write(p.w, p.r, by.Refuse(err))
 			return
 		}
 		a.cutShort(p, err)
@@ -53,6 +67,53 @@ func (a *API) History(w http.ResponseWriter, r *http.Request, by caller.Caller) 
 
 func historyHead(w http.ResponseWriter) {
 	w.Header()["Content-Type"], w.Header()["Cache-Control"] = []string{"application/json"}, []string{"no-store"}
+}
+
+// history is one page of a channel's events.
+type history struct {
+	page
+	ask     historyRequest
+	through fanfare.Position // the newest position when the page began: it ends there
+	after   fanfare.Position // the events that were read
+	gap     []byte           // the member, when there is one
+}
+
+// read reads some events in the owner's turn.
+func (h *history) read() (events []fanfare.Event, err error) {
+	q := fanfare.Query{
+		Patterns: h.ask.patterns, After: h.after, Through: h.through, Since: h.ask.from.since, Age: h.ask.from.ago,
+		Limit: min(h.limit+1-h.count, stepEvents), Bytes: stepBytes,
+	}
+	var got fanfare.Page
+	if err = h.api.o.Replay(h.r.Context(), h.owner, func() (err error) {
+		got, err = h.api.o.Log.Read(h.r.Context(), q)
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	h.ask.from.ago = 0 // later events are younger
+	h.after = got.Through
+	h.done = got.Through >= h.through
+	if got.Trimmed > q.After {
+		// Retention has been here since the last look (P4).
+		switch {
+		case h.count > 0:
+			h.more, h.done = true, true // the next page begins with the gap
+			return nil, nil
+		case h.ask.gaps && h.gap == nil:
+			if h.gap, err = h.api.historyGap(h.r, h.ask.patterns, h.ask.from.after); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return h.afford(got.Events)
+}
+
+func (h *history) tail(b []byte) []byte {
+	if h.more {
+		b = append(h.last.Position.Append(append(b, `,"next":"`...)), '"')
+	}
+	return append(b, h.gap...)
 }
 
 // historyRequest is a request for a page.

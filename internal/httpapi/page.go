@@ -15,23 +15,26 @@ const stepBytes = 64 << 10
 // stepEvents is how many events are read at once.
 const stepEvents = 256
 
-// page is one answer of history on its way. It belongs to the request's goroutine.
+// page is one answer of many events on its way. It belongs to the request's goroutine.
 type page struct {
 	api   *API
 	w     http.ResponseWriter
 	r     *http.Request
 	owner string
-	ask   historyRequest
+	limit int // most events
 	hold  publish.Hold
 
-	through fanfare.Position // the newest position when the page began: it ends there
-	after   fanfare.Position // the events that were read
-	count   int              // events in the page
-	bytes   int              // of their JSON
-	last    fanfare.Position // of the last of them
-	gap     []byte           // the member, when there is one
-	more    bool             // events are left for the next page
-	done    bool
+	// read returns some more of the events. It sets done with the last of them, and more when
+	// others are left to the next page.
+	read func() ([]fanfare.Event, error)
+	// tail appends the members that follow the events.
+	tail func([]byte) []byte
+
+	count int           // events in the page
+	bytes int           // of their JSON
+	last  fanfare.Event // the last of them: its position and channel
+	more  bool          // events are left for the next page
+	done  bool
 
 	out   []byte         // JSON that has not been written
 	begun bool           // the head is out: an answer is promised
@@ -42,14 +45,7 @@ type page struct {
 
 // send reads and writes the page. After an error the answer is unfinished, when it was begun.
 func (p *page) send() (err error) {
-	p.through, p.after = p.api.o.Log.Status().Durable, p.ask.from.after
-	if p.ask.gaps {
-		if p.gap, err = p.api.historyGap(p.r, p.ask.patterns, p.ask.from.after); err != nil {
-			return err
-		}
-	}
 	p.out = append(p.out, `{"events":[`...)
-	p.done = p.after >= p.through
 	for !p.done {
 		events, err := p.read()
 		if err != nil {
@@ -57,7 +53,7 @@ func (p *page) send() (err error) {
 		}
 		for i := range events {
 			size := eventBytes(&events[i])
-			if p.count > 0 && (p.count == p.ask.limit || p.bytes+size > MaxHistoryBytes) {
+			if p.count > 0 && (p.count == p.limit || p.bytes+size > MaxHistoryBytes) {
 				p.more, p.done = true, true
 				break
 			}
@@ -67,37 +63,6 @@ func (p *page) send() (err error) {
 		}
 	}
 	return p.finish()
-}
-
-// read reads some events in the owner's turn.
-func (p *page) read() (events []fanfare.Event, err error) {
-	q := fanfare.Query{
-		Patterns: p.ask.patterns, After: p.after, Through: p.through, Since: p.ask.from.since, Age: p.ask.from.ago,
-		Limit: min(p.ask.limit+1-p.count, stepEvents), Bytes: stepBytes,
-	}
-	var got fanfare.Page
-	if err = p.api.o.Replay(p.r.Context(), p.owner, func() (err error) {
-		got, err = p.api.o.Log.Read(p.r.Context(), q)
-		return err
-	}); err != nil {
-		return nil, err
-	}
-	p.ask.from.ago = 0 // later events are younger
-	p.after = got.Through
-	p.done = got.Through >= p.through
-	if got.Trimmed > q.After {
-		// Retention has been here since the last look (P4).
-		switch {
-		case p.count > 0:
-			p.more, p.done = true, true // the next page begins with the gap
-			return nil, nil
-		case p.ask.gaps && p.gap == nil:
-			if p.gap, err = p.api.historyGap(p.r, p.ask.patterns, p.ask.from.after); err != nil {
-				return nil, err
-			}
-		}
-	}
-	return p.afford(got.Events)
 }
 
 // afford takes from the budget the bytes that the events need until they are written. If they do
@@ -131,7 +96,7 @@ func (p *page) add(e *fanfare.Event, size int) error {
 	}
 	p.count++
 	p.bytes += size
-	p.last = e.Position
+	p.last = fanfare.Event{Position: e.Position, Channel: e.Channel}
 	p.out = appendEventHead(p.out, e)
 	for data := e.Data; data != ""; {
 		var some string
@@ -164,12 +129,7 @@ func (p *page) write(least int) error {
 
 // finish writes the remaining bytes. A page that is small enough says its length.
 func (p *page) finish() error {
-	p.out = append(p.out, ']')
-	if p.more {
-		p.out = append(p.out, `,"next":"`...)
-		p.out = append(p.last.Append(p.out), '"')
-	}
-	p.out = append(append(p.out, p.gap...), '}')
+	p.out = append(p.tail(append(p.out, ']')), '}')
 	if !p.begun {
 		publish.WriteJSON(p.w, p.r, http.StatusOK, p.out)
 		return nil

@@ -27,6 +27,12 @@ func (h *Hub) admit() error {
 	return nil
 }
 
+func (h *Hub) release() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.releaseLocked()
+}
+
 // releaseLocked gives back a place that admit took.
 func (h *Hub) releaseLocked() {
 	h.admitted--

@@ -49,6 +49,7 @@ type Options struct {
 	MaxSubscribers int                       // more are refused with CodeOverloaded; 0: no limit
 	// memory for frames of all filters; what was needed least recently goes first; default 64 MiB
 	TailBytes  int
+	StateBytes int // memory for what is to be sent of the states that subscribers start with; default 64 MiB
 	MaxReplays int // turns to read the log at once: who catches up waits for one; default 16
 }
 
@@ -61,6 +62,7 @@ type Hub struct {
 	unwatch func()
 	replays *turnstile
 	memory  memory
+	states  states
 	turns   sync.Pool // *Turn; for ReadLater
 
 	drain   atomic.Pointer[drain] // set by Drain
@@ -97,6 +99,9 @@ func New(o Options) *Hub {
 		o.TailBytes = 64 << 20
 	}
 	h.memory.init(o.TailBytes)
+	if h.states.most = int64(o.StateBytes); o.StateBytes == 0 {
+		h.states.most = 64 << 20
+	}
 	h.turns.New = func() any { return new(Turn) }
 	if o.MaxReplays == 0 {
 		o.MaxReplays = 16
@@ -207,6 +212,7 @@ func (h *Hub) Reopened(durable fanfare.Position) {
 
 type counters struct {
 	tailHits, tailMisses atomic.Uint64
+	conflated            atomic.Uint64
 }
 
 // Stats are the hub's figures.
@@ -218,6 +224,8 @@ type Stats struct {
 	TailMisses  uint64 // readings of the log for streams
 	Waiting     int    // who wait for their turn to read the log
 	Waits       uint64 // how many have had to
+	Conflated   uint64 // events that a newer one of their channel has replaced before they were sent
+	StateBytes  int64  // memory for what is to be sent of the states that subscribers start with
 	SlowestLag  uint64 // positions that the subscriber furthest behind has not been given yet
 }
 
@@ -234,6 +242,6 @@ func (h *Hub) Stats() Stats {
 	return Stats{
 		Waiting: waiting, Waits: waits, Subscribers: subs, Filters: filters, TailBytes: h.memory.total.Load(),
 		TailHits: h.stats.tailHits.Load(), TailMisses: h.stats.tailMisses.Load(),
-		SlowestLag: slowest,
+		SlowestLag: slowest, StateBytes: h.states.bytes.Load(), Conflated: h.stats.conflated.Load(),
 	}
 }

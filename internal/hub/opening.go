@@ -10,12 +10,13 @@ import (
 // A subscriber that asks for more than what comes has to find out where it starts. It does so in
 // pieces, each in a turn to read the log that other owners may have before the next: so the head of
 // its stream is out meanwhile, a search ends with its stream, and one over a million events holds
-// up nobody. Three questions may have to be asked, in this order.
+// up nobody. Of these questions, two or three have to be asked, in this order.
 type step int
 
 const (
 	stepMissed step = iota // which trim marks there are, and, of a resume, whether events are missing
 	stepLast               // where the last events begin
+	stepState              // which events are the state
 	stepFirst              // which event is the first to follow
 )
 
@@ -45,6 +46,8 @@ func (s *Subscriber) search(ctx context.Context) (found bool, err error) {
 			err = s.askMissed(ctx)
 		case stepLast:
 			err = s.askLast(ctx)
+		case stepState:
+			err = s.askState(ctx)
 		case stepFirst:
 			err = s.askFirst(ctx)
 		}
@@ -59,7 +62,7 @@ func (s *Subscriber) search(ctx context.Context) (found bool, err error) {
 // resumes asks for more.
 func (s *Subscriber) askMissed(ctx context.Context) error {
 	o := s.opening
-	a := fanfare.Absence{Patterns: o.patterns, Token: o.token}
+	a := fanfare.Absence{Patterns: o.patterns, Token: o.token, Newest: s.conflate}
 	if o.start.From == FromAfter {
 		a.After = o.start.After
 	}
@@ -82,6 +85,8 @@ func (s *Subscriber) askMissed(ctx context.Context) error {
 		s.resume(fanfare.GapForgotten, o.start.Requested)
 	case FromLast:
 		o.step, o.at = stepLast, o.durable
+	case FromLatest:
+		o.step = stepState
 	default:
 		o.step = stepFirst
 		if !o.since.IsZero() {

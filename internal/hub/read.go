@@ -93,6 +93,9 @@ func (s *Subscriber) read(ctx context.Context, t *Turn) error {
 	if s.cursor.get() >= durable {
 		return nil
 	}
+	if s.inState() {
+		return s.readState(ctx, t, durable)
+	}
 	dated := s.cursor.get() < s.sinceThrough // memory knows no times
 	if searched && !joining && !dated && s.fromMemory(t, durable) {
 		s.hub.stats.tailHits.Add(1)
@@ -104,7 +107,7 @@ func (s *Subscriber) read(ctx context.Context, t *Turn) error {
 			wild++ // each would read the whole log
 		}
 	}
-	if joining || dated || wild > 1 || len(s.refs) > manyFilters {
+	if joining || dated || s.conflate || wild > 1 || len(s.refs) > manyFilters {
 		return s.readAlone(ctx, t, durable)
 	}
 	return s.readShared(ctx, t, durable)
@@ -113,7 +116,8 @@ func (s *Subscriber) read(ctx context.Context, t *Turn) error {
 // readAlone reads the log for all filters in one go.
 func (s *Subscriber) readAlone(ctx context.Context, t *Turn, durable fanfare.Position) error {
 	s.hub.stats.tailMisses.Add(1)
-	q := fanfare.Query{After: s.cursor.get(), Through: durable, Limit: turnFrames, Bytes: turnBytes}
+	q := fanfare.Query{After: s.cursor.get(), Through: durable, Limit: turnFrames, Bytes: turnBytes,
+		Newest: s.conflate}
 	for i := range s.refs {
 		q.Patterns = append(q.Patterns, s.refs[i].f.pattern)
 	}
@@ -124,6 +128,7 @@ func (s *Subscriber) readAlone(ctx context.Context, t *Turn, durable fanfare.Pos
 	if err != nil {
 		return err
 	}
+	s.hub.stats.conflated.Add(page.Replaced)
 	t.Frames = s.hub.frames(t.Frames, page.Events)
 	s.tell(t, page.Trimmed, page.Through)
 	t.Through, t.More = page.Through, page.Through < durable

@@ -17,6 +17,7 @@ const (
 	FromSince                 // the events of Start.Since and later first
 	FromAfter                 // resume after Start.After
 	FromUnknown               // resume after something that is not a position: everything retained, and a gap
+	FromLatest                // the newest event of each channel first
 	FromForgotten             // resume after a position that nobody knows any more: as FromUnknown
 )
 
@@ -29,6 +30,7 @@ type Start struct {
 	Age       time.Duration    // with FromSince, instead of Since: the events that were stored at most so long ago
 	Requested string           // with FromUnknown: what was asked for
 	Owner     string           // whose turn it is when many catch up; see Hub.Replay
+	Conflate  bool             // where it lags it wants only the newest event of each channel
 	GapReplay time.Duration    // after a gap replay only events younger than this; 0: all
 }
 
@@ -40,7 +42,11 @@ func (h *Hub) Subscribe(patterns []fanfare.Pattern, start Start, w Waker) (*Subs
 	if err := h.admit(); err != nil {
 		return nil, err
 	}
-	s := &Subscriber{hub: h, waker: w, owner: start.Owner}
+	if start.From == FromLatest && !h.states.grow(0) {
+		h.release()
+		return nil, h.states.full()
+	}
+	s := &Subscriber{hub: h, waker: w, owner: start.Owner, conflate: start.Conflate}
 	s.start(patterns, start)
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -22,17 +22,19 @@ const (
 // are for one goroutine at a time, the stream's.
 type Subscriber struct {
 	// Fixed after Subscribe.
-	hub    *Hub
-	waker  Waker
-	owner  string           // who waits together when many catch up
-	asked  fanfare.Position // the position asked for; 0: none
-	joined fanfare.Position // the log was durable up to here when the filters were joined
+	hub      *Hub
+	waker    Waker
+	owner    string           // who waits together when many catch up
+	asked    fanfare.Position // the position asked for; 0: none
+	conflate bool             // where it lags, it gets only the newest event of each channel
+	joined   fanfare.Position // the log was durable up to here when the filters were joined
 
 	refs  []ref // guarded by Hub.mu
 	index int   // in Hub.subs; guarded by Hub.mu
 
 	// Owned by the stream, and by its read of the log while one is under way.
 	opening      *opening         // nil when the start is found
+	state        *state           // what it is to be sent before anything else; nil for most
 	pending      *beginning       // found, and not yet told; nil afterwards
 	since        Stamp            // events with a time before this are not replayed
 	sinceThrough fanfare.Position // what comes after is no replay, whatever the clock said when it was stored
@@ -141,7 +143,7 @@ func (s *Subscriber) Next(t *Turn) bool {
 	if s.cursor.get() >= durable {
 		return true
 	}
-	if joining || s.cursor.get() < s.sinceThrough || !s.fromMemory(t, durable) { // memory knows no times
+	if joining || s.inState() || s.cursor.get() < s.sinceThrough || !s.fromMemory(t, durable) { // memory knows no times
 		s.awake.Store(true)
 		return false
 	}
@@ -166,7 +168,9 @@ func (s *Subscriber) begin(t *Turn) (durable fanfare.Position, joining bool) {
 // Advance says that everything up to a position has been sent, or is certain to be. more says that
 // the stream will take another turn by itself, and need not be woken for that.
 func (s *Subscriber) Advance(through fanfare.Position, more bool) {
-	s.cursor.set(through)
+	if s.cursor.set(through); s.state != nil && !s.inState() {
+		s.endState()
+	}
 	s.told = max(s.told, s.telling) // not before: a turn may be thrown away, and its gap must be told by the next (P4)
 	if s.pending != nil {
 		s.pending = nil
@@ -192,6 +196,14 @@ func (s *Subscriber) fromMemory(t *Turn, durable fanfare.Position) bool {
 		return false
 	}
 	s.bring(t, through, durable)
+	if s.conflate {
+		if t.More { // memory does not say at once what is newer
+			clear(t.Frames)
+			t.Frames = t.Frames[:0]
+			return false
+		}
+		t.Frames = s.hub.newest(t.Frames)
+	}
 	return true
 }
 
@@ -233,6 +245,7 @@ func (s *Subscriber) Close() {
 	if s.refs == nil {
 		return
 	}
+	s.endState()
 	for _, r := range s.refs {
 		h.leaveLocked(r)
 	}

@@ -1,0 +1,141 @@
+package hub
+
+import (
+	"context"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/fanfare-hub/fanfare"
+)
+
+// A subscriber that starts with the state (FromLatest) is first sent the newest event of each
+// channel, as they were at one position P, in log order, and then all that follows P: no event is
+// on both sides of the seam, and none is on neither. The search for its start collects the
+// positions of these events; a turn reads some of them. Positions are small, but there may be a
+// million of them, so all subscribers together have a budget of memory for them.
+
+// state is what a subscriber has yet to be sent of the state that it starts with.
+type state struct {
+	at      []fanfare.Position // of the newest events; they rise once all are known
+	through fanfare.Position   // P
+	from    string             // where the names of channels go on that have not been looked at
+}
+
+const positionBytes = 8
+
+// states is the budget of all states of a hub.
+type states struct {
+	most  int64 // fixed
+	bytes atomic.Int64
+}
+
+// grow takes room for more positions; false when there is none.
+func (b *states) grow(positions int) bool {
+	bytes := int64(positions) * positionBytes
+	if b.bytes.Add(bytes) <= b.most {
+		return true
+	}
+	b.bytes.Add(-bytes)
+	return false
+}
+
+func (b *states) free(positions int) { b.bytes.Add(-int64(positions) * positionBytes) }
+
+// full is the answer to a subscriber that there is no memory for.
+func (b *states) full() error {
+	return &fanfare.Error{
+		Code: fanfare.CodeOverloaded, RetryAfter: 5 * time.Second, Setting: fanfare.SettingMaxLatestBytes,
+		Detail: "no memory for another stream that starts with the newest event of each channel",
+	}
+}
+
+// askState looks for the newest events of some more channels.
+func (s *Subscriber) askState(ctx context.Context) error {
+	o := s.opening
+	if s.state == nil {
+		s.state = &state{through: o.durable}
+	}
+	if o.durable == 0 { // Through: 0 would be what is durable by now
+		s.endState()
+		s.found(0)
+		return nil
+	}
+	q := fanfare.ChannelQuery{Patterns: o.patterns, From: s.state.from, Through: o.durable, Limit: 4096}
+	page, err := s.hub.log.Channels(ctx, q)
+	if err != nil {
+		return err
+	}
+	if !s.hub.states.grow(len(page.Channels)) {
+		return s.hub.states.full()
+	}
+	for i := range page.Channels {
+		s.state.at = append(s.state.at, page.Channels[i].Latest.Position)
+	}
+	if s.state.from = page.Next; page.Next != "" {
+		return nil
+	}
+	if len(s.state.at) == 0 {
+		s.endState()
+		s.found(o.durable)
+		return nil
+	}
+	slices.Sort(s.state.at)
+	s.found(s.state.at[0] - 1)
+	return nil
+}
+
+// readState reads the next events of the state.
+func (s *Subscriber) readState(ctx context.Context, t *Turn, durable fanfare.Position) error {
+	s.hub.stats.tailMisses.Add(1)
+	at := s.state.at
+	next, _ := slices.BinarySearch(at, s.cursor.get()+1)
+	at = at[next:]
+	through := s.state.through
+	if len(at) > turnFrames {
+		at = at[:turnFrames]
+		through = at[turnFrames-1]
+	}
+	q := fanfare.Query{At: at, After: s.cursor.get(), Through: through, Limit: turnFrames, Bytes: turnBytes}
+	for i := range s.refs {
+		q.Patterns = append(q.Patterns, s.refs[i].f.pattern)
+	}
+	page, err := s.hub.log.Read(ctx, q)
+	if err != nil {
+		return err
+	}
+	t.Frames = s.hub.frames(t.Frames, page.Events)
+	t.Through, t.More = page.Through, page.Through < durable
+	return nil
+}
+
+// inState tells whether the subscriber is still to be sent a part of the state that it starts with.
+func (s *Subscriber) inState() bool { return s.state != nil && s.cursor.get() < s.state.through }
+
+// endState gives the memory of the state back.
+func (s *Subscriber) endState() {
+	if s.state != nil {
+		s.hub.states.free(len(s.state.at))
+		s.state = nil
+	}
+}
+
+// newest leaves of some frames, which rise, the newest of each channel.
+func (h *Hub) newest(frames []Frame) []Frame {
+	if len(frames) < 2 {
+		return frames
+	}
+	seen := make(map[fanfare.Channel]bool, len(frames))
+	kept := len(frames)
+	for i := len(frames) - 1; i >= 0; i-- {
+		if c := frames[i].Channel; !seen[c] {
+			seen[c] = true
+			kept--
+			frames[kept] = frames[i]
+		}
+	}
+	h.stats.conflated.Add(uint64(kept))
+	n := copy(frames, frames[kept:])
+	clear(frames[n:])
+	return frames[:n]
+}
