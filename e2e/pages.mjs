@@ -1,6 +1,7 @@
 // The hub's own page and the examples in Chromium: each check is named, and the first that does not hold ends the run.
 //
 // usage: node pages.mjs CHROMIUM HUB_URL SCREENSHOT_FOLDER CASE
+import { readFileSync } from "node:fs";
 import { chromium } from "playwright-core";
 
 const [executablePath, hub, folder, which] = process.argv.slice(2);
@@ -23,6 +24,17 @@ const text = (selector) => page.locator(selector).innerText();
 const waitText = (selector, pattern) => page.waitForFunction(([s, p]) => new RegExp(p).test(document.querySelector(s)?.innerText || ""), [selector, pattern]);
 const shot = (name) => page.screenshot({ path: `${folder}/${name}.png`, fullPage: true });
 const post = (body) => fetch(`${hub}/v1/events`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+
+const publish = (channel, data) => fetch(`${hub}/v1/channels/${channel}`, { method: "POST", body: data });
+const query = (name) => page.evaluate((n) => new URLSearchParams(location.search).get(n), name);
+
+// accessible has axe-core look at the page as it is now.
+async function accessible(what) {
+  await page.evaluate(readFileSync("node_modules/axe-core/axe.min.js", "utf8")); // past the page's policy, which forbids it
+  const found = await page.evaluate(() => axe.run());
+  const said = found.violations.map((v) => `${v.id}: ${v.nodes.map((n) => n.html.slice(0, 120)).join(", ")}`);
+  check(`axe-core finds nothing ${what}: ${said}`, said.length === 0 && found.passes.length > 10);
+}
 
 const cases = {
   async console() {
@@ -49,7 +61,7 @@ const cases = {
     await page.locator("#publish-form input[name=channel]").fill("a*b");
     await page.locator("#publish-form button").click();
     await waitText("#publish-state", "channel");
-    check("a refusal is said", await page.locator("#publish-state.bad").count() === 1);
+    check("a refusal is said", await page.locator("#publish-state[data-kind=bad]").count() === 1);
     await page.locator("#listen input").fill("a**");
     await page.locator("#listen button").first().click();
     await waitText("#live-state", "may stand only as");
@@ -57,7 +69,9 @@ const cases = {
     await page.locator("#listen input").fill("greetings logs/*");
     await page.locator("#listen button").first().click();
     await waitText("#live-state", "Listening");
+    const publishing = setInterval(() => publish("greetings", "again"), 500); // a latency is drawn where there is one
     await page.waitForFunction(() => document.querySelectorAll("#charts polyline").length >= 5, null, { timeout: 60000 });
+    clearInterval(publishing);
     check("the charts are drawn", true);
     await page.locator("#charts svg").first().focus();
     await page.keyboard.press("ArrowLeft");
@@ -79,6 +93,108 @@ const cases = {
     check(`every control and picture has a name ${unnamed}`, unnamed.length === 0);
     await page.goto(hub + "/examples/");
     check("the examples are linked", await page.locator(".cards a").count() === 4);
+  },
+  // The list of live events: filter, pause, copy, export, raw and pretty.
+  async live() {
+    await context.grantPermissions(["clipboard-read", "clipboard-write"]);
+    await page.goto(hub + "/?listen=live/*&replay=next");
+    await waitText("#live-state", "Listening to live");
+    for (let i = 0; i < 300; i++) await publish(`live/${i % 3}`, `{"n":${i}}`);
+    await waitText("#live-summary", "300 events");
+    await waitText("#events li:first-child pre", '"n": 299');
+    check("the newest are in the list", await page.locator("#events li").count() === 200);
+    await page.locator("#filter").fill('"n":7}');
+    await page.waitForFunction(() => document.querySelectorAll("#events li").length === 1);
+    check("the filter sees more than the list shows", (await text("#events li pre")).includes('"n": 7'));
+    check("it is in the address", await query("filter") === '"n":7}');
+    await page.locator("#copy").click();
+    await waitText("#copy", "Copied");
+    const copied = JSON.parse(await page.evaluate(() => navigator.clipboard.readText()));
+    check("what matches is copied", copied.channel === "live/1" && copied.data === '{"n":7}' && /^[0-9A-Z]{13}$/.test(copied.id));
+    await page.locator("#filter").fill("live/2");
+    await page.waitForFunction(() => document.querySelectorAll("#events li").length === 100);
+    const [download] = await Promise.all([page.waitForEvent("download"), page.locator("#export").click()]);
+    const lines = readFileSync(await download.path(), "utf8").trim().split("\n").map((l) => JSON.parse(l));
+    check("what matches is exported, oldest first", lines.length === 100 && lines[0].data === '{"n":2}' && lines[99].data === '{"n":299}');
+    await page.locator("#filter").fill("");
+    await page.waitForFunction(() => document.querySelectorAll("#events li").length === 200);
+    await page.locator("#pause").click();
+    await publish("live/0", "while paused");
+    await waitText("#live-summary", "paused; 1 new");
+    check("a pause stops the list", !(await text("#events li:first-child")).includes("while paused"));
+    await page.locator("#pause").click();
+    await waitText("#events li:first-child", "while paused");
+    check("and nothing of it is lost", true);
+    await page.locator("#view button[value=raw]").click();
+    await waitText("#events li:nth-child(2) pre", '^{"n":299}$');
+    check("raw is as it was published", await query("view") === "raw");
+    await page.locator("#events li:nth-child(2) .copy").click();
+    await waitText("#events li:nth-child(2) .copy", "Copied");
+    check("one event is copied", JSON.parse(await page.evaluate(() => navigator.clipboard.readText())).data === '{"n":299}');
+    await page.locator("#stop").click();
+    check("a stream that was stopped is not in the address", await query("listen") === null);
+  },
+  // Streams are sorted, filtered and ended; the test holds two of them open.
+  async streams() {
+    await page.goto(hub + "/?listen=seen/by/the/page");
+    await waitText("#streams-rows", "first/\\*[\\s\\S]*|second/\\*");
+    await page.waitForFunction(() => document.querySelectorAll("#streams-rows tr").length === 3);
+    const order = () => page.locator("#streams-rows tr td:nth-child(4)").allInnerTexts();
+    await page.locator("#streams thead button[value=channels]").click();
+    check("sorted", (await order()).join() === "first/*,second/*,seen/by/the/page");
+    await page.locator("#streams thead button[value=channels]").click();
+    check("and the other way round", (await order()).join() === "seen/by/the/page,second/*,first/*" && await query("sort") === "-channels");
+    await page.locator("#streams-filter input").fill("second");
+    await page.waitForFunction(() => document.querySelectorAll("#streams-rows tr").length === 1);
+    await page.locator("#streams-rows button").click();
+    check("it asks before it ends a stream", await text("#streams-rows button") === "Really?");
+    await page.locator("#streams-rows button").click();
+    await waitText("#streams-state", "ends now");
+    await page.waitForFunction(() => document.querySelectorAll("#streams-rows tr").length === 0);
+    await page.locator("#streams-filter input").fill("");
+    await page.waitForFunction(() => document.querySelectorAll("#streams-rows tr").length === 2);
+    check("the stream is ended, and no other", (await order()).join() === "seen/by/the/page,first/*");
+  },
+  // A hub that has seen nothing: each empty place says what to paste, and no chart has a point where nothing was measured.
+  async empty() {
+    const asked = [];
+    page.on("request", (r) => asked.push(r.url()));
+    await page.goto(hub + "/");
+    await waitText("#streams-empty", "curl -N '");
+    await waitText("#stores-empty", "curl -N '");
+    await page.locator("#listen input").fill("**");
+    await page.locator("#listen button").first().click();
+    await waitText("#events-empty", `${hub}/v1/channels/greetings`);
+    check("empty places say what to paste", true);
+    await page.waitForFunction(() => /now 1/.test(document.querySelector("#charts figure:nth-child(3)").innerText));
+    await page.waitForFunction(() => document.querySelectorAll("#charts figure:nth-child(3) polyline").length === 1);
+    const latency = page.locator("#charts figure:nth-child(4)");
+    check("no latency is drawn where nothing was published", await latency.locator("polyline, circle").count() === 0 && (await latency.innerText()).includes("nothing to measure yet"));
+    const axes = await page.evaluate(async (hub) => {
+      const [{ axis, runs }, { count }] = await Promise.all([import(`${hub}/console/charts.js`), import(`${hub}/console/dom.js`)]);
+      const at = (s, v) => ({ time: new Date(s * 1000).toISOString(), v });
+      return [axis(10).map(count).join(), axis(3, true).join(), axis(0).join(), count(12.5), count(0.125), count(1234),
+        runs([at(0, 1), at(5, 2), at(10, null), at(15, 3), at(60, 4)], "v").map((r) => r.length).join()];
+    }, hub);
+    check(`axes and figures are exact: ${axes.join(" | ")}`, axes.join("|") === "0,2.5,5,7.5,10|0,1,2,3|0,1|12.5|0.125|1,234|2,1,1");
+    const hrefs = await page.locator("header a").evaluateAll((all) => all.map((a) => a.href));
+    check("documents are linked", hrefs.some((h) => h.endsWith("/openapi.yaml")) && hrefs.some((h) => h.endsWith("/docs/guide")));
+    const icon = await fetch(await page.locator("link[rel=icon]").evaluate((l) => l.href));
+    check("there is an icon", icon.ok && icon.headers.get("content-type") === "image/svg+xml" && !asked.some((u) => u.endsWith("favicon.ico")));
+    await accessible("on an empty page");
+    for (let i = 0; i < 5; i++) await publish("quotes/ACME", `{"price":${i}.5}`);
+    await page.locator("#events li").first().waitFor();
+    for (const width of [1440, 390]) {
+      for (const colorScheme of ["light", "dark"]) {
+        await page.setViewportSize({ width, height: 900 });
+        await page.emulateMedia({ colorScheme });
+        await accessible(`at ${width} px, ${colorScheme}`);
+        check("nothing is wider than the screen", await page.evaluate((w) => document.documentElement.scrollWidth <= w, width));
+        const tops = await page.locator("#now > div").evaluateAll((all) => all.map((n) => { const b = n.getBoundingClientRect(); return `${b.top} ${b.height}`; }));
+        check("the tiles line up", new Set(tops).size === (width === 1440 ? 1 : 3));
+        await shot(`page-${width}-${colorScheme}`);
+      }
+    }
   },
   async notifications() {
     await page.goto(hub + "/examples/notifications/?user=ada");
@@ -135,7 +251,8 @@ const cases = {
     await page.locator("#token-form input").fill(token);
     await page.keyboard.press("Enter");
     await waitText("#state", "Ready");
-    await waitText("#sign-in-state", "sees everything");
+    await page.locator("#sign-in").waitFor({ state: "hidden" });
+    check("the form goes away once the token works", await page.locator("#forget").isVisible());
     const urls = [];
     page.on("request", (r) => urls.push(r.url()));
     await page.locator("#listen input").fill("greetings");

@@ -94,6 +94,28 @@ func TestPage(t *testing.T) {
 	h.stop()
 }
 
+// TestPageParts are the parts of the page, each on a hub of its own.
+func TestPageParts(t *testing.T) {
+	t.Parallel()
+	findChromium(t)
+	for _, which := range []string{"live", "streams", "empty"} {
+		t.Run(which, func(t *testing.T) {
+			h := serve(t, "127.0.0.1:0", t.TempDir())
+			if which == "streams" {
+				for _, channel := range []string{"first/*", "second/*"} {
+					resp, err := http.Get(h.url("/v1/events?channel=" + channel))
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer resp.Body.Close()
+				}
+			}
+			looksAt(t, h, which)
+			h.stop()
+		})
+	}
+}
+
 func TestExamplePages(t *testing.T) {
 	t.Parallel()
 	findChromium(t)

@@ -1,6 +1,10 @@
-// Package console serves the page at /: it shows the present state of the hub, and has a form to
-// publish. The page uses only the public API and /v1/stats. It is embedded, loads nothing from
-// elsewhere, and needs no build step.
+// Package console serves the page at /: a browser of channels, live events, a form to publish, and
+// the figures of the hub. The page uses only the public API and /v1/stats. It is embedded, loads
+// nothing from elsewhere, and needs no build step.
+//
+// Each part of the page is a module in the folder page, and app.js imports them. live.js says how
+// the page keeps up with a thousand events a second; place.js keeps what the page shows in its
+// address; access.js has the token.
 package console
 
 import (

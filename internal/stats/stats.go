@@ -39,11 +39,11 @@ type Point struct {
 	Streams   int       `json:"streams"`
 	Published float64   `json:"publishedPerSecond"`
 	Delivered float64   `json:"deliveredPerSecond"`
-	// upper bounds of a histogram's buckets, in milliseconds; 0 when nothing came
-	PublishP50  float64 `json:"publishP50Ms"`
-	PublishP99  float64 `json:"publishP99Ms"`
-	DeliveryP50 float64 `json:"deliveryP50Ms"`
-	DeliveryP99 float64 `json:"deliveryP99Ms"`
+	// upper bounds of a histogram's buckets, in milliseconds; nil when there was nothing to measure
+	PublishP50  *float64 `json:"publishP50Ms"`
+	PublishP99  *float64 `json:"publishP99Ms"`
+	DeliveryP50 *float64 `json:"deliveryP50Ms"`
+	DeliveryP99 *float64 `json:"deliveryP99Ms"`
 }
 
 // Snapshot is the answer of GET /v1/stats.
@@ -236,14 +236,23 @@ func (s *Stats) record() {
 func point(before, now counts, streams int) Point {
 	seconds := now.at.Sub(before.at).Seconds()
 	publishes, delivery := now.publishes.Since(before.publishes), now.delivery.Since(before.delivery)
-	ms := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 	return Point{
 		Time: now.at.UTC(), Streams: streams,
 		Published:  float64(now.published-before.published) / seconds,
 		Delivered:  float64(now.delivered-before.delivered) / seconds,
-		PublishP50: ms(publishes.Quantile(0.5)), PublishP99: ms(publishes.Quantile(0.99)),
-		DeliveryP50: ms(delivery.Quantile(0.5)), DeliveryP99: ms(delivery.Quantile(0.99)),
+		PublishP50: quantile(publishes, 0.5), PublishP99: quantile(publishes, 0.99),
+		DeliveryP50: quantile(delivery, 0.5), DeliveryP99: quantile(delivery, 0.99),
 	}
+}
+
+// quantile returns a quantile in milliseconds. It is nil where nothing was counted, so that a chart
+// has no point there: 0 ms would be the best of all latencies.
+func quantile(c histogram.Counts, q float64) *float64 {
+	if c.Count == 0 {
+		return nil
+	}
+	ms := float64(c.Quantile(q)) / float64(time.Millisecond)
+	return &ms
 }
 
 // Snapshot returns the figures, with up to most streams.
