@@ -94,6 +94,67 @@ const cases = {
     await page.goto(hub + "/examples/");
     check("the examples are linked", await page.locator(".cards a").count() === 4);
   },
+  // The channel browser: search, newest value, history, follow, and all of it in the address.
+  async channels() {
+    for (let i = 0; i < 60; i++) await publish("quotes/ACME", `{"price":${i}.5}`);
+    await publish("quotes/GEN01", '{"price":7}');
+    await publish("stores/42", "open");
+    await page.goto(hub + "/");
+    await waitText("#channels-rows", "quotes/ACME[\\s\\S]*59.5[\\s\\S]*60[\\s\\S]*quotes/GEN01[\\s\\S]*stores/42[\\s\\S]*open");
+    check("all channels are listed, with their newest values", true);
+    await page.locator("#find").fill("quotes");
+    await page.waitForFunction(() => document.querySelectorAll("#channels-rows tr").length === 2);
+    check("a name finds what is below it", await query("find") === "quotes");
+    await page.locator("#find").fill("quotes/A*");
+    await waitText("#channels-state", "may stand only as a whole segment");
+    check("a bad pattern is said", await page.locator("#channels-state[data-kind=bad]").count() === 1);
+    await page.locator("#find").fill("nothing/*");
+    await waitText("#channels-empty", "No channel matches nothing/\\*");
+    check("and what was said goes away", await text("#channels-state") === "");
+    await page.locator("#find").fill("*/ACME");
+    await page.locator("#channels-rows button.name").click();
+    await waitText("#channel-value", '"price": 59.5');
+    await page.waitForFunction(() => document.querySelectorAll("#history li").length === 50);
+    check("the newest value, and the last 50 events", (await text("#history li:first-child pre")).includes("59.5"));
+    await page.locator("#history-from").selectOption("all");
+    await page.waitForFunction(() => document.querySelectorAll("#history li").length === 60);
+    check("and all of them", (await page.locator("#history li:last-child pre").textContent()).includes(" 0.5"));
+    await page.locator("#history-from").selectOption("last");
+    await publish("quotes/ACME", '{"price":99}');
+    await waitText("#channel-value", '"price": 99');
+    await waitText("#history li:first-child pre", '"price": 99');
+    check("the newest value stays the newest", true);
+    await page.locator("#channel-view button[value=raw]").click();
+    check("raw is as it was published", await text("#channel-value") === '{"price":99}');
+    await page.locator("#channel-follow").click();
+    await waitText("#live-state", "Listening to quotes/ACME");
+    await publish("quotes/ACME", '{"price":100}');
+    await waitText("#events li:first-child", '"price":100');
+    check("a channel is followed", true);
+    await page.reload();
+    await waitText("#live-state", "Listening to quotes/ACME");
+    await waitText("#channel-title", "quotes/ACME");
+    await waitText("#channel-value", '{"price":100}');
+    check("a reload shows the same", await page.locator("#find").inputValue() === "*/ACME");
+    await page.locator("#find").fill("stores/**");
+    await page.locator("#channels-rows button.name", { hasText: "stores/42" }).click();
+    await waitText("#channel-title", "stores/42");
+    await page.goBack();
+    await waitText("#channel-title", "quotes/ACME");
+    check("back goes back", true);
+    await page.route("**/v1/channels?*", (route) => route.abort());
+    await waitText("#channels-state", "does not answer");
+    await page.unroute("**/v1/channels?*");
+    await page.waitForFunction(() => document.querySelector("#channels-state").innerText === "");
+    check("an error goes away once it is over", true);
+    await page.locator("#channel-publish").click();
+    check("the form has the channel", await page.locator("#publish-form input[name=channel]").inputValue() === "quotes/ACME");
+    await page.locator("#publish-form input[name=channel]").fill("a*b");
+    await page.locator("#publish-form button").click();
+    await page.locator("#publish-state[data-kind=bad]").waitFor();
+    await page.locator("#publish-form input[name=channel]").fill("a");
+    check("a refusal goes away when the form is changed", await text("#publish-state") === "");
+  },
   // The list of live events: filter, pause, copy, export, raw and pretty.
   async live() {
     await context.grantPermissions(["clipboard-read", "clipboard-write"]);
@@ -160,6 +221,7 @@ const cases = {
     const asked = [];
     page.on("request", (r) => asked.push(r.url()));
     await page.goto(hub + "/");
+    await waitText("#channels-empty", `curl -d 'hello' ${hub}/v1/channels/greetings`);
     await waitText("#streams-empty", "curl -N '");
     await waitText("#stores-empty", "curl -N '");
     await page.locator("#listen input").fill("**");
@@ -183,6 +245,9 @@ const cases = {
     check("there is an icon", icon.ok && icon.headers.get("content-type") === "image/svg+xml" && !asked.some((u) => u.endsWith("favicon.ico")));
     await accessible("on an empty page");
     for (let i = 0; i < 5; i++) await publish("quotes/ACME", `{"price":${i}.5}`);
+    await waitText("#channels-rows", "quotes/ACME");
+    await page.locator("#channels-rows button.name").click();
+    await page.locator("#history li").first().waitFor();
     await page.locator("#events li").first().waitFor();
     for (const width of [1440, 390]) {
       for (const colorScheme of ["light", "dark"]) {
@@ -195,6 +260,21 @@ const cases = {
         await shot(`page-${width}-${colorScheme}`);
       }
     }
+  },
+  // A token that may listen, and may not see the figures.
+  async limited() {
+    await page.goto(hub + "/?find=users/bob/**");
+    await waitText("#sign-in-state", "token is needed");
+    await page.locator("#token-form input").fill(process.env.FANFARE_TEST_TOKEN);
+    await page.keyboard.press("Enter");
+    await waitText("#state", "Signed in");
+    check("the form goes away", !(await page.locator("#sign-in").isVisible()));
+    check("it says why there are no figures", /admin/.test(await text("#no-figures")) && !(await page.locator("#figures").isVisible()));
+    await waitText("#channels-rows", "users/bob/inbox");
+    await page.locator("#channels-rows button.name").click();
+    await waitText("#history li:first-child", "for bob");
+    check("channels and history work with the token", true);
+    await accessible("for a token without figures");
   },
   async notifications() {
     await page.goto(hub + "/examples/notifications/?user=ada");

@@ -98,7 +98,7 @@ func TestPage(t *testing.T) {
 func TestPageParts(t *testing.T) {
 	t.Parallel()
 	findChromium(t)
-	for _, which := range []string{"live", "streams", "empty"} {
+	for _, which := range []string{"channels", "live", "streams", "empty"} {
 		t.Run(which, func(t *testing.T) {
 			h := serve(t, "127.0.0.1:0", t.TempDir())
 			if which == "streams" {

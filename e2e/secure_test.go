@@ -77,6 +77,18 @@ func TestPageWithToken(t *testing.T) {
 	looksAt(t, h, "secured", "FANFARE_TEST_TOKEN="+token)
 	other := command(t, "token", "--key", "HS256="+secret, "--subject", "bob", "--subscribe", "users/bob/**")
 	looksAt(t, h, "example", "FANFARE_TEST_TOKEN="+token, "FANFARE_OTHER_TOKEN="+other)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, h.url("/v1/channels/users/bob/inbox"),
+		strings.NewReader("for bob"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	looksAt(t, h, "limited", "FANFARE_TEST_TOKEN="+other)
 	if log := h.log.String(); strings.Contains(log, token[100:]) || strings.Contains(log, "ft_") {
 		t.Errorf("a token or a ticket stands in the log:\n%s", log)
 	}
