@@ -10,7 +10,7 @@ TOOL     := $(GO) tool -modfile=tools.mod
 
 FUZZERS  := ./internal/storeapi:FuzzRecord ./auth:FuzzToken ./auth:FuzzGrants ./internal/forwarded:FuzzForwarded .:FuzzPosition .:FuzzPattern .:FuzzRule ./pebblelog:FuzzImport ./pebblelog:FuzzTip ./sse:FuzzParser ./sse:FuzzRoundTrip ./internal/hub:FuzzTrie ./internal/wire:FuzzFrames ./server:FuzzPublish ./internal/publish:FuzzObject ./internal/httpapi:FuzzText ./internal/http1:FuzzRequest
 
-.PHONY: run build build-all vet-all test check sec vuln unit race e2e setup fuzz bench cover nightly clean
+.PHONY: run build build-all vet-all test check sec vuln unit unit-server unit-others race e2e setup fuzz bench cover nightly clean
 
 run: ## start a hub
 	@$(GO) run ./cmd/fanfare serve $(FLAGS)
@@ -46,9 +46,14 @@ vuln: ## known weaknesses of what is built in, by the database of the Go project
 
 RACE = $(if $(shell command -v $${CC:-gcc} 2>/dev/null),-race)
 
-unit: ## the tests of each package, with the race detector where a C compiler is there (of the kinds of stream, it then has two; make race has all)
+unit: ## the tests of each package, with the race detector where a C compiler is there
+	@$(MAKE) --no-print-directory -j2 -Otarget unit-server unit-others
+
+unit-server: # all kinds of stream; with the race detector two of them, make race has all
 	$(GO) test -timeout 30m -parallel 16 ./server
 	FANFARE_KINDS=detached,HTTP2 $(GO) test -timeout 30m -parallel 16 $(RACE) ./server
+
+unit-others:
 	$(GO) test -timeout 30m -parallel 4 $(RACE) $$($(GO) list ./... | grep -v -e /e2e -e /server)
 
 e2e: setup ## the real binary with real clients
