@@ -11,18 +11,19 @@ type Code string
 
 // The codes. They are part of the HTTP contract and never change.
 const (
-	CodeInvalid          Code = "invalid"
-	CodeUnauthenticated  Code = "unauthenticated"
-	CodeForbidden        Code = "forbidden"
-	CodeNotFound         Code = "not_found"
-	CodeMethodNotAllowed Code = "method_not_allowed"
-	CodeConflict         Code = "conflict"
-	CodeTooLarge         Code = "too_large"
-	CodeUnsupported      Code = "unsupported_media_type"
-	CodeRateLimited      Code = "rate_limited"
-	CodeOverloaded       Code = "overloaded"
-	CodeUnavailable      Code = "unavailable"
-	CodeInternal         Code = "internal"
+	CodeInvalid            Code = "invalid"
+	CodeUnauthenticated    Code = "unauthenticated"
+	CodeForbidden          Code = "forbidden"
+	CodeNotFound           Code = "not_found"
+	CodeMethodNotAllowed   Code = "method_not_allowed"
+	CodeConflict           Code = "conflict"
+	CodePreconditionFailed Code = "precondition_failed"
+	CodeTooLarge           Code = "too_large"
+	CodeUnsupported        Code = "unsupported_media_type"
+	CodeRateLimited        Code = "rate_limited"
+	CodeOverloaded         Code = "overloaded"
+	CodeUnavailable        Code = "unavailable"
+	CodeInternal           Code = "internal"
 )
 
 // Error is an error with a public half, which may be shown to the caller, and a private half, which
@@ -30,6 +31,7 @@ const (
 type Error struct {
 	Code       Code
 	Detail     string        // public: one sentence that names the field or parameter and the limit
+	Latest     Position      // public: with CodePreconditionFailed the channel's newest event; zero: it has none
 	Setting    Setting       // public: the setting that an operator would change, shown after Detail; "" is none
 	RetryAfter time.Duration // public: when another try may help; zero when it says nothing
 	Reason     Reason        // private: why, in one word, for counters and the audit trail

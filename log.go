@@ -16,8 +16,9 @@ type Log interface {
 	// to Read (P1: durable, then visible, then acknowledged). All events of b are stored, with
 	// consecutive positions in their order, or none is.
 	//
-	// Errors: CodeConflict when an idempotency key was used for something else; CodeOverloaded when
-	// the queue is full; CodeUnavailable when the log cannot store at present. After
+	// Errors: CodeConflict when an idempotency key was used for something else;
+	// CodePreconditionFailed, with Latest, when a condition was not met; CodeOverloaded when the
+	// queue is full; CodeUnavailable when the log cannot store at present. After
 	// CodeUnavailable b may have been stored all the same. b and everything that it points to
 	// belong to the log until done is called; the strings in it belong to the log for ever.
 	Append(b *Batch, done func(Receipt, error))
@@ -83,6 +84,12 @@ type Batch struct {
 	Keys   []Key   // nil, or one for each event; the zero Key is none
 	Key    Key     // for the batch as a whole; Keys is nil then
 	Keep   []Kept
+
+	// If is nil, or has a condition for each event, at most one for each channel. All are decided
+	// before the batch is stored, and after its keys: what was stored before under its key is
+	// answered as a repeat, whatever its condition says now. One that is not met refuses the batch,
+	// and is not remembered under a key.
+	If []Condition
 }
 
 // Key is an idempotency key: a second batch or event under the same key is not stored, but answered
@@ -271,6 +278,7 @@ type LogStats struct {
 	Groups, Events, Bytes uint64 // committed; bytes of data
 	Refused               uint64 // appends that were not stored: queue full, slow, failed, or low disk
 	ReplayedKeys          uint64 // appends answered by an idempotency key
+	NotMet                uint64 // appends that were not stored because a condition was not met
 	Reopened              uint64 // times the store failed and was opened again
 	Trimmed               uint64 // events removed by retention, channel by channel
 	Forgotten             uint64 // channels that became empty and were forgotten

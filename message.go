@@ -15,6 +15,13 @@ type Message struct {
 	// message to the channel under the same key is not stored, and gets the first one's position.
 	// Keys are remembered for ten minutes, across restarts.
 	Key string
+
+	// If says which event must be the newest of the channel; the zero Condition is none. When it is
+	// not met, no message of the call is stored, and the error has CodePreconditionFailed. A call
+	// has at most one condition for each channel, and all are decided before its messages are
+	// stored. A message that was stored before under its Key is answered as that, whatever its
+	// condition says now.
+	If Condition
 }
 
 // Subscription says which patterns a Go program listens to, and where it starts. At most one of

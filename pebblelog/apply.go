@@ -132,6 +132,11 @@ func (w *groupWriter) request(r *request) error {
 			return err
 		}
 	} else if len(b.Events) > 0 {
+		if b.If != nil {
+			if met, err := w.conditions(r, nil); err != nil || !met {
+				return err
+			}
+		}
 		first := w.next
 		for i := range b.Events {
 			if err := w.event(&b.Events[i]); err != nil {
@@ -181,6 +186,7 @@ func (w *groupWriter) event(e *fanfare.Event) error {
 	w.next++
 	st.nextSeq++
 	st.nextBytes += uint64(len(e.Data))
+	st.newest, st.newestMs = pos, w.at.wall
 	w.outgrown(st, pos)
 	w.key = appendKey(w.key[:0], keyEvent, uint64(pos))
 	w.value = appendEvent(w.value[:0], num, seq, w.at.wall, e)

@@ -84,16 +84,20 @@ func (rd *readers) certainMarks(patterns []fanfare.Pattern) (fanfare.Position, e
 // the channel's mark. The channel's counts go on from its first event, so this is so, too, of a
 // channel that has lost events to its age alone.
 func (w *groupWriter) outgrown(st *channelState, pos fanfare.Position) {
-	set := w.rules.Load()
-	if !set.limited {
+	if !w.rules.Load().limited {
 		return
 	}
-	if st.limits != set {
+	if r := w.ruleOf(st); r.outgrownBy(extent{st.nextSeq - 1, st.nextBytes}) {
+		raise(&r.high, pos-1)
+	}
+}
+
+// ruleOf returns the rule of a channel that the committer holds.
+func (w *groupWriter) ruleOf(st *channelState) *liveRule {
+	if set := w.rules.Load(); st.limits != set {
 		st.limits, st.limit = set, set.of(st.name)
 	}
-	if st.limit.outgrownBy(extent{st.nextSeq - 1, st.nextBytes}) {
-		raise(&st.limit.high, pos-1)
-	}
+	return st.limit
 }
 
 func (r *liveRule) outgrownBy(last extent) bool {

@@ -19,13 +19,15 @@ type channelState struct {
 	once sync.Once // loads the fields below
 	err  error
 
-	num       atomic.Uint64 // 0: nothing is stored of the channel
-	nextSeq   uint64        // owned by the committer
-	nextBytes uint64        // sum of the data before the next event; owned by the committer
-	limits    *ruleSet      // that limit is of; owned by the committer
-	limit     *liveRule     // owned by the committer
-	lastSeq   atomic.Uint64 // of the newest durable event; 0 when there is none
-	lastBytes atomic.Uint64 // sum of the data up to it
+	num       atomic.Uint64    // 0: nothing is stored of the channel
+	nextSeq   uint64           // owned by the committer
+	nextBytes uint64           // sum of the data before the next event; owned by the committer
+	newest    fanfare.Position // of its events, deleted or not, when known; owned by the committer
+	newestMs  int64            // the wall time that it is stamped with; owned by the committer
+	limits    *ruleSet         // that limit is of; owned by the committer
+	limit     *liveRule        // owned by the committer
+	lastSeq   atomic.Uint64    // of the newest durable event; 0 when there is none
+	lastBytes atomic.Uint64    // sum of the data up to it
 	// Uses by the committer that have not become visible yet; while above 0 the state stays in the
 	// cache.
 	inFlight atomic.Int64
@@ -165,6 +167,7 @@ func (c *catalog) loadState(st *channelState) error {
 			return err
 		}
 		last = extent{e.seq, e.bytes}
+		st.newest, st.newestMs = e.pos, e.ms
 	}
 	if err := it.Error(); err != nil {
 		return err

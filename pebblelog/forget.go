@@ -49,10 +49,7 @@ func (w *groupWriter) forget(e emptied, index *pebble.Iterator) error {
 		}
 	}
 	if last == 0 || last != e.through {
-		st.inFlight.Add(-1)
-		if num == 0 {
-			w.channels.drop(st)
-		}
+		w.letGo(st)
 		return nil
 	}
 	w.folded = append(w.folded, st)
@@ -124,6 +121,7 @@ func (r *retention) empty(st *channelState, num uint64, e emptied, left bool) er
 	st.num.Store(0)
 	st.nextSeq = 1
 	st.nextBytes = 0
+	st.newest, st.newestMs = 0, 0
 	st.lastSeq.Store(0)
 	st.lastBytes.Store(0)
 	st.mark, st.stored, st.known = entry{}, 0, false

@@ -17,7 +17,7 @@ func usedKey(hash [16]byte) []byte { return append([]byte{keyUsed}, hash[:]...) 
 
 // keyedRequest answers a request that has idempotency keys: all of it, whether stored now or
 // before. It reports false when the caller still has to store what the request keeps.
-func (w *groupWriter) keyedRequest(r *request) (stored bool, err error) {
+func (w *groupWriter) keyedRequest(r *request) (answered bool, err error) {
 	b := r.batch
 	keys := b.Keys
 	whole := b.Key.Text != ""
@@ -51,31 +51,38 @@ func (w *groupWriter) keyedRequest(r *request) (stored bool, err error) {
 		earlier[i] = u
 	}
 	if whole {
-		return false, w.wholeBatch(r, earlier[0])
+		return w.wholeBatch(r, earlier[0])
 	}
-	return false, w.eachEvent(r, earlier, twin)
+	return w.eachEvent(r, earlier, twin)
 }
 
-func (w *groupWriter) wholeBatch(r *request, earlier *used) error {
+func (w *groupWriter) wholeBatch(r *request, earlier *used) (refused bool, err error) {
 	if earlier != nil {
 		w.log.stats.replayedKeys.Add(1)
 		r.setPositions(earlier.first, int(earlier.count))
 		r.receipt.Replayed, r.receipt.Note = true, earlier.note
-		return nil
+		return false, nil
+	}
+	if met, err := w.conditions(r, nil); err != nil || !met {
+		return true, err
 	}
 	events := r.batch.Events
 	first := w.next
 	for i := range events {
 		if err := w.event(&events[i]); err != nil {
-			return err
+			return false, err
 		}
 	}
 	r.setPositions(first, len(events))
-	return w.remember(r.batch.Key, first, len(events))
+	return false, w.remember(r.batch.Key, first, len(events))
 }
 
-func (w *groupWriter) eachEvent(r *request, earlier []*used, twin map[[16]byte]int) error {
+func (w *groupWriter) eachEvent(r *request, earlier []*used, twin map[[16]byte]int) (refused bool, err error) {
 	events, keys := r.batch.Events, r.batch.Keys
+	again := func(i int) bool { return keys[i].Text != "" && (earlier[i] != nil || twin[keyHash(keys[i])] < i) }
+	if met, err := w.conditions(r, again); err != nil || !met {
+		return true, err
+	}
 	positions := make([]fanfare.Position, len(events))
 	stored := 0
 	for i := range events {
@@ -93,13 +100,13 @@ func (w *groupWriter) eachEvent(r *request, earlier []*used, twin map[[16]byte]i
 			}
 		}
 		if err := w.event(&events[i]); err != nil {
-			return err
+			return false, err
 		}
 		positions[i] = events[i].Position
 		stored++
 		if keys[i].Text != "" {
 			if err := w.remember(keys[i], positions[i], 1); err != nil {
-				return err
+				return false, err
 			}
 		}
 	}
@@ -108,7 +115,7 @@ func (w *groupWriter) eachEvent(r *request, earlier []*used, twin map[[16]byte]i
 	if r.receipt.Replayed {
 		w.log.stats.replayedKeys.Add(1)
 	}
-	return nil
+	return false, nil
 }
 
 func conflict(k fanfare.Key) error {

@@ -11,12 +11,12 @@ import (
 
 // counters are what Stats reports.
 type counters struct {
-	groups, events, bytes, refused, replayedKeys atomic.Uint64
-	trimmed, forgotten, limited, waits           atomic.Uint64
-	eventsRead, indexRead, written               atomic.Uint64
-	reopened, clockJumps, corrupt, lost          atomic.Uint64
-	diskBytes, setAsideBytes                     atomic.Int64
-	fsync                                        histogram.Histogram
+	groups, events, bytes, refused, replayedKeys, notMet atomic.Uint64
+	trimmed, forgotten, limited, waits                   atomic.Uint64
+	eventsRead, indexRead, written                       atomic.Uint64
+	reopened, clockJumps, corrupt, lost                  atomic.Uint64
+	diskBytes, setAsideBytes                             atomic.Int64
+	fsync                                                histogram.Histogram
 }
 
 // Stats implements fanfare.Operable.
@@ -24,7 +24,7 @@ func (l *Log) Stats() fanfare.LogStats {
 	c, ahead := &l.stats, l.clock.ahead()
 	st := fanfare.LogStats{
 		Groups: c.groups.Load(), Events: c.events.Load(), Bytes: c.bytes.Load(), Refused: c.refused.Load(),
-		ReplayedKeys: c.replayedKeys.Load(), Fsync: c.fsync.Counts(),
+		ReplayedKeys: c.replayedKeys.Load(), NotMet: c.notMet.Load(), Fsync: c.fsync.Counts(),
 		Trimmed: c.trimmed.Load(), Forgotten: c.forgotten.Load(), Limited: c.limited.Load(), LimitWaits: c.waits.Load(),
 		EventsRead: c.eventsRead.Load(), IndexRead: c.indexRead.Load(), WrittenBytes: c.written.Load(),
 		Reopened: c.reopened.Load(), ClockJumps: c.clockJumps.Load(), ClockAhead: ahead,
