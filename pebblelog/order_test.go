@@ -258,6 +258,11 @@ type first struct {
 	clock  *testClock
 	log    *Log
 	random *rand.Rand
+
+	mu     sync.Mutex // guards the fields below
+	newest map[fanfare.Channel]fanfare.Position
+	met    int // conditions
+	notMet int
 }
 
 // step does one thing of all that decides what a log holds.
@@ -281,14 +286,52 @@ func (f *first) publish(n int) {
 	var waits sync.WaitGroup
 	for range n {
 		waits.Add(1)
-		f.log.Append(f.batch(), func(_ fanfare.Receipt, err error) {
-			if code := fanfare.CodeOf(err); err != nil && code != fanfare.CodeConflict {
-				f.Error(err)
-			}
-			waits.Done()
+		b := f.batch()
+		f.log.Append(b, func(r fanfare.Receipt, err error) {
+			defer waits.Done()
+			f.answered(b, r, err)
 		})
 	}
 	waits.Wait()
+}
+
+func (f *first) answered(b *fanfare.Batch, r fanfare.Receipt, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch code := fanfare.CodeOf(err); {
+	case code == fanfare.CodePreconditionFailed:
+		f.notMet++
+	case err == nil && r.Replayed: // perhaps of other events: the keys here say little
+	case err == nil:
+		for i := range b.Events {
+			f.newest[b.Events[i].Channel] = max(f.newest[b.Events[i].Channel], r.Positions[i])
+		}
+		if b.If != nil {
+			f.met++
+		}
+	case code != fanfare.CodeConflict:
+		f.Error(err)
+	}
+}
+
+// conditions asks now and then that a channel has no event, or the one that was its newest when its
+// publisher was last told: others may have come, and its time may be over.
+func (f *first) conditions(b *fanfare.Batch) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	seen := map[fanfare.Channel]bool{}
+	for i := range b.Events {
+		channel := b.Events[i].Channel
+		if seen[channel] || f.random.IntN(3) > 0 {
+			continue
+		}
+		if seen[channel] = true; b.If == nil {
+			b.If = make([]fanfare.Condition, len(b.Events))
+		}
+		if b.If[i] = fanfare.IfLatest(f.newest[channel]); f.random.IntN(4) == 0 {
+			b.If[i] = fanfare.IfNone()
+		}
+	}
 }
 
 func (f *first) batch() *fanfare.Batch {
@@ -302,6 +345,7 @@ func (f *first) batch() *fanfare.Batch {
 		return fanfare.Key{Scope: "s", Text: "k" + strconv.Itoa(f.random.IntN(40)),
 			Fingerprint: [16]byte{byte(f.random.IntN(2))}, Note: "n"}
 	}
+	f.conditions(b)
 	switch f.random.IntN(4) {
 	case 0:
 		b.Key = key()
@@ -368,6 +412,9 @@ func sameGroups(t *testing.T, seed uint64) {
 	}
 	if n := f.log.Stats().Forgotten; n == 0 {
 		t.Error("no channel was forgotten: this tests less than it should")
+	}
+	if f.met < 10 || f.notMet < 10 {
+		t.Errorf("%d conditions were met, %d were not: this tests less than it should", f.met, f.notMet)
 	}
 	want := holds(t, f.log)
 	for _, r := range replicas {

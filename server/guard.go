@@ -123,7 +123,7 @@ func (g *guard) check(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	h.Set("Access-Control-Expose-Headers",
-		"Retry-After, Idempotent-Replayed, Preference-Applied, RateLimit, RateLimit-Policy, WWW-Authenticate")
+		"ETag, Retry-After, Idempotent-Replayed, Preference-Applied, RateLimit, RateLimit-Policy, WWW-Authenticate")
 	return nil
 }
 

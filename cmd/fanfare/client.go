@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -160,7 +161,7 @@ func asProblem(resp *http.Response, body []byte) *problem {
 // publish posts a body under an idempotency key, again and again while that may help, for the given
 // time. The key makes a repeat harmless: no event is stored twice.
 func (t *target) publish(
-	ctx context.Context, path string, query url.Values, contentType, key string, body []byte, retryFor time.Duration,
+	ctx context.Context, path string, query url.Values, header http.Header, key string, body []byte, retryFor time.Duration,
 ) ([]byte, error) {
 	began := time.Now()
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
@@ -168,7 +169,7 @@ func (t *target) publish(
 		if err != nil {
 			return nil, err
 		}
-		req.Header.Set("Content-Type", contentType)
+		maps.Copy(req.Header, header)
 		req.Header.Set("Idempotency-Key", key)
 		answer, err := t.do(req)
 		if err == nil || ctx.Err() != nil || !passing(err) || time.Since(began) > retryFor {
@@ -185,6 +186,9 @@ func (t *target) publish(
 		}
 	}
 }
+
+// asType is the header of a body of a type.
+func asType(contentType string) http.Header { return http.Header{"Content-Type": {contentType}} }
 
 // newKey makes an idempotency key.
 func newKey() string {

@@ -22,6 +22,7 @@ type publishCmd struct {
 	Channel  string  `arg:"" help:"The channel."`
 	Data     *string `arg:"" optional:"" help:"The data; - publishes each line of standard input; without it all of standard input is one event."`
 	Event    string  `empty:"" help:"The event's type; default message." placeholder:"TYPE"`
+	IfLatest string  `help:"Publish only while the channel's newest event is the one with this id; none: only while it has no event." placeholder:"ID|none"`
 	Key      string  `help:"Idempotency key, so that a second run publishes nothing; default a random one." placeholder:"KEY"`
 	RetryFor span    `default:"1m" help:"How long to try again when the hub cannot be reached or cannot store."`
 }
@@ -31,12 +32,17 @@ func (publishCmd) Help() string {
 	return `Examples:
   fanfare publish greetings hello
   journalctl -f | fanfare publish logs/web1 -
+  fanfare publish jobs/17 taken --if-latest none
 
+With --if-latest, of several that race one publishes, and the others are refused.
 Prints the event's id; with -, prints the number of lines to standard error at the end.`
 }
 
 func (c *publishCmd) Run(ctx context.Context, std *stdio) error {
 	if c.Data != nil && *c.Data == "-" {
+		if c.IfLatest != "" {
+			return &exitError{exitUsage, errors.New("--if-latest is for one event: the first line would be newer for the second")}
+		}
 		return c.lines(ctx, std)
 	}
 	if c.Data == nil {
@@ -59,8 +65,15 @@ func (c *publishCmd) Run(ctx context.Context, std *stdio) error {
 	if c.Event != "" {
 		query.Set("event", c.Event)
 	}
-	answer, err := c.publish(ctx, channelPath(c.Channel), query, "text/plain; charset=utf-8", key, []byte(*c.Data),
-		time.Duration(c.RetryFor))
+	header := asType("text/plain; charset=utf-8")
+	switch c.IfLatest {
+	case "":
+	case "none":
+		header.Set("If-None-Match", "*")
+	default:
+		header.Set("If-Match", `"`+c.IfLatest+`"`)
+	}
+	answer, err := c.publish(ctx, channelPath(c.Channel), query, header, key, []byte(*c.Data), time.Duration(c.RetryFor))
 	if err != nil {
 		return err
 	}
@@ -175,7 +188,7 @@ func (c *publishCmd) sendBatch(ctx context.Context, batch []string) error {
 	}
 	// Lines that were read are sent even when the user has interrupted, because they are gone from
 	// the pipe.
-	_, err = c.publish(context.WithoutCancel(ctx), "/v1/events", nil, "application/json", newKey(), body,
+	_, err = c.publish(context.WithoutCancel(ctx), "/v1/events", nil, asType("application/json"), newKey(), body,
 		time.Duration(c.RetryFor))
 	return err
 }

@@ -39,7 +39,7 @@ func (c *sendCmd) Run(ctx context.Context, std *stdio) error {
 		key = newKey()
 	}
 	path := "/v1/stores/" + url.PathEscape(c.Store) + "/pcs/" + url.PathEscape(c.PC) + "/events"
-	answer, err := c.publish(ctx, path, nil, "application/json", key, body, time.Duration(c.RetryFor))
+	answer, err := c.publish(ctx, path, nil, asType("application/json"), key, body, time.Duration(c.RetryFor))
 	if err != nil {
 		return err
 	}

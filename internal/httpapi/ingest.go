@@ -50,6 +50,10 @@ func (a *API) ingest(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 		a.o.Problems.Write(w, r, err)
 		return
 	}
+	if err := publish.NoHeaderCondition(r); err != nil {
+		a.o.Problems.Write(w, r, err)
+		return
+	}
 	rc := http.NewResponseController(w)
 	_ = rc.EnableFullDuplex()            // HTTP/2 is so by itself
 	_ = rc.SetWriteDeadline(time.Time{}) // the server's is for requests
@@ -153,7 +157,7 @@ func sendContinue(w http.ResponseWriter) {
 }
 
 // take takes one line to store, and returns false when the request is over. A line with an
-// idempotency key, or of a caller with rates, goes to the log alone, because it may get an answer
+// idempotency key or a condition, or of a caller with rates, goes to the log alone, because it may get an answer
 // of its own.
 func (in *ingest) take(n int, line []byte) bool {
 	o, err := publish.ParseObjectOf(line, "the line", "")
@@ -166,7 +170,7 @@ func (in *ingest) take(n int, line []byte) bool {
 	if err != nil {
 		return in.refuse(n, err)
 	}
-	if b.Keys != nil || in.api.o.Publisher.Rates.On() {
+	if b.Keys != nil || b.If != nil || in.api.o.Publisher.Rates.On() {
 		if !in.flush() || !in.api.o.Publisher.AdmitSoon(in.by, b, in.api.o.Stopping) {
 			return false // lines without an answer were not stored
 		}

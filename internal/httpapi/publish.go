@@ -44,6 +44,9 @@ func (a *API) readBatch(
 	w http.ResponseWriter, r *http.Request, by caller.Caller,
 ) (b *fanfare.Batch, array bool, err error) {
 	header, err := publish.HeaderKey(r)
+	if err == nil {
+		err = publish.NoHeaderCondition(r)
+	}
 	if err != nil {
 		return nil, false, err
 	}
@@ -65,7 +68,7 @@ func (a *API) batch(by caller.Caller, objects []publish.Object, header string, a
 	b := &fanfare.Batch{Events: make([]fanfare.Event, 0, len(objects))}
 	var parts []string
 	for i, o := range objects {
-		e, member, err := a.event(o)
+		e, member, condition, err := a.event(o)
 		if err == nil {
 			err = by.MayPublish(e.Channel)
 		}
@@ -76,6 +79,9 @@ func (a *API) batch(by caller.Caller, objects []publish.Object, header string, a
 			return nil, nameItem(err, i, array)
 		}
 		b.Events = append(b.Events, e)
+		if err := publish.AddCondition(b, i, len(objects), condition); err != nil {
+			return nil, nameItem(err, i, array)
+		}
 		fields := []string{e.Channel.String(), e.Type.String(), e.Data}
 		switch {
 		case array && header != "":
@@ -107,38 +113,41 @@ func nameItem(err error, i int, array bool) error {
 }
 
 // eventMembers are those of an event object.
-var eventMembers = [...]string{"channel", "event", "data", "idempotencyKey"}
+var eventMembers = [...]string{"channel", "event", "data", "idempotencyKey", "ifLatest"}
 
-// event reads one event object, and its idempotencyKey.
-func (a *API) event(o publish.Object) (e fanfare.Event, key string, err error) {
+// event reads one event object, its idempotencyKey, and its condition.
+func (a *API) event(o publish.Object) (e fanfare.Event, key string, c fanfare.Condition, err error) {
 	if err := o.Only(eventMembers[:]...); err != nil {
-		return e, "", err
+		return e, "", c, err
+	}
+	if c, err = o.Condition(); err != nil {
+		return e, "", c, err
 	}
 	name, err := o.Text("channel")
 	if err != nil {
-		return e, "", err
+		return e, "", c, err
 	}
 	if name == "" && !o.Has("channel") {
-		return e, "", fanfare.Invalid("channel is missing")
+		return e, "", c, fanfare.Invalid("channel is missing")
 	}
-	if e.Channel, err = publish.Channel(name); err != nil {
-		return e, "", err
+	if e.Channel, err = publish.ConditionalChannel(name, c); err != nil {
+		return e, "", c, err
 	}
 	kind, err := o.Text("event")
 	if err != nil {
-		return e, "", err
+		return e, "", c, err
 	}
 	if e.Type, err = fanfare.ParseEventType(kind); err != nil {
-		return e, "", err
+		return e, "", c, err
 	}
 	if e.Data, err = o.Data("data"); err != nil {
-		return e, "", err
+		return e, "", c, err
 	}
 	if err = a.o.Publisher.CheckData(e.Channel, e.Data); err != nil {
-		return e, "", err
+		return e, "", c, err
 	}
 	key, err = o.IdempotencyKey()
-	return e, key, err
+	return e, key, c, err
 }
 
 func (a *API) answer(w http.ResponseWriter, r *http.Request, by caller.Caller, b *fanfare.Batch, array bool) {
@@ -153,7 +162,7 @@ func (a *API) answer(w http.ResponseWriter, r *http.Request, by caller.Caller, b
 	}
 	a.o.Publisher.Stored(by, b, receipt)
 	if !array {
-		publish.WriteJSON(w, r, publish.Status(w, receipt), []byte(`{"id":"`+receipt.Positions[0].String()+`"}`))
+		writeID(w, r, receipt)
 		return
 	}
 	body := append(make([]byte, 0, 16*len(receipt.Positions)+16), `{"ids":[`...)
@@ -165,6 +174,16 @@ func (a *API) answer(w http.ResponseWriter, r *http.Request, by caller.Caller, b
 		body = append(p.Append(body), '"')
 	}
 	publish.WriteJSON(w, r, publish.Status(w, receipt), append(body, "]}"...))
+}
+
+// writeID answers the publish of one event, with its id as ETag: the next publish can be for this
+// one's successor alone.
+func writeID(w http.ResponseWriter, r *http.Request, receipt fanfare.Receipt) {
+	const before, after = `{"id":`, "}\n" // WriteJSON adds the line's end
+	body := append(make([]byte, 0, len(before)+fanfare.PositionTextBytes+2+len(after)), before...)
+	body = append(receipt.Positions[0].Append(append(body, '"')), '"')
+	w.Header()["Etag"] = []string{string(body[len(before):])}
+	publish.WriteJSON(w, r, publish.Status(w, receipt), append(body, '}'))
 }
 
 // PublishTo is POST /v1/channels/{channel…}: the body is the data. escaped is the part of the
@@ -186,19 +205,26 @@ func (a *API) rawBatch(
 	if err != nil {
 		return nil, fanfare.Invalid("channel: the path is not escaped correctly")
 	}
-	c, err := publish.Channel(name)
+	condition, err := publish.HeaderCondition(r)
+	if err != nil {
+		return nil, err
+	}
+	c, err := publish.ConditionalChannel(name, condition)
 	if err == nil {
 		err = by.MayPublish(c)
 	}
 	if err != nil {
 		return nil, err
 	}
-	q, err := query.Parse(r, "event", "idempotencyKey")
+	q, err := query.Parse(r, "event", "idempotencyKey", "ifLatest")
 	if err != nil {
 		return nil, err
 	}
 	if q.Has("idempotencyKey") {
 		return nil, fanfare.Invalid("idempotencyKey is given in the query: send the header Idempotency-Key")
+	}
+	if q.Has("ifLatest") {
+		return nil, fanfare.Invalid("ifLatest is given in the query: send the header If-Match or If-None-Match")
 	}
 	kind, err := fanfare.ParseEventType(q.Get("event"))
 	if err != nil {
@@ -224,6 +250,9 @@ func (a *API) rawBatch(
 		return nil, err
 	}
 	b := &fanfare.Batch{Events: []fanfare.Event{e}}
+	if err := publish.AddCondition(b, 0, 1, condition); err != nil {
+		return nil, err
+	}
 	if key != "" {
 		b.Keys = []fanfare.Key{publish.Key(by.Name(), c, key, c.String(), kind.String(), e.Data)}
 	}

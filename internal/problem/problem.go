@@ -17,18 +17,19 @@ import (
 
 // statuses is the one table from code to status.
 var statuses = map[fanfare.Code]int{
-	fanfare.CodeInvalid:          http.StatusBadRequest,
-	fanfare.CodeUnauthenticated:  http.StatusUnauthorized,
-	fanfare.CodeForbidden:        http.StatusForbidden,
-	fanfare.CodeNotFound:         http.StatusNotFound,
-	fanfare.CodeMethodNotAllowed: http.StatusMethodNotAllowed,
-	fanfare.CodeConflict:         http.StatusConflict,
-	fanfare.CodeTooLarge:         http.StatusRequestEntityTooLarge,
-	fanfare.CodeUnsupported:      http.StatusUnsupportedMediaType,
-	fanfare.CodeRateLimited:      http.StatusTooManyRequests,
-	fanfare.CodeOverloaded:       http.StatusServiceUnavailable,
-	fanfare.CodeUnavailable:      http.StatusServiceUnavailable,
-	fanfare.CodeInternal:         http.StatusInternalServerError,
+	fanfare.CodeInvalid:            http.StatusBadRequest,
+	fanfare.CodeUnauthenticated:    http.StatusUnauthorized,
+	fanfare.CodeForbidden:          http.StatusForbidden,
+	fanfare.CodeNotFound:           http.StatusNotFound,
+	fanfare.CodeMethodNotAllowed:   http.StatusMethodNotAllowed,
+	fanfare.CodeConflict:           http.StatusConflict,
+	fanfare.CodePreconditionFailed: http.StatusPreconditionFailed,
+	fanfare.CodeTooLarge:           http.StatusRequestEntityTooLarge,
+	fanfare.CodeUnsupported:        http.StatusUnsupportedMediaType,
+	fanfare.CodeRateLimited:        http.StatusTooManyRequests,
+	fanfare.CodeOverloaded:         http.StatusServiceUnavailable,
+	fanfare.CodeUnavailable:        http.StatusServiceUnavailable,
+	fanfare.CodeInternal:           http.StatusInternalServerError,
 }
 
 // Document is a problem document.
@@ -38,6 +39,9 @@ type Document struct {
 	Code   fanfare.Code `json:"code"`
 	Detail string       `json:"detail"`
 	Line   int          `json:"line,omitempty"` // of an NDJSON body, counted from 1
+
+	// the newest event of the channel whose condition was not met: its id, or null
+	Latest json.RawMessage `json:"latest,omitempty"`
 }
 
 // Writer writes problem documents and counts them. Its methods may be called from any goroutine.
@@ -126,11 +130,21 @@ func (p *Writer) Document(err error) (d Document, retryAfter time.Duration) {
 	}
 	status := statuses[public.Code]
 	d = Document{Title: http.StatusText(status), Status: status, Code: public.Code, Detail: p.Public(public)}
+	if public.Code == fanfare.CodePreconditionFailed {
+		d.Latest = latest(public.Latest)
+	}
 	retryAfter = public.RetryAfter
 	if retryAfter == 0 && (status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests) {
 		retryAfter = 2 * time.Second
 	}
 	return d, retryAfter
+}
+
+func latest(p fanfare.Position) json.RawMessage {
+	if p == 0 {
+		return json.RawMessage("null")
+	}
+	return json.RawMessage(`"` + p.String() + `"`)
 }
 
 // Write answers r with err. The caller has written nothing yet, and sets Allow for

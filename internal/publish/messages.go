@@ -28,6 +28,9 @@ func (p *Publisher) Messages(principal string, messages []fanfare.Message) (*fan
 			}
 			b.Keys[i] = key
 		}
+		if err := AddCondition(b, i, len(messages), messages[i].If); err != nil {
+			return nil, nameMessage(err, i, len(messages))
+		}
 		bytes += len(messages[i].Data)
 	}
 	if bytes > p.MaxRequestBytes {
@@ -38,7 +41,7 @@ func (p *Publisher) Messages(principal string, messages []fanfare.Message) (*fan
 }
 
 func (p *Publisher) message(principal string, m *fanfare.Message, e *fanfare.Event) (key fanfare.Key, err error) {
-	if e.Channel, err = Channel(m.Channel); err != nil {
+	if e.Channel, err = ConditionalChannel(m.Channel, m.If); err != nil {
 		return key, err
 	}
 	if e.Type, err = fanfare.ParseEventType(m.Type); err != nil {
