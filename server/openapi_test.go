@@ -75,6 +75,10 @@ func (d description) fits(schema, value any) error {
 		if n, ok := value.(float64); !ok || n != float64(int64(n)) {
 			return fmt.Errorf("%v is no integer", value)
 		}
+	case "null":
+		if value != nil {
+			return fmt.Errorf("%v is not null", value)
+		}
 	case "boolean":
 		if _, ok := value.(bool); !ok {
 			return fmt.Errorf("%v is no boolean", value)
@@ -138,6 +142,8 @@ func TestOpenAPI(t *testing.T) {
 		{"POST", "/v1/events", "/v1/events", `{"channel":"$a","data":"x"}`, 403, nil},
 		{"POST", "/v1/events", "/v1/events", strings.Repeat("x", 17<<20), 413, nil},
 		{"POST", "/v1/channels/{channel}", "/v1/channels/a/b?event=kind", "hello", 201, nil},
+		{"POST", "/v1/channels/{channel}", "/v1/channels/a/b", "x", 412, []string{"If-None-Match: *"}},
+		{"POST", "/v1/events", "/v1/events", `{"channel":"new","data":"x","ifLatest":"0000000000001"}`, 412, nil},
 		{"GET", "/v1/history", "/v1/history?channel=a&limit=1", "", 200, nil},
 		{"GET", "/v1/history", "/v1/history?channel=a&after=7ZZZZZZZZZZZZ", "", 200, nil},
 		{"GET", "/v1/history", "/v1/history?channel=a&after=x", "", 400, nil},

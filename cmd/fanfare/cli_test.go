@@ -123,6 +123,15 @@ func TestPublishSubscribeHistorySend(t *testing.T) {
 	if again1 != again2 {
 		t.Errorf("the same key published twice: %q %q", again1, again2)
 	}
+	if _, errOut, code := result(t, "", "publish", "greetings", "x", "--if-latest", "none"); code != 1 ||
+		!strings.Contains(errOut, strings.TrimSpace(again1)) {
+		t.Errorf("publish --if-latest none: %q %d", errOut, code)
+	}
+	if out, errOut, code := result(t, "", "publish", "other", "x", "--if-latest", "none"); code != 0 || len(out) != 14 {
+		t.Errorf("publish --if-latest none: %q %q %d", out, errOut, code)
+	} else if next, errOut, code := result(t, "", "publish", "other", "y", "--if-latest", out[:13]); code != 0 || next <= out {
+		t.Errorf("publish --if-latest ID: %q %q %d", next, errOut, code)
+	}
 	if _, errOut, code := result(t, "one\ntwo\r\n\nfour", "publish", "logs/web 1", "-"); code != 0 ||
 		!strings.Contains(errOut, "4 lines published") {
 		t.Errorf("publish of lines: %q %d", errOut, code)
@@ -237,6 +246,8 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"publish", "a*", "x", "--url", url}, 1, "'*'"},
 		{[]string{"publish", "a", "more than ten bytes", "--url", url}, 1, "--max-event-bytes"},
 		{[]string{"publish", "a", "x", "--url", "nonsense"}, 2, "--url"},
+		{[]string{"publish", "a", "x", "--if-latest", "x", "--url", url}, 1, "If-Match"},
+		{[]string{"publish", "a", "-", "--if-latest", "none", "--url", url}, 2, "--if-latest"},
 		{[]string{"publish", "a", "x", "--url", "http://127.0.0.1:1", "--retry-for", "0s"}, 3, "refused"},
 		{[]string{"subscribe", "a*", "--url", url}, 1, "'*'"},
 		{[]string{"subscribe", "a", "--since", "-1", "--url", url}, 2, "since"},
