@@ -103,3 +103,59 @@ func TestConditionsLeaveNothing(t *testing.T) {
 		t.Errorf("%+v", stats)
 	}
 }
+
+// TestConditionsAfterOtherRules: what readers have seen go does not come back for a condition when
+// the rules keep more.
+func TestConditionsAfterOtherRules(t *testing.T) {
+	clock := newTestClock()
+	l := openTest(t, clock.options("**=age:1m"))
+	put(t, l, "a", "1")
+	clock.pass(2 * time.Minute)
+	if got := dataOf(t, l, fanfare.Query{Patterns: patternsOf(t, "a")}); len(got) > 0 {
+		t.Fatalf("%q is not over", got)
+	}
+	if err := l.SetRetention(clock.options("**=age:1h").Retention); err != nil {
+		t.Fatal(err)
+	}
+	if latest, stored := try(t, l, "a", fanfare.IfNone()); !stored {
+		t.Errorf("%v is in the way", latest)
+	}
+}
+
+// late is an order whose groups are applied long after it has set their time.
+type late struct {
+	order
+	clock *testClock
+	by    time.Duration
+}
+
+func (o *late) next(s *session) *group {
+	g := o.order.next(s)
+	o.clock.pass(o.by)
+	return g
+}
+
+// TestConditionsGoByTheGroupsTime: a condition is decided by the time of its group, not by the time
+// at which the group is applied.
+func TestConditionsGoByTheGroupsTime(t *testing.T) {
+	clock := newTestClock()
+	slow := &late{clock: clock}
+	o := clock.options("**=age:10m")
+	o.order = func(own order) order { slow.order = own; return slow }
+	l := openTest(t, o)
+	first := put(t, l, "a", "1")[0]
+	if err := l.command(lateBy{slow, time.Hour}); err != nil { // for the groups after this one
+		t.Fatal(err)
+	}
+	if latest, stored := try(t, l, "a", fanfare.IfLatest(first)); !stored {
+		t.Errorf("the newest event is %v, and was %v when the group got its time", latest, first)
+	}
+}
+
+// lateBy is a command, so that the order's field is changed by the goroutine that reads it.
+type lateBy struct {
+	order *late
+	by    time.Duration
+}
+
+func (c lateBy) apply(*groupWriter) error { c.order.by = c.by; return nil }
