@@ -22,9 +22,10 @@ func (c Condition) Latest() (p Position, given bool) { return c.latest, c.given 
 // NotMet returns an error with CodePreconditionFailed for a condition on a channel whose newest
 // event is at latest; zero when it has none.
 func NotMet(c Channel, latest Position) *Error {
-	e := Errorf(CodePreconditionFailed, "the newest event of channel %q is %v: read it, and try again", clip(c.String()), latest)
+	name := clip(c.String())
+	e := Errorf(CodePreconditionFailed, "the newest event of channel %q is %v: read it, and try again", name, latest)
 	if latest == 0 {
-		e = Errorf(CodePreconditionFailed, "channel %q has no event: try again with that condition", clip(c.String()))
+		e = Errorf(CodePreconditionFailed, "channel %q has no event: try again with that condition", name)
 	}
 	e.Latest = latest
 	return e

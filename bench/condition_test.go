@@ -18,7 +18,8 @@ func BenchmarkConditions(b *testing.B) {
 			latest := make([]fanfare.Position, writers)
 			publish := func(conditional bool) float64 {
 				return perSecond(b, writers, func(w int) error {
-					batch := &fanfare.Batch{Events: []fanfare.Event{{Channel: logtest.Channel(fmt.Sprint("c", w)), Data: data}}}
+					channel := logtest.Channel(fmt.Sprint("c", w))
+					batch := &fanfare.Batch{Events: []fanfare.Event{{Channel: channel, Data: data}}}
 					if conditional {
 						batch.If = []fanfare.Condition{fanfare.IfLatest(latest[w])}
 					}

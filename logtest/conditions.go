@@ -58,6 +58,11 @@ func testConditions(h *harness) {
 	h.race(r.Positions[1])
 }
 
+func latestOf(err error) fanfare.Position {
+	refused, _ := errors.AsType[*fanfare.Error](err)
+	return refused.Latest
+}
+
 // race has publishers make one chain: each event of it was stored after the one before, and nothing
 // came between.
 func (h *harness) race(latest fanfare.Position) {
@@ -70,8 +75,8 @@ func (h *harness) race(latest fanfare.Position) {
 			latest := latest
 			for range rounds {
 				r, err := h.conditional(nil, fmt.Sprint("racer ", i), "a", fanfare.IfLatest(latest))
-				if refused, ok := errors.AsType[*fanfare.Error](err); ok && refused.Code == fanfare.CodePreconditionFailed {
-					latest = refused.Latest
+				if fanfare.CodeOf(err) == fanfare.CodePreconditionFailed {
+					latest = latestOf(err)
 					continue
 				}
 				if err != nil {
@@ -117,8 +122,11 @@ func testConditionsAndKeys(h *harness) {
 	})
 	// The same for a batch under one key, and for one of which a part was stored before.
 	whole := func(c fanfare.Condition) (fanfare.Receipt, error) {
-		return Append(h.log, &fanfare.Batch{Key: fanfare.Key{Scope: "s", Text: "whole"}, If: []fanfare.Condition{c},
-			Events: []fanfare.Event{{Channel: Channel("b"), Data: "3"}}, Keep: []fanfare.Kept{{Name: "n", Position: 1}}})
+		return Append(h.log, &fanfare.Batch{
+			Key: fanfare.Key{Scope: "s", Text: "whole"}, If: []fanfare.Condition{c},
+			Events: []fanfare.Event{{Channel: Channel("b"), Data: "3"}},
+			Keep:   []fanfare.Kept{{Name: "n", Position: 1}},
+		})
 	}
 	refused, err := whole(fanfare.IfLatest(first))
 	h.wantNotMet(0, refused, err)

@@ -45,7 +45,8 @@ func TestConditionalPublish(t *testing.T) {
 		t.Fatalf("%+v", second)
 	}
 	again := raw("2", key, "If-Match: "+first.header.Get("Etag"))
-	if again.status != 200 || again.json("id") != second.json("id") || again.header.Get("Etag") != second.header.Get("Etag") {
+	if again.status != 200 || again.json("id") != second.json("id") ||
+		again.header.Get("Etag") != second.header.Get("Etag") {
 		t.Errorf("a repeat: %+v", again)
 	}
 	raw("other", key, "If-Match: "+first.header.Get("Etag")).wantProblem(t, 409, "conflict", "Idempotency-Key")
@@ -75,7 +76,8 @@ func TestConditionalMembers(t *testing.T) {
 	array := fmt.Sprintf(`[{"channel":"a","data":"2"},{"channel":"a","data":"3","ifLatest":%q},`+
 		`{"channel":"b","data":"4","ifLatest":null}]`, id)
 	stored := post(array, "Idempotency-Key: k")
-	if again := post(array, "Idempotency-Key: k"); stored.status != 201 || again.status != 200 || again.body != stored.body {
+	again := post(array, "Idempotency-Key: k")
+	if stored.status != 201 || again.status != 200 || again.body != stored.body {
 		t.Fatalf("%+v, then %+v", stored, again)
 	}
 	if got := strings.Join(append(f.dataOf("a"), f.dataOf("b")...), " "); got != "1 2 3 4" {
@@ -108,8 +110,9 @@ func TestConditionalLines(t *testing.T) {
 			t.Fatal(err, a.body)
 		}
 	}
-	if len(lines) != 6 || lines[1].Code != "precondition_failed" || lines[1].Latest != lines[0].ID || lines[1].Line != 2 ||
-		lines[2].ID == "" || lines[3].Latest != lines[2].ID || lines[4].Code != "invalid" || lines[5].ID == "" {
+	if len(lines) != 6 || lines[1].Code != "precondition_failed" || lines[1].Latest != lines[0].ID ||
+		lines[1].Line != 2 || lines[2].ID == "" || lines[3].Latest != lines[2].ID ||
+		lines[4].Code != "invalid" || lines[5].ID == "" {
 		t.Errorf("%+v", lines)
 	}
 	if got := strings.Join(append(f.dataOf("a"), f.dataOf("b")...), " "); got != "1 2 3 4" {

@@ -127,9 +127,12 @@ func TestPublishSubscribeHistorySend(t *testing.T) {
 		!strings.Contains(errOut, strings.TrimSpace(again1)) {
 		t.Errorf("publish --if-latest none: %q %d", errOut, code)
 	}
-	if out, errOut, code := result(t, "", "publish", "other", "x", "--if-latest", "none"); code != 0 || len(out) != 14 {
-		t.Errorf("publish --if-latest none: %q %q %d", out, errOut, code)
-	} else if next, errOut, code := result(t, "", "publish", "other", "y", "--if-latest", out[:13]); code != 0 || next <= out {
+	out, errOut, code := result(t, "", "publish", "other", "x", "--if-latest", "none")
+	if code != 0 || len(out) != 14 {
+		t.Fatalf("publish --if-latest none: %q %q %d", out, errOut, code)
+	}
+	next, errOut, code := result(t, "", "publish", "other", "y", "--if-latest", out[:13])
+	if code != 0 || next <= out {
 		t.Errorf("publish --if-latest ID: %q %q %d", next, errOut, code)
 	}
 	if _, errOut, code := result(t, "one\ntwo\r\n\nfour", "publish", "logs/web 1", "-"); code != 0 ||

@@ -161,7 +161,8 @@ func asProblem(resp *http.Response, body []byte) *problem {
 // publish posts a body under an idempotency key, again and again while that may help, for the given
 // time. The key makes a repeat harmless: no event is stored twice.
 func (t *target) publish(
-	ctx context.Context, path string, query url.Values, header http.Header, key string, body []byte, retryFor time.Duration,
+	ctx context.Context, path string, query url.Values, header http.Header, key string, body []byte,
+	retryFor time.Duration,
 ) ([]byte, error) {
 	began := time.Now()
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {

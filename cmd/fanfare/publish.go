@@ -41,7 +41,7 @@ Prints the event's id; with -, prints the number of lines to standard error at t
 func (c *publishCmd) Run(ctx context.Context, std *stdio) error {
 	if c.Data != nil && *c.Data == "-" {
 		if c.IfLatest != "" {
-			return &exitError{exitUsage, errors.New("--if-latest is for one event: the first line would be newer for the second")}
+			return &exitError{exitUsage, errors.New("--if-latest is for one event: the second line would not find it")}
 		}
 		return c.lines(ctx, std)
 	}
@@ -73,7 +73,8 @@ func (c *publishCmd) Run(ctx context.Context, std *stdio) error {
 	default:
 		header.Set("If-Match", `"`+c.IfLatest+`"`)
 	}
-	answer, err := c.publish(ctx, channelPath(c.Channel), query, header, key, []byte(*c.Data), time.Duration(c.RetryFor))
+	answer, err := c.publish(ctx, channelPath(c.Channel), query, header, key, []byte(*c.Data),
+		time.Duration(c.RetryFor))
 	if err != nil {
 		return err
 	}

@@ -157,8 +157,8 @@ func sendContinue(w http.ResponseWriter) {
 }
 
 // take takes one line to store, and returns false when the request is over. A line with an
-// idempotency key or a condition, or of a caller with rates, goes to the log alone, because it may get an answer
-// of its own.
+// idempotency key or a condition, or of a caller with rates, goes to the log alone, because it may
+// get an answer of its own.
 func (in *ingest) take(n int, line []byte) bool {
 	o, err := publish.ParseObjectOf(line, "the line", "")
 	var b *fanfare.Batch

@@ -7,9 +7,9 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// HeaderCondition reads If-Match: "ID" and If-None-Match: * (RFC 9110, section 13.1), which say what
-// the newest event of a channel must be. Of what the RFC allows beyond that, nothing is taken for
-// something else: weak tags, lists, and the other forms of the two are CodeInvalid.
+// HeaderCondition reads If-Match: "ID" and If-None-Match: * (RFC 9110, section 13.1), which say
+// what the newest event of a channel must be. The RFC allows more: weak tags, lists, If-Match: *
+// and If-None-Match: "ID". Those are CodeInvalid.
 func HeaderCondition(r *http.Request) (c fanfare.Condition, err error) {
 	match, none := r.Header["If-Match"], r.Header["If-None-Match"]
 	switch {
@@ -76,7 +76,7 @@ func AddCondition(b *fanfare.Batch, i, n int, c fanfare.Condition) error {
 	channel := b.Events[i].Channel
 	for j := range b.If {
 		if _, given := b.If[j].Latest(); given && b.Events[j].Channel == channel {
-			return fanfare.Invalid("channel %.64q has a second condition: all are decided before the first event is stored",
+			return fanfare.Invalid("channel %.64q has a second condition: all are decided before the first event",
 				channel.String())
 		}
 	}
