@@ -12,9 +12,10 @@ import (
 )
 
 // Apply turns a group into one batch of the store. It is a function of the group and of the groups
-// before it: it asks no clock, depends on no map's order, and does not see how far readers, sweeps,
-// or the fsync of the group before have come. So two logs that apply the same groups hold the same,
-// but for what their sweeps have already deleted of what nobody sees any more (TestSameGroups).
+// before it: it decides by no clock, depends on no map's order, and does not see how far readers,
+// sweeps, or the fsync of the group before have come. So two logs that apply the same groups hold
+// the same, but for what their sweeps have already deleted of what nobody sees any more
+// (TestSameGroups).
 //
 // That is why
 //

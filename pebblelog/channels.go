@@ -12,7 +12,8 @@ import (
 // from the store.
 const maxCachedChannels = 64 << 10
 
-// channelState is what the log knows of one channel.
+// channelState is what the log knows of one channel. Its fields are those of two owners, the
+// committer and whoever holds mu, and in one place because a channel is looked up once for both.
 type channelState struct {
 	name fanfare.Channel // fixed
 

@@ -111,8 +111,8 @@ func (c *clock) look() moment {
 	return c.lookLocked(false)
 }
 
-// group is look for the committer, whose next event gets the position next. It tells whether the
-// phases are to be stored.
+// group is look for the order of groups: the group's first event gets the position next. It tells
+// whether the phases are to be stored.
 func (c *clock) group(next fanfare.Position) (m moment, changed bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

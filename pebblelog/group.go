@@ -57,7 +57,7 @@ func (r *request) setPositions(first fanfare.Position, n int) {
 }
 
 // terms are what a group is decided by, beside its requests and the groups before it. Whoever
-// orders groups sets them, and apply looks at no clock and no setting of its own.
+// orders groups sets them, and apply decides by no clock and no setting of its own.
 type terms struct {
 	at        moment        // the group's time: not before that of the group before
 	phases    bool          // the phases in at are not those of the group before: they are stored
@@ -79,5 +79,5 @@ type group struct {
 	handed time.Time       // when it was handed to the WAL
 	last   fanfare.Position
 
-	answered bool // guarded by Log.mu: the requests have been answered
+	answered bool // guarded by proposals.mu: the requests have been answered
 }

@@ -217,7 +217,8 @@ func (l *Log) close() error {
 	return nil
 }
 
-// Append implements fanfare.Log. It does not block; a refusal calls done before it returns.
+// Append implements fanfare.Log. It does not block. What the queue refuses is told by done before
+// it returns, other refusals later.
 func (l *Log) Append(b *fanfare.Batch, done func(fanfare.Receipt, error)) {
 	l.order.propose(&request{batch: b, done: done, bytes: batchBytes(b)})
 }

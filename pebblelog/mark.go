@@ -106,7 +106,8 @@ func sizeBetween(from, to uint64) uint64 {
 }
 
 // trimMark moves the channel's trim mark past all that its rule no longer retains, and returns it.
-// Readers clip there at once; the sweep deletes later.
+// Readers clip there at once. It moves in memory; the sweep stores it, and deletes later
+// (deleteSome).
 func (c *catalog) trimMark(st *channelState) (fanfare.Position, error) {
 	st.mu.Lock()
 	defer st.mu.Unlock()

@@ -115,6 +115,7 @@ func (r *retention) deletePrefix(floor fanfare.Position) error {
 // deleteSome deletes the next batch of a channel's events, and returns up to where. Events and
 // index entries are written once and never again, so a deletion may vanish together with what it
 // deletes when the two meet (SingleDelete): an ordinary one would be carried to the lowest level.
+// The channel's trim mark is stored with each batch.
 func (r *retention) deleteSome(num uint64, after fanfare.Position, mark entry) (fanfare.Position, error) {
 	lower, upper := indexBounds(num, after, mark.pos)
 	it, err := r.db.NewIter(between(lower, upper))

@@ -16,7 +16,7 @@ import (
 
 // session is one opening of the store, from the open to a failure or the close, and what works on
 // it: the committer writes, retention and the limiter delete, readers read, and a survey bounds
-// what was removed. All of them stand on the catalog.
+// what was removed. All of them stand on the catalog. Its fields are these parts.
 type session struct {
 	// Fixed after openSession.
 	log       *Log

@@ -20,6 +20,7 @@
 // for others who resume the same filter. It has one budget; what was needed least recently goes
 // first. Only so many read the log at once (queue.go).
 //
-// Where a subscriber starts, and what it has missed, is decided in start.go (P4). Who is admitted
-// is in admit.go, shutting down in drain.go (P7).
+// Where a subscriber asks to start is in start.go; opening.go finds where it does start, and what
+// it has missed (P4); state.go sends the state first to those that ask for it. Who is admitted is
+// in admit.go, shutting down in drain.go (P7).
 package hub

@@ -21,7 +21,7 @@ type filter struct {
 	flights []*flight        // reads of the log that are under way
 }
 
-// join makes the hub's filter for a pattern, or finds it, and adds the subscriber.
+// joinLocked makes the hub's filter for a pattern, or finds it, and adds the subscriber.
 func (h *Hub) joinLocked(p fanfare.Pattern, s *Subscriber) ref {
 	c, exact := p.Channel()
 	var f *filter

@@ -54,6 +54,7 @@ type Options struct {
 }
 
 // Hub fans out. Make it with New, end it with Close. Its methods may be called from any goroutine.
+// Its fields are in three parts, by who may touch them; they have one owner each.
 type Hub struct {
 	// Fixed after New.
 	log     fanfare.Log

@@ -28,7 +28,7 @@ type Start struct {
 	Last      int              // with FromLast
 	Since     time.Time        // with FromSince
 	Age       time.Duration    // with FromSince, instead of Since: the events that were stored at most so long ago
-	Requested string           // with FromUnknown: what was asked for
+	Requested string           // with FromUnknown and FromForgotten: what was asked for
 	Owner     string           // whose turn it is when many catch up; see Hub.Replay
 	Conflate  bool             // where it lags it wants only the newest event of each channel
 	GapReplay time.Duration    // after a gap replay only events younger than this; 0: all

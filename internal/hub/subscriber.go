@@ -19,7 +19,9 @@ const (
 )
 
 // Subscriber is a cursor in the log and a wake-up. All of its methods but those that say otherwise
-// are for one goroutine at a time, the stream's.
+// are for one goroutine at a time, the stream's. It has many, and many fields, because it is the
+// one thing that all phases of a stream share: the search for its start (opening.go), the state
+// (state.go), turns from memory (here) and from the log (read.go), and its end (drain.go).
 type Subscriber struct {
 	// Fixed after Subscribe.
 	hub      *Hub

@@ -13,8 +13,8 @@ import (
 	"github.com/fanfare-hub/fanfare/sse"
 )
 
-// Serve answers r with a stream and returns when it has ended. For HEAD it answers with the head
-// alone.
+// Serve answers r with a stream. It returns when the stream has ended, or when a shard has taken
+// its connection over. For HEAD it answers with the head alone.
 func (s *Streams) Serve(w http.ResponseWriter, r *http.Request, req Request) {
 	if r.Method == http.MethodHead {
 		s.setHeader(w.Header())
@@ -46,10 +46,10 @@ func (s *Streams) Serve(w http.ResponseWriter, r *http.Request, req Request) {
 		return
 	}
 	st.sub = sub
-	runs := false
+	handedOver := false
 	abandon := func() {
-		if !runs { // refused, or something has panicked
-			runs = true
+		if !handedOver { // refused, ended in this goroutine, or panicked: nobody else sees to its end
+			handedOver = true
 			s.leave(st)
 			s.discard(st)
 		}
@@ -72,7 +72,7 @@ func (s *Streams) Serve(w http.ResponseWriter, r *http.Request, req Request) {
 			slog.Bool("resumed", req.Start.From == hub.FromAfter),
 		)
 	}
-	runs = s.run(w, r, st, &req)
+	handedOver = s.run(w, r, st, &req)
 }
 
 // run gives the stream to a runner: to a shard, which ends it, or to this goroutine, which runs it

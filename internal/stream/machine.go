@@ -12,8 +12,9 @@ import (
 	"github.com/fanfare-hub/fanfare/sse"
 )
 
-// machine decides what one client gets next. It does no I/O, starts no goroutine, takes no lock,
-// and asks no clock: the goroutine that runs the stream tells it the time. A round goes like this:
+// machine decides what one client gets next. It does no I/O, starts no goroutine, has no lock, and
+// decides by no clock: the goroutine that runs the stream tells it the time. A round goes like
+// this:
 //
 //  1. next makes the pieces that the client gets now, out of the subscriber's turn from memory, or
 //     out of a turn that was read from the log, and says how the stream goes on.
@@ -21,8 +22,10 @@ import (
 //  3. advance tells the machine how much is certain to go out, and moves the cursor by that. Frames
 //     that were not begun are in the next turn again.
 //
-// A heartbeat is decided in wantsSign, the end in mustEnd, a gap in next; machine_text.go writes
-// them down.
+// A heartbeat is decided in wantsSign, the end in mustEnd; next tells of a gap that the hub has
+// found; machine_text.go writes them down. While a read of the log is under way, the runner writes
+// the sign of life. A runner with a goroutine has a timer for the end of the caller's rights
+// besides.
 type machine struct {
 	// Fixed before it runs.
 	house   *house
@@ -187,7 +190,8 @@ func (m *machine) advance(w *work, t *hub.Turn, frames int, now poll.Instant) {
 // was one. Any goroutine may call it.
 func (m *machine) end(reason EndReason) bool { return m.cut.CompareAndSwap(nil, &reason) }
 
-// mustEnd says why the stream has to end; "" when it has not.
+// mustEnd says why the stream has to end; "" when it has not. It notes that the caller's rights
+// have ended, when they have.
 func (m *machine) mustEnd(now poll.Instant) EndReason {
 	if m.expires.Reached(now) {
 		m.end(EndExpired)

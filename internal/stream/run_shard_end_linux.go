@@ -67,7 +67,7 @@ func (sh *shard) bodyEnds(st *Stream) {
 	if st.tls != nil && !st.shut.out {
 		st.shut.out = true
 		if err := st.tls.CloseWrite(); err != nil {
-			sh.writeFailed(st, err) // it comes back when the rest has gone
+			sh.couldNotWrite(st, err) // it comes back when the rest has gone
 			return
 		}
 	}

@@ -14,9 +14,9 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/poll"
 )
 
-// detached is the part of a stream that a shard serves. All fields but the first two are owned by
-// the shard's worker. Their order leaves no holes: with them a Stream takes 448 bytes, which is a
-// size that the runtime allocates.
+// detached is the part of a stream that a shard serves. All fields but the first three are owned by
+// the shard's worker; link belongs to whoever has set queued. Their order leaves no holes: with
+// them a Stream takes 448 bytes, which is a size that the runtime allocates.
 type detached struct {
 	queued atomic.Bool             // it is in the inbox, or in one of the worker's queues
 	read   atomic.Pointer[fetched] // a turn that has been read from the log and not been sent
@@ -26,7 +26,7 @@ type detached struct {
 	rest   []byte                  // has to be written first: the head, or the rest of a frame
 	slot   poll.Slot               // in shard.loop, once state is open
 	took   int32                   // bytes that the client has sent after its request
-	queue  int32                   // bytes that the kernel held when it was last asked, while blocked
+	held   int32                   // bytes that the kernel held when it was last asked, while blocked
 	state  state
 	shut   halves
 	over   EndReason    // the body ends with rest, or has ended

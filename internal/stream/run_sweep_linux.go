@@ -78,15 +78,15 @@ func (sh *shard) visitBlocked(st *Stream, now poll.Instant) {
 		sh.hurry(st)
 	}
 	const ask = 10 // times in the limit
-	if now.Sub(st.since) < sh.streams.o.StallLimit/ask && st.queue < 0 {
+	if now.Sub(st.since) < sh.streams.o.StallLimit/ask && st.held < 0 {
 		return
 	}
 	queued, err := peer.QueuedFD(st.fd)
-	if err == nil && (st.queue < 0 || int32(queued) < st.queue) {
-		if st.queue >= 0 {
+	if err == nil && (st.held < 0 || int32(queued) < st.held) {
+		if st.held >= 0 {
 			st.since = now
 		}
-		st.queue = int32(queued)
+		st.held = int32(queued)
 	}
 	if now.Sub(st.since) >= sh.streams.o.StallLimit {
 		sh.finish(st, EndStalled)

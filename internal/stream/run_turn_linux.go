@@ -141,7 +141,7 @@ func (sh *shard) write(st *Stream, w *work, t *hub.Turn) (whole bool) {
 	}
 	st.sent(w, t, begun, time.Now())
 	if err != nil {
-		sh.writeFailed(st, err)
+		sh.couldNotWrite(st, err)
 	}
 	return n == total && !st.begun()
 }
@@ -164,7 +164,7 @@ func (sh *shard) writeRest(st *Stream) bool {
 	}
 	switch {
 	case err != nil:
-		sh.writeFailed(st, err)
+		sh.couldNotWrite(st, err)
 		return false
 	case st.rest != nil:
 		sh.requeue(st)
@@ -195,13 +195,13 @@ func (sh *shard) comment(st *Stream) {
 		}
 	}
 	if err != nil {
-		sh.writeFailed(st, err)
+		sh.couldNotWrite(st, err)
 	}
 }
 
-func (sh *shard) writeFailed(st *Stream, err error) {
+func (sh *shard) couldNotWrite(st *Stream, err error) {
 	if errors.Is(err, unix.EAGAIN) {
-		st.state, st.since, st.queue = blocked, sh.now(), -1
+		st.state, st.since, st.held = blocked, sh.now(), -1
 		return
 	}
 	sh.finish(st, endReason(socketError(err)))
