@@ -163,7 +163,9 @@ const cases = {
     for (let i = 0; i < 300; i++) await publish(`live/${i % 3}`, `{"n":${i}}`);
     await waitText("#live-summary", "300 events");
     await waitText("#events li:first-child pre", '"n": 299');
-    check("the newest are in the list", await page.locator("#events li").count() === 200);
+    await page.waitForFunction(() => document.querySelectorAll("#events li").length === 200);
+    const shown = await page.locator("#events li pre").evaluateAll((all) => all.map((pre) => JSON.parse(pre.textContent).n).join());
+    check("the newest 200 are in the list, in order", shown === Array.from({ length: 200 }, (_, i) => 299 - i).join());
     await page.locator("#filter").fill('"n":7}');
     await page.waitForFunction(() => document.querySelectorAll("#events li").length === 1);
     check("the filter sees more than the list shows", (await text("#events li pre")).includes('"n": 7'));

@@ -1,8 +1,8 @@
 // Live events: a stream of channels, in a list that filters, pauses, copies and exports.
 //
 // A stream may bring a thousand events a second, or a replay of a hundred thousand at once, and a frame of the page lasts 16 ms.
-// So the stream's handler only queues what comes; a frame reads the queue for a few milliseconds; and the list is drawn ten times
-// a second, because nobody reads faster. What is kept is bounded, and the oldest goes first.
+// So a worker reads the stream (stream.js), and its portions are only queued; a frame reads the queue for a few milliseconds; and
+// the list is drawn ten times a second, because nobody reads faster. What is kept is bounded, and the oldest goes first.
 import { $, copied, count, say, el, toPaste, whole } from './dom.js';
 import { address, onIdentity, signedIn, why } from './access.js';
 import { go, onBack, place } from './place.js';
@@ -11,9 +11,10 @@ import { line, rowOf, toggles, withCopies } from './rows.js';
 const mostKept = 5000, mostChars = 16e6; // of events that filters and exports see
 const mostQueued = 20000, mostQueuedChars = 32e6;
 const mostShown = 200;
-const drawEvery = 100, turn = 6; // milliseconds
+const mostDrawn = 40; // rows in one frame: their style and layout cost more than all else
+const drawEvery = 100, fastEvery = 200, turn = 6; // milliseconds
 
-let source = null, opening = 0;
+let source = null, opening = 0; // the worker that reads the stream; counts the streams, so that an older one is not heard
 let channels = [];
 let queue = [], queued = 0; // what came, and its characters
 let kept = [], chars = 0; // oldest first
@@ -21,6 +22,7 @@ let came = 0, dropped = 0, drawn = 0; // events of this stream: all, those that 
 let paused = false, pausedAt = 0;
 let filter = '';
 let scan = null; // a search through what is kept that is under way
+let partial = false; // the list shows fewer than it could, because events come fast
 let fresh = []; // matching events that are not yet drawn, oldest first
 let pumping = false;
 
@@ -29,11 +31,11 @@ function matches(e) {
   return (e.search ??= `${e.channel}\n${e.event}\n${e.id}\n${e.data}`.toLowerCase()).includes(filter);
 }
 
-// take queues an event as it came. It is called for every event, and so does next to nothing.
-function take(e) {
-  queue.push(e);
-  queued += e.data.length;
-  came++;
+// take queues events as they came.
+function take(events) {
+  queue.push(...events);
+  for (const e of events) queued += e.data.length;
+  came += events.length;
   if (queue.length > mostQueued || queued > mostQueuedChars) {
     const over = queue.splice(0, Math.max(1, queue.length >> 2));
     for (const old of over) queued -= old.data.length;
@@ -54,7 +56,7 @@ function frame(now) {
   const until = performance.now() + turn;
   read(until);
   if (scan) search(until);
-  if (!paused && !scan && fresh.length && now - drawn >= drawEvery) draw(now);
+  if (!paused && !scan && fresh.length && now - drawn >= (partial ? fastEvery : drawEvery)) draw(now);
   summary(now);
   if (queue.length || scan || (!paused && fresh.length)) pump();
 }
@@ -64,15 +66,10 @@ function read(until) {
   while (i < queue.length && (i & 15 || performance.now() < until)) {
     const e = queue[i++];
     queued -= e.data.length;
-    keep(e.gap ? e : parse(e));
+    keep(e);
   }
   queue = i === queue.length ? [] : queue.slice(i);
   while (kept.length > mostKept + 500 || chars > mostChars) forget(Math.min(500, kept.length));
-}
-
-function parse(e) {
-  const { channel, event, data, time } = JSON.parse(e.data);
-  return { id: e.lastEventId, channel, event, data, time };
 }
 
 function keep(e) {
@@ -91,7 +88,14 @@ function forget(n) {
 function draw(now) {
   drawn = now;
   const list = $('events');
-  const rows = fresh.slice(-mostShown).reverse().map(rowOf);
+  if (fresh.length > mostDrawn) { // nobody reads that fast: the newest are enough, until it is slower or paused
+    partial = true;
+    list.replaceChildren(...fresh.slice(-mostDrawn).reverse().map(rowOf));
+    fresh = [];
+    return;
+  }
+  if (partial) return redraw();
+  const rows = fresh.reverse().map(rowOf);
   fresh = [];
   for (let over = list.children.length + rows.length - mostShown; over > 0; over--) list.lastChild.remove();
   // Who has scrolled down reads: the rows stay under the eye.
@@ -100,21 +104,29 @@ function draw(now) {
   if (before) box.scrollTop += box.scrollHeight - before;
 }
 
-// redraw shows what is kept, by the filter and the view that are set now.
+// redraw shows what is kept, by the filter and the view that are set now, a few rows in each frame.
 function redraw() {
   fresh = [];
-  scan = { at: kept.length - 1, found: [] };
+  partial = false;
+  scan = { at: kept.length - 1, shown: 0 };
   pump();
 }
 
 function search(until) {
-  while (scan.at >= 0 && scan.found.length < mostShown && performance.now() < until) {
+  const found = [];
+  const room = Math.min(mostDrawn, mostShown - scan.shown);
+  while (scan.at >= 0 && found.length < room && performance.now() < until) {
     const e = kept[scan.at--];
-    if (matches(e)) scan.found.push(e);
+    if (matches(e)) found.push(e);
   }
-  if (scan.at >= 0 && scan.found.length < mostShown) return;
-  $('events').replaceChildren(...scan.found.slice(0, mostShown).map(rowOf));
-  scan = null;
+  const over = scan.at < 0 || scan.shown + found.length >= mostShown;
+  if (found.length || over) {
+    const rows = found.map(rowOf);
+    if (scan.shown) $('events').append(...rows);
+    else $('events').replaceChildren(...rows);
+    scan.shown += rows.length;
+  }
+  if (over) scan = null;
 }
 
 let rateAt = 0, rateCame = 0, rate = '', said = 0;
@@ -136,20 +148,24 @@ function summary(now) {
   say($('live-summary'), parts.join(' · '));
 }
 
-setInterval(() => { if (source && !pumping && !document.hidden) pump(); }, 1000); // the rate falls when nothing comes
+setInterval(() => {
+  if (!source || pumping || document.hidden) return;
+  if (partial && !paused) redraw();
+  else pump(); // the rate falls when nothing comes
+}, 1000);
 
 // --- the stream ---
 
 function end(text = '', kind = '') {
   opening++;
-  source?.close();
+  source?.terminate();
   source = null;
   $('stop').disabled = true;
   say($('live-state'), text, kind);
 }
 
 function clear() {
-  queue = []; kept = []; fresh = []; scan = null;
+  queue = []; kept = []; fresh = []; scan = null; partial = false;
   queued = chars = came = dropped = rateCame = rateAt = 0;
   rate = '';
   pause(false);
@@ -171,19 +187,22 @@ export async function listen(names, replay) {
     url = await address(names, { envelope: 'true', ...(replay ? { replay } : {}) });
   } catch (e) { return mine === opening && end(e.message, 'bad'); }
   if (mine !== opening) return;
-  source = new EventSource(url);
+  source = new Worker(new URL('stream.js', import.meta.url));
+  source.postMessage(new URL(url, document.baseURI).href);
   $('stop').disabled = false;
   const command = `curl -d '{"hello":"world"}' ${new URL(`v1/channels/${example(names)}`, location.href.split('?')[0])}`;
   $('events-empty').replaceChildren(toPaste('Nothing has come yet. Publish something:', command));
-  source.addEventListener('open', () => say($('live-state'), `Listening to ${names.join(', ')}`, 'good'));
-  source.addEventListener('message', take);
-  source.addEventListener('gap', (e) => take({ gap: e.data, data: '' }));
-  source.addEventListener('error', () => broken(mine, url));
+  source.addEventListener('message', ({ data: { events, state } }) => {
+    if (mine !== opening) return;
+    if (events) take(events);
+    else if (state === 'open') say($('live-state'), `Listening to ${names.join(', ')}`, 'good');
+    else if (state === 'broken') say($('live-state'), 'The connection broke; trying again', 'bad');
+    else closed(mine, url);
+  });
 }
 
-async function broken(mine, url) {
-  if (mine !== opening) return;
-  if (source.readyState !== EventSource.CLOSED) return say($('live-state'), 'The connection broke; trying again', 'bad');
+// closed says why the browser gave the stream up.
+async function closed(mine, url) {
   const reason = await why(url);
   if (mine === opening) end(reason || 'The hub ended the stream', 'bad');
 }
@@ -204,7 +223,7 @@ function pause(on) {
 
 $('pause').addEventListener('click', () => {
   pause(!paused);
-  if (!paused) redraw();
+  if (!paused || partial) redraw();
   pump();
 });
 
