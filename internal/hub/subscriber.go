@@ -24,12 +24,11 @@ const (
 // (state.go), turns from memory (here) and from the log (read.go), and its end (drain.go).
 type Subscriber struct {
 	// Fixed after Subscribe.
-	hub      *Hub
-	waker    Waker
-	owner    string           // who waits together when many catch up
-	asked    fanfare.Position // the position asked for; 0: none
-	conflate bool             // where it lags, it gets only the newest event of each channel
-	joined   fanfare.Position // the log was durable up to here when the filters were joined
+	hub    *Hub
+	waker  Waker
+	owner  string           // who waits together when many catch up
+	asked  fanfare.Position // the position asked for; 0: none
+	joined fanfare.Position // the log was durable up to here when the filters were joined
 
 	refs  []ref // guarded by Hub.mu
 	index int   // in Hub.subs; guarded by Hub.mu
@@ -46,10 +45,11 @@ type Subscriber struct {
 	reading      context.Context  // of ReadLater
 	stopReading  context.CancelFunc
 
-	cursor cursor // moved by the stream
-	opened atomic.Bool
-	awake  atomic.Bool
-	ending atomic.Bool
+	cursor   cursor // moved by the stream
+	opened   atomic.Bool
+	awake    atomic.Bool
+	ending   atomic.Bool
+	conflate bool // where it lags, it gets only the newest event of each channel; fixed after Subscribe
 }
 
 // cursor is a position that others may look at.
