@@ -162,7 +162,7 @@ func (a *API) answer(w http.ResponseWriter, r *http.Request, by caller.Caller, b
 	}
 	a.o.Publisher.Stored(by, b, receipt)
 	if !array {
-		writeID(w, r, receipt)
+		publish.WriteID(w, receipt)
 		return
 	}
 	body := append(make([]byte, 0, 16*len(receipt.Positions)+16), `{"ids":[`...)
@@ -174,16 +174,6 @@ func (a *API) answer(w http.ResponseWriter, r *http.Request, by caller.Caller, b
 		body = append(p.Append(body), '"')
 	}
 	publish.WriteJSON(w, r, publish.Status(w, receipt), append(body, "]}"...))
-}
-
-// writeID answers the publish of one event, with its id as ETag: the next publish can be for this
-// one's successor alone.
-func writeID(w http.ResponseWriter, r *http.Request, receipt fanfare.Receipt) {
-	const before, after = `{"id":`, "}\n" // WriteJSON adds the line's end
-	body := append(make([]byte, 0, len(before)+fanfare.PositionTextBytes+2+len(after)), before...)
-	body = append(receipt.Positions[0].Append(append(body, '"')), '"')
-	w.Header()["Etag"] = []string{string(body[len(before):])}
-	publish.WriteJSON(w, r, publish.Status(w, receipt), append(body, '}'))
 }
 
 // PublishTo is POST /v1/channels/{channel…}: the body is the data. escaped is the part of the

@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"io"
 	"net/http"
 	"strconv"
 	"time"
@@ -23,6 +24,22 @@ func WriteJSON(w http.ResponseWriter, r *http.Request, status int, body []byte) 
 		_, _ = p.Write(body)
 		p.End()
 	}
+}
+
+// WriteID answers the publish of one event with its id, also as ETag: the next publish can be made
+// to follow this one alone. The two share one text, since this is the commonest answer.
+func WriteID(w http.ResponseWriter, receipt fanfare.Receipt) {
+	const before = `{"id":`
+	const bytes = len(before) + fanfare.PositionTextBytes + len(`""}`) + 1
+	var room [bytes]byte
+	text := append(receipt.Positions[0].Append(append(append(room[:0], before...), '"')), `"}`...)
+	body := string(append(text, '\n'))
+	h, values := w.Header(), [...]string{"application/json", "no-store", strconv.Itoa(len(body)),
+		body[len(before) : len(body)-len("}\n")]}
+	h["Content-Type"], h["Cache-Control"], h["Content-Length"] = values[0:1:1], values[1:2:2], values[2:3:3]
+	h["Etag"] = values[3:4:4]
+	w.WriteHeader(Status(w, receipt))
+	_, _ = io.WriteString(w, body)
 }
 
 // stallLimit is how long a peer may take nothing of a long answer.
