@@ -172,7 +172,7 @@ func TestPathsAreTakenOnce(t *testing.T) {
 		"/v1/channels/public/%ff": 400, "/v1/channels/public/*": 400,
 		"/v1/channels/public/**": 400, "/v1/channels/%2a%2a": 400, "/v1/channels/$presence/a": 403,
 		"/v1/channels/%24presence":   403,
-		"/v1/../v1/channels/private": 404, "/v1/%63hannels/public/a": 404, "/v1/channels": 404,
+		"/v1/../v1/channels/private": 404, "/v1/%63hannels/public/a": 404, "/v1/channels": 405,
 		"/V1/channels/public/a": 404, "//v1/channels/public/a": 404, "/v1/channels%2fpublic%2fa": 404,
 		"/v1/stores/1%2fpcs%2f2/events": 400, "/v1/stores/../events": 403, "/v1/stores/./events": 403,
 		"/v1/stores//events": 400, "/v1/stores/1/pcs/%2e%2e/events": 403,

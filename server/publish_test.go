@@ -148,7 +148,7 @@ func TestPublishRefusals(t *testing.T) {
 		{"/v1/channels/a?event=error", "x", 400, "invalid", "error"},
 		{"/v1/channels/a?event=a%0Ab", "x", 400, "invalid", "control"},
 		{"/v1/nothing", "x", 404, "not_found", ""},
-		{"/v1/channels", "x", 404, "not_found", ""},
+		{"/v1/channels", "x", 405, "method_not_allowed", ""},
 		{"/v1/stores/1/pcs/2", "x", 404, "not_found", ""},
 	} {
 		f.call("POST", c.path, c.body).wantProblem(t, c.status, c.code, c.detail)
