@@ -229,6 +229,11 @@ func testNewestTrimmed(h *harness) {
 			if page, err := h.log.Read(context.Background(), q); err != nil || page.Trimmed > first {
 				h.Errorf("%v: %+v, %v", patterns, page, err)
 			}
+			q.Since = time.Now().Add(time.Hour) // the newer event is too old for the query, and is there all the same
+			if page, err := h.log.Read(context.Background(), q); err != nil || page.Trimmed > first ||
+				len(page.Events) > 0 {
+				h.Errorf("%v, of a later time: %+v, %v", patterns, page, err)
+			}
 		})
 	}
 }

@@ -244,11 +244,12 @@ func (rd *readers) readNewest(
 		if err != nil {
 			return page, err
 		}
-		if e.pos > q.After && e.ms >= sinceOf(q.Since) {
+		switch {
+		case e.pos == 0: // it holds nothing newer
+			page.Trimmed = max(page.Trimmed, e.mark)
+		case e.ms >= sinceOf(q.Since):
 			found = append(found, newestEvent{e.pos, c})
 			page.Replaced += e.replaced
-		} else {
-			page.Trimmed = max(page.Trimmed, e.mark)
 		}
 	}
 	slices.SortFunc(found, func(a, b newestEvent) int { return cmp.Compare(a.pos, b.pos) })
