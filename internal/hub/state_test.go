@@ -1,0 +1,83 @@
+package hub_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/internal/hub"
+	"github.com/fanfare-hub/fanfare/logtest"
+)
+
+// busyLog is a log to which something is published while a state is looked for.
+type busyLog struct {
+	fanfare.Log
+	before func()
+}
+
+func (l *busyLog) Channels(ctx context.Context, q fanfare.ChannelQuery) (fanfare.ChannelPage, error) {
+	l.before()
+	return l.Log.Channels(ctx, q)
+}
+
+// TestStateIsOfOnePosition (P3): the state is that of the position at the opening, though events
+// come while it is looked for; they follow it.
+func TestStateIsOfOnePosition(t *testing.T) {
+	l := &busyLog{Log: newLog(t)}
+	publish(t, l, "a", "1")
+	publish(t, l, "b", "2")
+	l.before = func() {
+		publish(t, l, "a", "3")
+		publish(t, l, "c", "4")
+	}
+	h := newHub(t, hub.Options{Log: l})
+	s, _, _ := subscribe(t, h, hub.Start{From: hub.FromLatest}, "*")
+	defer s.Close()
+	got, gaps := drain(t, s)
+	if diff := cmp.Diff([]string{"a 1", "b 2", "a 3", "c 4"}, got); diff != "" || gaps != nil {
+		t.Errorf("gaps %v (-want +got):\n%s", gaps, diff)
+	}
+	if st := h.Stats(); st.StateBytes != 0 {
+		t.Errorf("%d bytes of states are left", st.StateBytes)
+	}
+}
+
+// TestConflateInMemory: of one turn from memory a subscriber that conflates gets the newest frame
+// of each channel, in log order; of more than a turn holds it gets no frame that memory holds a
+// newer one of.
+func TestConflateInMemory(t *testing.T) {
+	l := newLog(t)
+	h := newHub(t, hub.Options{Log: l})
+	for _, rounds := range []int{2, 1000} {
+		s, _, _ := subscribe(t, h, hub.Start{Conflate: true}, "*")
+		every, _, _ := subscribe(t, h, hub.Start{}, "*")
+		before := h.Stats().Conflated
+		b := &fanfare.Batch{}
+		for i := range rounds {
+			for _, c := range []string{"a", "b", "c"} {
+				if c != "b" || i == 0 { // the newest of b is the oldest of the three
+					b.Events = append(b.Events, fanfare.Event{Channel: logtest.Channel(c), Data: fmt.Sprint(i)})
+				}
+			}
+		}
+		if _, err := logtest.Append(l, b); err != nil {
+			t.Fatal(err)
+		}
+		last := fmt.Sprint(rounds - 1)
+		got, gaps := drain(t, s)
+		if diff := cmp.Diff([]string{"b 0", "a " + last, "c " + last}, got); diff != "" || gaps != nil {
+			t.Errorf("%d rounds, gaps %v (-want +got):\n%s", rounds, gaps, diff)
+		}
+		if n := h.Stats().Conflated - before; n != uint64(len(b.Events)-3) {
+			t.Errorf("%d of %d events count as conflated", n, len(b.Events))
+		}
+		if all, _ := drain(t, every); len(all) != len(b.Events) {
+			t.Errorf("another subscriber got %d of %d events", len(all), len(b.Events))
+		}
+		s.Close()
+		every.Close()
+	}
+}
