@@ -377,6 +377,28 @@ func (f *fixture) metricAbove(t *testing.T, name string, least float64) {
 	}
 }
 
+// TestLatestAndAPosition: a position wins over replay=latest, as over every other start, and a
+// stream that cannot be what it asks for is refused.
+func TestLatestAndAPosition(t *testing.T) {
+	if eachKind(t, TestLatestAndAPosition) {
+		return
+	}
+	f := start(t, server.Options{})
+	first := f.publish("a", "1", "2", "3")[0]
+	f.stream("/v1/events?replay=latest&channel=a", "Last-Event-ID: "+first).want("2", "3")
+	f.stream("/v1/events?replay=latest&conflate=true&channel=a&lastEventId=" + first).want("3")
+	f.stream("/v1/events?replay=latest&channel=a").want("3")
+	for query, detail := range map[string]string{
+		"conflate=maybe": "conflate must be true or false", "replay=newest": "`latest`",
+		"replay=latest&since=1m": "one of them",
+		"conflat=true":           `did you mean \"conflate\"`,
+	} {
+		if a := f.call("GET", "/v1/events?channel=a&"+query, ""); a.status != 400 || !strings.Contains(a.body, detail) {
+			t.Errorf("%s: %+v", query, a)
+		}
+	}
+}
+
 // TestLatestBudget: positions of states count in a budget of memory.
 func TestLatestBudget(t *testing.T) {
 	if eachKind(t, TestLatestBudget) {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 )
 
 type historyCmd struct {
@@ -57,7 +58,7 @@ func (c *historyCmd) Run(ctx context.Context, std *stdio) error {
 			fmt.Fprintln(std.err, "fanfare: warning: events are missing:", string(page.Gap))
 		}
 		for _, e := range page.Events {
-			if err := c.print(std, e); err != nil {
+			if err := printEvent(std, e, c.JSON, historyFields); err != nil {
 				return err
 			}
 		}
@@ -85,16 +86,23 @@ func (t *target) page(ctx context.Context, path string, query url.Values) (page 
 	return page, nil
 }
 
-func (c *historyCmd) print(std *stdio, raw json.RawMessage) error {
-	if c.JSON {
+func historyFields(e shownEvent) []string { return []string{e.ID, e.Time, e.Event, e.Data} }
+
+// printEvent prints an event as the hub gives it, or its fields with tabs between.
+func printEvent(std *stdio, raw json.RawMessage, asJSON bool, fields func(shownEvent) []string) error {
+	if asJSON {
 		_, err := fmt.Fprintf(std.out, "%s\n", raw)
 		return err
 	}
-	var e struct{ ID, Time, Event, Data string }
+	var e shownEvent
 	if err := json.Unmarshal(raw, &e); err != nil {
 		return fmt.Errorf("the hub's answer is not JSON: %w", err)
 	}
 	data := strconv.Quote(e.Data)
-	_, err := fmt.Fprintf(std.out, "%s\t%s\t%s\t%s\n", e.ID, e.Time, e.Event, data[1:len(data)-1])
+	e.Data = data[1 : len(data)-1]
+	_, err := fmt.Fprintln(std.out, strings.Join(fields(e), "\t"))
 	return err
 }
+
+// shownEvent is an event of a page. The line ends in its data are escaped.
+type shownEvent struct{ ID, Channel, Time, Event, Data string }

@@ -2,10 +2,7 @@ package main
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"net/url"
-	"strconv"
 )
 
 type latestCmd struct {
@@ -29,7 +26,7 @@ func (c *latestCmd) Run(ctx context.Context, std *stdio) error {
 			return err
 		}
 		for _, e := range page.Events {
-			if err := c.print(std, e); err != nil {
+			if err := printEvent(std, e, c.JSON, latestFields); err != nil {
 				return err
 			}
 		}
@@ -40,16 +37,4 @@ func (c *latestCmd) Run(ctx context.Context, std *stdio) error {
 	}
 }
 
-func (c *latestCmd) print(std *stdio, raw json.RawMessage) error {
-	if c.JSON {
-		_, err := fmt.Fprintf(std.out, "%s\n", raw)
-		return err
-	}
-	var e struct{ ID, Channel, Time, Event, Data string }
-	if err := json.Unmarshal(raw, &e); err != nil {
-		return fmt.Errorf("the hub's answer is not JSON: %w", err)
-	}
-	data := strconv.Quote(e.Data)
-	_, err := fmt.Fprintf(std.out, "%s\t%s\t%s\t%s\t%s\n", e.Channel, e.ID, e.Time, e.Event, data[1:len(data)-1])
-	return err
-}
+func latestFields(e shownEvent) []string { return []string{e.Channel, e.ID, e.Time, e.Event, e.Data} }

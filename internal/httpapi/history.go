@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"net/http"
+	"net/url"
 	"strconv"
 	"time"
 
@@ -34,14 +35,9 @@ func (a *API) History(w http.ResponseWriter, r *http.Request, by caller.Caller) 
 		a.o.Problems.Write(w, r, err)
 		return
 	}
-	if r.Method == http.MethodHead {
-		historyHead(w)
-		w.WriteHeader(http.StatusOK)
-		return
-	}
 	h := &history{ask: ask, after: ask.from.after, through: a.o.Log.Status().Durable}
 	h.page = page{api: a, w: w, r: r, owner: by.Owner(), limit: ask.limit, read: h.read, tail: h.tail}
-	if ask.gaps {
+	if ask.gaps && r.Method != http.MethodHead {
 		if h.gap, err = a.historyGap(r, ask.patterns, ask.from.after); err != nil {
 			a.o.Problems.Write(w, r, by.Refuse(err))
 			return
@@ -51,8 +47,25 @@ func (a *API) History(w http.ResponseWriter, r *http.Request, by caller.Caller) 
 	a.sendPage(&h.page, by)
 }
 
-// sendPage sends a page, and says what has become of it.
+// limitOf reads how many entries a page has at most.
+func limitOf(q url.Values, byDefault, most int) (int, error) {
+	if !q.Has("limit") {
+		return byDefault, nil
+	}
+	n, err := strconv.Atoi(q.Get("limit"))
+	if err != nil || n < 1 || n > most {
+		return 0, fanfare.Invalid("limit must be a number from 1 to %d", most)
+	}
+	return n, nil
+}
+
+// sendPage sends a page, and counts one that is cut. HEAD reads no events.
 func (a *API) sendPage(p *page, by caller.Caller) {
+	if p.r.Method == http.MethodHead {
+		historyHead(p.w)
+		p.w.WriteHeader(http.StatusOK)
+		return
+	}
 	p.hold = a.o.Publisher.Bodies.Hold(by)
 	defer p.hold.Free()
 	if err := p.send(); err != nil {
@@ -137,11 +150,8 @@ func readHistoryRequest(r *http.Request, by caller.Caller) (ask historyRequest, 
 	if err != nil {
 		return ask, err
 	}
-	ask.limit = DefaultHistory
-	if q.Has("limit") {
-		if ask.limit, err = strconv.Atoi(q.Get("limit")); err != nil || ask.limit < 1 || ask.limit > MaxHistory {
-			return ask, fanfare.Invalid("limit must be a number from 1 to %d", MaxHistory)
-		}
+	if ask.limit, err = limitOf(q, DefaultHistory, MaxHistory); err != nil {
+		return ask, err
 	}
 	ask.patterns = []fanfare.Pattern{fanfare.ExactPattern(c)}
 	if err := by.MaySubscribe(ask.patterns...); err != nil {

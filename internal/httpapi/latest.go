@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"net/http"
-	"net/url"
 	"strconv"
 	"time"
 
@@ -26,10 +25,10 @@ const (
 // Latest is GET /v1/latest: the newest event of each channel that the patterns match, by the name
 // of the channel, a page at a time. A page ends as one of history does; `next` leads on. `position`
 // is the one from which a stream goes on without a seam; where there are several pages, the first
-// page's.
+// page's. Rights are those of a stream: a right on a pattern covers all its channels.
 func (a *API) Latest(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 	q, err := query.Parse(r, "channel", "after", "limit")
-	l := &latest{may: may(by)}
+	l := &latest{}
 	if err == nil {
 		l.patterns, err = query.Patterns(q)
 	}
@@ -43,34 +42,10 @@ func (a *API) Latest(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 		a.o.Problems.Write(w, r, err)
 		return
 	}
-	if r.Method == http.MethodHead {
-		historyHead(w)
-		w.WriteHeader(http.StatusOK)
-		return
-	}
 	l.page = page{api: a, w: w, r: r, owner: by.Owner(), limit: l.limit, read: l.read, tail: l.tail}
 	l.from, l.through = following(q.Get("after")), a.o.Log.Status().Durable
 	l.done = l.through == 0
 	a.sendPage(&l.page, by)
-}
-
-// may tells of which channels a caller may hear.
-func may(by caller.Caller) func(fanfare.Channel) bool {
-	if by.Who.Unlimited {
-		return func(fanfare.Channel) bool { return true }
-	}
-	return func(c fanfare.Channel) bool { return by.Who.May(fanfare.ActionSubscribe, c) }
-}
-
-func limitOf(q url.Values, byDefault, most int) (int, error) {
-	if !q.Has("limit") {
-		return byDefault, nil
-	}
-	n, err := strconv.Atoi(q.Get("limit"))
-	if err != nil || n < 1 || n > most {
-		return 0, fanfare.Invalid("limit must be a number from 1 to %d", most)
-	}
-	return n, nil
 }
 
 // following is the first text that follows a name; of no name, the first of all.
@@ -85,7 +60,6 @@ func following(name string) string {
 type latest struct {
 	page
 	patterns []fanfare.Pattern
-	may      func(fanfare.Channel) bool
 	through  fanfare.Position // the newest position when the page began
 	from     string           // the names from here on have not been looked at
 }
@@ -106,9 +80,7 @@ func (l *latest) read() (events []fanfare.Event, err error) {
 	l.from = got.Next
 	l.done = got.Next == ""
 	for i := range got.Channels {
-		if l.may(got.Channels[i].Latest.Channel) {
-			events = append(events, got.Channels[i].Latest)
-		}
+		events = append(events, got.Channels[i].Latest)
 	}
 	return l.afford(events)
 }
@@ -152,7 +124,7 @@ func (a *API) channels(r *http.Request, by caller.Caller) (out []byte, err error
 		return nil, err
 	}
 	q := fanfare.ChannelQuery{Patterns: []fanfare.Pattern{pattern}, From: following(v.Get("after")), Counts: true}
-	may, count, last := may(by), 0, ""
+	count, last := 0, ""
 	out = append(out, `{"channels":[`...)
 	for {
 		q.Limit = min(limit+1-count, stepEvents)
@@ -165,9 +137,6 @@ func (a *API) channels(r *http.Request, by caller.Caller) (out []byte, err error
 		}
 		for i := range got.Channels {
 			c := &got.Channels[i]
-			if !may(c.Latest.Channel) {
-				continue
-			}
 			if count == limit || len(out) >= maxChannelBytes {
 				out = append(appendText(append(out, `],"next":"`...), last), '"', '}')
 				return out, nil
