@@ -6,9 +6,9 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// admit takes a place for a subscriber. The limit on all of them is here, and not with the limits
-// on streams: a Go program's own subscribers count, too, and a drain waits for all who were
-// admitted.
+// admit takes a place for a subscriber, or returns the reason why there is none. The limit on all
+// subscribers is here, and not with the limits on streams, because a Go program's own subscribers
+// count too, and a drain waits for every admitted subscriber.
 func (h *Hub) admit() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -27,13 +27,14 @@ func (h *Hub) admit() error {
 	return nil
 }
 
+// release gives back a place that admit took.
 func (h *Hub) release() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.releaseLocked()
 }
 
-// releaseLocked gives back a place that admit took.
+// releaseLocked is release under the hub's lock.
 func (h *Hub) releaseLocked() {
 	h.admitted--
 	if h.empty != nil && h.admitted == 0 {

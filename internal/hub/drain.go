@@ -7,25 +7,26 @@ import (
 	"time"
 )
 
-// drain says when a drain's window is over, and how long it is.
+// drain is the time at which a drain's window ends, and the window's length.
 type drain struct {
-	over   time.Time
+	ends   time.Time
 	window time.Duration
 }
 
-// DrainLeft returns how long the drain's window goes on, and the window: whoever comes back before
-// it is over meets this hub again. Both are zero when the hub does not drain.
+// DrainLeft returns how much of the drain's window is left, and the window's length. A client that
+// comes back before the window ends may reach this hub again. Both are zero when the hub does not
+// drain. It may be called from any goroutine.
 func (h *Hub) DrainLeft() (left, window time.Duration) {
 	d := h.drain.Load()
 	if d == nil {
 		return 0, 0
 	}
-	return max(time.Until(d.over), 0), d.window
+	return max(time.Until(d.ends), 0), d.window
 }
 
-// Drain refuses new subscribers, tells the ones there are to end at random moments spread over the
-// window, so that their clients do not come back all at once, and waits until they have ended or
-// ctx does.
+// Drain refuses new subscribers, and tells each subscriber to end at a random moment within the
+// window, so that their clients do not all come back at once. It waits until all have ended, and
+// then returns nil; or it returns ctx's error when ctx ends first.
 func (h *Hub) Drain(ctx context.Context, window time.Duration) error {
 	h.drain.Store(&drain{time.Now().Add(window), window})
 	h.mu.Lock()
@@ -48,11 +49,11 @@ func (h *Hub) Drain(ctx context.Context, window time.Duration) error {
 		at[i] = time.Duration(rand.Int64N(int64(max(window, 1))))
 	}
 	slices.Sort(at)
-	began := time.Now()
+	start := time.Now()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for i, s := range subs {
-		timer.Reset(time.Until(began.Add(at[i])))
+		timer.Reset(time.Until(start.Add(at[i])))
 		select {
 		case <-timer.C:
 		case <-empty:
@@ -71,7 +72,7 @@ func (h *Hub) Drain(ctx context.Context, window time.Duration) error {
 	}
 }
 
-// endLate ends those that were being admitted when Drain looked.
+// endLate ends the subscribers that joined after Drain had copied the list.
 func (h *Hub) endLate() {
 	h.mu.RLock()
 	subs := append([]*Subscriber(nil), h.subs...)

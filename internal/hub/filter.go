@@ -6,22 +6,22 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// filter is an exact channel or a pattern that somebody listens to, shared by all who do. It goes
-// with the last of them.
+// filter is an exact channel or a pattern with at least one subscriber. All subscribers of the same
+// channel or pattern share it; the hub forgets it when the last of them leaves.
 type filter struct {
 	pattern fanfare.Pattern // fixed
 	group   uint64          // owned by Committed: the last group that woke this filter
-	gone    bool            // guarded by memory.mu: nobody listens any more
+	gone    bool            // guarded by memory.mu: the last subscriber has left
 
 	mu      sync.Mutex // guards the fields below
 	subs    []*Subscriber
-	start   fanfare.Position // where the open stretch begins, also when there is none yet: what follows is in memory
-	open    *stretch         // nil while nothing has come since start
-	closed  []*stretch       // older ones, by position; with holes between them
+	start   fanfare.Position // all events after this are in the growing stretch
+	growing *stretch         // the newest stretch; nil while no event has come since start
+	older   []*stretch       // stretches up to start, by position; with holes between them
 	flights []*flight        // reads of the log that are under way
 }
 
-// joinLocked makes the hub's filter for a pattern, or finds it, and adds the subscriber.
+// joinLocked finds the hub's filter for a pattern, or makes it, and adds the subscriber.
 func (h *Hub) joinLocked(p fanfare.Pattern, s *Subscriber) ref {
 	c, exact := p.Channel()
 	var f *filter
@@ -44,8 +44,8 @@ func (h *Hub) joinLocked(p fanfare.Pattern, s *Subscriber) ref {
 	return ref{f, len(f.subs) - 1}
 }
 
-// leaveLocked takes the subscriber out of one of its filters, and the filter out of the hub when it
-// was the last.
+// leaveLocked takes the subscriber out of one of its filters. When it was the filter's last one,
+// the filter leaves the hub.
 func (h *Hub) leaveLocked(r ref) {
 	f := r.f
 	f.mu.Lock()

@@ -8,20 +8,20 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// Frame is one event as finished bytes, shared by all who receive it. Nobody may change them.
+// Frame is one event as finished bytes. All receivers share the bytes, and none may change them.
 type Frame struct {
 	Position fanfare.Position
 	Channel  fanfare.Channel
-	Time     Stamp  // the event's
+	Time     Stamp  // the event's time
 	Body     []byte // the event as the protocol writes it
 	Chunk    []byte // Body as one chunk of HTTP/1.1; the same array
-	Folded   bool   // Body does not tell LF, CR and CRLF of the data apart
+	Folded   bool   // Body has lost whether a line of the data ended in LF, CR or CRLF
 	Trace    *Trace // set when the publish was traced and the event is live
-	Heard    Stamp  // when the hub heard of the event; 0 when it was read from the log
+	Heard    Stamp  // when the hub was told of the event; 0 when it was read from the log
 }
 
-// Stamp is a wall-clock time in microseconds since 1970; 0 is none. It takes a third of the room of
-// a time.Time, and frames are many.
+// Stamp is a wall-clock time in microseconds since 1970; 0 means no time. It takes a third of the
+// room of a time.Time, which counts because there are many frames.
 type Stamp int64
 
 // StampOf returns the stamp of a time, rounded down.
@@ -30,7 +30,7 @@ func StampOf(t time.Time) Stamp { return Stamp(t.UnixMicro()) }
 // Time returns the stamp as a time in UTC.
 func (s Stamp) Time() time.Time { return time.UnixMicro(int64(s)).UTC() }
 
-// of fills in what the hub knows of the frame's event.
+// of returns the frame with the position, channel and time of its event.
 func (f Frame) of(e *fanfare.Event) Frame {
 	f.Position, f.Channel, f.Time = e.Position, e.Channel, StampOf(e.Time)
 	return f
@@ -47,37 +47,41 @@ type Options struct {
 	Log            fanfare.Log               // required
 	Encode         func(fanfare.Event) Frame // required; called from many goroutines; sets Body, Chunk and Folded
 	MaxSubscribers int                       // more are refused with CodeOverloaded; 0: no limit
-	// memory for frames of all filters; what was needed least recently goes first; default 64 MiB
-	TailBytes  int
-	StateBytes int // memory for what is to be sent of the states that subscribers start with; default 64 MiB
-	MaxReplays int // turns to read the log at once: who catches up waits for one; default 16
+	// TailBytes is the memory for the frames of all filters; frames that were used least recently
+	// are dropped first. Default 64 MiB.
+	TailBytes int
+	// StateBytes is the memory for the lists of events that subscribers with FromLatest are still
+	// to be sent. Default 64 MiB.
+	StateBytes int
+	MaxReplays int // reads of the log at once; other reads wait for a permit; default 16
 }
 
 // Hub fans out. Make it with New, end it with Close. Its methods may be called from any goroutine.
-// Its fields are in three parts, by who may touch them; they have one owner each.
+// Its fields are in groups; the comment above each group says which goroutines may touch it.
 type Hub struct {
 	// Fixed after New.
 	log     fanfare.Log
 	encode  func(fanfare.Event) Frame
 	most    int
 	unwatch func()
-	replays *turnstile
+	replays *permits
 	memory  memory
 	states  states
 	turns   sync.Pool // *Turn; for ReadLater
 
+	// Atomic.
 	drain   atomic.Pointer[drain] // set by Drain
-	durable atomic.Uint64         // events up to here are in the tails, or were never
+	durable atomic.Uint64         // the newest position that subscribers may see
 	stats   counters
 
 	mu       sync.RWMutex // guards the fields below; taken before a filter's
 	exact    map[fanfare.Channel]*filter
 	patterns trie
-	appended fanfare.Position // a filter made now has a tail that begins here
+	appended fanfare.Position // the start of a filter that is made now
 	subs     []*Subscriber
-	admitted int // subscribers, and those that are about to be
+	admitted int // places taken: by subs, and by subscribers that are about to join
 	draining bool
-	empty    chan struct{} // made by Drain; closed when draining and nobody is admitted
+	empty    chan struct{} // made by Drain; closed when draining and no place is taken
 
 	// Owned by the log's goroutine that calls Committed and Reopened.
 	hits  []hit
@@ -87,13 +91,13 @@ type Hub struct {
 
 var _ fanfare.Watcher = (*Hub)(nil)
 
-// hit is one event for one filter.
+// hit is one event of a group that one filter hears.
 type hit struct {
 	f     *filter
-	event int
+	event int // its index in the group
 }
 
-// New makes a hub and has it watch the log.
+// New makes a hub that watches the log. It does not block for long.
 func New(o Options) *Hub {
 	h := &Hub{log: o.Log, encode: o.Encode, most: o.MaxSubscribers, exact: map[fanfare.Channel]*filter{}}
 	if o.TailBytes == 0 {
@@ -107,8 +111,8 @@ func New(o Options) *Hub {
 	if o.MaxReplays == 0 {
 		o.MaxReplays = 16
 	}
-	h.replays = newTurnstile(o.MaxReplays)
-	// Nobody can subscribe yet, so nobody misses what is committed between the call and its answer.
+	h.replays = newPermits(o.MaxReplays)
+	// There is no subscriber yet, so none misses an event that is committed before Watch returns.
 	durable, unwatch := o.Log.Watch(h)
 	h.unwatch = unwatch
 	h.mu.Lock()
@@ -118,12 +122,13 @@ func New(o Options) *Hub {
 	return h
 }
 
-// Close stops watching the log. Subscribers get nothing more; Drain ends them first.
+// Close stops watching the log. Subscribers get no more events; call Drain before it to end them.
 func (h *Hub) Close() { h.unwatch() }
 
-// Durable is the newest position that subscribers may see.
+// Durable returns the newest position that subscribers may see.
 func (h *Hub) Durable() fanfare.Position { return fanfare.Position(h.durable.Load()) }
 
+// raise moves the durable position, but never down.
 func (h *Hub) raise(durable fanfare.Position) {
 	for {
 		old := h.durable.Load()
@@ -133,16 +138,16 @@ func (h *Hub) raise(durable fanfare.Position) {
 	}
 }
 
-// Committed implements fanfare.Watcher: encode once, append to the tails, move the durable
-// position, wake. It allocates one frame for each event that is heard, and nothing for each
-// subscriber.
+// Committed implements fanfare.Watcher. It encodes each event that has a listener once, appends the
+// frame to the memory of its filters, moves the durable position, and wakes the subscribers. It
+// allocates one frame for each such event, and nothing for each subscriber.
 func (h *Hub) Committed(events []fanfare.Event, durable fanfare.Position) {
 	h.hits = h.hits[:0]
 	h.mu.Lock()
 	for i := range events {
 		h.hearLocked(events[i].Channel, i)
 	}
-	// From here on a new filter's tail begins after this group; its subscribers read the group from
+	// A filter that is made after this starts behind the group; its subscribers read the group from
 	// the log.
 	h.appended = durable
 	h.mu.Unlock()
@@ -173,6 +178,7 @@ func (h *Hub) Committed(events []fanfare.Event, durable fanfare.Position) {
 	}
 }
 
+// hearLocked adds a hit for each filter that hears the channel.
 func (h *Hub) hearLocked(c fanfare.Channel, event int) {
 	if f := h.exact[c]; f != nil {
 		h.hits = append(h.hits, hit{f, event})
@@ -182,7 +188,7 @@ func (h *Hub) hearLocked(c fanfare.Channel, event int) {
 	}
 }
 
-// wake wakes the filter's subscribers. The list is copied, so that nobody is called under the
+// wake wakes the filter's subscribers. It copies the list, so that no waker is called under the
 // filter's lock.
 func (h *Hub) wake(f *filter) {
 	f.mu.Lock()
@@ -194,8 +200,8 @@ func (h *Hub) wake(f *filter) {
 	clear(h.wakes)
 }
 
-// Reopened implements fanfare.Watcher: what the tails hold is no longer all there is, so everybody
-// reads the log.
+// Reopened implements fanfare.Watcher. Memory may now lack events that the log has, so the hub
+// clears it, and every subscriber reads the log.
 func (h *Hub) Reopened(durable fanfare.Position) {
 	h.mu.Lock()
 	h.appended = durable
@@ -222,12 +228,12 @@ type Stats struct {
 	Filters     int
 	TailBytes   int64  // memory accounted to frames
 	TailHits    uint64 // turns served from memory
-	TailMisses  uint64 // readings of the log for streams
-	Waiting     int    // who wait for their turn to read the log
-	Waits       uint64 // how many have had to
-	Conflated   uint64 // events that a newer one of their channel has replaced before they were sent
-	StateBytes  int64  // memory for what is to be sent of the states that subscribers start with
-	SlowestLag  uint64 // positions that the subscriber furthest behind has not been given yet
+	TailMisses  uint64 // reads of the log for streams
+	Waiting     int    // reads that wait for a permit to read the log
+	Waits       uint64 // reads that have had to wait, since New
+	Conflated   uint64 // events that were not sent because their channel had a newer one
+	StateBytes  int64  // memory for the lists that Options.StateBytes limits
+	SlowestLag  uint64 // positions that the slowest subscriber has not been given yet
 }
 
 // Stats returns the figures. It does not block for long.

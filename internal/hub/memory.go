@@ -10,42 +10,42 @@ import (
 )
 
 // A stretch is all events of one filter between two positions, as frames. A filter's newest stretch
-// is open: what is committed goes into it, until it is full. Others were full, or were read from
-// the log for somebody who resumed, so that the next who resumes the same filter need not read it
-// again.
+// grows: committed events are added to it, until it is full. Older stretches were full once, or
+// were read from the log for a subscriber that resumed, so that the next one that resumes the same
+// filter need not read the log again.
 type stretch struct {
-	// Guarded by the filter's mutex. bytes may be read by who drops the stretch.
-	from, through fanfare.Position // every event in (from, through]; the open one's through means nothing
+	// Guarded by the filter's mutex.
+	from, through fanfare.Position // every event in (from, through]; the growing one's through means nothing
 	frames        []Frame
 	bytes         int
 
-	used atomic.Bool // somebody has been served from it since the hand last came by
+	used atomic.Bool // a turn was served from it since the hand last passed
 
 	// Guarded by memory.mu.
-	f          *filter // nil when it has been dropped
+	f          *filter // nil before it is added, and when it has been dropped
 	prev, next *stretch
-	counted    int
+	counted    int // bytes of memory.held
 }
 
 const (
-	frameOverhead   = 136 // what a frame in memory costs besides its bytes
+	frameOverhead   = 136 // bytes of a frame in memory besides its chunk
 	stretchOverhead = 160
 )
 
 func frameCost(f *Frame) int { return len(f.Chunk) + frameOverhead }
 
-// memory is all stretches of a hub within one budget. What was needed least recently goes first,
-// found by a hand that goes round, and spares once what was used since it came by (the clock, or
-// second-chance, algorithm): a turn that is served then costs no more than setting a bit.
+// memory is all stretches of a hub within one budget. When the budget is exceeded, a hand goes
+// round the ring of stretches and drops each one that was not used since the hand last passed (the
+// clock, or second-chance, algorithm). So a turn that is served from memory only has to set a bit.
 type memory struct {
 	budget int
 	most   int // bytes of a stretch: a part of the budget, so that dropping one is no great loss
 
 	mu   sync.Mutex // guards the fields below; taken before a filter's
 	hand stretch    // the ring's fixed point: next is the oldest
-	held int
+	held int        // bytes of all stretches
 
-	total atomic.Int64 // of held, for who only wants to know
+	total atomic.Int64 // a copy of held that can be read without the lock
 }
 
 func (m *memory) init(budget int) {
@@ -54,8 +54,8 @@ func (m *memory) init(budget int) {
 	m.hand.prev, m.hand.next = &m.hand, &m.hand
 }
 
-// add counts a stretch of a filter, or what an earlier one has grown by, and drops others as long
-// as the budget is exceeded.
+// add counts the bytes that a filter's stretch has grown by, and adds the stretch to the ring if it
+// is new. It drops stretches until the budget is met.
 func (m *memory) add(f *filter, s *stretch, bytes int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -71,7 +71,7 @@ func (m *memory) add(f *filter, s *stretch, bytes int) {
 	}
 	s.counted += bytes
 	m.held += bytes
-	// Twice round at most: the second time nobody is spared.
+	// Two rounds suffice: the first one clears used.
 	for range 2 {
 		for c := m.hand.next; c != &m.hand && m.held > m.budget; {
 			next := c.next
@@ -103,8 +103,8 @@ func (m *memory) forgetLocked(s *stretch) {
 	s.f = nil
 }
 
-// clear forgets all stretches of a filter, which begins anew after start; gone says that it never
-// will.
+// clear drops all stretches of a filter. The next event after start starts a new one; with gone,
+// none does.
 func (m *memory) clear(f *filter, start fanfare.Position, gone bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -117,76 +117,79 @@ func (m *memory) clear(f *filter, start fanfare.Position, gone bool) {
 	m.total.Store(int64(m.held))
 }
 
-// append adds what was committed to the open stretch, and returns it, and what it has grown by.
+// append adds a committed event to the growing stretch. It returns the stretch, and the bytes that
+// it has grown by. A stretch that would have more than most bytes is full, and a new one starts.
 func (f *filter) append(frame *Frame, most int) (*stretch, int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	cost := frameCost(frame)
-	if f.open != nil && f.open.bytes+cost > most {
-		f.open.through = f.open.frames[len(f.open.frames)-1].Position
-		f.closed = append(f.closed, f.open)
-		f.start, f.open = f.open.through, nil
+	if f.growing != nil && f.growing.bytes+cost > most {
+		f.growing.through = f.growing.frames[len(f.growing.frames)-1].Position
+		f.older = append(f.older, f.growing)
+		f.start, f.growing = f.growing.through, nil
 	}
-	if f.open == nil {
-		f.open = &stretch{from: f.start}
+	if f.growing == nil {
+		f.growing = &stretch{from: f.start}
 	}
-	f.open.frames = append(f.open.frames, *frame)
-	f.open.bytes += cost
-	return f.open, cost
+	f.growing.frames = append(f.growing.frames, *frame)
+	f.growing.bytes += cost
+	return f.growing, cost
 }
 
-// drop lets a stretch go: what it held is read from the log again.
+// drop takes a stretch out of the filter. Its events are read from the log when they are needed.
 func (f *filter) drop(s *stretch) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if s == f.open {
-		f.start, f.open = s.frames[len(s.frames)-1].Position, nil
+	if s == f.growing {
+		f.start, f.growing = s.frames[len(s.frames)-1].Position, nil
 		return
 	}
-	if i := slices.Index(f.closed, s); i >= 0 {
-		f.closed = slices.Delete(f.closed, i, i+1)
+	if i := slices.Index(f.older, s); i >= 0 {
+		f.older = slices.Delete(f.older, i, i+1)
 	}
-	if len(f.closed) == 0 {
-		f.closed = nil
+	if len(f.older) == 0 {
+		f.older = nil
 	}
 }
 
+// clear takes all stretches out of the filter, and returns them.
 func (f *filter) clear(start fanfare.Position) (dropped []*stretch) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	dropped = f.closed
-	if f.open != nil {
-		dropped = append(dropped, f.open)
+	dropped = f.older
+	if f.growing != nil {
+		dropped = append(dropped, f.growing)
 	}
-	f.start, f.open, f.closed = start, nil, nil
+	f.start, f.growing, f.older = start, nil, nil
 	return dropped
 }
 
-// closedAt is the index of the first closed stretch that ends after pos.
-func (f *filter) closedAt(pos fanfare.Position) int {
-	return sort.Search(len(f.closed), func(i int) bool { return f.closed[i].through > pos })
+// olderAt returns the index of the first older stretch that ends after pos.
+func (f *filter) olderAt(pos fanfare.Position) int {
+	return sort.Search(len(f.older), func(i int) bool { return f.older[i].through > pos })
 }
 
-// collect appends to dst the frames above after and up to through that are in memory without a
-// hole, at most so many and, but for the first, at most so many bytes. It returns up to where that
-// is complete: after, when what follows it is not there.
+// collect appends to dst the frames in (after, through] that are in memory, up to the first hole.
+// It appends at most `most` frames of together at most `bytes` bytes, but always one frame. It
+// returns the position up to which the frames are complete. That is after itself when memory lacks
+// the events that follow it.
 func (f *filter) collect(dst []Frame, after, through fanfare.Position, most, bytes int) ([]Frame, fanfare.Position) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	begun, at := len(dst), after
-	for i := f.closedAt(after); at < through; i++ {
+	had, at := len(dst), after
+	for i := f.olderAt(after); at < through; i++ {
 		var frames []Frame
 		end := through
 		switch {
 		case at >= f.start:
-			if f.open == nil {
+			if f.growing == nil {
 				return dst, through
 			}
-			f.open.touch()
-			frames = f.open.frames
-		case i < len(f.closed) && f.closed[i].from <= at:
-			f.closed[i].touch()
-			frames, end = f.closed[i].frames, min(f.closed[i].through, through)
+			f.growing.touch()
+			frames = f.growing.frames
+		case i < len(f.older) && f.older[i].from <= at:
+			f.older[i].touch()
+			frames, end = f.older[i].frames, min(f.older[i].through, through)
 		default:
 			return dst, at
 		}
@@ -196,7 +199,7 @@ func (f *filter) collect(dst []Frame, after, through fanfare.Position, most, byt
 		}
 		for ; j < len(frames) && frames[j].Position <= end; j++ {
 			size := len(frames[j].Chunk)
-			if n := len(dst) - begun; n >= most || (n > 0 && bytes < size) {
+			if n := len(dst) - had; n >= most || (n > 0 && bytes < size) {
 				return dst, dst[len(dst)-1].Position
 			}
 			bytes -= size
@@ -207,14 +210,16 @@ func (f *filter) collect(dst []Frame, after, through fanfare.Position, most, byt
 	return dst, at
 }
 
+// touch marks the stretch as used. It writes only when that changes something, so that streams on
+// many processors do not fight for the cache line.
 func (s *stretch) touch() {
 	if !s.used.Load() {
 		s.used.Store(true)
 	}
 }
 
-// missing is the range above after that has to be read from the log, and false when there is none
-// up to through.
+// missing returns the range that memory lacks directly behind a position, up to through at most;
+// the range must be read from the log. It returns false when memory lacks nothing there.
 func (f *filter) missing(after, through fanfare.Position) (from, to fanfare.Position, some bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -222,27 +227,29 @@ func (f *filter) missing(after, through fanfare.Position) (from, to fanfare.Posi
 		return 0, 0, false
 	}
 	to = min(through, f.start)
-	if i := f.closedAt(after); i < len(f.closed) {
-		if f.closed[i].from <= after {
+	if i := f.olderAt(after); i < len(f.older) {
+		if f.older[i].from <= after {
 			return 0, 0, false
 		}
-		to = min(to, f.closed[i].from)
+		to = min(to, f.older[i].from)
 	}
 	return after, to, true
 }
 
-// insert keeps what was read from the log, but for what is there by now; nil when that is all.
+// insert keeps frames that were read from the log, all those in (from, through], except frames that
+// memory has by now. It returns the stretch that holds them, and the bytes that it has grown by;
+// nil when memory had all of them.
 func (f *filter) insert(from, through fanfare.Position, frames []Frame) (*stretch, int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	i := f.closedAt(from)
-	if i < len(f.closed) && f.closed[i].from <= from {
-		from = f.closed[i].through
+	i := f.olderAt(from)
+	if i < len(f.older) && f.older[i].from <= from {
+		from = f.older[i].through
 		i++
 	}
 	through = min(through, f.start)
-	if i < len(f.closed) {
-		through = min(through, f.closed[i].from)
+	if i < len(f.older) {
+		through = min(through, f.older[i].from)
 	}
 	if from >= through {
 		return nil, 0
@@ -257,15 +264,16 @@ func (f *filter) insert(from, through fanfare.Position, frames []Frame) (*stretc
 	for j := range frames {
 		bytes += frameCost(&frames[j])
 	}
-	if i < len(f.closed) && f.closed[i].from == through && len(frames)+len(f.closed[i].frames) <= turnFrames {
-		// Many who resume a quiet filter from different places would leave a stretch each.
-		next := f.closed[i]
+	if i < len(f.older) && f.older[i].from == through && len(frames)+len(f.older[i].frames) <= turnFrames {
+		// Otherwise many subscribers that resume a quiet filter from different positions would
+		// leave a stretch each.
+		next := f.older[i]
 		next.frames = append(slices.Clone(frames), next.frames...)
 		next.from = from
 		next.bytes += bytes
 		return next, bytes
 	}
 	s := &stretch{from: from, through: through, frames: slices.Clone(frames), bytes: bytes}
-	f.closed = slices.Insert(f.closed, i, s)
+	f.older = slices.Insert(f.older, i, s)
 	return s, bytes
 }

@@ -6,90 +6,92 @@ import (
 	"sync"
 )
 
-// turnstile lets only so many read the log at once. Those who wait queue per owner, and the owners
-// take turns, so that a herd of one owner's streams holds up that owner alone.
+// permits limits the reads of the log at one time. A read needs a permit. Readers that wait for one
+// queue per owner, and the owners are served in rotation, so that one owner with very many streams
+// holds up that owner alone.
 //
-// An owner takes another turn only while it has fewer than are free. So one that is alone has half
-// of them at most, two have a third each, and there is always a free one for the next owner, until
-// there are as many owners as turns. A turn is short, because whoever has much to read reads a
-// piece, gives the turn back and queues again.
-type turnstile struct {
+// An owner gets a permit only while it has fewer than are free. So an owner that is alone has at
+// most half of them, two owners soon have a third each, and there is always a free permit for the
+// next owner, until there are as many owners as permits. A permit is held for a short time, because
+// a subscriber with much to read reads a piece, gives the permit back and queues again.
+type permits struct {
 	mu     sync.Mutex // guards the fields below
 	free   int
-	owners map[string]*owner // those with a turn, or somebody waiting
-	ring   []*owner          // those with somebody waiting; the first that may take a turn is next
-	waits  uint64
+	owners map[string]*owner // owners with a permit, or with a waiter
+	ring   []*owner          // owners with a waiter; the first one that may have a permit is next
+	waits  uint64            // waiters that there have been
 }
 
 type owner struct {
 	name  string
-	held  int // turns
+	held  int // permits
 	queue []waiter
 }
 
-// waiter is a goroutine that waits, or a subscriber whose read takes one when it is its turn.
+// waiter is a goroutine that waits for a permit, or a subscriber whose read starts in a goroutine
+// of its own when it gets one.
 type waiter struct {
-	turn chan struct{} // closed when it is its turn
-	sub  *Subscriber
+	granted chan struct{} // closed when the goroutine gets its permit; nil for a subscriber
+	sub     *Subscriber
 }
 
-func newTurnstile(most int) *turnstile {
-	return &turnstile{free: most, owners: map[string]*owner{}}
+func newPermits(most int) *permits {
+	return &permits{free: most, owners: map[string]*owner{}}
 }
 
-// enter waits for a turn; leave must follow it unless there is an error, which is ctx's.
-func (t *turnstile) enter(ctx context.Context, name string) error {
-	w := waiter{turn: make(chan struct{})}
-	if t.take(name, w) {
+// enter waits for a permit, which leave gives back. An error is ctx's; then there is no permit.
+func (p *permits) enter(ctx context.Context, name string) error {
+	w := waiter{granted: make(chan struct{})}
+	if p.take(name, w) {
 		return nil
 	}
 	select {
-	case <-w.turn:
+	case <-w.granted:
 		return nil
 	case <-ctx.Done():
 	}
-	if !t.remove(name, w) {
-		t.leave(name) // the turn had come already
+	if !p.remove(name, w) {
+		p.leave(name) // the permit was granted meanwhile
 	}
 	return ctx.Err()
 }
 
-// queue has the subscriber read when it is its turn; leave must follow.
-func (t *turnstile) queue(name string, s *Subscriber) {
-	if t.take(name, waiter{sub: s}) {
+// queue has the subscriber read as soon as it gets a permit, which leave gives back.
+func (p *permits) queue(name string, s *Subscriber) {
+	if p.take(name, waiter{sub: s}) {
 		go s.readNow()
 	}
 }
 
-// cancel takes back a queue; false when the turn has come.
-func (t *turnstile) cancel(name string, s *Subscriber) bool { return t.remove(name, waiter{sub: s}) }
+// cancel takes back a call of queue; false when the subscriber has its permit already.
+func (p *permits) cancel(name string, s *Subscriber) bool { return p.remove(name, waiter{sub: s}) }
 
-// take is true when there is a turn at once; otherwise w waits.
-func (t *turnstile) take(name string, w waiter) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	o := t.owners[name]
+// take takes a permit; false when there is none for this owner, and w waits for it.
+func (p *permits) take(name string, w waiter) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	o := p.owners[name]
 	if o == nil {
 		o = &owner{name: name}
-		t.owners[name] = o
+		p.owners[name] = o
 	}
-	if len(o.queue) == 0 && o.held < t.free {
-		t.free--
+	if len(o.queue) == 0 && o.held < p.free {
+		p.free--
 		o.held++
 		return true
 	}
-	t.waits++
+	p.waits++
 	if o.queue = append(o.queue, w); len(o.queue) == 1 {
-		t.ring = append(t.ring, o)
+		p.ring = append(p.ring, o)
 	}
 	return false
 }
 
-// remove takes w out of the queue; false when it is not in it any more.
-func (t *turnstile) remove(name string, w waiter) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	o := t.owners[name]
+// remove takes w out of the queue; false when w is no longer in it.
+func (p *permits) remove(name string, w waiter) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	o := p.owners[name]
 	if o == nil {
 		return false
 	}
@@ -98,67 +100,70 @@ func (t *turnstile) remove(name string, w waiter) bool {
 		return false
 	}
 	if o.queue = slices.Delete(o.queue, i, i+1); len(o.queue) == 0 {
-		i := slices.Index(t.ring, o)
-		t.ring = slices.Delete(t.ring, i, i+1)
+		i := slices.Index(p.ring, o)
+		p.ring = slices.Delete(p.ring, i, i+1)
 	}
-	t.forgetLocked(o)
+	p.forgetLocked(o)
 	return true
 }
 
-func (t *turnstile) forgetLocked(o *owner) {
+// forgetLocked removes an owner that has neither a permit nor a waiter.
+func (p *permits) forgetLocked(o *owner) {
 	if o.held == 0 && len(o.queue) == 0 {
-		delete(t.owners, o.name)
+		delete(p.owners, o.name)
 	}
 }
 
-// leave gives a turn back, and lets those have one who may.
-func (t *turnstile) leave(name string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.free++
-	o := t.owners[name]
+// leave gives a permit back, and grants the free permits to waiters.
+func (p *permits) leave(name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.free++
+	o := p.owners[name]
 	o.held--
-	t.forgetLocked(o)
-	for t.free > 0 {
-		i := slices.IndexFunc(t.ring, func(o *owner) bool { return o.held < t.free })
+	p.forgetLocked(o)
+	for p.free > 0 {
+		i := slices.IndexFunc(p.ring, func(o *owner) bool { return o.held < p.free })
 		if i < 0 {
 			return
 		}
-		t.giveLocked(i)
+		p.grantLocked(i)
 	}
 }
 
-// giveLocked gives a turn to the first who waits of an owner in the ring, which goes to its back.
-func (t *turnstile) giveLocked(i int) {
-	o := t.ring[i]
+// grantLocked grants a permit to the first waiter of an owner in the ring, and moves the owner to
+// the ring's back.
+func (p *permits) grantLocked(i int) {
+	o := p.ring[i]
 	next := o.queue[0]
 	o.queue[0] = waiter{}
 	o.queue = o.queue[1:]
-	t.free--
+	p.free--
 	o.held++
-	t.ring = slices.Delete(t.ring, i, i+1)
+	p.ring = slices.Delete(p.ring, i, i+1)
 	if len(o.queue) > 0 {
-		t.ring = append(t.ring, o)
+		p.ring = append(p.ring, o)
 	}
-	if next.turn != nil {
-		close(next.turn)
+	if next.granted != nil {
+		close(next.granted)
 	} else {
 		go next.sub.readNow()
 	}
 }
 
-// stats is how many wait now, and how many have had to.
-func (t *turnstile) stats() (waiting int, waits uint64) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, o := range t.ring {
+// stats returns the number of waiters now, and the number of all waiters so far.
+func (p *permits) stats() (waiting int, waits uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, o := range p.ring {
 		waiting += len(o.queue)
 	}
-	return waiting, t.waits
+	return waiting, p.waits
 }
 
-// Replay calls read when it is the owner's turn to read the log, as streams do that catch up.
-// Others who read much should use it too. It returns read's error, or ctx's.
+// Replay waits for a permit of the owner to read the log, and then calls read. Streams that catch
+// up need such a permit too; code that reads much of the log should read by Replay, so that it
+// waits among them. It returns read's error, or ctx's. It may be called from any goroutine.
 func (h *Hub) Replay(ctx context.Context, owner string, read func() error) error {
 	if err := h.replays.enter(ctx, owner); err != nil {
 		return err

@@ -9,10 +9,11 @@ import (
 	"time"
 )
 
-// TestTurnstile: owners take turns, whoever gives up leaves no trace, and no place is lost.
-func TestTurnstile(t *testing.T) {
+// TestPermits: owners are served in rotation, a waiter that gives up leaves no trace, and no permit
+// is lost.
+func TestPermits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := newTurnstile(1)
+		q := newPermits(1)
 		if err := q.enter(t.Context(), "first"); err != nil {
 			t.Fatal(err)
 		}
@@ -36,7 +37,7 @@ func TestTurnstile(t *testing.T) {
 		for range 3 {
 			all.Go(func() {
 				if q.enter(gone, "gone") == nil {
-					t.Error("who had gone got a turn")
+					t.Error("a waiter that had gone got a permit")
 				}
 			})
 		}
@@ -57,10 +58,10 @@ func TestTurnstile(t *testing.T) {
 	})
 }
 
-// TestTurnstileUnderLoad: with many coming, going and giving up, there are never more inside than
-// may be, and no place is lost.
-func TestTurnstileUnderLoad(t *testing.T) {
-	q := newTurnstile(3)
+// TestPermitsUnderLoad: while many waiters come, go and give up, no more permits are held than
+// there are, and none is lost.
+func TestPermitsUnderLoad(t *testing.T) {
+	q := newPermits(3)
 	var mu sync.Mutex
 	inside := 0
 	var all sync.WaitGroup
@@ -72,7 +73,7 @@ func TestTurnstileUnderLoad(t *testing.T) {
 				if q.enter(ctx, name) == nil {
 					mu.Lock()
 					if inside++; inside > 3 {
-						t.Error("too many are inside")
+						t.Error("too many permits are held")
 					}
 					mu.Unlock()
 					time.Sleep(10 * time.Microsecond)
@@ -91,18 +92,18 @@ func TestTurnstileUnderLoad(t *testing.T) {
 	}
 }
 
-// TestNoOwnerHoldsAllTurns: an owner that is alone gets half of the turns, those who come after it
-// find one free, and every turn that is given back goes to the owner that has the fewest.
-func TestNoOwnerHoldsAllTurns(t *testing.T) {
-	q := newTurnstile(16)
+// TestNoOwnerHoldsAllPermits: an owner that is alone gets half of the permits, later owners find
+// one free, and a permit that is given back goes to an owner with fewer than are free.
+func TestNoOwnerHoldsAllPermits(t *testing.T) {
+	q := newPermits(16)
 	has := map[string]int{}
 	wants := func(name string, n int) {
 		for range n {
-			w := waiter{turn: make(chan struct{})}
+			w := waiter{granted: make(chan struct{})}
 			if q.take(name, w) {
 				has[name]++
 			} else {
-				go func() { <-w.turn }()
+				go func() { <-w.granted }()
 			}
 		}
 	}
@@ -138,7 +139,7 @@ func TestNoOwnerHoldsAllTurns(t *testing.T) {
 			sum += o.held
 		}
 		if sum != 16 {
-			t.Fatalf("%d turns of 16", sum)
+			t.Fatalf("%d permits of 16", sum)
 		}
 	}
 	if q.free != 16 || len(q.ring) != 0 {

@@ -11,14 +11,14 @@ type From int
 
 // The ways to start.
 const (
-	FromNewest    From = iota // hear what comes
-	FromAll                   // everything retained first
+	FromNewest    From = iota // only events that come after the start
+	FromAll                   // all retained events first
 	FromLast                  // the last Start.Last events first
 	FromSince                 // the events of Start.Since and later first
 	FromAfter                 // resume after Start.After
-	FromUnknown               // resume after something that is not a position: everything retained, and a gap
+	FromUnknown               // resume after a text that is not a position: a gap, and all retained events
 	FromLatest                // the newest event of each channel first
-	FromForgotten             // resume after a position that nobody knows any more: as FromUnknown
+	FromForgotten             // resume after a kept position that was forgotten: a gap, and all retained events
 )
 
 // Start is where a subscriber asks to start.
@@ -27,17 +27,17 @@ type Start struct {
 	After     fanfare.Position // with FromAfter
 	Last      int              // with FromLast
 	Since     time.Time        // with FromSince
-	Age       time.Duration    // with FromSince, instead of Since: the events that were stored at most so long ago
-	Requested string           // with FromUnknown and FromForgotten: what was asked for
-	Owner     string           // whose turn it is when many catch up; see Hub.Replay
-	Conflate  bool             // where it lags it wants only the newest event of each channel
-	GapReplay time.Duration    // after a gap replay only events younger than this; 0: all
+	Age       time.Duration    // with FromSince, instead of Since: events stored no longer ago than this
+	Requested string           // with FromUnknown and FromForgotten: the text that the client asked for
+	Owner     string           // subscribers of one owner share its permits to read the log; see Hub.Replay
+	Conflate  bool             // where the subscriber lags, it wants only the newest event of each channel
+	GapReplay time.Duration    // after a gap, replay only events younger than this; 0: all
 }
 
-// Subscribe adds a subscriber to patterns, each of which is there once, and whose waker is told
-// from now on. It does not block, and does not read the log: where that is needed to find the
-// start, the subscriber's first turns do it. Errors: CodeOverloaded when there is no room,
-// CodeUnavailable while draining.
+// Subscribe adds a subscriber to patterns, in which none may occur twice. The hub wakes w from now
+// on. Subscribe does not block, and does not read the log: if the search for the start has to, the
+// subscriber's first turns do it. Errors: CodeOverloaded when there is no room, CodeUnavailable
+// while the hub drains. The caller must close the subscriber.
 func (h *Hub) Subscribe(patterns []fanfare.Pattern, start Start, w Waker) (*Subscriber, error) {
 	if err := h.admit(); err != nil {
 		return nil, err
@@ -57,11 +57,11 @@ func (h *Hub) Subscribe(patterns []fanfare.Pattern, start Start, w Waker) (*Subs
 	s.joined = h.appended
 	s.index = len(h.subs)
 	h.subs = append(h.subs, s)
-	s.ending.Store(h.draining) // Drain may have looked before this one was there
+	s.ending.Store(h.draining) // Drain may have copied h.subs already
 	return s, nil
 }
 
-// start sets the cursor, and says what has to be found out.
+// start sets the cursor if the start is known; otherwise it prepares the search for it.
 func (s *Subscriber) start(patterns []fanfare.Pattern, start Start) {
 	if start.From == FromNewest {
 		s.cursor.set(s.hub.log.Status().Durable)
@@ -79,9 +79,9 @@ func (s *Subscriber) start(patterns []fanfare.Pattern, start Start) {
 	}
 }
 
-// Begins is the position that a client is to be told first, so that one that hears nothing else
-// loses nothing; false while it has to be looked for: then the first turn that has something to
-// send says it.
+// Begins returns the position that the client is told before anything else, so that a client that
+// hears nothing else can still resume. It returns false while the search for the start has not
+// found it; then the first turn with something to send has it (Turn.Begins).
 func (s *Subscriber) Begins() (fanfare.Position, bool) {
 	switch {
 	case s.pending != nil:
@@ -92,7 +92,7 @@ func (s *Subscriber) Begins() (fanfare.Position, bool) {
 	return s.cursor.get(), true
 }
 
-// Opened tells whether the subscriber has found its start, and said so in a turn that was sent.
-// Before that, its position says nothing that a client may be told. It may be called from any
+// Opened tells whether the subscriber has found its start, and the turn that tells of it was sent.
+// Before that, the client must not be told the subscriber's position. It may be called from any
 // goroutine.
 func (s *Subscriber) Opened() bool { return s.opened.Load() }

@@ -15,10 +15,11 @@ type trie struct {
 type node struct {
 	children map[string]*node // by literal segment
 	star     *node            // by '*'
-	here     *filter          // a pattern that ends here
-	rest     *filter          // a pattern that ends here with '**'
+	here     *filter          // the pattern that ends here
+	rest     *filter          // the pattern that ends here with '**'
 }
 
+// find returns the filter of a pattern, or nil.
 func (t *trie) find(p fanfare.Pattern) *filter {
 	n := &t.root
 	for rest, more := p.String(), true; more; {
@@ -39,6 +40,7 @@ func (t *trie) find(p fanfare.Pattern) *filter {
 	return n.here
 }
 
+// insert adds a filter whose pattern is not in the trie.
 func (t *trie) insert(f *filter) {
 	t.size++
 	n := &t.root
@@ -69,7 +71,7 @@ func (t *trie) insert(f *filter) {
 	n.here = f
 }
 
-// remove takes a pattern out, and the nodes that nobody needs any more.
+// remove takes a filter out, and the nodes that no other pattern needs.
 func (t *trie) remove(f *filter) {
 	t.size--
 	t.root.remove(f.pattern.String())
@@ -128,6 +130,7 @@ func (n *node) match(hits []hit, rest string, more bool, event int) []hit {
 	return n.star.match(hits, rest, more, event)
 }
 
+// each calls f for each filter.
 func (t *trie) each(f func(*filter)) { t.root.each(f) }
 
 func (n *node) each(f func(*filter)) {
