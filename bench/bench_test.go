@@ -118,7 +118,8 @@ func openLog(b *testing.B, o pebblelog.Options) *pebblelog.Log {
 
 type nobody struct{}
 
-func (nobody) Wake() {}
+func (nobody) Wake()         {}
+func (nobody) Owner() string { return "" }
 
 // listened is a log and a hub with a subscriber on each of so many channels.
 type listened struct {

@@ -83,6 +83,9 @@ func (l *listener) Wake() {
 	}
 }
 
+// Owner implements hub.Waker: all loops of the program queue together.
+func (*listener) Owner() string { return program }
+
 // deliver is the loop; for History it ends after the last event.
 func (s *Server) deliver(
 	ctx context.Context, sub fanfare.Subscription, through fanfare.Position, yield func(fanfare.Delivery, error) bool,
@@ -231,6 +234,6 @@ func startOf(sub fanfare.Subscription) (patterns []fanfare.Pattern, start hub.St
 	case sub.Last < 0:
 		return nil, start, fanfare.Invalid("Last is %d, want a number of events", sub.Last)
 	}
-	start.Owner, start.Conflate = program, sub.Conflate
+	start.Conflate = sub.Conflate
 	return patterns, start, nil
 }

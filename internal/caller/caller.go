@@ -24,6 +24,8 @@ type Caller struct {
 // and a token's subject are never the same name.
 func (c Caller) Name() string {
 	switch {
+	case c.Who == nil:
+		return ""
 	case c.Who.Subject == "":
 		return c.Who.TokenID
 	case c.Who.Realm == "":

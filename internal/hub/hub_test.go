@@ -69,6 +69,8 @@ func (w waker) Wake() {
 	}
 }
 
+func (waker) Owner() string { return "" }
+
 func publish(t testing.TB, l fanfare.Log, channel, data string) fanfare.Position {
 	t.Helper()
 	r, err := logtest.Append(l,
@@ -481,7 +483,8 @@ func TestSharedReads(t *testing.T) {
 
 type counter struct{ atomic.Int64 }
 
-func (c *counter) Wake() { c.Add(1) }
+func (c *counter) Wake()       { c.Add(1) }
+func (*counter) Owner() string { return "" }
 
 // TestLaggardIsTold: retention overtakes a subscriber that does not read; it hears of the gap once,
 // and then of what is left.
@@ -506,6 +509,31 @@ func TestLaggardIsTold(t *testing.T) {
 	publish(t, l, "a", "x")
 	if _, gaps := drain(t, s); gaps != nil {
 		t.Errorf("told again: %+v", gaps[0])
+	}
+}
+
+// TestLaggardIsToldOnce: the gap is told once, though the events that are left below the trim mark
+// take several turns.
+func TestLaggardIsToldOnce(t *testing.T) {
+	const events = 600 // more than two turns
+	l := newLog(t, "a=count:1", "**=count:1000")
+	h := newHub(t, hub.Options{Log: l, TailBytes: 1})
+	s, _, _ := subscribe(t, h, hub.Start{}, "a", "b")
+	defer s.Close()
+	before := s.Position()
+	publish(t, l, "a", "0")
+	for i := range events {
+		publish(t, l, "b", fmt.Sprint(i))
+	}
+	trimmed := publish(t, l, "a", "1")
+	publish(t, l, "a", "2")
+	got, gaps := drain(t, s)
+	if len(got) != events+1 || got[0] != "b 0" || got[events] != "a 2" {
+		t.Errorf("%d events, from %s to %s", len(got), got[0], got[len(got)-1])
+	}
+	want := []*fanfare.Gap{{Requested: before.String(), Oldest: trimmed - events, Reason: fanfare.GapTrimmed}}
+	if diff := cmp.Diff(want, gaps); diff != "" {
+		t.Error(diff)
 	}
 }
 

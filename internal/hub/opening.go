@@ -7,10 +7,11 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// A subscriber that asks for more than what comes has to find out where it starts. It does so in
-// pieces, each in a turn to read the log that other owners may have before the next: so the head of
-// its stream is out meanwhile, a search ends with its stream, and one over a million events holds
-// up nobody. Of these questions, two or three have to be asked, in this order.
+// A subscriber that asks for more than new events has to search the log for its start. It does so
+// in pieces, and needs a permit for each, which other owners may get before it has the next one. So
+// the head of its stream leaves before the search, the search ends when its stream does, and a
+// search through a million events holds up no other owner. A search has two or three of these
+// steps, in this order.
 type step int
 
 const (
@@ -19,6 +20,46 @@ const (
 	stepState              // which events are the state
 	stepFirst              // which event is the first to follow
 )
+
+// starting holds the fields that a subscriber needs until it follows new events: until its start is
+// found and told, and the events that it starts with are sent. A subscriber that starts with new
+// events has none, unless it has joined in the middle of a commit.
+type starting struct {
+	// Fixed after Subscribe.
+	asked  fanfare.Position // the position that the client resumes after; 0: none
+	joined fanfare.Position // the log was durable up to here when the filters were joined
+
+	// Owned as Subscriber.starting is.
+	opening      *opening         // the search; nil when the start is found
+	pending      *beginning       // the start that was found; nil before, and when the client has been told it
+	state        *state           // the events that are sent before all others; nil for most subscribers
+	since        Stamp            // events with a time before this are not replayed
+	sinceThrough fanfare.Position // later positions are no replay: their events are sent whatever their times
+}
+
+// searches tells whether the start has to be looked for.
+func (b *starting) searches() bool { return b != nil && b.opening != nil }
+
+// dated tells whether the times of the next events decide if they are sent. Only the log knows
+// times.
+func (s *Subscriber) dated() bool {
+	return s.starting != nil && s.cursor.get() < s.starting.sinceThrough
+}
+
+// advanceStart is the part of Advance for a subscriber that does not follow new events yet.
+func (s *Subscriber) advanceStart() {
+	b := s.starting
+	if b.state != nil && !s.inState() {
+		s.endState()
+	}
+	if b.pending != nil {
+		b.pending = nil
+		s.opened.Store(true)
+	}
+	if s.opened.Load() && b.state == nil && s.cursor.get() >= max(b.joined, b.sinceThrough) {
+		s.starting = nil
+	}
+}
 
 // opening is the search of a subscriber that has not found its start.
 type opening struct {
@@ -39,8 +80,8 @@ type opening struct {
 
 // search does the next piece of the search, or several short ones; true when the start is found.
 func (s *Subscriber) search(ctx context.Context) (found bool, err error) {
-	for s.opening != nil {
-		before := s.opening.step
+	for s.starting.searches() {
+		before := s.starting.opening.step
 		switch before {
 		case stepMissed:
 			err = s.askMissed(ctx)
@@ -51,7 +92,7 @@ func (s *Subscriber) search(ctx context.Context) (found bool, err error) {
 		case stepFirst:
 			err = s.askFirst(ctx)
 		}
-		if err != nil || (s.opening != nil && s.opening.step == before) {
+		if err != nil || (s.starting.searches() && s.starting.opening.step == before) {
 			return false, err
 		}
 	}
@@ -61,7 +102,7 @@ func (s *Subscriber) search(ctx context.Context) (found bool, err error) {
 // askMissed asks for the trim marks that there are: a replay tells no gap because of those. Whoever
 // resumes asks for more.
 func (s *Subscriber) askMissed(ctx context.Context) error {
-	o := s.opening
+	o := s.starting.opening
 	a := fanfare.Absence{Patterns: o.patterns, Token: o.token, Newest: s.conflate}
 	if o.start.From == FromAfter {
 		a.After = o.start.After
@@ -90,9 +131,9 @@ func (s *Subscriber) askMissed(ctx context.Context) error {
 	default:
 		o.step = stepFirst
 		if !o.since.IsZero() {
-			s.since = StampOf(o.since.Add(time.Microsecond - 1)) // not before it
+			s.starting.since = StampOf(o.since.Add(time.Microsecond - 1)) // not before it
 			// where the clock went back, older ones may follow the first
-			s.sinceThrough = o.durable
+			s.starting.sinceThrough = o.durable
 		}
 	}
 	return nil
@@ -100,7 +141,7 @@ func (s *Subscriber) askMissed(ctx context.Context) error {
 
 // resume goes on after the position asked for, or, with a gap, at the first event that there is.
 func (s *Subscriber) resume(reason fanfare.GapReason, requested string) {
-	o := s.opening
+	o := s.starting.opening
 	if reason == "" {
 		s.told = 0 // no mark is above the position; those that come there are news
 		s.found(o.start.After)
@@ -115,7 +156,7 @@ func (s *Subscriber) resume(reason fanfare.GapReason, requested string) {
 }
 
 func (s *Subscriber) askLast(ctx context.Context) error {
-	o := s.opening
+	o := s.starting.opening
 	past, err := s.hub.log.Last(ctx, fanfare.Recent{Patterns: o.patterns, Count: o.left, Through: o.at})
 	if err != nil {
 		return err
@@ -135,7 +176,7 @@ func (s *Subscriber) askLast(ctx context.Context) error {
 }
 
 func (s *Subscriber) askFirst(ctx context.Context) error {
-	o := s.opening
+	o := s.starting.opening
 	if o.at >= o.durable {
 		s.found(o.durable)
 		return nil
@@ -157,7 +198,7 @@ func (s *Subscriber) askFirst(ctx context.Context) error {
 
 // found ends the search: the subscriber goes on after a position.
 func (s *Subscriber) found(at fanfare.Position) {
-	o := s.opening
+	o := s.starting.opening
 	begins := at
 	if o.known {
 		begins = o.start.After
@@ -166,8 +207,7 @@ func (s *Subscriber) found(at fanfare.Position) {
 		o.gap.Oldest = at + 1
 	}
 	s.cursor.set(at)
-	s.pending = &beginning{begins, o.gap}
-	s.opening = nil
+	s.starting.opening, s.starting.pending = nil, &beginning{begins, o.gap}
 }
 
 // beginning is what the first turn tells of: the position that the client is told first, and a gap,

@@ -9,28 +9,30 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// Read is Next for what is not in memory: it reads the log, and so waits for the disk, and for its
-// turn when many do. After an error (CodeUnavailable: the log cannot be read at present, or ctx's)
+// Read is Next for events that are not in memory: it reads the log, and so waits for a permit and
+// for the disk. After an error (CodeUnavailable: the log cannot be read at present, or ctx's)
 // nothing has changed.
 func (s *Subscriber) Read(ctx context.Context, t *Turn) error {
-	if err := s.hub.replays.enter(ctx, s.owner); err != nil {
+	owner := s.waker.Owner()
+	if err := s.hub.replays.enter(ctx, owner); err != nil {
 		return err
 	}
-	defer s.hub.replays.leave(s.owner) // also when an engine panics, which ends the stream alone
+	defer s.hub.replays.leave(owner) // also when an engine panics, which ends the stream alone
+	s.fetch = new(fetch)
 	err := s.read(ctx, t)
 	t.More = true // it was not woken meanwhile
 	return err
 }
 
-// Reader is told of what ReadLater has read.
+// Reader is told when ReadLater has read the log.
 type Reader interface {
 	// HaveRead is called from a goroutine of the hub and must not block. t is the reader's until it
-	// calls t.Release, which also lets the next one read: it should come soon. An error is as of
-	// Read, or a *PanicError.
+	// calls t.Release, which also gives the permit back: it should do so soon. An error is one of
+	// Read's, or a *PanicError.
 	HaveRead(t *Turn, err error)
 }
 
-// PanicError is what an engine that panics leaves. The stream that it happened to should end.
+// PanicError says that the log panicked in a read. The stream that asked for the read should end.
 type PanicError struct {
 	Value any
 	Stack []byte
@@ -39,41 +41,54 @@ type PanicError struct {
 // Error implements error.
 func (e *PanicError) Error() string { return fmt.Sprintf("the log panicked: %v", e.Value) }
 
+// fetch is a read of the log. The subscriber drops it when the turn that was read has been sent, or
+// was thrown away.
+type fetch struct {
+	// Fixed. Read needs none of these.
+	owner  string // of the permit
+	reader Reader
+	ctx    context.Context
+	cancel context.CancelFunc // of ctx
+
+	trimmed fanfare.Position // the trim mark that the turn tells of; 0: none; owned by the read, then by the stream
+}
+
 // ReadLater is Read without waiting: it returns at once, and r is told. Only one may be under way.
 func (s *Subscriber) ReadLater(r Reader) {
-	s.reader = r
-	s.reading, s.stopReading = context.WithCancel(context.Background())
-	s.hub.replays.queue(s.owner, s)
+	f := &fetch{owner: s.waker.Owner(), reader: r}
+	f.ctx, f.cancel = context.WithCancel(context.Background())
+	s.fetch = f
+	s.hub.replays.queue(f.owner, s)
 }
 
-// CancelRead takes back a ReadLater that has not had its turn yet. When it has, that read is
-// cancelled, CancelRead returns false, and r is told soon, or has been.
+// CancelRead takes back a ReadLater that waits for its permit. Otherwise it cancels the read and
+// returns false, and the reader is told soon, or has been told.
 func (s *Subscriber) CancelRead() bool {
-	s.stopReading()
-	return s.hub.replays.cancel(s.owner, s)
+	s.fetch.cancel()
+	return s.hub.replays.cancel(s.fetch.owner, s)
 }
 
-// readNow is a ReadLater's turn.
+// readNow is the read that ReadLater has asked for, with its permit.
 func (s *Subscriber) readNow() {
-	t := s.hub.turns.Get().(*Turn)
+	f, t := s.fetch, s.hub.turns.Get().(*Turn)
 	t.release = func() {
 		clear(t.Frames)
 		t.release = nil
 		s.hub.turns.Put(t)
-		s.hub.replays.leave(s.owner)
+		s.hub.replays.leave(f.owner)
 	}
-	err := s.readSafely(t)
-	s.stopReading()
-	s.reader.HaveRead(t, err)
+	err := s.readSafely(f.ctx, t)
+	f.cancel()
+	f.reader.HaveRead(t, err)
 }
 
-func (s *Subscriber) readSafely(t *Turn) (err error) {
+func (s *Subscriber) readSafely(ctx context.Context, t *Turn) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = &PanicError{p, debug.Stack()}
 		}
 	}()
-	err = s.read(s.reading, t)
+	err = s.read(ctx, t)
 	t.More = true
 	return err
 }
@@ -83,7 +98,7 @@ func (s *Subscriber) readSafely(t *Turn) (err error) {
 const manyFilters = 8
 
 func (s *Subscriber) read(ctx context.Context, t *Turn) error {
-	searched := s.opening != nil
+	searched := s.starting.searches()
 	if found, err := s.search(ctx); !found {
 		s.begin(t)
 		t.Through = s.cursor.get()
@@ -96,8 +111,7 @@ func (s *Subscriber) read(ctx context.Context, t *Turn) error {
 	if s.inState() {
 		return s.readState(ctx, t, durable)
 	}
-	dated := s.cursor.get() < s.sinceThrough // memory knows no times
-	if searched && !joining && !dated && s.fromMemory(t, durable) {
+	if searched && !joining && !s.dated() && s.fromMemory(t, durable) {
 		s.hub.stats.tailHits.Add(1)
 		return nil
 	}
@@ -107,7 +121,7 @@ func (s *Subscriber) read(ctx context.Context, t *Turn) error {
 			wild++ // each would read the whole log
 		}
 	}
-	if joining || dated || s.conflate || wild > 1 || len(s.refs) > manyFilters {
+	if joining || s.dated() || s.conflate || wild > 1 || len(s.refs) > manyFilters {
 		return s.readAlone(ctx, t, durable)
 	}
 	return s.readShared(ctx, t, durable)
@@ -121,8 +135,8 @@ func (s *Subscriber) readAlone(ctx context.Context, t *Turn, durable fanfare.Pos
 	for i := range s.refs {
 		q.Patterns = append(q.Patterns, s.refs[i].f.pattern)
 	}
-	if s.cursor.get() < s.sinceThrough {
-		q.Since, q.Through = s.since.Time(), min(durable, s.sinceThrough)
+	if s.dated() {
+		q.Since, q.Through = s.starting.since.Time(), min(durable, s.starting.sinceThrough)
 	}
 	page, err := s.hub.log.Read(ctx, q)
 	if err != nil {
@@ -148,7 +162,7 @@ func (s *Subscriber) tell(t *Turn, trimmed, through fanfare.Position) {
 	if trimmed <= s.cursor.get() || trimmed <= s.told {
 		return
 	}
-	s.telling = trimmed
+	s.fetch.trimmed = trimmed
 	oldest := through + 1
 	if len(t.Frames) > 0 {
 		oldest = t.Frames[0].Position

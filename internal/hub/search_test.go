@@ -36,6 +36,12 @@ func (l *countedLog) Missed(ctx context.Context, a fanfare.Absence) (fanfare.Los
 	return l.Log.Missed(ctx, a)
 }
 
+// owned is a waker of an owner.
+type owned string
+
+func (owned) Wake()           {}
+func (o owned) Owner() string { return string(o) }
+
 // TestSearchesTakeTurns: a long search gives its turn back after each piece, so that another
 // owner's resume waits for two pieces at most, however many searches there are.
 func TestSearchesTakeTurns(t *testing.T) {
@@ -46,8 +52,7 @@ func TestSearchesTakeTurns(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var all sync.WaitGroup
 	start := func(name string, done func(*hub.Turn)) {
-		s, err := h.Subscribe(logtest.Patterns(name), hub.Start{From: hub.FromAfter, After: after, Owner: name},
-			make(waker, 1))
+		s, err := h.Subscribe(logtest.Patterns(name), hub.Start{From: hub.FromAfter, After: after}, owned(name))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -29,7 +29,6 @@ type Start struct {
 	Since     time.Time        // with FromSince
 	Age       time.Duration    // with FromSince, instead of Since: events stored no longer ago than this
 	Requested string           // with FromUnknown and FromForgotten: the text that the client asked for
-	Owner     string           // subscribers of one owner share its permits to read the log; see Hub.Replay
 	Conflate  bool             // where the subscriber lags, it wants only the newest event of each channel
 	GapReplay time.Duration    // after a gap, replay only events younger than this; 0: all
 }
@@ -46,7 +45,7 @@ func (h *Hub) Subscribe(patterns []fanfare.Pattern, start Start, w Waker) (*Subs
 		h.release()
 		return nil, h.states.full()
 	}
-	s := &Subscriber{hub: h, waker: w, owner: start.Owner, conflate: start.Conflate}
+	s := &Subscriber{hub: h, waker: w, conflate: start.Conflate}
 	s.start(patterns, start)
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -54,7 +53,7 @@ func (h *Hub) Subscribe(patterns []fanfare.Pattern, start Start, w Waker) (*Subs
 	for _, p := range patterns {
 		s.refs = append(s.refs, h.joinLocked(p, s))
 	}
-	s.joined = h.appended
+	s.join(h.appended)
 	s.index = len(h.subs)
 	h.subs = append(h.subs, s)
 	s.ending.Store(h.draining) // Drain may have copied h.subs already
@@ -68,25 +67,39 @@ func (s *Subscriber) start(patterns []fanfare.Pattern, start Start) {
 		s.opened.Store(true)
 		return
 	}
-	s.opening = &opening{patterns: patterns, start: start, left: start.Last, since: start.Since, age: start.Age}
+	o := &opening{patterns: patterns, start: start, left: start.Last, since: start.Since, age: start.Age}
+	s.starting = &starting{opening: o}
 	switch start.From {
 	case FromAfter:
-		s.opening.known = true
-		s.asked = start.After
+		o.known = true
+		s.starting.asked = start.After
 		s.cursor.set(start.After)
 	case FromUnknown:
-		s.opening.known = true
+		o.known = true
 	}
+}
+
+// join notes up to where the log was durable when the filters were joined. The subscriber needs
+// that only until the hub has moved its durable position so far.
+func (s *Subscriber) join(appended fanfare.Position) {
+	if appended <= s.hub.Durable() {
+		return
+	}
+	if s.starting == nil {
+		s.starting = new(starting)
+	}
+	s.starting.joined = appended
 }
 
 // Begins returns the position that the client is told before anything else, so that a client that
 // hears nothing else can still resume. It returns false while the search for the start has not
 // found it; then the first turn with something to send has it (Turn.Begins).
 func (s *Subscriber) Begins() (fanfare.Position, bool) {
-	switch {
-	case s.pending != nil:
-		return s.pending.position, true
-	case s.opening != nil && !s.opening.known:
+	switch b := s.starting; {
+	case b == nil:
+	case b.pending != nil:
+		return b.pending.position, true
+	case b.opening != nil && !b.opening.known:
 		return 0, false
 	}
 	return s.cursor.get(), true

@@ -52,16 +52,16 @@ func (b *states) full() error {
 
 // askState looks for the newest events of some more channels.
 func (s *Subscriber) askState(ctx context.Context) error {
-	o := s.opening
-	if s.state == nil {
-		s.state = &state{through: o.durable}
+	b, o := s.starting, s.starting.opening
+	if b.state == nil {
+		b.state = &state{through: o.durable}
 	}
 	if o.durable == 0 { // Through: 0 would be what is durable by now
 		s.endState()
 		s.found(0)
 		return nil
 	}
-	q := fanfare.ChannelQuery{Patterns: o.patterns, From: s.state.from, Through: o.durable, Limit: 4096}
+	q := fanfare.ChannelQuery{Patterns: o.patterns, From: b.state.from, Through: o.durable, Limit: 4096}
 	page, err := s.hub.log.Channels(ctx, q)
 	if err != nil {
 		return err
@@ -70,28 +70,27 @@ func (s *Subscriber) askState(ctx context.Context) error {
 		return s.hub.states.full()
 	}
 	for i := range page.Channels {
-		s.state.at = append(s.state.at, page.Channels[i].Latest.Position)
+		b.state.at = append(b.state.at, page.Channels[i].Latest.Position)
 	}
-	if s.state.from = page.Next; page.Next != "" {
+	if b.state.from = page.Next; page.Next != "" {
 		return nil
 	}
-	if len(s.state.at) == 0 {
+	if len(b.state.at) == 0 {
 		s.endState()
 		s.found(o.durable)
 		return nil
 	}
-	slices.Sort(s.state.at)
-	s.found(s.state.at[0] - 1)
+	slices.Sort(b.state.at)
+	s.found(b.state.at[0] - 1)
 	return nil
 }
 
 // readState reads the next events of the state.
 func (s *Subscriber) readState(ctx context.Context, t *Turn, durable fanfare.Position) error {
 	s.hub.stats.tailMisses.Add(1)
-	at := s.state.at
+	at, through := s.starting.state.at, s.starting.state.through
 	next, _ := slices.BinarySearch(at, s.cursor.get()+1)
 	at = at[next:]
-	through := s.state.through
 	if len(at) > turnFrames {
 		at = at[:turnFrames]
 		through = at[turnFrames-1]
@@ -110,13 +109,16 @@ func (s *Subscriber) readState(ctx context.Context, t *Turn, durable fanfare.Pos
 }
 
 // inState tells whether the subscriber is still to be sent a part of the state that it starts with.
-func (s *Subscriber) inState() bool { return s.state != nil && s.cursor.get() < s.state.through }
+func (s *Subscriber) inState() bool {
+	b := s.starting
+	return b != nil && b.state != nil && s.cursor.get() < b.state.through
+}
 
 // endState gives the memory of the state back.
 func (s *Subscriber) endState() {
-	if s.state != nil {
-		s.hub.states.free(len(s.state.at))
-		s.state = nil
+	if b := s.starting; b != nil && b.state != nil {
+		s.hub.states.free(len(b.state.at))
+		b.state = nil
 	}
 }
 

@@ -45,6 +45,33 @@ func TestStateIsOfOnePosition(t *testing.T) {
 	}
 }
 
+// TestStateOfSeveralTurns: a state that takes several turns is sent whole, and only then what
+// follows it.
+func TestStateOfSeveralTurns(t *testing.T) {
+	const channels = 600 // more than two turns
+	l := newLog(t)
+	h := newHub(t, hub.Options{Log: l})
+	var want []string
+	for round := range 2 {
+		for i := range channels {
+			publish(t, l, fmt.Sprint(i), fmt.Sprint(round))
+		}
+	}
+	for i := range channels {
+		want = append(want, fmt.Sprint(i, " 1"))
+	}
+	s, _, _ := subscribe(t, h, hub.Start{From: hub.FromLatest}, "*")
+	defer s.Close()
+	publish(t, l, "0", "2")
+	got, gaps := drain(t, s)
+	if diff := cmp.Diff(append(want, "0 2"), got); diff != "" || gaps != nil {
+		t.Errorf("gaps %v (-want +got):\n%s", gaps, diff)
+	}
+	if st := h.Stats(); st.StateBytes != 0 {
+		t.Errorf("%d bytes of states are left", st.StateBytes)
+	}
+}
+
 // TestConflateInMemory: of one turn from memory a subscriber that conflates gets the newest frame
 // of each channel, in log order; of more than a turn holds it gets no frame that memory holds a
 // newer one of.

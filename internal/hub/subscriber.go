@@ -1,55 +1,55 @@
 package hub
 
 import (
-	"context"
 	"slices"
 	"sync/atomic"
 
 	"github.com/fanfare-hub/fanfare"
 )
 
-// Waker is the side of a stream that the hub sees: it is told that there may be something to do.
-// Wake is called from any goroutine, must not block, and must not call the hub.
-type Waker interface{ Wake() }
+// Waker is the side of a stream that the hub sees.
+type Waker interface {
+	// Wake says that there may be something to do. It is called from any goroutine, must not block,
+	// and must not call the hub.
+	Wake()
 
-// A turn is bounded, so that nobody who is far behind keeps a worker, or memory, for long.
+	// Owner names the owner that the stream's reads of the log are counted for; see Hub.Replay.
+	// Only Read and ReadLater call it. It is a method because most streams never read the log: they
+	// need hold no name.
+	Owner() string
+}
+
+// The limits of a turn. A subscriber that is far behind must not keep a worker, or memory, for
+// long.
 const (
 	turnFrames = 256
 	turnBytes  = 256 << 10
 )
 
-// Subscriber is a cursor in the log and a wake-up. All of its methods but those that say otherwise
-// are for one goroutine at a time, the stream's. It has many, and many fields, because it is the
-// one thing that all phases of a stream share: the search for its start (opening.go), the state
-// (state.go), turns from memory (here) and from the log (read.go), and its end (drain.go).
+// Subscriber is a cursor in the log and a wake-up. Its methods are for one goroutine at a time, the
+// stream's, unless they say otherwise. It has many, because all phases of a stream share it: the
+// search for its start (opening.go), the state (state.go), turns from memory (here) and from the
+// log (read.go), and its end (drain.go). There is one for each idle stream, so the fields of a
+// single phase are behind a pointer, which is nil in the other phases.
 type Subscriber struct {
 	// Fixed after Subscribe.
-	hub    *Hub
-	waker  Waker
-	owner  string           // who waits together when many catch up
-	asked  fanfare.Position // the position asked for; 0: none
-	joined fanfare.Position // the log was durable up to here when the filters were joined
+	hub   *Hub
+	waker Waker
 
 	refs  []ref // guarded by Hub.mu
 	index int   // in Hub.subs; guarded by Hub.mu
 
-	// Owned by the stream, and by its read of the log while one is under way.
-	opening      *opening         // nil when the start is found
-	state        *state           // what it is to be sent before anything else; nil for most
-	pending      *beginning       // found, and not yet told; nil afterwards
-	since        Stamp            // events with a time before this are not replayed
-	sinceThrough fanfare.Position // what comes after is no replay, whatever the clock said when it was stored
-	told         fanfare.Position // the trim mark up to which the stream knows that events are gone
-	telling      fanfare.Position // the one that the last turn tells of, if it is sent
-	reader       Reader           // waits for ReadLater's answer
-	reading      context.Context  // of ReadLater
-	stopReading  context.CancelFunc
+	// Owned by the stream, and by its read of the log while one is under way. The read leaves the
+	// two pointers as they are, because the stream may ask for its Position meanwhile.
+	starting *starting        // nil when the subscriber follows new events
+	fetch    *fetch           // the read of the log for the present turn; nil when memory has the turn
+	told     fanfare.Position // the highest trim mark that the client has been told of
 
 	cursor   cursor // moved by the stream
 	opened   atomic.Bool
 	awake    atomic.Bool
 	ending   atomic.Bool
-	conflate bool // where it lags, it gets only the newest event of each channel; fixed after Subscribe
+	conflate bool // see Start.Conflate; fixed after Subscribe
 }
 
 // cursor is a position that others may look at.
@@ -113,7 +113,7 @@ func (s *Subscriber) Patterns() []fanfare.Pattern {
 // first (P4); 0 when it asked for none.
 func (s *Subscriber) Position() fanfare.Position {
 	if !s.opened.Load() {
-		return s.asked
+		return s.starting.asked
 	}
 	return s.cursor.get()
 }
@@ -136,7 +136,8 @@ func (s *Subscriber) Ending() bool { return s.ending.Load() }
 // for what comes next, with Read or ReadLater. It does not block, and does not allocate once t has
 // room. When all or a part of t has been sent, Advance moves the cursor.
 func (s *Subscriber) Next(t *Turn) bool {
-	if s.opening != nil {
+	s.fetch = nil
+	if s.starting.searches() {
 		s.awake.Store(true) // the read looks at all that has come, and another turn follows it
 		return false
 	}
@@ -145,7 +146,7 @@ func (s *Subscriber) Next(t *Turn) bool {
 	if s.cursor.get() >= durable {
 		return true
 	}
-	if joining || s.inState() || s.cursor.get() < s.sinceThrough || !s.fromMemory(t, durable) { // memory knows no times
+	if joining || s.inState() || s.dated() || !s.fromMemory(t, durable) {
 		s.awake.Store(true)
 		return false
 	}
@@ -157,26 +158,28 @@ func (s *Subscriber) Next(t *Turn) bool {
 // commit is not woken for it, and the tails may not hold it yet; the log does.
 func (s *Subscriber) begin(t *Turn) (durable fanfare.Position, joining bool) {
 	durable = s.hub.Durable()
-	joining = s.joined > durable
-	durable = max(durable, s.joined)
-	*t = Turn{Frames: t.Frames[:0], After: s.cursor.get(), Through: max(durable, s.cursor.get()), release: t.release}
-	if s.pending != nil {
-		t.Opens, t.Begins, t.Gap = true, s.pending.position, s.pending.gap
+	b := s.starting
+	if b != nil {
+		joining = b.joined > durable
+		durable = max(durable, b.joined)
 	}
-	s.telling = 0
+	*t = Turn{Frames: t.Frames[:0], After: s.cursor.get(), Through: max(durable, s.cursor.get()), release: t.release}
+	if b != nil && b.pending != nil {
+		t.Opens, t.Begins, t.Gap = true, b.pending.position, b.pending.gap
+	}
 	return durable, joining
 }
 
 // Advance says that everything up to a position has been sent, or is certain to be. more says that
 // the stream will take another turn by itself, and need not be woken for that.
 func (s *Subscriber) Advance(through fanfare.Position, more bool) {
-	if s.cursor.set(through); s.state != nil && !s.inState() {
-		s.endState()
+	s.cursor.set(through)
+	if s.fetch != nil { // not before: a turn may be thrown away, and its gap must be told by the next (P4)
+		s.told = max(s.told, s.fetch.trimmed)
+		s.fetch = nil
 	}
-	s.told = max(s.told, s.telling) // not before: a turn may be thrown away, and its gap must be told by the next (P4)
-	if s.pending != nil {
-		s.pending = nil
-		s.opened.Store(true)
+	if s.starting != nil {
+		s.advanceStart()
 	}
 	if more {
 		s.awake.Store(true)

@@ -37,7 +37,6 @@ func (s *Streams) Serve(w http.ResponseWriter, r *http.Request, req Request) {
 		s.Refuse(w, r, req, err)
 		return
 	}
-	req.Start.Owner = req.Caller.Owner()
 	st := s.newStream(&req)
 	sub, err := s.o.Hub.Subscribe(req.Patterns, req.Start, st)
 	if err != nil {

@@ -40,7 +40,8 @@ func alone(t *testing.T, h *hub.Hub, start hub.Start, manner Manner) *machine {
 
 type nobody struct{}
 
-func (nobody) Wake() {}
+func (nobody) Wake()         {}
+func (nobody) Owner() string { return "" }
 
 // round takes a turn at a time, has all of it sent, and returns what the client gets before the
 // frames, how many frames, and the verdict.

@@ -47,6 +47,9 @@ func (st *Stream) Wake() {
 	}
 }
 
+// Owner implements hub.Waker.
+func (st *Stream) Owner() string { return st.caller.Owner() }
+
 // endNow has the stream end before its next event; the first reason counts, and false says that
 // there was one. A peer that takes nothing is cut soon after. It may be called from any goroutine,
 // and does not block.
