@@ -1,6 +1,7 @@
 // The hub's own page and the examples in Chromium: each check is named, and the first that does not hold ends the run.
 //
 // usage: node pages.mjs CHROMIUM HUB_URL SCREENSHOT_FOLDER CASE
+import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { chromium } from "playwright-core";
 
@@ -34,6 +35,33 @@ async function accessible(what) {
   const found = await page.evaluate(() => axe.run());
   const said = found.violations.map((v) => `${v.id}: ${v.nodes.map((n) => n.html.slice(0, 120)).join(", ")}`);
   check(`axe-core finds nothing ${what}: ${said}`, said.length === 0 && found.passes.length > 10);
+}
+
+// The examples: what publishing the pasted line shows, what state is shown at once, and what it is in the end.
+const pasted = {
+  quotes: ["#quotes", "ACME 101.50"], board: ["#stores", "Store 1\\s+PC 1\\s+● \\d[\\s\\S]*cpu 12, memory 40"],
+  logs: ["#tail", "a line from the terminal"], notifications: ["#list", "Terminal: Hello"],
+};
+const atOnce = { quotes: ["#quotes", "ACME 12.50[\\s\\S]*GEN 7.00"], board: ["#stores", "Store 1\\s+PC 2[\\s\\S]*open[\\s\\S]*PC 10[\\s\\S]*cpu 12"] };
+const settled = { quotes: ["#rate", "^0 changes a second, 2 symbols"], board: ["#summary", "^2 PCs, 0 late"] };
+const stateOf = () => page.locator("#state").getAttribute("data-state");
+const enter = async (token) => {
+  await page.locator("#help input").fill(token);
+  await page.keyboard.press("Enter");
+};
+const run = (line) => execFileSync("bash", ["-e", "-c", line], { cwd: process.env.FANFARE_TEST_FOLDER || "/", encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] }).trim();
+
+// pasteFirst runs what an example shows while there is nothing, and sees that event.
+async function pasteFirst(name) {
+  await page.locator("#help pre").waitFor();
+  check(`${name} is live and says what to paste`, await stateOf() === "live");
+  await accessible(`in ${name}, empty`);
+  await shot(`${name}-empty`);
+  const line = await text("#help pre");
+  check(`it publishes: ${run(line)}`, line.startsWith("curl "));
+  await waitText(...pasted[name]);
+  check("the event is there, and the line is gone", !(await page.locator("#help").isVisible()));
+  return line;
 }
 
 const cases = {
@@ -285,8 +313,10 @@ const cases = {
     await page.reload();
     await page.waitForFunction((n) => Number(document.querySelector("#unread").innerText) >= n, before);
     check("the unread count survives a reload", true);
-    await page.locator("#read").click();
-    check("reading brings it to zero", await text("#unread") === "0");
+    check("reading brings it to zero", await page.evaluate(() => { // in one task, because notifications go on coming
+      document.querySelector("#read").click();
+      return document.querySelector("#unread").innerText;
+    }) === "0");
     await page.reload();
     await waitText("#state", "Live");
     await page.waitForFunction(() => document.querySelectorAll("#list li").length > 0);
@@ -382,30 +412,93 @@ const cases = {
     const got = await page.evaluate(() => window.got);
     check(`four streams, and each of ${globalThis.sent} events once, in order`, got.every((data, i) => data === String(i)) && got.length === globalThis.sent);
   },
-  // An example whose hub asks who somebody is: it tells refused, connecting and live apart, and comes back after a restart.
-  async example() {
+  // What quotes and the board open with: the newest of each channel, that was published before, and nothing after.
+  async state() {
+    for (const [name, [place, shown]] of Object.entries(atOnce)) {
+      const streams = [];
+      const note = (r) => { if (r.url().includes("/v1/events?")) streams.push(new URL(r.url()).searchParams); };
+      page.on("request", note);
+      await page.goto(`${hub}/examples/${name}/`);
+      await waitText(place, shown);
+      check(`${name} has the state at once`, await stateOf() === "live" && !/ 99|older/.test(await text(place)));
+      await waitText(...settled[name]);
+      page.off("request", note);
+      check(`${name} has one stream, of the newest`, streams.length === 1 && streams[0].get("replay") === "latest" && streams[0].get("conflate") === "true");
+      await accessible(`in ${name}`);
+      await shot(`${name}-at-once`);
+    }
+  },
+  // An empty hub: each example shows a line, which publishes its first event exactly as it stands.
+  async emptyExamples() {
+    for (const name of Object.keys(pasted)) {
+      await page.goto(`${hub}/examples/${name}/`);
+      await pasteFirst(name);
+    }
+  },
+  // Hubs that do not answer, and streams that end: connecting and live are told apart.
+  async connecting() {
+    for (const name of Object.keys(pasted)) {
+      await page.route("**/v1/tickets", (route) => route.abort());
+      await page.goto(`${hub}/examples/${name}/`);
+      await waitText("#state", "does not answer; trying again");
+      check(`${name} is connecting while no hub answers`, await stateOf() === "connecting");
+      await page.unroute("**/v1/tickets");
+      await waitText("#state", "Live");
+      await waitText("#state", "connecting again"); // its streams live for two seconds
+      check(`${name} is connecting when its stream has ended`, await stateOf() === "connecting");
+      await waitText("#state", "Live");
+      check(`and live again`, await stateOf() === "live");
+    }
+    await page.goto(`${hub}/examples/quotes/`);
+    await waitText("#state", "Live");
+    const [again] = await Promise.all([
+      page.waitForRequest((r) => r.url().includes("lastEventId=")),
+      page.route("**/v1/events?*", (route) => route.fulfill({ status: 401 }), { times: 1 }), // as when its ticket is over
+    ]);
+    await waitText("#state", "Live");
+    check("it goes on with a new ticket after its last event, conflated", /conflate=true.*ticket=ft_.*lastEventId=[0-9A-Z]{13}/.test(again.url()));
+    await page.goto(`${hub}/examples/logs/?channel=a*b`);
+    await waitText("#state", "Refused: .*may stand only as a whole segment");
+    check("what cannot work is refused", await stateOf() === "refused");
+  },
+  // A hub that has no room for a stream says so with a stream that ends: it is not live.
+  async full() {
+    await page.addInitScript(() => addEventListener("DOMContentLoaded", () => {
+      window.states = [];
+      new MutationObserver(() => window.states.push(document.querySelector("#state").dataset.state)).observe(document.querySelector("#state"), { attributes: true });
+    }));
+    await page.goto(`${hub}/examples/board/`);
+    await waitText("#state", "connecting again");
+    check("a full hub is not live", !(await page.evaluate(() => window.states)).includes("live"));
+  },
+  // A hub that asks who somebody is: each example says that it is refused, why, and how a token is made.
+  async examplesWithToken() {
     const urls = [];
     page.on("request", (r) => urls.push(r.url()));
-    await page.goto(hub + "/examples/notifications/?user=ada");
-    await waitText("#state", "token is needed");
-    await page.locator("form input[name=token]").fill("nonsense");
-    await page.keyboard.press("Enter");
-    await waitText("#state", "not valid");
-    check("it says why it is refused", true);
-    await page.locator("form input[name=token]").fill(process.env.FANFARE_OTHER_TOKEN);
-    await page.keyboard.press("Enter");
-    await waitText("#state", "no right to subscribe");
-    check("and what the token may not do", true);
-    await page.locator("form input[name=token]").fill(process.env.FANFARE_TEST_TOKEN);
-    await page.keyboard.press("Enter");
-    await waitText("#state", "Live");
+    for (const name of Object.keys(pasted)) {
+      await page.goto(`${hub}/examples/${name}/`);
+      await waitText("#state", "Refused: a token is needed");
+      check(`${name} says that it is refused, and why`, await stateOf() === "refused");
+      await accessible(`in ${name}, refused`);
+      await shot(`${name}-refused`);
+      await enter("nonsense");
+      await waitText("#state", "Refused: .*not valid");
+      await enter(process.env.FANFARE_OTHER_TOKEN);
+      await waitText("#state", "Refused: .*no right to subscribe");
+      check("and what the token may not do", await stateOf() === "refused");
+      const token = run(await text("#help pre")); // as the page says
+      await enter(token);
+      await waitText("#state", "Live");
+      check("a token as the page says makes it live", !(await page.locator("#help input").isVisible()));
+      const line = await pasteFirst(name);
+      check("the line has the token, no URL has it, and the stream has a ticket", line.includes(`'Authorization: Bearer ${token}'`) &&
+        !urls.some((u) => u.includes(token.slice(-20))) && urls.some((u) => u.includes("ticket=ft_")));
+      check("and it is kept nowhere", await page.evaluate((t) => !(document.cookie + JSON.stringify([localStorage, sessionStorage])).includes(t), token));
+    }
     await page.locator("#send input").fill("hello");
     await page.locator("#send button").click();
-    await waitText("#list li:first-child", "hello");
-    check("the form goes away once the token works", !(await page.locator("form input[name=token]").isVisible()));
-    check("it listens by ticket, and publishes with the token", urls.some((u) => u.includes("ticket=ft_")));
-    check("the token is in no URL", !urls.some((u) => u.includes(process.env.FANFARE_TEST_TOKEN.slice(-20))));
-    await shot("example-signed-in");
+    await waitText("#list li:first-child", "You: hello");
+    check("a page publishes with the token", true);
   },
   async quotes() {
     await page.goto(hub + "/examples/quotes/");
@@ -421,9 +514,9 @@ const cases = {
     await shot("quotes");
   },
   async board() {
-    await page.goto(hub + "/examples/board/?late=2");
-    await waitText("#stores", "Store 2[\\s\\S]*PC 3");
-    await waitText("#stores", "connected");
+    await page.goto(hub + "/examples/board/?late=5");
+    await waitText("#stores", "Store 1[\\s\\S]*PC 1[\\s\\S]*PC 2[\\s\\S]*PC 3[\\s\\S]*Store 2[\\s\\S]*PC 3");
+    await waitText("#stores", "● \\d[\\s\\S]*cpu \\d+, memory \\d+");
     check("stores and PCs are there", true);
     await page.waitForFunction(() => document.querySelectorAll("#stores li.late").length === 2, null, { timeout: 60000 });
     check("a PC that went silent is red, and says so", (await text("#stores section:first-of-type li.late")).includes("LATE"));

@@ -159,6 +159,81 @@ func TestExamplePages(t *testing.T) {
 	h.stop()
 }
 
+// TestExamplesAtOnce: quotes and the board open with the state; nothing is published after.
+func TestExamplesAtOnce(t *testing.T) {
+	t.Parallel()
+	findChromium(t)
+	h := serve(t, "127.0.0.1:0", t.TempDir())
+	for _, e := range [][2]string{{"quotes/ACME", `{"price":99,"change":1}`}, {"board/1/10", "older"},
+		{"quotes/GEN", `{"price":7}`}, {"board/1/2", "open"}, {"board/1/10", `{"cpu":12.4}`},
+		{"quotes/ACME", `{"price":12.5,"change":-1}`}} {
+		if _, err := publish(h.url("/v1/channels/"+e[0]), e[1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	looksAt(t, h, "state")
+	h.stop()
+}
+
+// TestExamplesEmpty: an example of an empty hub shows a command that publishes its first event.
+func TestExamplesEmpty(t *testing.T) {
+	t.Parallel()
+	needCurl(t)
+	findChromium(t)
+	h := serve(t, "127.0.0.1:0", t.TempDir())
+	looksAt(t, h, "emptyExamples")
+	h.stop()
+}
+
+// TestExamplesConnecting: an example tells whether its stream is connecting, live or refused.
+func TestExamplesConnecting(t *testing.T) {
+	t.Parallel()
+	findChromium(t)
+	h := serve(t, "127.0.0.1:0", t.TempDir(), "--stream-lifetime", "2s")
+	looksAt(t, h, "connecting")
+	h.stop()
+	full := serve(t, "127.0.0.1:0", t.TempDir(), "--max-streams", "1")
+	resp, err := http.Get(full.url("/v1/events?channel=a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	looksAt(t, full, "full")
+	full.stop()
+}
+
+// TestExamplesWithToken: where the hub asks who somebody is, the pages of the examples say how to
+// make a token, and the publishers take one.
+func TestExamplesWithToken(t *testing.T) {
+	needCurl(t)
+	findChromium(t)
+	secret := newSecret(t)
+	h := serve(t, "127.0.0.1:0", t.TempDir(), "--jwt-key", "HS256="+secret)
+	other := command(t, "token", "--key", "HS256="+secret, "--subscribe", "users/bob/**")
+	t.Setenv("PATH", filepath.Dir(binary)+":"+os.Getenv("PATH"))
+	looksAt(t, h, "examplesWithToken", "FANFARE_TEST_FOLDER="+filepath.Dir(secret), "FANFARE_OTHER_TOKEN="+other)
+	if log := h.log.String(); strings.Contains(log, "Bearer") || strings.Contains(log, "ft_") {
+		t.Errorf("a token or a ticket stands in the log:\n%s", log)
+	}
+	token := command(t, "token", "--key", "HS256="+secret, "--publish", "**", "--subscribe", "**", "--device",
+		"stores/*/pcs/*")
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte(token+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, channel := range map[string]string{"quotes": "quotes/GEN01", "board": "board/2/3",
+		"notifications": "users/eve/notifications", "logs": "logs/secret"} {
+		args := map[string][]string{"notifications": {"-user", "eve", "hello"},
+			"logs": {"-file", secret, "-channel", "logs/secret"}}[name]
+		publisher(t, h, name, append([]string{"-token-file", file}, args...)...)
+		eventually(t, name+" publishes with a token", func() bool {
+			status, body := request(t, http.DefaultClient, "GET", h.url("/v1/latest?channel="+channel), token, "")
+			return status == 200 && strings.Contains(body, channel)
+		})
+	}
+	h.stop()
+}
+
 // TestPageBelowAPrefix has the hub's page and its tickets work below a path, as behind a proxy that
 // takes the prefix off.
 func TestPageBelowAPrefix(t *testing.T) {

@@ -1,100 +1,159 @@
-// What the examples have in common: who is asking, and a stream that tells a refusal from a broken connection.
+// What the examples have in common: a stream that says how it stands, the form for a token, and what to paste into a terminal
+// while nothing has been published. Each page has an element with the id "state", and an empty one with the id "help".
 //
-// An EventSource can send no header and does not say why it was refused. So a page whose hub asks who one is takes a ticket with
-// its token, opens the stream with that, and asks the hub for the reason when the stream is closed for good.
+// An EventSource sends no header and hides why it was refused. So the page asks the hub for a ticket, with its token if it has
+// one, and opens the stream with the ticket. A hub that wants no token gives tickets too: there is one way for all hubs.
 const base = new URL('..', import.meta.url); // the hub's address, below whatever prefix it is served
-let token = ''; // in memory only
-let form = null;
-let asked = null; // the promise of a token, while the form is shown
+const guide = 'https://github.com/fanfare-hub/fanfare/blob/main/docs/guide/security.md';
+const $ = (id) => document.getElementById(id);
+let token = ''; // in this page's memory, and nowhere else
+let ahead = 0; // how far this machine's clock is ahead of the hub's, in milliseconds
 
-// say writes a text into the element with the id state, which each page has: connecting, live or refused.
-function say(state, text) {
-  const at = document.getElementById('state');
-  at.textContent = text;
-  at.dataset.state = state;
-  at.className = state === 'refused' ? 'bad' : state === 'live' ? 'good' : 'soft';
+// now is the time by the hub's clock: what events say of their time compares with that.
+export const now = () => Date.now() - ahead;
+
+// api is fetch with the token.
+export function api(path, options = {}) {
+  const headers = { ...options.headers, ...(token && { Authorization: `Bearer ${token}` }) };
+  return fetch(new URL(path, base), { ...options, headers, cache: 'no-store' });
 }
 
-// askToken shows a form and waits for a token. Those who wait together get the same one.
-function askToken(why) {
-  say('refused', why);
-  if (asked) return asked;
-  form ??= document.querySelector('main').insertBefore(document.createElement('form'), document.querySelector('h1').nextSibling);
-  form.className = 'row';
-  form.innerHTML = '<label>Token or API key <input name="token" type="password" autocomplete="off" required></label> <button>Use it</button>';
-  form.hidden = false;
-  asked = new Promise((resolve) => form.addEventListener('submit', (e) => {
-    e.preventDefault();
-    token = new FormData(form).get('token').trim();
-    form.reset();
-    form.hidden = true;
-    asked = null;
-    resolve(token);
-  }, { once: true }));
-  return asked;
+// problem is why the hub refused a request.
+export const problem = async (answer) =>
+  (await answer.json().catch(() => ({}))).detail || `the hub answered ${answer.status}`;
+
+// fields reads data as a JSON object. Other data is the field text.
+export function fields(data) {
+  try {
+    const value = JSON.parse(data);
+    if (value && typeof value === 'object') return value;
+  } catch { /* no JSON */ }
+  return { text: data };
 }
 
-// api is fetch with the token. It asks for one, and again, while the hub answers that it takes one.
-export async function api(path, options = {}) {
+// listen opens a stream of channels and keeps it open. A break is the browser's to mend; at a ticket's end the stream goes on,
+// with a new ticket, after the last event. on has a function for each type of event; sample is an event that the page shows how
+// to publish while there is none. The function that listen returns ends the stream.
+export function listen({ channels, query = {}, on, sample }) {
+  let source = null, last = '', came = false, ended = false;
+
+  async function open(text = 'Connecting…') {
+    if (ended) return;
+    say('connecting', text);
+    let ticket;
+    try {
+      ticket = await ticketFor(channels);
+    } catch (refusal) {
+      if (refusal.final) return say('refused', refusal.message);
+      return setTimeout(open, 2000, 'The hub does not answer; trying again…');
+    }
+    if (ended) return;
+    const url = new URL('v1/events', base);
+    url.search = new URLSearchParams([...channels.map((c) => ['channel', c]), ...Object.entries({ ...query, ticket })]);
+    if (last) url.searchParams.set('lastEventId', last);
+    source = new EventSource(url);
+    let began = false;
+    source.addEventListener('heartbeat', (e) => { // the first event of each stream; a full hub ends one without it
+      began = true;
+      last = e.lastEventId;
+      ahead = Date.now() - Date.parse(JSON.parse(e.data).time);
+      say('live', 'Live');
+      setTimeout(() => { if (!came && !ended && sample) help(...toPaste(sample)); }, 300);
+    });
+    for (const [type, handle] of Object.entries(on)) {
+      source.addEventListener(type, (e) => {
+        if (!came) help();
+        came = true;
+        last = e.lastEventId;
+        handle(e);
+      });
+    }
+    source.addEventListener('error', async () => {
+      if (source.readyState !== EventSource.CLOSED) return say('connecting', 'The connection broke; connecting again…');
+      const reason = began ? '' : await whyNot(url);
+      if (reason) say('refused', reason);
+      else setTimeout(open, 1000);
+    });
+  }
+
+  open();
+  return () => {
+    ended = true;
+    source?.close();
+    say('off', 'Not connected');
+  };
+}
+
+// ticketFor asks for a token as long as the hub wants another.
+async function ticketFor(channels) {
   for (;;) {
-    const headers = { ...options.headers };
-    if (token) headers.Authorization = `Bearer ${token}`;
-    const answer = await fetch(new URL(path, base), { ...options, headers, cache: 'no-store' });
-    if (answer.status !== 401 && answer.status !== 403) return answer;
-    await askToken((await answer.json()).detail);
+    const answer = await api('v1/tickets', { method: 'POST', body: JSON.stringify({ channels }) });
+    if (answer.ok) return (await answer.json()).ticket;
+    const reason = await problem(answer);
+    if (answer.status === 401 || answer.status === 403) await askToken(reason, channels);
+    else throw Object.assign(new Error(reason), { final: answer.status < 500 && answer.status !== 429 });
   }
 }
 
-// address is where a stream of the channels is: with a ticket where a token was asked for.
-async function address(channels, query) {
-  const url = new URL('v1/events', base);
-  url.search = new URLSearchParams([...channels.map((c) => ['channel', c]), ...Object.entries(query)]);
-  if (!token && (await fetch(url, { method: 'HEAD', cache: 'no-store' })).ok) return url;
-  const answer = await api('v1/tickets', { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify({ channels }) });
-  const made = await answer.json();
-  if (!answer.ok) throw new Error(made.detail);
-  if (token) url.searchParams.set('ticket', made.ticket);
-  return url;
-}
-
-// why asks the hub for what an EventSource does not tell.
-async function why(url) {
-  const abort = new AbortController();
+// whyNot asks for the stream as a page would not, because the answer then says why it is refused.
+async function whyNot(url) {
+  const stop = new AbortController();
   try {
-    const answer = await fetch(url, { signal: abort.signal, headers: { Accept: 'application/json' } });
-    if (answer.status === 204) return { detail: 'The stream goes on in another tab', final: true };
-    return answer.ok ? { again: true } : { detail: (await answer.json()).detail, expired: answer.status === 401 };
-  } catch { return { again: true }; } finally { abort.abort(); }
+    const answer = await fetch(url, { signal: stop.signal });
+    return answer.status >= 400 && answer.status < 500 ? await problem(answer) : '';
+  } catch { return ''; } finally { stop.abort(); }
 }
 
-// listen opens a stream of channels, with an object of functions by event type, and keeps it open: after a break the browser goes
-// on after the last event, after a ticket's end this does. The function that it returns ends the stream.
-export function listen(channels, query, handlers) {
-  let source = null, last = '', ended = false;
-  const open = async () => {
-    say('connecting', 'Connecting…');
-    let url;
-    try {
-      url = await address(channels, last ? { lastEventId: last } : query);
-    } catch (e) {
-      if (e instanceof TypeError) return setTimeout(() => ended || open(), 2000); // no hub answers
-      return say('refused', e.message);
-    }
-    if (ended) return;
-    source = new EventSource(url);
-    for (const [type, handle] of Object.entries(handlers)) {
-      source.addEventListener(type, (e) => { last = e.lastEventId; handle(e); });
-    }
-    source.addEventListener('heartbeat', (e) => { last = e.lastEventId; });
-    source.addEventListener('open', () => say('live', 'Live'));
-    source.addEventListener('error', async () => {
-      if (source.readyState !== EventSource.CLOSED) return say('connecting', 'The connection broke; connecting again…');
-      const reason = await why(url);
-      if (ended || reason.final) return say('refused', reason.detail || 'Ended');
-      if (reason.again || reason.expired) return setTimeout(() => ended || open(), 1000);
-      say('refused', reason.detail);
-    });
-  };
-  open();
-  return () => { ended = true; source?.close(); };
+// --- what the page says ---
+
+// say shows how the stream stands: connecting, live or refused.
+function say(state, text) {
+  $('state').dataset.state = state;
+  $('state').textContent = state === 'refused' ? `Refused: ${text}` : text;
 }
+
+// help shows what there is to do, or nothing.
+function help(...nodes) {
+  $('help').replaceChildren(...nodes);
+  $('help').hidden = !nodes.length;
+}
+
+function el(tag, props, ...children) {
+  const node = Object.assign(document.createElement(tag), props);
+  node.append(...children);
+  return node;
+}
+
+function askToken(reason, channels) {
+  say('refused', reason);
+  const grants = channels.map((c) => `--subscribe ${quoted(c)} --publish ${quoted(c)}`).join(' ');
+  const input = el('input', { type: 'password', autocomplete: 'off', spellcheck: false, required: true });
+  const form = el('form', { className: 'row' }, el('label', {}, 'Token or API key ', input), el('button', {}, 'Use it'));
+  help(form, el('p', {}, 'Whoever has the hub’s key makes a token:'),
+    el('pre', {}, `fanfare token --key HS256=secret.txt ${grants}`),
+    el('p', { className: 'soft' }, 'The page keeps it in memory only. More: ', el('a', { href: guide }, 'tokens and API keys'), '.'));
+  return new Promise((resolve) => form.addEventListener('submit', (e) => {
+    e.preventDefault();
+    token = input.value.trim();
+    help();
+    say('connecting', 'Trying the token…');
+    resolve();
+  }));
+}
+
+// toPaste is a command that publishes the first event, as a shell takes it. The token in it is blurred until one points at it.
+function toPaste({ channel, event, data }) {
+  const url = new URL(`v1/channels/${channel.split('/').map(encodeURIComponent).join('/')}`, base);
+  if (event) url.searchParams.set('event', event);
+  const code = el('code', {}, 'curl ');
+  if (token) code.append("-H 'Authorization: Bearer ", el('span', { className: 'secret' }, token), "' ");
+  code.append(`-d ${quoted(data)} ${quoted(url.href)}`);
+  const button = el('button', { type: 'button' }, 'Copy');
+  button.addEventListener('click', () => {
+    getSelection().selectAllChildren(code); // without TLS there is no clipboard, and the line is at least selected
+    navigator.clipboard?.writeText(code.textContent);
+  });
+  return [el('p', {}, 'Nothing has been published yet. Paste this into a terminal:'), el('pre', {}, code), button];
+}
+
+const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;

@@ -1,57 +1,86 @@
-// Stores and their PCs. Who is connected, and when who was seen last, is in /v1/stats; the PCs publish their own figures.
-import { api, listen } from '../hub.js';
+// The state of many things: each publishes its own on a channel of its own, board/STORE/PC, and the newest event of a channel is
+// its state. The page opens with all of them, and after a lag it gets the newest again and no backlog.
+import { fields, listen, now } from '../hub.js';
 
 const $ = (id) => document.getElementById(id);
 const limit = Number(new URLSearchParams(location.search).get('late')) || 15; // seconds
-const figures = new Map(); // by store/pc
-let stores = [];
+const things = new Map(); // by channel: { item, text, time }
+const lists = new Map(); // of a store's PCs, by store
+const dirty = new Set();
 
 $('limit').textContent = `${limit} s`;
 
-function ago(seconds) { return seconds < 60 ? `${Math.round(seconds)} s` : seconds < 3600 ? `${Math.floor(seconds / 60)} min` : `${Math.floor(seconds / 3600)} h`; }
+listen({
+  channels: ['board/*/*'],
+  query: { replay: 'latest', conflate: true, envelope: true },
+  sample: { channel: 'board/1/1', data: '{"cpu":12,"memory":40}' },
+  on: {
+    message: (e) => {
+      const { channel, data, time } = JSON.parse(e.data); // the envelope: a pattern's events say their channel
+      const text = Object.entries(fields(data)).map(([name, v]) => `${name} ${typeof v === 'number' ? Math.round(v) : v}`);
+      const thing = things.get(channel) || add(channel);
+      Object.assign(thing, { text: text.join(', '), time: Date.parse(time) });
+      dirty.add(thing);
+      if (dirty.size === 1) requestAnimationFrame(draw);
+    },
+  },
+});
+
+function add(channel) {
+  const [, store, pc] = channel.split('/');
+  const item = document.createElement('li');
+  item.dataset.order = pc;
+  item.innerHTML = '<b></b><span></span><br><small class="soft"></small>';
+  item.firstChild.textContent = `PC ${pc}`;
+  insert(list(store), item);
+  const thing = { item };
+  things.set(channel, thing);
+  return thing;
+}
+
+// list is the list of a store, which is made when its first PC comes.
+function list(store) {
+  if (lists.has(store)) return lists.get(store);
+  const section = document.createElement('section');
+  section.dataset.order = store;
+  section.innerHTML = '<h2 class="next"></h2><ul class="board"></ul>';
+  section.firstChild.textContent = `Store ${store}`;
+  lists.set(store, section.lastChild);
+  insert($('stores'), section);
+  return section.lastChild;
+}
+
+const order = new Intl.Collator('en', { numeric: true }).compare;
+
+function insert(parent, node) {
+  let low = 0, high = parent.children.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (order(parent.children[middle].dataset.order, node.dataset.order) < 0) low = middle + 1;
+    else high = middle;
+  }
+  parent.insertBefore(node, parent.children[low] || null);
+}
 
 function draw() {
-  let late = 0;
-  $('stores').replaceChildren(...stores.map((store) => {
-    const section = document.createElement('section');
-    const title = document.createElement('h2');
-    title.textContent = `Store ${store.store}`;
-    const list = document.createElement('ul');
-    list.className = 'board';
-    for (const pc of store.pcs) {
-      const seconds = (Date.now() - new Date(pc.lastSeen)) / 1000;
-      const isLate = !pc.open && seconds > limit;
-      late += isLate;
-      const li = document.createElement('li');
-      li.className = isLate ? 'late' : '';
-      const name = document.createElement('b');
-      name.textContent = `PC ${pc.pc}`;
-      const f = figures.get(`${store.store}/${pc.pc}`);
-      li.append(name, pc.open ? '● connected' : isLate ? `▲ LATE: seen ${ago(seconds)} ago` : `○ seen ${ago(seconds)} ago`);
-      if (f && pc.open) {
-        const small = document.createElement('small');
-        small.className = 'soft';
-        small.textContent = ` CPU ${f.cpu.toFixed(0)} %, memory ${f.memory.toFixed(0)} %`;
-        li.append(document.createElement('br'), small);
-      }
-      list.append(li);
-    }
-    section.append(title, list);
-    return section;
-  }));
-  $('summary').textContent = stores.length ? `${stores.reduce((n, s) => n + s.pcs.length, 0)} PCs, ${late} late` : 'No PC has been seen yet: run go run ./examples/board';
-  $('summary').className = late ? 'bad' : 'good';
+  dirty.forEach(show);
+  dirty.clear();
 }
 
-async function ask() {
-  try {
-    const answer = await api('v1/stats?streams=0');
-    if (answer.ok) stores = (await answer.json()).stores;
-    draw();
-  } catch { /* no hub answers: the stream says so */ }
-  setTimeout(ask, 2000);
+function show({ item, text, time }) {
+  const seconds = Math.round((now() - time) / 1000), late = seconds > limit;
+  item.className = late ? 'late' : '';
+  item.children[1].textContent = late ? `▲ LATE: silent for ${ago(seconds)}` : `● ${new Date(time).toLocaleTimeString()}`;
+  item.lastChild.textContent = text;
 }
 
-ask();
-listen(['board/**'], {}, { figures: (e) => { const r = JSON.parse(e.data); figures.set(`${r.store}/${r.pc}`, r.figures); } });
-setInterval(draw, 1000);
+const ago = (s) => (s < 60 ? `${s} s` : s < 3600 ? `${Math.floor(s / 60)} min` : s < 86400 ? `${Math.floor(s / 3600)} h` : `${Math.floor(s / 86400)} d`);
+
+// Who falls silent publishes nothing, so the page looks at the time.
+setInterval(() => {
+  const late = [...things.values()].filter(({ time }) => now() - time > limit * 1000);
+  late.forEach(show);
+  const text = things.size ? `${things.size} PCs, ${late.length} late` : '';
+  if ($('summary').textContent !== text) $('summary').textContent = text;
+  $('summary').className = late.length ? 'bad' : 'good';
+}, 1000);

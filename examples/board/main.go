@@ -1,6 +1,9 @@
 // Command board plays the PCs of a few stores: each keeps its stream open, says now and then that
-// it is well, and publishes the figures of the machine that it really runs on. With -late one PC of
-// each store goes silent after a while.
+// it is well, and publishes its state, the figures of the machine that it really runs on, on the
+// channel board/STORE/PC. With -late one PC of each store goes silent after a while. Where the hub
+// asks who it is, its token needs
+//
+//	--device 'stores/*/pcs/*' --publish 'board/*/*'
 package main
 
 import (
@@ -62,6 +65,14 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
+// failed says what went wrong. The PC tries again in a moment.
+func (p pc) failed(ctx context.Context, what string, err error) bool {
+	if err != nil && ctx.Err() == nil {
+		fmt.Fprintf(os.Stderr, "store %s, PC %s cannot %s: %v\n", p.store, p.id, what, err)
+	}
+	return err != nil
+}
+
 // listen keeps the stream open and prints the commands that come.
 func (p pc) listen(ctx context.Context) {
 	for ; ctx.Err() == nil; pause(ctx, time.Second) {
@@ -71,7 +82,10 @@ func (p pc) listen(ctx context.Context) {
 			return
 		}
 		resp, err := p.hub.Do(req)
-		if err != nil {
+		if err == nil {
+			err = hubclient.Refusal(resp)
+		}
+		if p.failed(ctx, "listen", err) {
 			continue
 		}
 		for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
@@ -93,9 +107,7 @@ func (p pc) report(ctx context.Context) {
 				_ = resp.Body.Close()
 			}
 		}
-		_ = p.hub.Publish(ctx,
-			hubclient.Event{Channel: "board/" + p.store + "/" + p.id, Event: "figures", Data: map[string]any{
-				"store": p.store, "pc": p.id, "figures": meter.Read(),
-			}})
+		p.failed(ctx, "publish", p.hub.Publish(ctx,
+			hubclient.Event{Channel: "board/" + p.store + "/" + p.id, Event: "figures", Data: meter.Read()}))
 	}
 }

@@ -1,60 +1,75 @@
-// Hundreds of changes a second: events only change the model, and the page is drawn once a frame.
-import { listen } from '../hub.js';
+// Hundreds of changes a second, of which the page needs the newest: it opens with the newest of each symbol, and after a lag it
+// gets the newest again and no backlog. Events only change the model, and the page is drawn once a frame.
+import { fields, listen, now } from '../hub.js';
 
 const $ = (id) => document.getElementById(id);
-const quotes = new Map(); // by symbol: { quote, button, prices }
+const quotes = new Map(); // by symbol: { button, prices, change }
 const kept = 300; // prices of each symbol
-let chosen = null, changes = 0, lag = 0, dirty = new Set();
+let chosen = '', changes = 0, lag = 0;
+const dirty = new Set();
 
-function add(symbol) {
-  const button = document.createElement('button');
-  button.setAttribute('aria-pressed', 'false');
-  button.addEventListener('click', () => {
-    if (chosen) quotes.get(chosen).button.setAttribute('aria-pressed', 'false');
-    chosen = symbol;
-    button.setAttribute('aria-pressed', 'true');
-    dirty.add(symbol);
-  });
-  const entry = { button, prices: [] };
-  quotes.set(symbol, entry);
-  $('quotes').replaceChildren(...[...quotes.keys()].sort().map((s) => quotes.get(s).button));
-  if (!chosen) button.click();
-  return entry;
-}
-
-listen(['quotes/*'], {}, {
-  quote: (e) => {
-    const quote = JSON.parse(e.data);
-    const entry = quotes.get(quote.symbol) || add(quote.symbol);
-    entry.quote = quote;
-    entry.prices.push(quote.price);
-    if (entry.prices.length > kept) entry.prices.shift();
-    dirty.add(quote.symbol);
-    changes++;
-    lag = Math.max(lag, Date.now() - quote.time);
+listen({
+  channels: ['quotes/*'],
+  query: { replay: 'latest', conflate: true, envelope: true },
+  sample: { channel: 'quotes/ACME', data: '{"price":101.5,"change":1.5}' },
+  on: {
+    message: (e) => {
+      const { channel, data, time } = JSON.parse(e.data); // the envelope: a pattern's events say their channel
+      const { price, change = 0 } = fields(data);
+      if (typeof price !== 'number') return;
+      const symbol = channel.slice('quotes/'.length);
+      const quote = quotes.get(symbol) || add(symbol);
+      quote.change = change;
+      quote.prices.push(price);
+      if (quote.prices.length > kept) quote.prices.shift();
+      dirty.add(symbol);
+      const age = now() - Date.parse(time);
+      if (age > performance.now()) return; // older than the page: a part of the state that it opened with
+      changes++;
+      lag = Math.max(lag, age);
+    },
   },
 });
 
-function chart(entry) {
-  const { prices, quote } = entry;
+function add(symbol) {
+  const button = document.createElement('button');
+  button.addEventListener('click', () => choose(symbol));
+  const quote = { button, prices: [], change: 0 };
+  quotes.set(symbol, quote);
+  $('quotes').replaceChildren(...[...quotes.keys()].sort().map((s) => quotes.get(s).button));
+  $('some').hidden = false;
+  if (!chosen) choose(symbol);
+  else button.setAttribute('aria-pressed', 'false');
+  return quote;
+}
+
+function choose(symbol) {
+  quotes.get(chosen)?.button.setAttribute('aria-pressed', 'false');
+  chosen = symbol;
+  quotes.get(symbol).button.setAttribute('aria-pressed', 'true');
+  dirty.add(symbol);
+}
+
+function chart({ prices }) {
   const svg = $('chart'), width = svg.clientWidth, height = 220;
-  const low = Math.min(...prices), high = Math.max(...prices), span = high - low || 1;
-  const y = (p) => 20 + (1 - (p - low) / span) * (height - 40);
-  const points = prices.map((p, i) => `${((i / Math.max(1, prices.length - 1)) * (width - 60)).toFixed(1)},${y(p).toFixed(1)}`).join(' ');
+  const low = Math.min(...prices), high = Math.max(...prices), span = high - low;
+  const y = (p) => (span ? 20 + (1 - (p - low) / span) * (height - 40) : height / 2);
+  const all = prices.length > 1 ? prices : [prices[0], prices[0]]; // one price is a level
+  const points = all.map((p, i) => `${((i / (all.length - 1)) * (width - 60)).toFixed(1)},${y(p).toFixed(1)}`).join(' ');
+  const axis = (p) => `<line x1="0" x2="${width}" y1="${y(p)}" y2="${y(p)}"/><text x="${width - 54}" y="${y(p) - 4}">${p.toFixed(2)}</text>`;
   svg.setAttribute('viewBox', `0 0 ${width} ${height}`);
-  svg.innerHTML = `<line x1="0" x2="${width}" y1="${y(low)}" y2="${y(low)}"/><line x1="0" x2="${width}" y1="${y(high)}" y2="${y(high)}"/><polyline points="${points}"/><text x="${width - 54}" y="${y(low) - 4}">${low.toFixed(2)}</text><text x="${width - 54}" y="${y(high) - 4}">${high.toFixed(2)}</text>`;
-  $('chosen').textContent = `${quote.symbol}  ${quote.price.toFixed(2)}`;
-  svg.setAttribute('aria-label', `${quote.symbol}: ${quote.price.toFixed(2)}, between ${low.toFixed(2)} and ${high.toFixed(2)} over the last ${prices.length} changes`);
+  svg.innerHTML = axis(low) + (span ? axis(high) : '') + `<polyline points="${points}"/>`;
+  $('chosen').textContent = `${chosen}  ${prices.at(-1).toFixed(2)}`;
+  svg.setAttribute('aria-label', `${chosen}: ${prices.at(-1).toFixed(2)}, between ${low.toFixed(2)} and ${high.toFixed(2)} over the last ${prices.length} changes`);
 }
 
 function draw() {
   for (const symbol of dirty) {
-    const { button, quote } = quotes.get(symbol);
-    button.textContent = `${symbol} ${quote.price.toFixed(2)} `;
-    const change = document.createElement('span');
-    change.className = quote.change < 0 ? 'down' : 'up';
-    change.textContent = `${quote.change < 0 ? '▼' : '▲'} ${Math.abs(quote.change).toFixed(2)} %`;
-    button.append(change);
+    const { button, prices, change } = quotes.get(symbol);
+    const mark = document.createElement('span');
+    mark.className = change < 0 ? 'down' : change > 0 ? 'up' : 'soft';
+    mark.textContent = `${change < 0 ? '▼' : change > 0 ? '▲' : '='} ${Math.abs(change).toFixed(2)} %`;
+    button.replaceChildren(`${symbol} ${prices.at(-1).toFixed(2)} `, mark);
   }
   if (dirty.has(chosen)) chart(quotes.get(chosen));
   dirty.clear();
@@ -62,8 +77,8 @@ function draw() {
 }
 
 setInterval(() => {
-  $('rate').textContent = `${changes} changes a second, ${quotes.size} symbols`;
-  $('lag').textContent = changes ? `the slowest came ${lag} ms after it was made` : '';
+  $('rate').textContent = quotes.size ? `${changes} changes a second, ${quotes.size} symbols` : '';
+  $('lag').textContent = changes ? `the slowest came ${Math.max(0, lag)} ms after it was stored` : '';
   changes = lag = 0;
 }, 1000);
 requestAnimationFrame(draw);

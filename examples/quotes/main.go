@@ -30,10 +30,8 @@ func main() {
 const symbols = 50
 
 type quote struct {
-	Symbol string  `json:"symbol"`
 	Price  float64 `json:"price"`
 	Change float64 `json:"change"` // percent since the start
-	Time   int64   `json:"time"`   // milliseconds since 1970
 }
 
 func run(ctx context.Context, hub *hubclient.Hub, rate int) error {
@@ -62,11 +60,9 @@ func generate(ctx context.Context, rate int, events chan<- hubclient.Event) {
 		for due += float64(rate) * step.Seconds(); due >= 1; due-- {
 			i := rand.IntN(symbols)
 			price[i] *= 1 + 0.0015*rand.NormFloat64()
-			name := fmt.Sprintf("GEN%02d", i+1)
-			q := quote{name, math.Round(price[i]*100) / 100, math.Round((price[i]/start[i]-1)*10000) / 100,
-				time.Now().UnixMilli()}
+			q := quote{math.Round(price[i]*100) / 100, math.Round((price[i]/start[i]-1)*10000) / 100}
 			select {
-			case events <- hubclient.Event{Channel: "quotes/" + name, Event: "quote", Data: q}:
+			case events <- hubclient.Event{Channel: fmt.Sprintf("quotes/GEN%02d", i+1), Event: "quote", Data: q}:
 			case <-ctx.Done():
 				return
 			}

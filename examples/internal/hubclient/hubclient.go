@@ -65,11 +65,20 @@ func (h *Hub) Publish(ctx context.Context, e Event) error {
 		return err
 	}
 	defer resp.Body.Close()
-	answer, _ := io.ReadAll(resp.Body)
-	if resp.StatusCode >= 300 {
-		return fmt.Errorf("the hub answered %s: %s", resp.Status, answer)
+	return Refusal(resp)
+}
+
+// Refusal returns why the hub refused a request, and closes the answer's body then; otherwise nil.
+func Refusal(resp *http.Response) error {
+	if resp.StatusCode < 300 {
+		return nil
 	}
-	return nil
+	defer resp.Body.Close()
+	var problem struct{ Detail string }
+	if json.NewDecoder(resp.Body).Decode(&problem) != nil || problem.Detail == "" {
+		return fmt.Errorf("the hub answered %s", resp.Status)
+	}
+	return fmt.Errorf("the hub refuses it: %s", problem.Detail)
 }
 
 // Stream publishes events as they come, over one request (NDJSON): the hub answers a line for each
@@ -113,6 +122,9 @@ func (h *Hub) Stream(ctx context.Context, events <-chan Event) error {
 		return err
 	}
 	defer resp.Body.Close()
+	if err := Refusal(resp); err != nil {
+		return err
+	}
 	answers := bufio.NewScanner(resp.Body)
 	for answers.Scan() {
 		var answer struct{ Code, Detail string }
