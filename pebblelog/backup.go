@@ -15,14 +15,14 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// Backup implements fanfare.Operable. On one file system the copy shares the files that do not
-// change any more, so it is quick and takes little room at first.
+// Backup implements fanfare.Operable. A copy on the same file system shares the files that no
+// longer change, so it is quick and takes little room at first.
 func (l *Log) Backup(ctx context.Context, dir string) (durable fanfare.Position, err error) {
 	fs := l.opts.FS
 	if l.opts.Durability == DurabilityMemory {
 		return 0, fanfare.Invalid("there is nothing to back up: the log is in memory only")
 	}
-	dir = filepath.Clean(dir) // so that what is looked at is what is made
+	dir = filepath.Clean(dir) // so that the checked folder is the one that is made
 	if inside(fs, dir, l.opts.Dir) {
 		return 0, fanfare.Invalid("the folder %s lies in the data directory %s: "+
 			"what is lost with one is lost with the other; "+
@@ -53,8 +53,8 @@ func (l *Log) Backup(ctx context.Context, dir string) (durable fanfare.Position,
 	return durable, err
 }
 
-// inside tells whether a folder that may not exist yet is another one, or lies in it, by whatever
-// names and links they are reached.
+// inside tells whether a folder is another one, or lies in it, even when their names differ because
+// of links. The folder need not exist yet.
 func inside(fs vfs.FS, dir, other string) bool {
 	if abs, err := filepath.Abs(dir); err == nil {
 		dir = abs
@@ -63,12 +63,12 @@ func inside(fs vfs.FS, dir, other string) bool {
 		other = abs
 	}
 	target, err := os.Stat(other)
-	if err != nil || fs != vfs.Default { // a file system of a test, which knows no links
+	if err != nil || fs != vfs.Default { // a test's file system has no links
 		rel, err := filepath.Rel(other, dir)
 		return err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator))
 	}
 	for {
-		// A folder that exists may be a link to one that lies elsewhere: from there it goes up.
+		// A folder that exists may be a link to one elsewhere, whose parents count then.
 		if real, err := filepath.EvalSymlinks(dir); err == nil {
 			dir = real
 		}
@@ -83,9 +83,10 @@ func inside(fs vfs.FS, dir, other string) bool {
 	}
 }
 
-// Restore copies a backup, if it is whole, to a data directory that does not exist yet, or is empty
-// but for what a new volume has of its own. When the log is opened there, clients that have seen
-// more than the backup holds are told so by a gap.
+// Restore copies a backup, if it is whole, to a data directory. The directory must not exist yet,
+// or be empty apart from the folders that a file system puts into a new volume. When the log is
+// opened there, a client that has seen events which the backup lacks gets a gap. Restore blocks
+// until the copy is on disk.
 func Restore(from, to string) error { return restore(vfs.Default, from, to) }
 
 func restore(fs vfs.FS, from, to string) error {

@@ -4,24 +4,23 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// A bound is a position that no trim mark of some channels is above, found without a look at the
-// channels, which may be very many. Each rule has one, liveRule.high, that covers three ways in
-// which marks move:
+// A bound is an upper limit of the trim marks of some channels. It is found without a look at the
+// channels, of which there may be very many. Trim marks move in three ways:
 //
-//   - Somebody looks at a channel (trimMark), or a channel is forgotten (fold): the mark is known,
-//     and raises it.
-//   - A channel outgrows a limit of count or of bytes: the mark has moved though nobody has looked.
-//     The committer raises the bound to below each event that comes to a channel which is at its
-//     limit (outgrown).
-//   - Time passes: what an age removes is known from the second→position table (ageBound), and is
-//     no part of high.
+//   - A reader or the sweep looks at a channel (trimMark), or a channel is forgotten (fold). Then
+//     the mark is known, and the rule's bound (liveRule.high) is raised to it.
+//   - A channel outgrows a limit of count or of bytes. Then the mark has moved before any goroutine
+//     looks at it. For each event that comes to a channel at its limit, the committer raises the
+//     rule's bound to the position just below the event (outgrown).
+//   - Time passes. The second→position table says which events an age has removed (ageBound); the
+//     rule's bound does not cover them.
 //
-// Marks that an earlier session stored, or that a limit moved before this session or before a
-// change of rules, are found by a survey that runs when rules come into force. Until it has ended,
-// the bound is the durable position: it decides nothing.
+// A survey runs when rules come into force. It finds the marks that an earlier session stored, and
+// those that a limit moved before this session or before the rules changed. Until it has ended, the
+// bound is the durable position, and so rules out no gap.
 
-// markBound returns a position that no trim mark of the patterns' channels is above; 0 when nothing
-// was ever removed.
+// markBound returns an upper limit of the trim marks of the patterns' channels; 0 when nothing was
+// ever removed.
 func (rd *readers) markBound(patterns []fanfare.Pattern) (fanfare.Position, error) {
 	set := rd.rules.Load()
 	if !set.surveyed.Load() {
@@ -32,12 +31,13 @@ func (rd *readers) markBound(patterns []fanfare.Pattern) (fanfare.Position, erro
 		set.overlapping(p, func(r *liveRule) { bound = max(bound, fanfare.Position(r.high.Load())) })
 	}
 	if bound < rd.runs.firstEver() {
-		return 0, err // nothing stood there
+		return 0, err // the log had no events there
 	}
 	return bound, err
 }
 
-// ageBound is a bound for what has become too old, and for what is gone whatever its channel.
+// ageBound returns a bound for events that have become too old, and for events up to the floor of
+// all channels.
 func (rd *readers) ageBound(set *ruleSet, patterns []fanfare.Pattern) (bound fanfare.Position, err error) {
 	b := rd.bounds()
 	bound = b.floor
@@ -53,8 +53,8 @@ func (rd *readers) ageBound(set *ruleSet, patterns []fanfare.Pattern) (bound fan
 	return bound, err
 }
 
-// floors is the highest floor of the rules that channels of the patterns with wildcards may fall
-// under: nothing else is known of those that were forgotten.
+// floors returns the highest floor of the rules that apply to the patterns with wildcards. A floor
+// is all that is known of a forgotten channel.
 func (rd *readers) floors(patterns []fanfare.Pattern) (floor fanfare.Position) {
 	for _, p := range patterns {
 		if _, exact := p.Channel(); !exact {
@@ -64,8 +64,8 @@ func (rd *readers) floors(patterns []fanfare.Pattern) (floor fanfare.Position) {
 	return floor
 }
 
-// certainMarks is the highest trim mark that is known of the patterns' channels without a search:
-// floors, and the marks of the exact channels.
+// certainMarks returns the highest trim mark that is known of the patterns' channels without a
+// search: the highest of floors and of the exact channels' marks.
 func (rd *readers) certainMarks(patterns []fanfare.Pattern) (fanfare.Position, error) {
 	highest := rd.floors(patterns)
 	for _, p := range patterns {
@@ -80,9 +80,9 @@ func (rd *readers) certainMarks(patterns []fanfare.Pattern) (fanfare.Position, e
 	return highest, nil
 }
 
-// outgrown raises the bound of a channel's rule when an event that is about to be stored may move
-// the channel's mark. The channel's counts go on from its first event, so this is so, too, of a
-// channel that has lost events to its age alone.
+// outgrown raises the bound of a channel's rule when the event at pos, which is about to be stored,
+// may move the channel's mark. The channel's sums run from its first event, so a channel that has
+// lost events to its age alone may raise the bound too; that makes the bound less exact, not wrong.
 func (w *groupWriter) outgrown(st *channelState, pos fanfare.Position) {
 	if !w.rules.Load().limited {
 		return
@@ -100,6 +100,7 @@ func (w *groupWriter) ruleOf(st *channelState) *liveRule {
 	return st.limit
 }
 
+// outgrownBy tells whether a channel with this newest event may be beyond the rule's limits.
 func (r *liveRule) outgrownBy(last extent) bool {
 	return (r.Count > 0 && last.seq > uint64(r.Count)) || (r.Bytes > 0 && last.bytes > uint64(r.Bytes))
 }

@@ -10,9 +10,9 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// catalog is what one session knows of its channels, and which events of each are to be seen: the
-// ground that apply, retention, and readers stand on. What it shows of the store ends at the
-// durable position. Its methods may be called from any goroutine.
+// catalog knows the channels of one session, and which events of each are visible. Apply, retention
+// and readers all use it. It shows no event above the durable position. Its methods may be called
+// from any goroutine.
 type catalog struct {
 	// Fixed after openSession.
 	log     *Log
@@ -20,7 +20,7 @@ type catalog struct {
 	dead    <-chan struct{} // closed when the session fails
 	runs    runs
 	seconds seconds
-	unsized fanfare.Position // up to here index entries have no sums
+	unsized fanfare.Position // index entries up to here have no sums
 
 	channels channelCache
 	members  memberSets // channels by pattern, as far as readers have asked for them
@@ -28,7 +28,7 @@ type catalog struct {
 	newest atomic.Uint64
 	rules  atomic.Pointer[ruleSet] // replaced by the committer
 	ruled  chan struct{}           // one token: other rules have come into force
-	floor  atomic.Uint64           // everything up to here is gone, whatever its channel; moved by retention
+	floor  atomic.Uint64           // events of all channels up to here are removed; moved by retention
 }
 
 func newCatalog(l *Log, dead <-chan struct{}) *catalog {
@@ -38,7 +38,7 @@ func newCatalog(l *Log, dead <-chan struct{}) *catalog {
 	return c
 }
 
-// stopped is an error when the session has failed, or the log closes.
+// stopped returns errStopped when the session has failed, or the log closes.
 func (c *catalog) stopped() error {
 	select {
 	case <-c.dead:
@@ -50,7 +50,7 @@ func (c *catalog) stopped() error {
 	}
 }
 
-// channel returns a channel's state for reading, nil when nothing is stored of it.
+// channel returns a channel's state for reading; nil when the store does not know the channel.
 func (c *catalog) channel(name fanfare.Channel) (*channelState, error) {
 	st := c.channels.find(name, false)
 	if st == nil {
@@ -73,6 +73,7 @@ func (c *catalog) channel(name fanfare.Channel) (*channelState, error) {
 	return st, nil
 }
 
+// readNumber reads a number of 8 bytes; false when there is none.
 func readNumber(db *pebble.DB, key []byte) (uint64, bool, error) {
 	value, closer, err := db.Get(key)
 	if isNotFound(err) {
@@ -88,6 +89,7 @@ func readNumber(db *pebble.DB, key []byte) (uint64, bool, error) {
 	return binary.BigEndian.Uint64(value), true, nil
 }
 
+// loadMark reads a channel's stored trim mark; the zero entry when there is none.
 func (c *catalog) loadMark(num uint64) (entry, error) {
 	value, closer, err := c.db.Get(keyOf(keyMark, num))
 	if isNotFound(err) {
@@ -100,8 +102,8 @@ func (c *catalog) loadMark(num uint64) (entry, error) {
 	return readMark(value)
 }
 
-// markOf returns a channel's trim mark; of one of which nothing is stored, the floor below which
-// its events may be missing.
+// markOf returns a channel's trim mark. For a channel that the store does not know, it returns the
+// floor, below which the channel's events may be missing.
 func (c *catalog) markOf(name fanfare.Channel) (fanfare.Position, error) {
 	st, err := c.channel(name)
 	if err != nil {
@@ -127,7 +129,8 @@ func (c *catalog) nameOf(num uint64) (fanfare.Channel, error) {
 	return name, nil
 }
 
-// loadUnsized finds up to where index entries have no sums: all that a log of format 1 held.
+// loadUnsized finds the position up to which index entries have no sums. Those are the entries that
+// a log of format 1 held.
 func (c *catalog) loadUnsized(last fanfare.Position) error {
 	value, closer, err := c.db.Get([]byte{keyFormat})
 	if err == nil {
@@ -148,10 +151,10 @@ func (c *catalog) loadUnsized(last fanfare.Position) error {
 	return err
 }
 
-// now is the time by which things are hidden and deleted.
+// now returns the time by which events are hidden and deleted.
 func (c *catalog) now() moment { return c.log.order.now() }
 
-// begins is the position before the first event that may still be there.
+// begins returns the position just before the first event that may still be there.
 func (c *catalog) begins() fanfare.Position {
 	return max(fanfare.Position(c.floor.Load()), c.runs.firstEver()-1)
 }

@@ -9,15 +9,14 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// Each run names the one before it, with the last position that that had when this one began. So a
-// log that has lost a run, or some of one, in its middle is known to have: what follows names it.
-// What follows the newest run is the TIP.
+// Each run has a record of the run before it, as that run was when the new one began. So the judge
+// sees when a log has lost a run, or the end of a run, in its middle: the next run's record
+// differs. For the newest run the TIP takes the place of that record.
 
-// before is the run before another, as that one remembers it. The zero value says that it was the
-// first.
+// before is a run's record of the run before it. A zero run says that there was none.
 type before struct {
 	run
-	known bool // false when a version of fanfare began the run that did not write this yet
+	known bool // false when an early version of fanfare began the run, and wrote no such record
 }
 
 // putRun adds the records of a run.
@@ -32,6 +31,7 @@ func putRun(b *pebble.Batch, r run, earlier []run) error {
 	return b.Set(keyOf(keyBefore, uint64(r.first)), keyOf(keyBefore, uint64(prev.first), uint64(prev.last))[1:], nil)
 }
 
+// readRun reads the record of a run.
 func readRun(key, value []byte) (run, error) {
 	if len(key) != 9 || len(value) != 8 {
 		return run{}, errCorrupt
@@ -39,6 +39,7 @@ func readRun(key, value []byte) (run, error) {
 	return run{fanfare.Position(lastNumber(key)), fanfare.Position(binary.BigEndian.Uint64(value))}, nil
 }
 
+// readBefore reads the record of the run before the one that begins at first.
 func readBefore(key, value []byte) (first fanfare.Position, b before, err error) {
 	if len(key) != 9 || len(value) != 16 {
 		return 0, b, errCorrupt
@@ -49,7 +50,8 @@ func readBefore(key, value []byte) (first fanfare.Position, b before, err error)
 	return fanfare.Position(lastNumber(key)), b, nil
 }
 
-// checkChain says where runs, which are in order, do not follow each other; empty when they do.
+// checkChain checks that runs, which are in order, follow each other. It returns the first fault,
+// or "".
 func checkChain(runs []run, befores map[fanfare.Position]before) string {
 	left := len(befores)
 	var prev run

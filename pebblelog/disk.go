@@ -11,8 +11,8 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// measure finds what the log's files take on disk, by blocks: tables, WALs with what is set aside
-// for them, and the MANIFEST. A file that cannot be looked at, or is gone, counts for nothing.
+// measure sums up the blocks that the log's files take on disk: tables, WALs with the room that is
+// set aside for them, and the MANIFEST. A file that cannot be looked at, or is gone, counts as 0.
 func (u *upkeep) measure() int64 {
 	fs := u.log.opts.FS
 	sum, err := filesTake(fs, fs.PathJoin(u.log.opts.Dir, "log"))
@@ -31,6 +31,7 @@ func (u *upkeep) measure() int64 {
 	return sum
 }
 
+// filesTake returns the bytes that a folder's files take on disk.
 func filesTake(fs vfs.FS, dir string) (sum int64, err error) {
 	names, err := fs.List(dir)
 	if err != nil {
@@ -44,8 +45,8 @@ func filesTake(fs vfs.FS, dir string) (sum int64, err error) {
 	return sum, nil
 }
 
-// mostBytes returns how large the log can become on its disk at most; 0 is no limit. It warns of a
-// disk that is too small for what is configured.
+// mostBytes returns the largest size that the log can have on its disk; 0 is no limit. It warns of
+// a disk that is too small for the options.
 func mostBytes(o Options) int64 {
 	if o.Durability == DurabilityMemory {
 		return o.MaxBytes
@@ -55,7 +56,7 @@ func mostBytes(o Options) int64 {
 		return o.MaxBytes // the system cannot tell
 	}
 	least := max(o.MinFreeBytes, 0)
-	most := int64(min(usage.AvailBytes+usage.UsedBytes, math.MaxInt64)) - least // not what is reserved for root
+	most := int64(min(usage.AvailBytes+usage.UsedBytes, math.MaxInt64)) - least // without the part reserved for root
 	own, _ := filesTake(o.FS, o.FS.PathJoin(o.Dir, "log"))
 	room := int64(min(usage.AvailBytes, math.MaxInt64/2)) + own - least
 	switch {
@@ -78,8 +79,8 @@ func mostBytes(o Options) int64 {
 	return most
 }
 
-// checkFree reports a disk with less than MinFreeBytes free. Before that, the log gives back what
-// it has set aside.
+// checkFree returns an error when the disk has less than MinFreeBytes free, and has publishes
+// refused with it. First it gives back the room that the log has set aside.
 func (u *upkeep) checkFree() error {
 	if u.log.opts.MinFreeBytes < 0 || u.log.opts.Durability == DurabilityMemory {
 		return nil
@@ -107,10 +108,11 @@ func (u *upkeep) checkFree() error {
 	return err
 }
 
-// yieldMargin is how much more than MinFreeBytes must be free before anything is set aside again.
+// yieldMargin is the number of bytes beyond MinFreeBytes that must be free before room is set aside
+// again.
 const yieldMargin = 2 * spareLeast
 
-// freeBytes is how much the disk has free; without limit where the system does not say.
+// freeBytes returns the disk's free bytes; math.MaxInt64 where the system does not say.
 func (u *upkeep) freeBytes() (int64, error) {
 	usage, err := u.log.opts.FS.GetDiskUsage(u.log.opts.Dir)
 	if errors.Is(err, vfs.ErrUnsupported) {

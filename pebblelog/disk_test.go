@@ -226,7 +226,7 @@ func TestSpareFollowsUse(t *testing.T) {
 	put(t, l, "c/0", "y")
 	written := int64(0)
 	fs.wals.mu.Lock()
-	for f := range fs.wals.open {
+	for f := range fs.wals.growing {
 		written += f.at
 	}
 	fs.wals.mu.Unlock()

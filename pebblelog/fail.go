@@ -21,7 +21,7 @@ func (g storeLogger) Infof(format string, args ...any) {
 
 func (g storeLogger) Errorf(format string, args ...any) {
 	if g.s.isDead() {
-		return // what a fenced store complains about is of no use to anybody
+		return // a fenced store is of no use, so its complaints are not either
 	}
 	if !g.s.complaints.due() {
 		g.s.complaints.unsaid.Add(1)
@@ -32,11 +32,11 @@ func (g storeLogger) Errorf(format string, args ...any) {
 		slog.Int64("unsaid", unsaid))
 }
 
-// complaints bounds what is logged of Pebble's complaints to one a second: on a full disk it tries
+// complaints has at most one of Pebble's complaints logged a second. On a full disk Pebble retries
 // a hundred times a second, and complains each time.
 type complaints struct {
-	last   atomic.Int64 // the second of the last one that was logged
-	unsaid atomic.Int64 // how many were not logged since
+	last   atomic.Int64 // the second of the last complaint that was logged
+	unsaid atomic.Int64 // the number of complaints since then
 }
 
 // due tells whether the next complaint is to be logged.
@@ -45,9 +45,10 @@ func (c *complaints) due() bool {
 	return c.last.Swap(now) != now
 }
 
-// Fatalf marks the session failed. In a goroutine of ours it panics, and guard makes an error of
-// it, because Pebble's Commit would return nil after a failed write. In one of Pebble's own (flush,
-// compaction) a panic would end the process; there it returns, and Pebble hands the error back.
+// Fatalf marks the session failed. In a goroutine of ours it then panics, because Pebble's Commit
+// would return nil after a failed write; guard turns the panic into an error. In a goroutine of
+// Pebble's (flush, compaction) a panic would end the process. There Fatalf returns, and Pebble
+// hands the error back.
 func (g storeLogger) Fatalf(format string, args ...any) {
 	err := fmt.Errorf(format, args...)
 	g.s.fail(err)
@@ -58,7 +59,8 @@ func (g storeLogger) Fatalf(format string, args ...any) {
 
 type storeFailure struct{ err error }
 
-// guard calls into Pebble and turns a panic from there into an error that has failed the session.
+// guard calls f, which calls Pebble. When Pebble panics, guard fails the session and returns an
+// error.
 //
 //go:noinline
 func (s *session) guard(f func() error) (err error) {
@@ -68,8 +70,7 @@ func (s *session) guard(f func() error) (err error) {
 		case storeFailure:
 			err = p.err
 		default:
-			// Pebble panics where it does not know how to go on, for one when the old WAL cannot be
-			// closed.
+			// Pebble panics where it cannot go on, for example when the old WAL cannot be closed.
 			stack := make([]byte, 8<<10)
 			stack = stack[:runtime.Stack(stack, false)]
 			err = fmt.Errorf("the store panicked: %v", p)
@@ -101,8 +102,8 @@ func underGuard() bool {
 	}
 }
 
-// fail marks the session failed, once. It may be called under Pebble's locks, so it only marks; the
-// rest is done by a goroutine: refuse what waits, and open a successor.
+// fail marks the session failed, once. It may be called under Pebble's locks, so a goroutine does
+// the rest: it refuses the waiting proposals, and opens a successor (Log.recover).
 func (s *session) fail(cause error) {
 	s.failOnce.Do(func() {
 		s.fs.fence()
@@ -124,7 +125,7 @@ func (s *session) fail(cause error) {
 	})
 }
 
-// recover replaces a failed session, trying again with back-off until it works or the log is
+// recover replaces a failed session. It tries again with back-off until that succeeds or the log is
 // closed.
 func (l *Log) recover(old *session, failed error) {
 	l.proposals.refuseAll(failed)
@@ -150,6 +151,7 @@ func (l *Log) recover(old *session, failed error) {
 	}
 }
 
+// replace puts a new session in the place of a failed one, and tells the watchers.
 func (l *Log) replace(old, s *session) {
 	l.watchers.Lock()
 	durable := s.catalog.runs.first - 1
@@ -157,7 +159,9 @@ func (l *Log) replace(old, s *session) {
 	l.session = s
 	l.proposals.reopen()
 	l.durable.Store(uint64(durable))
-	s.start() // under mu, so that Close cannot miss its goroutines; nothing becomes visible before watchers is let go
+	// start is called under mu, so that Close cannot miss its goroutines. Nothing that they commit
+	// becomes visible before watchers is unlocked.
+	s.start()
 	l.mu.Unlock()
 	for _, w := range l.watchers.list {
 		w.w.Reopened(durable)
@@ -168,7 +172,7 @@ func (l *Log) replace(old, s *session) {
 	l.closers.Go(func() { _ = old.close() })
 }
 
-// current is the session to read from; it may have failed.
+// current returns the newest session, which may have failed.
 func (l *Log) current() *session {
 	l.mu.Lock()
 	defer l.mu.Unlock()

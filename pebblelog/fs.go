@@ -12,24 +12,25 @@ import (
 
 // sessionFS is the file system of one session.
 //
-// It keeps WAL errors from Pebble, which has no way to live with them: when a full WAL cannot be
-// closed, Pebble panics under a mutex that it has let go of, and that ends the process. So the
-// first error of a WAL file fails the session (failed), and Pebble is told that all is well; what
-// it commits from then on is never made visible or acknowledged.
+// It hides WAL errors from Pebble, which cannot handle them: when a full WAL cannot be closed,
+// Pebble panics, and on the way unlocks a mutex that is not locked, which ends the process. So the
+// first error of a WAL file fails the session (failed), and Pebble is told that the call succeeded.
+// Groups that Pebble commits from then on never become visible, and are never acknowledged.
 //
-// After fence nothing can be changed through it, so that what is left of a failed store (a flush
-// that hangs, say) cannot touch a file that its successor uses. What the store writes then goes to
-// a scratch file system in memory, so that it can finish what it is about and be closed.
+// After fence no file can be changed through it, so that a call which still runs in a failed store
+// (a flush that hangs, for example) cannot touch a file that the successor uses. Writes of the
+// failed store then go to a scratch file system in memory, so that its calls can end and it can be
+// closed.
 //
-// With lazyWAL a sync of the WAL is put off to the session's timer.
+// With lazyWAL the session's timer syncs the WAL, instead of each commit.
 //
 // It has the methods of vfs.FS, and eight more that decide about WALs (wal.go): 28 in all.
 type sessionFS struct {
 	vfs.FS
 	dir     string // of the store
 	lazyWAL bool
-	failed  func(error)  // told of the first error of a WAL file
-	written func(int)    // told of the bytes of each write
+	failed  func(error)  // called with the first error of a WAL file
+	written func(int)    // called with the bytes of each write
 	deleted func() int64 // see walMark
 	fenced  atomic.Bool
 	scratch *vfs.MemFS
@@ -43,19 +44,20 @@ func newSessionFS(fs vfs.FS, dir string, lazyWAL bool) *sessionFS {
 	return &sessionFS{
 		FS: fs, dir: dir, lazyWAL: lazyWAL, scratch: vfs.NewMem(), dirty: map[*sessionFile]struct{}{},
 		written: func(int) {}, deleted: func() int64 { return 0 },
-		wals: walFiles{open: map[*sessionFile]struct{}{}, most: spareLeast},
+		wals: walFiles{growing: map[*sessionFile]struct{}{}, most: spareLeast},
 	}
 }
 
+// fence has no file changed through it from now on.
 func (fs *sessionFS) fence() { fs.fenced.Store(true) }
 
-// isWAL tells of a WAL file of the store; a backup has such files too, whose errors are the
-// backup's alone.
+// isWAL tells whether a file is a WAL of the store. A backup has such files too, but their errors
+// concern the backup alone.
 func (fs *sessionFS) isWAL(name string) bool {
 	return strings.HasSuffix(name, ".log") && fs.PathDir(name) == fs.dir
 }
 
-// writable is where a change to name goes: the real file system, or, after fence, the scratch.
+// writable returns the file system for a change to name: the real one, or the scratch after fence.
 func (fs *sessionFS) writable(name string) vfs.FS {
 	if !fs.fenced.Load() {
 		return fs.FS
@@ -64,7 +66,7 @@ func (fs *sessionFS) writable(name string) vfs.FS {
 	return fs.scratch
 }
 
-// readable is where name is read from.
+// readable returns the file system that name is read from.
 func (fs *sessionFS) readable(name string) vfs.FS {
 	if fs.fenced.Load() {
 		if _, err := fs.scratch.Stat(name); err == nil {
@@ -74,7 +76,7 @@ func (fs *sessionFS) readable(name string) vfs.FS {
 	return fs.FS
 }
 
-// made wraps a file that Pebble will write.
+// made wraps a file for Pebble to write.
 func (fs *sessionFS) made(f vfs.File, err error) (vfs.File, error) {
 	if err != nil {
 		return nil, err
@@ -95,7 +97,7 @@ func (fs *sessionFS) OpenReadWrite(name string, c vfs.DiskWriteCategory, opts ..
 	return fs.made(f, err)
 }
 
-// ReuseForWrite makes a new file: which WAL is written over is decided by createWAL.
+// ReuseForWrite makes a new file, because createWAL decides which WAL is written over.
 func (fs *sessionFS) ReuseForWrite(oldname, newname string, c vfs.DiskWriteCategory) (vfs.File, error) {
 	if err := fs.Remove(oldname); err != nil {
 		return nil, err
@@ -114,11 +116,11 @@ func (fs *sessionFS) OpenDir(name string) (vfs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The WAL's directory entries are as good as its bytes.
+	// A WAL that its directory does not name is lost, so the directory's errors count as a WAL's.
 	return &sessionFile{File: f, fs: fs, wal: name == fs.dir}, nil
 }
 
-// change makes a change to the real file system; after fence it only seems to.
+// change makes a change to the real file system. After fence it does nothing, and succeeds.
 func (fs *sessionFS) change(f func() error) error {
 	if fs.fenced.Load() {
 		return nil
@@ -149,13 +151,14 @@ func (fs *sessionFS) MkdirAll(dir string, perm os.FileMode) error {
 	return fs.change(func() error { return fs.FS.MkdirAll(dir, perm) })
 }
 
-// Lock does nothing: the Log holds the directory's lock across its sessions, and a failed store
+// Lock does nothing, because the Log holds the directory's lock across its sessions: a failed store
 // that cannot be closed must not keep its successor out.
 func (fs *sessionFS) Lock(string) (io.Closer, error) { return io.NopCloser(nil), nil }
 
 func (fs *sessionFS) Unwrap() vfs.FS { return fs.FS }
 
-// syncDirty is the timer's work: it really syncs the WAL files that only seemed to be.
+// syncDirty syncs the WAL files that Pebble has asked to be synced since the last call. The timer
+// calls it.
 func (fs *sessionFS) syncDirty() error {
 	fs.mu.Lock()
 	files := make([]*sessionFile, 0, len(fs.dirty))
@@ -177,20 +180,21 @@ func (fs *sessionFS) syncDirty() error {
 type sessionFile struct {
 	vfs.File
 	fs   *sessionFS
-	wal  bool // errors fail the session instead of Pebble
-	lazy bool // syncs are the timer's
+	wal  bool // errors fail the session, and are hidden from Pebble
+	lazy bool // the timer syncs it
 
 	mu     sync.Mutex // serialises a real sync and the close of a lazy file
 	closed bool
 
-	// Of a WAL file.
+	// These are used for a WAL file only.
 	extent sync.Mutex // guards the fields below
-	at     int64      // the end of what was written, or is being written
-	room   int64      // the end of its room on disk, as far as that is known
-	steady bool       // nothing is allocated beforehand, because the file system cannot or is full
+	at     int64      // the end of the bytes that were written, or are being written
+	room   int64      // the end of the room that is known to be allocated on disk
+	steady bool       // no room is allocated beforehand, because the file system cannot or is full
 }
 
-// result is what Pebble is told of an error.
+// result returns the error that Pebble gets for err. A WAL's error fails the session, and Pebble
+// gets nil.
 func (f *sessionFile) result(err error) error {
 	if err == nil || !f.wal {
 		return err
@@ -268,7 +272,7 @@ func (f *sessionFile) syncNow() error {
 	return f.File.SyncData()
 }
 
-// Close really syncs what was put off before it closes the file.
+// Close first syncs a file that the timer has yet to sync.
 func (f *sessionFile) Close() error {
 	if f.wal {
 		f.leave()

@@ -18,42 +18,43 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// Before a store is opened it is judged: Pebble deletes what it does not know as soon as it has
-// opened, and what it does not know may be all that was published. The judge only reads. It costs
-// one pass over the WALs, which Pebble is about to read anyway, and none over the tables.
+// The judge looks at a store before Pebble opens it, because Pebble deletes the files that it does
+// not know as soon as it has opened, and these may hold all that was published. The judge only
+// reads. It reads the WALs once, which Pebble is about to read anyway, and only some keys of the
+// tables.
 //
-// It refuses a store whose parts are missing: a MANIFEST that is older or shorter than the TIP
-// says, a WAL or a table that is named and not there, WALs that do not follow each other, runs that
-// do not. Of a newest WAL that ends early it tells what is lost (finding.lost); that store is
-// opened, because nothing could bring back what is not there, and clients are told by a gap.
+// The judge refuses a store with missing parts: the MANIFEST is older or shorter than the TIP says,
+// or a WAL or a table that should be there is missing, or the WALs, or the runs, do not follow each
+// other. When only the newest WAL ends early, the judge says which events are lost (finding.lost).
+// That store is opened, because no file could bring these events back, and clients get a gap.
 
-// finding is what the judge found.
+// finding is the result of a judge.
 type finding struct {
 	exists bool // there is a store
-	// What the store has at least: as its TIP says, but for the MANIFEST and the WALs, which are as
-	// they are now.
+	// The least that the store must hold, as its TIP says; but the MANIFEST and the WALs are those
+	// that the judge has found.
 	tip      tip
 	tipFound bool
-	tipErr   error // why it could not be read; nil when there is none
+	tipErr   error // the reason why the TIP could not be read; nil when there is none
 	format   string
 	runs     []run
-	last     fanfare.Position // the highest that was given, as far as the store knows
+	last     fanfare.Position // the highest position given, as far as the store knows
 	newest   string           // the newest WAL
-	torn     bool             // which ends within a record
-	tornAt   int64            // which begins there
-	broken   error            // what Pebble says of the newest WAL, when it sees that it goes on after damage
+	torn     bool             // the newest WAL ends within a record
+	tornAt   int64            // the offset at which that record starts
+	broken   error            // Pebble's error when it sees that the newest WAL is damaged in its middle
 	short    bool             // the newest WAL is to be read up to tornAt only
 	faults   []string         // what is wrong, the cause first
 }
 
-// lost is how much of what was stored is not there any more: the positions after one and through
-// another.
+// lost returns the range of positions that were stored and are missing now: those above after, up
+// to through. It returns false when none are.
 func (f *finding) lost() (after, through fanfare.Position, ok bool) {
 	return f.last, f.tip.durable, f.tip.durable > f.last
 }
 
-// judge looks at the log in a directory whose lock is held, or which is a backup. The error of a
-// log that is not whole is a *damage.
+// judge judges the log in a data directory that the caller has locked, or in a backup. If the log
+// is not whole, the error is a *damage.
 func judge(fs vfs.FS, dir string) (*finding, error) {
 	j := &judging{fs: fs, dir: dir, folder: fs.PathJoin(dir, "log"), sets: map[string][]byte{}}
 	j.readTip()
@@ -71,7 +72,7 @@ func judge(fs vfs.FS, dir string) (*finding, error) {
 	return &j.finding, nil
 }
 
-// sealTip gives a store that nobody has open, and that is whole, the TIP that it should have.
+// sealTip writes the TIP of a whole store that no process has open.
 func sealTip(fs vfs.FS, dir string) error {
 	found, err := judge(fs, dir)
 	if err != nil {
@@ -84,7 +85,7 @@ func sealTip(fs vfs.FS, dir string) error {
 	return saveTip(fs, fs.PathJoin(dir, "log"), t)
 }
 
-// judge judges the log before a session opens it, and says what is lost.
+// judge judges the log before the session opens it, and logs the lost events.
 func (s *session) judge() (*finding, error) {
 	l := s.log
 	f, err := judge(l.opts.FS, l.opts.Dir)
@@ -96,36 +97,36 @@ func (s *session) judge() (*finding, error) {
 	switch {
 	case lost:
 		l.opts.Logger.Error("the log ends early: events that were stored are lost; "+
-			"who has seen them is told by a gap, and a backup may have them (fanfare restore)",
+			"a client that has seen them gets a gap, and a backup may have them (fanfare restore)",
 			append(attrs, slog.String("lost_through", through.String()))...)
 	case f.torn && !f.tipFound:
-		l.opts.Logger.Warn("the newest file of the log ends within a record, and nothing says how much was stored: "+
-			"what was published last may be lost", attrs...)
+		l.opts.Logger.Warn("the newest file of the log ends within a record, and no file says how much was stored: "+
+			"the newest events may be lost", attrs...)
 	case f.torn:
-		l.opts.Logger.Warn("the newest file of the log ends within a record: what was being written when the hub "+
-			"or its machine stopped is dropped; nothing says that it was acknowledged", attrs...)
+		l.opts.Logger.Warn("the newest file of the log ends within a record: the hub or its machine stopped while "+
+			"it wrote that record, which is dropped; by all that is known it was not acknowledged", attrs...)
 	case f.tipErr != nil:
 		l.opts.Logger.Warn(
-			"the file log/"+tipFile+" cannot be read: whether the end of the log is there cannot be told",
+			"the file log/"+tipFile+" cannot be read: the hub cannot tell whether the newest events are lost",
 			append(attrs, slog.Any("err", f.tipErr))...)
 	case !f.tipFound && len(f.runs) > 0:
-		l.opts.Logger.Info("the log has no file log/"+tipFile+", as those of earlier versions: "+
-			"whether its end is there cannot be told", attrs...)
+		l.opts.Logger.Info("the log has no file log/"+tipFile+", like logs of earlier versions: "+
+			"the hub cannot tell whether the newest events are lost", attrs...)
 	}
 	return f, nil
 }
 
-// newTip keeps the TIP of a session's store.
+// newTip returns the keeper of the TIP of the session's store.
 func (s *session) newTip(folder string, found *finding, lazy bool) *tipFS {
 	l := s.log
 	tip := found.tip
 	tip.lazy = tip.lazy || lazy
 	fs := newTipFS(found.store(l.opts.FS), folder, tip, func(err error) {
 		l.opts.Logger.Warn("the file log/"+tipFile+" cannot be written: "+
-			"should the log be damaged, less will be known of it", slog.Any("err", err))
+			"if the log is damaged later, the hub may not see it", slog.Any("err", err))
 	})
 	if l.opts.Durability == DurabilityMemory {
-		fs.fence() // there is nothing to come back to
+		fs.fence() // a log in memory needs no TIP
 	}
 	return fs
 }
@@ -135,21 +136,23 @@ type judging struct {
 	finding
 	fs          vfs.FS
 	dir, folder string
-	begun       bool // there has been a log
+	existed     bool // there was a log in the data directory at some time
 	manifest    manifest
-	next        uint64            // the sequence number of the next batch in the WALs; 0: of none yet
-	sets        map[string][]byte // records of runs and the format, in tables and WALs
+	next        uint64            // the sequence number of the next batch in the WALs; 0 before the first batch
+	sets        map[string][]byte // records of runs, and the format, in tables and WALs
 	some        bool              // the store holds any key
-	tables      []string          // the files of tables
-	unnamed     []string          // of those that the MANIFEST does not name
-	unreadable  bool              // it cannot even be exported
+	tables      []string          // the files of all tables
+	unnamed     []string          // the tables that the MANIFEST does not name
+	unreadable  bool              // the log cannot even be exported
 }
 
+// fault adds something that is wrong with the log.
 func (j *judging) fault(format string, args ...any) {
 	j.faults = append(j.faults, fmt.Sprintf(format, args...))
 }
 
-// reading judges an error of reading the store: it is damage, or it is the disk's and returned.
+// reading judges an error of reading the store. Damage becomes a fault; an error of the disk is
+// returned.
 func (j *judging) reading(err error) error {
 	j.unreadable = true
 	what, ok := isDamage(err)
@@ -160,8 +163,8 @@ func (j *judging) reading(err error) error {
 	return nil
 }
 
-// readTip reads the TIP. Without one, as an earlier version leaves a log, or with one that cannot
-// be read, nothing is demanded.
+// readTip reads the TIP. Logs of earlier versions have none. When there is none, or it cannot be
+// read, the judge demands nothing by it.
 func (j *judging) readTip() {
 	t, err := readTip(j.fs, j.folder)
 	switch {
@@ -172,13 +175,13 @@ func (j *judging) readTip() {
 	}
 }
 
-// place finds the store, and whether there has been one.
+// place finds the store, and whether there was a log earlier.
 func (j *judging) place() error {
 	_, err := j.fs.Stat(j.fs.PathJoin(j.dir, formatFile))
-	j.begun = err == nil || j.tip.run != 0
+	j.existed = err == nil || j.tip.run != 0
 	names, err := j.fs.List(j.folder)
 	switch {
-	case errors.Is(err, os.ErrNotExist) && j.begun:
+	case errors.Is(err, os.ErrNotExist) && j.existed:
 		j.fault("the folder log is missing, and %s says that there was one", formatFile)
 		return nil
 	case errors.Is(err, os.ErrNotExist):
@@ -215,15 +218,15 @@ func (j *judging) place() error {
 	if err != nil {
 		return j.reading(err)
 	}
-	// A power cut in a log's first moments leaves less than this, and nothing has been stored then.
-	held := j.begun || len(j.tables) > 0
+	// A power cut in a log's first moments leaves less than this, but then no event was stored yet.
+	held := j.existed || len(j.tables) > 0
 	switch {
 	case !desc.Exists && (wals > 0 || held && manifests > 0):
 		j.fault("its files are there, but the one that names them (marker.manifest…) is not")
 	case !desc.Exists && held:
 		j.fault("the folder log is empty, and was not")
 	case desc.Exists && held && wals == 0 && !j.tipFound:
-		// A TIP knows better: there is no WAL for a moment while a log is opened.
+		// With a TIP this is no fault, because there is no WAL for a moment while a log is opened.
 		j.fault("its newest file (….log) is missing")
 	case desc.Exists && held && !format:
 		j.fault("the file that says which version of the store it is (marker.format-version…) is missing")
@@ -235,8 +238,8 @@ func (j *judging) place() error {
 	return j.options(desc.OptionsFilename)
 }
 
-// options looks whether Pebble can read what it noted of its settings. It would refuse the store
-// otherwise, without a hint.
+// options checks whether Pebble can read the file with its settings. If not, Pebble would refuse
+// the store without a hint.
 func (j *judging) options(name string) error {
 	if name == "" {
 		return nil
@@ -255,8 +258,9 @@ func (j *judging) options(name string) error {
 	return nil
 }
 
-// readTables reads of the tables what an opening reads, so that it does not meet damage after it
-// has begun to write. The WALs are left out: the judge reads them itself.
+// readTables reads the parts of the tables that a session reads when it opens the store, so that
+// the session does not meet damage after its first write. It leaves out the WALs, which readWALs
+// reads.
 func (j *judging) readTables() error {
 	if err := guarded(j.scanTables); err != nil {
 		return j.reading(err)
@@ -288,7 +292,7 @@ func (j *judging) scanTables() error {
 			return err
 		}
 	}
-	for _, tag := range []byte{keyEvent, keyName, keySecond} { // of which the last is read
+	for _, tag := range []byte{keyEvent, keyName, keySecond} { // the session reads the last key of each
 		it.SeekLT([]byte{tag + 1})
 		if err := it.Error(); err != nil {
 			return err
@@ -297,7 +301,7 @@ func (j *judging) scanTables() error {
 	return nil
 }
 
-// keep keeps a record of a run, or the format. What is read later is newer.
+// keep keeps a record of a run, or the format. A record that is read later is newer.
 func (j *judging) keep(key, value []byte) {
 	if len(key) > 0 && (key[0] == keyRun || key[0] == keyBefore || key[0] == keyFormat) {
 		j.sets[string(key)] = bytes.Clone(value)
@@ -314,7 +318,7 @@ func (fs tablesOnly) List(dir string) ([]string, error) {
 
 func (tablesOnly) Lock(string) (io.Closer, error) { return io.NopCloser(nil), nil }
 
-// judgeRuns judges what tables and WALs say together.
+// judgeRuns judges the runs and the format, of which tables and WALs hold records.
 func (j *judging) judgeRuns() error {
 	value, ok := j.sets[string(keyFormat)]
 	j.format = string(value)
@@ -322,7 +326,7 @@ func (j *judging) judgeRuns() error {
 	case ok && !readable(j.format):
 		return fmt.Errorf("the log has format %q, this program reads %q: use the version of fanfare that wrote it",
 			value, formatVersion)
-	case !ok && j.begun:
+	case !ok && j.existed:
 		j.fault("the store holds no log, and there was one")
 		j.unreadable = true
 	case !ok && j.some && len(j.faults) == 0:
@@ -351,6 +355,7 @@ func (j *judging) judgeRuns() error {
 	return nil
 }
 
+// run keeps one record of a run.
 func (j *judging) run(key, value []byte, befores map[fanfare.Position]before) error {
 	switch key[0] {
 	case keyRun:

@@ -12,9 +12,9 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// A log of an earlier version has no TIP. What its MANIFEST has lost may still be seen: the tables
-// that it named are there. Other tables that it does not name are what a crash leaves, or what is
-// about to be deleted, and hold nothing new.
+// A log of an earlier version has no TIP. If its MANIFEST has lost its end, that may still show:
+// the folder holds tables that the MANIFEST named once, and no longer names. Other tables without a
+// name were left by a crash, or are about to be deleted, and hold no new events.
 
 // findUnnamed finds the tables that the MANIFEST does not name.
 func (j *judging) findUnnamed(db *pebble.DB) error {
@@ -32,7 +32,7 @@ func (j *judging) findUnnamed(db *pebble.DB) error {
 	return nil
 }
 
-// judgeUnnamed refuses a log that ends before events that stand in such a table.
+// judgeUnnamed refuses a log that ends before the newest event of a table without a name.
 func (j *judging) judgeUnnamed() {
 	for _, name := range j.unnamed {
 		var newest fanfare.Position
@@ -40,7 +40,7 @@ func (j *judging) judgeUnnamed() {
 			newest, err = j.newestIn(name)
 			return err
 		})
-		if err == nil && newest > j.last { // with an error it was never finished
+		if err == nil && newest > j.last { // after an error: the table was never finished
 			j.fault("%s is named nowhere, and holds events up to %v: the log ends at %v", name, newest, j.last)
 			return
 		}
@@ -77,6 +77,7 @@ func (j *judging) newestIn(name string) (fanfare.Position, error) {
 	return fanfare.Position(lastNumber(last.K.UserKey)), nil
 }
 
+// closing closes c after an error, and returns the error.
 func closing(c io.Closer, err error) error {
 	_ = c.Close()
 	return err

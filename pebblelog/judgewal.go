@@ -17,10 +17,10 @@ import (
 	"github.com/cockroachdb/pebble/v2/wal"
 )
 
-// What the judge reads of Pebble's files itself: the head of each record of the MANIFEST, and the
-// WALs.
+// The judge reads two kinds of Pebble's files itself: the head of each record of the MANIFEST, and
+// the WALs.
 
-// manifest is what the judge reads of a MANIFEST.
+// manifest holds the facts of a MANIFEST that the judge needs.
 type manifest struct {
 	name      string
 	num       uint64
@@ -29,8 +29,8 @@ type manifest struct {
 	lastSeq   uint64
 }
 
-// readManifest reads the MANIFEST as far as it is whole, as Pebble does, and judges by the TIP how
-// far it should be.
+// readManifest reads the MANIFEST up to the end of its last whole record, as Pebble does. It is a
+// fault if the TIP knows of a later end.
 func (j *judging) readManifest() error {
 	m, t := &j.manifest, &j.tip
 	m.num, _ = fileNumber(strings.TrimPrefix(m.name, "MANIFEST-"))
@@ -76,7 +76,7 @@ const (
 	manifestOldBacking = 106
 )
 
-// apply takes what it needs of a record.
+// apply takes the facts from one record.
 func (m *manifest) apply(edit []byte) {
 	f := fields{b: edit}
 	for f.err == nil && len(f.b) > 0 {
@@ -102,8 +102,8 @@ func (m *manifest) apply(edit []byte) {
 	}
 }
 
-// readWALs reads each WAL that is not obsolete: that it is there, that it follows the one before
-// it, and what it says of runs.
+// readWALs reads each WAL that is not obsolete. It checks that the WAL is there and follows the one
+// before it, and keeps its records of runs.
 func (j *judging) readWALs() error {
 	all, err := wal.Scan(wal.Dir{FS: j.fs, Dirname: j.folder})
 	if err != nil {
@@ -168,8 +168,8 @@ func (j *judging) readWAL(w wal.LogicalLog, newest bool) (walEnd, error) {
 		if !ok {
 			return 0, j.reading(fmt.Errorf("%s: a batch is cut short", name))
 		}
-		// Each batch begins where the one before it ended, and the first one not after what the
-		// MANIFEST knows.
+		// The sequence numbers of a batch follow those of the batch before it, and those of the
+		// first one follow a number that the MANIFEST knows.
 		seq := uint64(h.SeqNum)
 		if j.next == 0 && seq > max(j.manifest.lastSeq+1, firstSeq) || j.next != 0 && seq != j.next {
 			j.fault("%s does not go on where what is before it ends: a file is missing, or %s is older than it was",
@@ -200,13 +200,13 @@ func (j *judging) readBatch(r batchrepr.Reader) error {
 type walEnd int
 
 const (
-	walClosed walEnd = iota // as it was closed
-	walOpen                 // where the next record would begin: the process was killed
-	walTorn                 // within a record
+	walClosed   walEnd = iota // with the mark of a WAL that was closed
+	walUnclosed               // at the end of a record, without that mark: the process was killed
+	walTorn                   // within a record
 )
 
-// endOf looks at what stands where the next record of a WAL should. Nothing, zeros, and what the
-// file held before it was used for this WAL are the end of one that was not closed.
+// endOf looks at the bytes at the place of a WAL's next record. A WAL that was not closed ends
+// there if there are no bytes, or zeros, or bytes from the file's earlier use for another WAL.
 func (j *judging) endOf(w wal.LogicalLog, at int64) (walEnd, error) {
 	fs, name := w.SegmentLocation(w.NumSegments() - 1)
 	f, err := fs.Open(name)
@@ -214,8 +214,8 @@ func (j *judging) endOf(w wal.LogicalLog, at int64) (walEnd, error) {
 		return 0, j.reading(err)
 	}
 	defer f.Close()
-	// The head of a record's piece: checksum (4 bytes), length (2), type (1), and the low half of
-	// the number of the WAL (4).
+	// The head of a record's piece is a checksum (4 bytes), the length (2), the type (1), and the
+	// low half of the number of the WAL (4).
 	head := make([]byte, 11)
 	n, err := f.ReadAt(head, at)
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -228,16 +228,17 @@ func (j *judging) endOf(w wal.LogicalLog, at int64) (walEnd, error) {
 	if ours {
 		return walTorn, nil
 	}
-	return walOpen, nil
+	return walUnclosed, nil
 }
 
-// judgeEnd tells a newest WAL that ends early, behind which nothing more is to be had, from one
-// that is damaged in its middle: what follows there could be saved by somebody who knows how, and
-// Pebble would delete it.
+// judgeEnd tells two kinds of damage to the newest WAL apart. If the WAL ends early, its later
+// records are lost, and the log is opened without them. If the WAL is damaged in its middle, an
+// expert could save the records that follow, but Pebble would delete them; that is a fault.
 //
-// What a timer had not synced yet is another matter. A power cut leaves any of it, and so may leave
-// a later part without an earlier one: the log ends at the first that is missing. Pebble would not
-// open it, because it was told that all was synced.
+// Bytes that a timer had not synced yet are treated differently. A power cut may keep a later part
+// of them without an earlier one. Then the log ends at the first part that is missing. Pebble would
+// not open such a WAL, because it believes that all was synced; so it is shown the part up to there
+// alone (short).
 func (j *judging) judgeEnd() error {
 	_, _, lost := j.lost()
 	if j.newest == "" || len(j.faults) > 0 || j.broken == nil && !lost {
@@ -258,7 +259,7 @@ func (j *judging) judgeEnd() error {
 	return nil
 }
 
-// store is the file system on which the store is to be opened, for reading or for good.
+// store returns the file system on which to open the store, for reading only or for writing.
 func (f *finding) store(fs vfs.FS) vfs.FS {
 	if !f.short {
 		return fs
@@ -266,7 +267,7 @@ func (f *finding) store(fs vfs.FS) vfs.FS {
 	return shortFS{FS: fs, name: f.newest, size: f.tornAt}
 }
 
-// shortFS shows the first bytes of a WAL.
+// shortFS shows only the first bytes of one WAL.
 type shortFS struct {
 	vfs.FS
 	name string // of the WAL, without its folder
@@ -283,7 +284,7 @@ func (fs shortFS) Open(name string, opts ...vfs.OpenOption) (vfs.File, error) {
 
 func (fs shortFS) Unwrap() vfs.FS { return fs.FS }
 
-// shortFile is read from its beginning, as WALs are.
+// shortFile is the WAL of a shortFS. It can be read only from its start to its end, as Pebble does.
 type shortFile struct {
 	vfs.File
 	left io.Reader
@@ -291,9 +292,9 @@ type shortFile struct {
 
 func (f *shortFile) Read(p []byte) (int, error) { return f.left.Read(p) }
 
-// Pebble writes a WAL in blocks, and a record as pieces that lie within a block. A piece begins
-// with its checksum (4 bytes), its length (2), its type (1), and the low half of the number of the
-// WAL (4); of some types 8 bytes more.
+// Pebble writes a WAL in blocks, and a record as pieces that each lie within a block. The head of a
+// piece is its checksum (4 bytes), its length (2), its type (1), and the low half of the number of
+// the WAL (4). Heads of some types have 8 bytes more.
 const (
 	walBlockBytes    = 32 << 10
 	walPieceHead     = 11
@@ -303,7 +304,7 @@ const (
 	walPieceLast     = 12
 )
 
-// goesOn tells whether whole pieces of a WAL follow after one that is not, at an offset or later.
+// goesOn tells whether a WAL has a whole piece after one that is not whole, from an offset on.
 func goesOn(fs vfs.FS, name string, num uint64, at int64) (bool, error) {
 	f, err := fs.Open(name)
 	if err != nil {
@@ -338,8 +339,8 @@ func goesOn(fs vfs.FS, name string, num uint64, at int64) (bool, error) {
 	}
 }
 
-// walPiece reads the piece at the beginning of b: its size, 0 when there is none of this WAL within
-// b, and whether it is whole.
+// walPiece reads the piece at the start of b. It returns the piece's size, and whether the piece is
+// whole. The size is 0 when b does not start with a piece of this WAL, or holds only a part of it.
 func walPiece(b []byte, num uint64) (size int, whole bool) {
 	kind := b[6]
 	if kind < walPieceFirst || kind > walPieceLast || binary.LittleEndian.Uint32(b[7:]) != uint32(num) {

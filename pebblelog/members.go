@@ -13,42 +13,44 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// A pattern that few channels match is read as those channels are: by their indexes, without a look
-// at any other event. So the log keeps, of each pattern that was asked for lately, the names of its
-// members, the channels that it matches.
+// The members of a pattern are the channels that it matches. A pattern with few members is read by
+// their indexes, without a look at any other channel's event. So the log keeps the members of each
+// pattern that a reader has asked for lately.
 //
-// They are found by a walk over the names, which leaps over those that cannot match (leap). A walk
-// is done in pieces, so that nobody who reads waits for one over a million names; whoever asks
-// meanwhile reads by position. Channels that were numbered since the walk began are found by their
-// numbers, which count up: they cost one look each, and a reader that is told of no new number
-// looks at nothing.
+// A walk over the names of channels finds the members. It leaps over names that cannot match
+// (leap). A reader does only a piece of the walk at a time, so that it does not wait while a
+// million names are looked at; until the walk has ended, the pattern is read by position. Channels
+// that were numbered since the walk started are found by their numbers, which count up. Each of
+// them is looked at once.
 //
-// It is complete up to the durable position: a channel's names are in the store before newest
-// moves, and newest moves before the channel's first event is durable. A channel that was forgotten
-// stays in the list until the next sweep that forgets some; nothing is found of it.
+// The list is complete up to the durable position: a channel's name is in the store before
+// catalog.newest moves, and newest moves before the channel's first event is durable. A forgotten
+// channel stays in the list until the next sweep that forgets channels; a reader finds no event of
+// it.
 
-// patternsMost is of how many patterns the members are kept.
+// patternsMost is the number of patterns whose members are kept.
 const patternsMost = 256
 
-// members are the channels of a pattern as far as they are known. A value is never changed: who
-// walks on makes another.
+// members are the channels of a pattern as far as they are known. A value never changes; the next
+// piece of a walk makes a new one.
 type members struct {
 	list []fanfare.Channel
-	many bool   // there are more than pieces.few: the list is of no use
-	next []byte // keys of names from here on have not been looked at; nil: all have
-	born uint64 // channels with this number, and with higher ones, have not been looked at by their numbers
+	many bool   // there are more than pieces.few: the list is empty
+	next []byte // the walk goes on at this key of a name; nil when it has ended
+	born uint64 // channels with this number or a higher one have not been looked at by their numbers
 }
 
-// memberSet holds the newest members of one pattern. Two who walk at once both find the same; the
-// last one's work counts.
+// memberSet holds the newest members of one pattern. When two readers walk at once, both find the
+// same members, and those of the later one stay.
 type memberSet struct{ v atomic.Pointer[members] }
 
-// memberSets is a bounded cache of them. Its methods may be called from any goroutine.
+// memberSets is a cache of patternsMost sets. Its methods may be called from any goroutine.
 type memberSets struct {
 	mu        sync.Mutex // guards the field below
 	byPattern map[fanfare.Pattern]*memberSet
 }
 
+// of returns the set of a pattern, and makes it if need be.
 func (c *memberSets) of(p fanfare.Pattern) *memberSet {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -63,15 +65,15 @@ func (c *memberSets) of(p fanfare.Pattern) *memberSet {
 		if len(c.byPattern) < patternsMost {
 			break
 		}
-		delete(c.byPattern, other) // any one: whoever still asks for it has it found again
+		delete(c.byPattern, other) // any one; if a reader still asks for it, it is found again
 	}
 	set = &memberSet{}
 	c.byPattern[p] = set
 	return set
 }
 
-// forget drops what is complete, since channels were forgotten: those that were too many may be few
-// by now.
+// forget drops the complete sets. It is called when channels were forgotten: a pattern that had too
+// many members may have few by now.
 func (c *memberSets) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -98,7 +100,7 @@ func (rd *readers) membersOf(
 		if err != nil {
 			return nil, false, err
 		}
-		few = few && known // the other patterns are walked on all the same: the next call finds them known
+		few = few && known // if not, the walks of the other patterns go on, so that the next call finds more
 		for _, c := range list {
 			if few && !seen[c] {
 				seen[c] = true
@@ -110,15 +112,15 @@ func (rd *readers) membersOf(
 	return channels, few, nil
 }
 
-// walk is one piece of walks over names, with the work that is left to it.
+// walk is one piece of the walks over names for one reader.
 type walk struct {
 	*readers
 	ctx   context.Context
-	steps int
+	steps int // names that it may still look at
 }
 
-// find returns the members of a pattern; false when they are too many, or when the piece has ended
-// before all were found.
+// find returns the members of a pattern; false when there are too many, or when the piece has ended
+// before the walk.
 func (w *walk) find(p fanfare.Pattern) ([]fanfare.Channel, bool, error) {
 	if c, ok := p.Channel(); ok {
 		return []fanfare.Channel{c}, true, nil
@@ -155,7 +157,7 @@ func (w *walk) names(p fanfare.Pattern, m *members) (err error) {
 	return err
 }
 
-// numbers looks at the channels that were numbered since the walk began.
+// numbers looks at the channels that were numbered since the walk started.
 func (w *walk) numbers(p fanfare.Pattern, m *members, newest uint64) error {
 	if m.many || m.born >= newest || w.steps <= 0 {
 		return nil
@@ -185,7 +187,8 @@ func (w *walk) numbers(p fanfare.Pattern, m *members, newest uint64) error {
 	return it.Error()
 }
 
-// add takes a channel into the list. It may be there already: it was forgotten, and has come again.
+// add adds a channel to the list, unless it is there already: a channel that was forgotten and came
+// back has a new number.
 func (m *members) add(c fanfare.Channel, few int) {
 	if m.many || slices.Contains(m.list, c) {
 		return
@@ -196,8 +199,8 @@ func (m *members) add(c fanfare.Channel, few int) {
 }
 
 // eachName calls f for the channels that a pattern matches, in the order of their names, from a key
-// on, until f returns false or the steps are used up: one for each name that is looked at. It
-// returns the key to go on from; nil: there are no more.
+// on. It stops when f returns false, or when the steps are used up, of which each name that is
+// looked at takes one. It returns the key to go on from; nil when there are no more names.
 func (rd *readers) eachName(
 	ctx context.Context, p fanfare.Pattern, from []byte, steps *int, f func(fanfare.Channel) bool,
 ) (next []byte, err error) {
@@ -247,7 +250,7 @@ func matchesAny(patterns []fanfare.Pattern, c fanfare.Channel) bool {
 	return slices.ContainsFunc(patterns, func(p fanfare.Pattern) bool { return p.Match(c) })
 }
 
-// leapAny is leap over what none of the patterns matches.
+// leapAny is leap over the names that none of the patterns matches.
 func leapAny(patterns []fanfare.Pattern, name string) (to string) {
 	for _, p := range patterns {
 		if next := leap(p.String(), name); next != "" && (to == "" || next < to) {
@@ -257,7 +260,7 @@ func leapAny(patterns []fanfare.Pattern, name string) (to string) {
 	return to
 }
 
-// namesEnd is the key that follows those of all names that begin as the pattern does.
+// namesEnd returns the key that follows the keys of all names with the pattern's literal prefix.
 func namesEnd(p fanfare.Pattern) []byte {
 	end := textKey(keyChannel, p.LiteralPrefix())
 	for i := len(end) - 1; i > 0; i-- {
@@ -268,9 +271,9 @@ func namesEnd(p fanfare.Pattern) []byte {
 	return []byte{keyChannel + 1}
 }
 
-// leap returns a text above name, such that no name between the two matches the pattern; "" when
-// none above name does. Names are compared by their bytes, so those that begin with the same
-// segments stand together.
+// leap returns a text above name such that no name between the two matches the pattern; "" when no
+// name above name matches. Names are ordered by their bytes, so names with the same first segments
+// stand together.
 func leap(pattern, name string) string {
 	if pattern[0] == '*' && name[0] == '$' {
 		return "%" // '$' + 1: a leading wildcard matches no reserved channel
@@ -302,7 +305,8 @@ func leap(pattern, name string) string {
 	}
 }
 
-// pastPrefix is the first text above all that begin with a prefix, which is empty or ends with '/'.
+// pastPrefix returns the first text above all texts with a prefix that ends with '/'; "" for an
+// empty prefix.
 func pastPrefix(prefix string) string {
 	if prefix == "" {
 		return ""

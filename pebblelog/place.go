@@ -16,21 +16,21 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// formatFile stands beside the store's folder from the moment the log holds something. Where it
-// stands and the store is not whole, something has been lost, and the log is not begun anew.
+// formatFile stands beside the store's folder as soon as the log holds an event. If it is there and
+// the store is not whole, events may be lost, and no new log is made in the store's place.
 const formatFile = "FORMAT"
 
 // damage is a log that is not whole. Its text says what to do.
 type damage struct {
 	dir      string // the data directory
 	what     string
-	readable bool // some of it can be exported
-	begun    bool // the store was opened for writing before it showed
+	readable bool // a part of the log can be exported
+	changed  bool // the store was opened for writing before the damage showed
 }
 
 func (d *damage) Error() string {
 	text := "the log is damaged: " + d.what
-	if !d.begun {
+	if !d.changed {
 		text += "; nothing was changed"
 	}
 	text += "; restore a backup (fanfare restore)"
@@ -41,8 +41,8 @@ func (d *damage) Error() string {
 	return text
 }
 
-// isDamage tells whether an error of reading a store means damage, and says which. What the system
-// says of the disk, such as that it is full or may not be written to, is none.
+// isDamage tells whether an error of reading a store means damage, and describes it. An error of
+// the system, such as a full disk or a missing permission, is not damage.
 func isDamage(err error) (what string, ok bool) {
 	if err == nil {
 		return "", false
@@ -55,8 +55,8 @@ func isDamage(err error) (what string, ok bool) {
 	return what, true
 }
 
-// lockError says why a data directory could not be locked: somebody else has it, or it cannot be
-// written to.
+// lockError returns the error for a data directory that could not be locked: another process uses
+// it, or it cannot be written to.
 func lockError(dir string, err error) error {
 	var path *fs.PathError
 	var errno syscall.Errno
@@ -76,7 +76,7 @@ func lockError(dir string, err error) error {
 	}
 }
 
-// lockHeld tells what a system says of a file that another process has locked.
+// lockHeld tells whether the system's error means that another process has locked the file.
 func lockHeld(errno syscall.Errno) bool {
 	const sharingViolation, lockViolation = 32, 33
 	if runtime.GOOS == "windows" {
@@ -85,8 +85,8 @@ func lockHeld(errno syscall.Errno) bool {
 	return errno == syscall.EAGAIN || errno == syscall.EACCES
 }
 
-// newPlace makes a data directory and locks it. It must hold nothing yet but what a new volume has
-// of its own.
+// newPlace makes a data directory and locks it. The directory may exist if it is empty, apart from
+// the folders of ofVolumes.
 func newPlace(fs vfs.FS, dir string) (lock io.Closer, err error) {
 	if err := checkNewPlace(fs, dir); err != nil {
 		return nil, err
@@ -118,11 +118,11 @@ func checkNewPlace(fs vfs.FS, dir string) error {
 // lockFile is locked by the process that uses a data directory.
 const lockFile = "LOCK"
 
-// ofVolumes is what file systems put into the topmost folder of a new volume.
+// ofVolumes are the names that file systems put into the topmost folder of a new volume.
 var ofVolumes = []string{"lost+found", ".snapshot", ".zfs", ".fseventsd", ".Trashes", ".Spotlight-V100",
 	"System Volume Information", "$RECYCLE.BIN"}
 
-// markPlace writes the format file, unless it says the same already.
+// markPlace writes the format file, unless there is one.
 func markPlace(fs vfs.FS, dir string) error {
 	name := fs.PathJoin(dir, formatFile)
 	if _, err := fs.Stat(name); err == nil {
@@ -142,7 +142,7 @@ func markPlace(fs vfs.FS, dir string) error {
 	return syncDir(fs, dir)
 }
 
-// syncDir has on disk which files there are in a folder.
+// syncDir makes the entries of a folder durable.
 func syncDir(fs vfs.FS, dir string) error {
 	d, err := fs.OpenDir(dir)
 	if err != nil {
@@ -151,10 +151,10 @@ func syncDir(fs vfs.FS, dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// openError says of a store that was judged whole, and cannot be opened all the same, what to do.
+// openError returns the error for a store that was judged whole, but cannot be opened.
 func openError(dir string, err error) error {
 	if what, ok := isDamage(err); ok {
-		return &damage{dir: dir, what: what, readable: true, begun: true}
+		return &damage{dir: dir, what: what, readable: true, changed: true}
 	}
 	return err
 }

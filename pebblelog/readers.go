@@ -1,8 +1,8 @@
 package pebblelog
 
-// readers read what the catalog shows. Their methods may be called from any goroutine while the
-// session is held open (acquire). They have many methods, because each question of fanfare.Log is
-// answered in two ways: by the indexes of few channels, and by a scan.
+// readers read the events that the catalog shows. Their methods may be called from any goroutine
+// while the session is held open (acquire). There are many methods, because there are two ways to
+// answer each question of fanfare.Log: by the indexes of a few channels, and by a scan.
 type readers struct {
 	*catalog
 	pieces pieces // fixed

@@ -12,17 +12,18 @@ const (
 	sweepKeysMost  = 2000
 )
 
-// recordSweep deletes idempotency keys and kept positions whose time is over. Nobody sees them any
-// more: apply and readers go by the time. So how far it has come makes no difference, and a crash
-// may undo it. It is owned by the committer, so that no record is deleted that is being written
-// anew.
+// recordSweep deletes idempotency keys and kept positions that have expired. Apply and readers
+// compare the times themselves and do not see expired records, so the progress of the sweep makes
+// no difference, and a crash may undo it. The committer owns it, so that it does not delete a
+// record that is being written again.
 type recordSweep struct {
 	db    *pebble.DB // fixed after openSession
 	swept time.Time  // when it last ran
-	from  []byte     // where the kept positions go on
+	from  []byte     // the key of a kept position at which the next piece starts; nil: at the first
 }
 
-// sweep deletes some of what is over at the time of a group, now and then.
+// sweep deletes some of the records that have expired at the time of a group. It does so every
+// sweepKeysEvery at most.
 func (s *recordSweep) sweep(t terms) error {
 	now := time.Now()
 	if now.Sub(s.swept) < sweepKeysEvery {
@@ -37,6 +38,7 @@ func (s *recordSweep) sweep(t terms) error {
 	return s.db.Apply(b, pebble.NoSync)
 }
 
+// sweepUsed deletes expired idempotency keys, sweepKeysMost at most.
 func (s *recordSweep) sweepUsed(b *pebble.Batch, t terms) error {
 	expired := uint64(max(t.at.log-t.keyMemory.Milliseconds(), 0))
 	it, err := s.db.NewIter(between([]byte{keyUsedAt}, keyOf(keyUsedAt, expired)))
@@ -55,7 +57,7 @@ func (s *recordSweep) sweepUsed(b *pebble.Batch, t terms) error {
 		if err == nil {
 			u, _ := readUsed(value)
 			_ = closer.Close()
-			if uint64(u.ms) <= expired { // else the key has been used again since
+			if uint64(u.ms) <= expired { // if not, the key was used again later
 				if err := b.Delete(usedKey(hash), nil); err != nil {
 					return err
 				}
@@ -71,7 +73,8 @@ func (s *recordSweep) sweepUsed(b *pebble.Batch, t terms) error {
 	return it.Error()
 }
 
-// sweepKept goes round the kept positions, a piece at a time.
+// sweepKept deletes expired kept positions. It looks at the next sweepKeysMost of them, and starts
+// again after the last one.
 func (s *recordSweep) sweepKept(b *pebble.Batch, now int64) error {
 	lower := s.from
 	if lower == nil {

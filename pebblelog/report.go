@@ -16,6 +16,8 @@ func (l *Log) Retention(ctx context.Context, rules []fanfare.Rule) (reports []fa
 	return reports, err
 }
 
+// report returns a report for each rule. With rules, the reports are by these rules, and say how
+// much they would remove; nil stands for the rules in force.
 func (c *catalog) report(ctx context.Context, rules []fanfare.Rule) ([]fanfare.RuleReport, error) {
 	set := c.rules.Load()
 	if rules != nil {
@@ -58,7 +60,8 @@ func (c *catalog) report(ctx context.Context, rules []fanfare.Rule) ([]fanfare.R
 	return reports, names.Error()
 }
 
-// reportChannel does without counting: events and bytes are numbered channel by channel.
+// reportChannel adds a channel to a rule's report. It need not count, because the index entries
+// have sums of the channel's events and bytes.
 func (c *catalog) reportChannel(st *channelState, r fanfare.Rule, report *fanfare.RuleReport) error {
 	if _, err := c.trimMark(st); err != nil {
 		return err

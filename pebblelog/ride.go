@@ -8,22 +8,22 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// rideMost is how many positions ride with one group: their bytes and the time to gather them are a
-// small part of an fsync's.
+// rideMost is the number of positions that may ride with one group. Their bytes, and the time to
+// gather them, are a small part of an fsync's.
 const rideMost = 1000
 
-// riders are asked for what can ride with a group that is written anyway.
+// riders are asked for positions that can be stored with a group that is written anyway.
 type riders struct {
-	any atomic.Bool // there are some; a log without costs a commit no more than this
+	any atomic.Bool // there are riders; so a commit without them costs no more than a look at this
 
-	mu   sync.Mutex // guards the field below; held while they are asked
+	mu   sync.Mutex // guards the field below; held while riders are asked
 	list []*rider
 }
 
 type rider struct{ fanfare.Rider }
 
-// Ride implements fanfare.Keeper. When stop has returned r is asked no more; what it has given may
-// still be answered.
+// Ride implements fanfare.Keeper. When stop has returned, r is not asked any more; but done of an
+// earlier answer of r may still be called.
 func (l *Log) Ride(r fanfare.Rider) (stop func()) {
 	entry := &rider{r}
 	l.proposals.riders.mu.Lock()
@@ -39,8 +39,8 @@ func (l *Log) Ride(r fanfare.Rider) (stop func()) {
 	}
 }
 
-// board adds what rides with a group, as requests of its own: they are answered, or refused, with
-// the others.
+// board adds the riders' positions to a group, as requests of their own, which are answered or
+// refused with the others.
 func (p *proposals) board(g *group) {
 	if !p.riders.any.Load() {
 		return
@@ -59,7 +59,7 @@ func (p *proposals) board(g *group) {
 		room -= len(keep)
 		r := &request{batch: &fanfare.Batch{Keep: keep}, done: func(_ fanfare.Receipt, err error) { done(err) }}
 		p.mu.Lock()
-		late := g.answered // it has taken too long, or the log has failed
+		late := g.answered // the group has taken too long, or the log has failed
 		if !late {
 			g.requests = append(g.requests, r)
 		}

@@ -11,17 +11,18 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// liveRule is a rule at work in one session.
+// liveRule is a rule that is in force in one session.
 type liveRule struct {
 	fanfare.Rule
 	// The highest trim mark of the rule's channels that are empty and forgotten; stored under
 	// keyFloor.
 	floor atomic.Uint64
-	// No trim mark of the rule's channels is above this, but for what their age moves; see
-	// markBound.
+	// An upper limit of the trim marks of the rule's channels, without the marks that an age has
+	// moved; see markBound.
 	high atomic.Uint64
 }
 
+// raise sets v to p, unless v is higher.
 func raise(v *atomic.Uint64, p fanfare.Position) {
 	for {
 		old := v.Load()
@@ -31,16 +32,17 @@ func raise(v *atomic.Uint64, p fanfare.Position) {
 	}
 }
 
-// ruleSet is what is in force. It is replaced, not changed.
+// ruleSet is the set of rules that are in force. Other rules make a new set; only the atomic fields
+// change.
 type ruleSet struct {
 	rules  []*liveRule
-	all    time.Duration // events older than this are gone whatever their channel; 0: no such age
-	forget *liveRule     // of channels that no rule matches: they are kept for ever
+	all    time.Duration // events of every channel older than this are removed; 0: no such age
+	forget *liveRule     // for channels that no rule matches; their events are kept for ever
 
 	covered  bool        // a rule matches every channel
 	limited  bool        // a rule has a limit of count or of bytes
-	surveyed atomic.Bool // the rules' high is what it says
-	swept    atomic.Bool // since they came into force all channels were swept
+	surveyed atomic.Bool // the survey has ended, so liveRule.high can be relied on
+	swept    atomic.Bool // all channels were swept since the rules came into force
 }
 
 // each calls f for all rules.
@@ -51,7 +53,7 @@ func (set *ruleSet) each(f func(*liveRule)) {
 	}
 }
 
-// lowestHigh is the lowest bound of a rule that has channels.
+// lowestHigh returns the lowest bound of a rule that can have channels.
 func (set *ruleSet) lowestHigh() fanfare.Position {
 	lowest := ^uint64(0)
 	set.each(func(r *liveRule) {
@@ -62,10 +64,10 @@ func (set *ruleSet) lowestHigh() fanfare.Position {
 	return fanfare.Position(lowest)
 }
 
-// takeOver raises the bounds to those of the rules before. It is called when these are in force:
-// whoever moves a mark by a former rule meanwhile either sees these, or has raised the former bound
-// before it is read here.
-func (set *ruleSet) takeOver(before *ruleSet) {
+// inherit raises the bounds to those of the former rules. It is called when the new rules are in
+// force. A goroutine that moves a mark by a former rule meanwhile either sees the new rules, or has
+// raised the former bound before inherit reads it.
+func (set *ruleSet) inherit(before *ruleSet) {
 	var highest uint64
 	byPattern := map[fanfare.Pattern]uint64{}
 	before.each(func(r *liveRule) {
@@ -93,9 +95,9 @@ func (set *ruleSet) samePatterns(other *ruleSet) bool {
 	return true
 }
 
-// newRuleSet takes over what is known below earlier rules. A channel may now fall under another
-// rule than the one it was emptied under, so when the patterns differ every rule begins with the
-// highest floor of all: what may be missing is told.
+// newRuleSet makes a set of rules, with the floors of former rules by pattern. A channel may come
+// under another rule than the one under which it was emptied. So if the patterns differ, every rule
+// gets the highest floor of all; a client may get a gap too many, but none too few.
 func newRuleSet(rules []fanfare.Rule, floors map[string]fanfare.Position) *ruleSet {
 	set := &ruleSet{forget: &liveRule{}}
 	same := len(rules)+1 == len(floors)
@@ -157,7 +159,7 @@ func (set *ruleSet) overlapping(p fanfare.Pattern, f func(*liveRule)) {
 	}
 }
 
-// nextRules are the rules that the next session begins with.
+// nextRules returns the rules for the next session.
 func (l *Log) nextRules() []fanfare.Rule {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -169,8 +171,8 @@ func (l *Log) MaxAge(c fanfare.Channel) time.Duration {
 	return l.current().catalog.rules.Load().of(c).Age
 }
 
-// SetRetention replaces the rules while the log runs, and stores what that needs. Readers clip by
-// the new rules at once. It waits for the disk.
+// SetRetention replaces the rules while the log runs, and stores their floors. Readers clip by the
+// new rules at once. It blocks until the floors are on disk, and may be called from any goroutine.
 func (l *Log) SetRetention(rules []fanfare.Rule) error {
 	rules = append([]fanfare.Rule(nil), rules...)
 	err := l.command(changeRules(rules))
@@ -189,14 +191,16 @@ type changeRules []fanfare.Rule
 func (rules changeRules) apply(w *groupWriter) error {
 	floors := map[string]fanfare.Position{}
 	w.rules.Load().each(func(r *liveRule) { floors[r.Pattern.String()] = fanfare.Position(r.floor.Load()) })
-	w.floors = nil // putRules stores them all
+	w.floors = nil // putRules stores all floors
 	return w.putRules(w.b, rules, floors, false)
 }
 
-// SetMaxBytes replaces Options.MaxBytes while the log runs.
+// SetMaxBytes replaces Options.MaxBytes while the log runs. It does not block, and may be called
+// from any goroutine.
 func (l *Log) SetMaxBytes(n int64) { l.upkeep.maxBytes.Store(n) }
 
-// loadFloors reads the floors of the rules that were in force, and the floor of all.
+// loadFloors reads the floors of the rules that were in force, by pattern, and the floor of all
+// channels.
 func (c *catalog) loadFloors() (map[string]fanfare.Position, error) {
 	value, closer, err := c.db.Get([]byte{keyGone})
 	switch {
@@ -226,8 +230,8 @@ func (c *catalog) loadFloors() (map[string]fanfare.Position, error) {
 	return floors, it.Error()
 }
 
-// putRules brings rules into force, and stores their floors instead of those that were. In an empty
-// log, where no channel was ever numbered, there is nothing to survey.
+// putRules brings rules into force, and has the batch store their floors in place of the former
+// ones. empty says that no channel was ever numbered, so that there is nothing to survey.
 func (c *catalog) putRules(
 	b *pebble.Batch, rules []fanfare.Rule, floors map[string]fanfare.Position, empty bool,
 ) error {
@@ -246,10 +250,10 @@ func (c *catalog) putRules(
 		set.surveyed.Store(empty)
 		return nil
 	}
-	set.takeOver(before)
+	set.inherit(before)
 	select {
 	case c.ruled <- struct{}{}:
-	default: // the survey has not come to the rules before, and takes these
+	default: // the survey has not taken the token of the former rules yet, and will see these
 	}
 	return nil
 }

@@ -13,32 +13,33 @@ import (
 const (
 	secondEvents = 256
 	secondGap    = 60
-	steered      = 60 // so many seconds a clock went back in a log of format 2 without being said to jump
+	steered      = 60 // a log of format 2 did not note that its clock went back, if it was by fewer seconds than this
 )
 
-// seconds is the second→position table. It says of a second of log time which position the first
-// event of that second or a later one got. An entry is written when either some events or a minute
-// lie between it and the entry before: so the table is small on a slow log and on a fast one, and a
-// look-up is at most so much too early. Log time never falls, so the table is in the order of
-// positions too.
+// seconds is the second→position table. Its entry for a second of log time is the position of the
+// first event that was stored in that second or later. A new entry is written when secondEvents
+// events or secondGap seconds have passed since the last one. So the table is small on a slow log
+// and on a fast one, and a look-up finds a position that is too low by one such step at most. Log
+// time never falls, so the table is in the order of positions too.
 type seconds struct {
 	db      *pebble.DB     // fixed after openSession
 	durable *atomic.Uint64 // of the log
 	// In a log of format 2, the highest second before the clock last went back; fixed after
 	// openSession.
 	jumped  int64
-	thinned int64 // the second up to which the table is thin; owned by the sweep
+	thinned int64 // the second up to which the table was thinned; owned by the sweep
 }
 
-// secondsTail is the end of the table, where the committer goes on. It is owned by the committer.
+// secondsTail is the end of the table, where the committer adds entries. The committer owns it.
 type secondsTail struct {
-	highest int64            // second of any event so far
+	highest int64            // the highest second of an event so far
 	second  int64            // of the newest entry
 	pos     fanfare.Position // of the newest entry
 }
 
-// load reads the end of the table. Entries of a log of format 2 that are ahead of log time are
-// removed: its clock was ahead once, and without them a look-up is only earlier.
+// load reads the end of the table. It has the batch delete entries ahead of log time, which a log
+// of format 2 has when its clock was ahead once. Without them a look-up finds a lower position,
+// which is no fault.
 func (t *seconds) load(b *pebble.Batch, now int64, empty bool) (tail secondsTail, err error) {
 	value, closer, err := t.db.Get([]byte{keyJump})
 	switch {
@@ -76,7 +77,7 @@ func (t *seconds) load(b *pebble.Batch, now int64, empty bool) (tail secondsTail
 	return tail, it.Error()
 }
 
-// tick notes the time of a group's first event.
+// tick adds an entry for a group's first event, when one is due.
 func (w *groupWriter) tick(first fanfare.Position) error {
 	t := &w.tail
 	second := w.at.log / 1000
@@ -91,7 +92,8 @@ func (w *groupWriter) tick(first fanfare.Position) error {
 	return w.b.Set(keyOf(keySecond, uint64(second)), binary.AppendUvarint(nil, uint64(first)), nil)
 }
 
-// before returns a position up to which all events were stored before a log time, in milliseconds.
+// before returns a position such that all events up to it were stored before a log time, in
+// milliseconds.
 func (t *seconds) before(ms int64) (fanfare.Position, error) {
 	if ms <= 0 {
 		return 0, nil
@@ -111,7 +113,8 @@ func (t *seconds) before(ms int64) (fanfare.Position, error) {
 	return min(pos-1, fanfare.Position(t.durable.Load())), nil
 }
 
-// notBefore returns a position that no event stored before a log time, in milliseconds, is above.
+// notBefore returns a position such that all events above it were stored at a log time or later, in
+// milliseconds.
 func (t *seconds) notBefore(ms int64) (fanfare.Position, error) {
 	durable := fanfare.Position(t.durable.Load())
 	if ms/1000 <= t.jumped {
@@ -165,7 +168,7 @@ func (t *seconds) firstStoredAt(m moment, at int64, durable fanfare.Position) (f
 	return low, nil
 }
 
-// forget deletes the entries that a floor has made useless: all but the last one below it.
+// forget deletes the entries up to a floor, except the last one, which look-ups still need.
 func (t *seconds) forget(b *pebble.Batch, floor fanfare.Position) error {
 	it, err := t.db.NewIter(ofKind(keySecond))
 	if err != nil {
@@ -191,14 +194,15 @@ func (t *seconds) forget(b *pebble.Batch, floor fanfare.Position) error {
 	return it.Error()
 }
 
+// readPosition reads a position that is stored as a varint.
 func readPosition(value []byte) (fanfare.Position, error) {
 	f := fields{b: value}
 	p := fanfare.Position(f.number())
 	return p, f.err
 }
 
-// thin brings entries that are older than a day, by log time, to one a minute, so that a log that
-// is kept for years has a small table. It goes on where it stopped.
+// thin deletes entries older than a day, by log time, except one for each minute, so that a log
+// that is kept for years has a small table. It goes on from where the last call stopped.
 func (t *seconds) thin(m moment) error {
 	until := (m.log/1000 - 24*60*60) / 60 * 60
 	if until <= t.thinned {

@@ -13,45 +13,47 @@ import (
 
 // The limiter keeps the log within MaxBytes.
 //
-// Once a second, and again at once while there is little room, it measures the blocks that the
-// files take. Beyond MaxBytes it drops the oldest events, of all channels, until nine tenths are
-// left, so that it does not have to drop some all the time. Bytes that are deleted and still on
-// disk count as gone: nobody may lose events because the store has not tidied up. Then the limiter
-// has the store tidy up. Publishers that are faster than all this wait for it (room.go).
+// Every second, and at once while there is little room, it measures the blocks that the files take.
+// When they exceed MaxBytes, it drops the oldest events of all channels until the files fit into
+// nine tenths of MaxBytes, so that it need not drop some all the time. Deleted bytes that are still
+// on disk count as gone, so that no event is lost only because the store has not tidied up yet.
+// Then the limiter has the store tidy up. Publishers that are faster than this wait (room.go).
 //
-// On a hub at rest it does the same for the sake of the disk (settle): the store would leave a WAL
-// of 64 MiB, and tables full of deleted events, as they are until somebody publishes again.
+// On a hub at rest the limiter tidies up too, for the sake of the disk (settle). Otherwise the
+// store would keep a WAL of 64 MiB, and tables full of deleted events, until the next publish.
 
-// figures say what the files take, and how much of that will go.
+// figures are the bytes that the files take, and the parts of them that will be freed.
 type figures struct {
 	used    int64 // all files, by blocks
-	leaving int64 // tables that are obsolete, or that a compaction is writing: they go by themselves
-	prefix  int64 // events up to the floor, in tables yet
-	points  int64 // events and index entries that were deleted one by one, in tables yet
-	unswept int64 // index entries up to the floor that the sweep has not come to
+	leaving int64 // tables that are obsolete, or that a compaction is writing; they are freed without the limiter
+	prefix  int64 // events up to the floor that are still in tables
+	points  int64 // events and index entries that were deleted one by one, and are still in tables
+	unswept int64 // index entries up to the floor that the sweep has not reached
 	certain bool  // the store has looked at all its tables
 }
 
+// gone is the bytes that are deleted and still on disk.
 func (f figures) gone() int64 { return f.prefix + f.points + f.unswept }
 
-// held is what the files take when everything that is deleted has gone.
+// held is the bytes that the files will take without those.
 func (f figures) held() int64 { return f.used - f.leaving - f.gone() }
 
-// limiter holds what the limiter knows from one look to the next.
+// limiter keeps the size of the log, in looks (keepSize).
 type limiter struct {
 	*retention // fixed
 
-	mu        sync.Mutex      // held during a look
-	looks     int             // in a row at figures that are not certain
-	flushed   <-chan struct{} // closed when what was in memory is a table
-	flushFrom time.Time       // from then on the last drop is flushed, if it is still in memory
-	tidyAgain time.Time       // from then on the store is compacted again
-	sayAgain  time.Time       // from then on a drop is logged again
+	mu        sync.Mutex      // held during a look; guards the fields below
+	looks     int             // the number of looks since the figures were certain
+	flushed   <-chan struct{} // closed when the last flush has ended; nil before the first
+	flushFrom time.Time       // the last drop is flushed after this, if it is still in memory
+	tidyAgain time.Time       // the store is not compacted before this
+	sayAgain  time.Time       // a drop is not logged before this
 	settled   uint64          // bytes written to WALs when there was nothing left to settle
 	tidied    bool            // the tables were compacted since the last figures
-	left      int64           // bytes that the last compaction did not remove, though the figures called them deleted
+	left      int64           // bytes that the figures call deleted, and that the last compaction did not remove
 }
 
+// figures returns the figures now, if the files take used bytes.
 func (m *limiter) figures(used int64) (f figures, err error) {
 	store := m.db.Metrics()
 	f.used = used
@@ -66,8 +68,8 @@ func (m *limiter) figures(used int64) (f figures, err error) {
 	return f, err
 }
 
-// looked tells whether the store has looked at all its tables. It does so in the background; until
-// then no figure knows the deletions in a table.
+// looked tells whether the store has looked at all its tables. The store does so in the background;
+// until then its figures lack the deletions in some tables.
 func (m *limiter) looked() (bool, error) {
 	levels, err := m.db.SSTables()
 	for _, tables := range levels {
@@ -80,13 +82,15 @@ func (m *limiter) looked() (bool, error) {
 	return err == nil, err
 }
 
-// leaving is what obsolete tables take, with those that only a reader or a backup still needs.
+// leaving returns the bytes of obsolete tables, including those that a reader or a backup still
+// uses.
 func leaving(m *pebble.Metrics) int64 {
 	t, b := m.Table.Local, m.BlobFiles.Local
 	return int64(t.ObsoleteSize + t.ZombieSize + b.ObsoleteSize + b.ZombieSize)
 }
 
-// keepSize is one look of the limiter.
+// keepSize is one look of the limiter. It blocks while it flushes or compacts. It may be called
+// from any goroutine.
 func (m *limiter) keepSize() error {
 	l := m.log
 	m.mu.Lock()
@@ -107,7 +111,7 @@ func (m *limiter) keepSize() error {
 	}
 	m.looks = 0
 	target := most * 9 / 10
-	if f.held() > most*19/20 { // below that, the files come within the limit when the store has tidied up
+	if f.held() > most*19/20 { // if less, the files will fit when the store has tidied up
 		if err := m.dropOldest(f, target); err != nil {
 			return err
 		}
@@ -115,16 +119,16 @@ func (m *limiter) keepSize() error {
 	return m.reclaim(f, target)
 }
 
-// looksMost is how many looks the store has to gather its figures.
+// looksMost is the number of looks for which the limiter waits for certain figures.
 const looksMost = 30
 
 // sayPause is the least time between two records of drops.
 const sayPause = 10 * time.Second
 
-// dropOldest drops the oldest events, until the files hold no more than target.
+// dropOldest drops the oldest events, until the files hold no more than target bytes.
 func (m *limiter) dropOldest(f figures, target int64) error {
 	if fits, err := m.fits(target); err != nil || fits {
-		return err // the store'm figures are behind
+		return err // with fits, the store's figures are behind
 	}
 	floor := fanfare.Position(m.floor.Load())
 	excess := uint64(f.held() - target)
@@ -147,9 +151,9 @@ func (m *limiter) dropOldest(f figures, target int64) error {
 	return nil
 }
 
-// reclaim has deleted bytes go from the disk: it flushes deletions that are in memory (when
-// publishers have to wait for them, or no memtable was filled for a second), calls the sweep for
-// index entries, and has tables rewritten.
+// reclaim frees deleted bytes on disk. It flushes deletions that are in memory, if publishers wait
+// for room or no memtable was filled for a second. It has the sweep delete index entries, and the
+// store rewrite tables.
 func (m *limiter) reclaim(f figures, target int64) error {
 	little := target / 20
 	if f.unswept > little {
@@ -168,7 +172,7 @@ func (m *limiter) reclaim(f figures, target int64) error {
 	return err
 }
 
-// flush begins to write the memtables as tables, unless a flush is under way.
+// flush has the store write its memtables as tables, unless a flush is under way. It does not wait.
 func (m *limiter) flush() error {
 	if m.flushed != nil {
 		select {
@@ -182,16 +186,16 @@ func (m *limiter) flush() error {
 	return err
 }
 
-// eventOverhead is at least what an event takes besides its data: two keys, and the values' own
-// numbers.
+// eventOverhead is the least number of bytes that an event takes besides its data: for two keys,
+// and for the numbers in their values.
 const eventOverhead = 80
 
-// indexBytes is the part of eventOverhead that its index entry takes.
+// indexBytes is the part of eventOverhead that the index entry takes.
 const indexBytes = 30
 
-// fits tells whether all that is retained is so little that it must fit, by the sums that the index
-// keeps of each channel. It looks at every channel, and is asked only before something would be
-// removed. Where events have no sums (format 1), nobody knows.
+// fits tells whether the retained events must fit into target bytes, by the sums in the index
+// entries of each channel. It looks at every channel, so it is called only before events would be
+// dropped. It returns false for events without sums (format 1).
 func (m *limiter) fits(target int64) (bool, error) {
 	if m.unsized > fanfare.Position(m.floor.Load()) {
 		return false, nil
@@ -205,21 +209,21 @@ func (m *limiter) fits(target int64) (bool, error) {
 }
 
 const (
-	// Compactions that the limiter asks for take at most one part in tidyShare of the time.
+	// The limiter's compactions take one part in tidyShare of the time at most.
 	tidyShare = 5
 
-	// A compaction that the limiter asks for rewrites about tidySlice of tables: until it ends, the
+	// One compaction of the limiter rewrites tables of about tidySlice bytes. Until it ends, the
 	// old and the new tables are both on disk.
 	tidySlice = 32 << 20
 )
 
-// tidy has the store rewrite its tables without deleted bytes, if there are more than little of
-// them, and if the store does not compact by itself at present. It rewrites the oldest events alone
-// when most deleted bytes are there, and the index alone when no event was deleted one by one. It
-// reports whether it has done so.
+// tidy has the store rewrite its tables without the deleted bytes, if there are more than little of
+// them, and if no compaction of the store's own is under way. It rewrites only the oldest events
+// when most deleted bytes are there, and only the index when no event was deleted one by one. It
+// reports whether it has rewritten tables.
 func (m *limiter) tidy(f figures, little int64) (done bool, err error) {
-	began := time.Now()
-	if f.gone() < little || began.Before(m.tidyAgain) || m.db.Metrics().Compact.NumInProgress > 0 {
+	start := time.Now()
+	if f.gone() < little || start.Before(m.tidyAgain) || m.db.Metrics().Compact.NumInProgress > 0 {
 		return false, nil
 	}
 	lower, upper := []byte{keyEvent}, []byte{keyIndex + 1}
@@ -228,19 +232,20 @@ func (m *limiter) tidy(f figures, little int64) (done bool, err error) {
 	} else if !m.singly.Swap(false) {
 		lower = []byte{keyIndex}
 	}
-	cuts, err := m.cuts(lower, upper, tidySlice)
-	for i := 0; err == nil && i+1 < len(cuts); i++ {
-		err = m.db.Compact(stopContext{m.log.stop}, cuts[i], cuts[i+1], false)
+	bounds, err := m.sliceBounds(lower, upper, tidySlice)
+	for i := 0; err == nil && i+1 < len(bounds); i++ {
+		err = m.db.Compact(stopContext{m.log.stop}, bounds[i], bounds[i+1], false)
 		m.log.upkeep.measure()
 	}
-	m.tidyAgain = time.Now().Add(max(min(limitInterval, m.log.opts.TrimInterval), tidyShare*time.Since(began)))
+	m.tidyAgain = time.Now().Add(max(min(limitInterval, m.log.opts.TrimInterval), tidyShare*time.Since(start)))
 	m.tidied = err == nil
 	return err == nil, err
 }
 
-// cuts divides a range of keys into slices of about slice bytes, between tables of the level that
-// has most of the range.
-func (m *limiter) cuts(lower, upper []byte, slice uint64) ([][]byte, error) {
+// sliceBounds divides a range of keys into slices of about slice bytes, and returns the keys at
+// which the slices start, and upper. The slices end between tables of the level that has most of
+// the range.
+func (m *limiter) sliceBounds(lower, upper []byte, slice uint64) ([][]byte, error) {
 	levels, err := m.db.SSTables(pebble.WithKeyRangeFilter(lower, upper))
 	if err != nil {
 		return nil, err
@@ -256,27 +261,27 @@ func (m *limiter) cuts(lower, upper []byte, slice uint64) ([][]byte, error) {
 			most, widest = sum, tables
 		}
 	}
-	cuts, sum := [][]byte{lower}, uint64(0)
+	bounds, sum := [][]byte{lower}, uint64(0)
 	for _, t := range widest {
-		if first := t.Smallest.UserKey; sum >= slice && bytes.Compare(first, cuts[len(cuts)-1]) > 0 {
-			cuts, sum = append(cuts, first), 0
+		if first := t.Smallest.UserKey; sum >= slice && bytes.Compare(first, bounds[len(bounds)-1]) > 0 {
+			bounds, sum = append(bounds, first), 0
 		}
 		sum += t.Size
 	}
-	return append(cuts, upper), nil
+	return append(bounds, upper), nil
 }
 
-// A hub at rest takes about what it retains, and at most twice that and 100 MB. Less than
-// settleLeast of deleted or unflushed bytes is left as it is, and so are deleted bytes that are
-// less than one part in settlePart of those that stay: tables are rewritten only where it saves
-// much.
+// A hub at rest takes about as many bytes on disk as it retains, and at most twice as many and 100
+// MB. Tables are rewritten only where that saves much: not for fewer than settleLeast deleted or
+// unflushed bytes, and not when the deleted bytes are less than one part in settlePart of the
+// others.
 const (
 	settleLeast = 16 << 20
 	settlePart  = 3
 )
 
-// settle takes one step towards rest: it flushes memtables, or calls the sweep, or has tables
-// rewritten without deleted bytes. It reports whether there was nothing left to do.
+// settle takes one step towards the size at rest: it flushes memtables, or has the sweep run, or
+// has tables rewritten. It reports whether there was nothing left to do.
 func (m *limiter) settle(used int64) (done bool, err error) {
 	f, err := m.figures(used)
 	if err != nil {
@@ -302,8 +307,8 @@ func (m *limiter) settle(used int64) (done bool, err error) {
 	return m.tidy(f, settleLeast)
 }
 
-// settleAtRest settles while little is published, until there is nothing left to do; then not
-// before more has been written.
+// settleAtRest settles while little is published. When there is nothing left to do, it waits for
+// the next write.
 func (m *limiter) settleAtRest(used int64) error {
 	written := m.fs.wals.written.Load()
 	if written == m.settled || !m.log.upkeep.use.atRest() {
@@ -316,9 +321,9 @@ func (m *limiter) settleAtRest(used int64) error {
 	return err
 }
 
-// afterBytes finds the position up to which the events after another take a number of bytes on
-// disk. It takes at most half of the bytes there are, because those in memory are not counted. It
-// returns what the index entries of these events take, too.
+// afterBytes finds the position through, so that the events in (after, through] take about the
+// given number of bytes on disk, but at most half of all that follow after, because bytes in memory
+// are not counted. It also returns an estimate of the bytes of these events' index entries.
 func (m *limiter) afterBytes(after fanfare.Position, bytes uint64) (through fanfare.Position, index int64, err error) {
 	durable := fanfare.Position(m.log.durable.Load())
 	size := func(through fanfare.Position) (uint64, error) {

@@ -7,20 +7,21 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// surveyor finds how far trim marks had moved when rules came into force (bound.go).
+// surveyor finds the trim marks at the time when rules came into force (bound.go).
 type surveyor struct{ *catalog }
 
-// surveyLoop has the channels surveyed whenever rules have come into force.
+// surveyLoop surveys the channels each time that rules have come into force.
 func (s *session) surveyLoop() {
 	for {
 		if set := s.catalog.rules.Load(); !set.surveyed.Load() {
 			if err := s.guard(func() error { return surveyor{s.catalog}.survey(set) }); err != nil {
-				return // the session has failed, or the log closes, or the store is damaged, which others will find too
+				return // the session has failed, or the log closes, or the store is damaged, which readers find too
 			}
 		}
 		select {
 		case <-s.catalog.ruled:
-			// What was committed before the rules changed is in the store when a later group is.
+			// A barrier is a later group: when it is in the store, so is all that was committed
+			// before the rules changed.
 			if s.log.command(barrier{}) != nil {
 				return
 			}
@@ -32,7 +33,7 @@ func (s *session) surveyLoop() {
 	}
 }
 
-// survey raises the bounds of rules to the marks that are stored, and to those that limits of count
+// survey raises the bounds of rules to the stored trim marks, and to the marks that limits of count
 // or of bytes have moved.
 func (s surveyor) survey(set *ruleSet) error {
 	if err := s.surveyMarks(set); err != nil {
@@ -47,6 +48,7 @@ func (s surveyor) survey(set *ruleSet) error {
 	return nil
 }
 
+// surveyMarks raises the bounds to the stored trim marks.
 func (s surveyor) surveyMarks(set *ruleSet) error {
 	marks, err := s.db.NewIter(ofKind(keyMark))
 	if err != nil {
@@ -76,6 +78,8 @@ func (s surveyor) surveyMarks(set *ruleSet) error {
 	return marks.Error()
 }
 
+// surveyLimits raises the bounds of rules that a channel has outgrown to the channel's newest
+// event.
 func (s surveyor) surveyLimits(set *ruleSet) error {
 	names, err := s.db.NewIter(ofKind(keyName))
 	if err != nil {
@@ -114,7 +118,8 @@ func (s surveyor) surveyLimits(set *ruleSet) error {
 	return errors.Join(names.Error(), index.Error())
 }
 
-// pause lets others run in between, and is an error when the survey must stop.
+// pause lets other goroutines run after each 64 steps, and returns an error when the survey must
+// stop.
 func (s surveyor) pause(n int) error {
 	if n%64 > 0 {
 		return nil

@@ -15,50 +15,50 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// What a log must hold at the least.
+// The TIP says what a log must hold at the least.
 //
-// A store that has lost its newest part is a whole store of an earlier time: Pebble takes the end
-// of a cut MANIFEST, or of a cut WAL, for the place where the machine once stopped. It opens, shows
-// less than was acknowledged, and deletes what it no longer knows. Nothing inside the store can
-// tell.
+// A store that has lost its newest part looks like a whole store of an earlier time: Pebble takes
+// the end of a shortened MANIFEST or WAL for the place where the machine once stopped. It opens the
+// store, shows fewer events than were acknowledged, and deletes the files that it no longer knows.
+// No file of the store shows the loss.
 //
-// So the file log/TIP says, beside the store, how far the store had come: the newest run, the
-// durable position, how long the MANIFEST was, and which WALs there were. It is written behind the
-// store: a fact stands in it only when it is true on disk. A TIP that is older than the store, or
-// missing, is therefore harmless. A store that holds less than its TIP says has been damaged
-// (judge.go).
+// So the file log/TIP keeps how far the store has come: the newest run, the durable position, the
+// length of the MANIFEST, and the WALs that there are. A fact is written to the TIP only after it
+// is true on disk, so a TIP that is older than the store, or missing, does no harm. A store that
+// holds less than its TIP says is damaged (judge.go).
 //
-// The durable position is written before a group is acknowledged, without an fsync: that survives
-// kill -9, and costs a write of one page in memory. Within a second it is synced, for power cuts.
-// The rest changes when a table is written, and is synced at once.
+// The durable position is written before a group is acknowledged, but without an fsync: it survives
+// kill -9, and costs the write of one page in memory. It is synced within a second, for power cuts.
+// The other facts change when a table is written, and are synced at once.
 
 const (
 	tipFile   = "TIP"
 	tipFormat = "fanfare tip 1"
 
-	// The file has two slots, which are written in turn: a write that is torn leaves the other one.
+	// The file has two slots, which are written alternately: a torn write leaves the other slot
+	// whole.
 	tipSlotBytes = 4096
 	tipSlots     = 2
 )
 
 // tip is what a log must hold at the least. The zero value demands nothing.
 type tip struct {
-	count         uint64           // of writes: the slot with the higher one is newer
-	run           fanfare.Position // where the newest run begins
-	durable       fanfare.Position // everything up to here was stored
+	count         uint64           // the number of writes: the slot with the higher one is newer
+	run           fanfare.Position // the first position of the newest run
+	durable       fanfare.Position // all events up to here were stored
 	manifest      uint64           // the number of the MANIFEST that was in force; 0: none
-	manifestBytes int64            // and how much of it
-	wals          []uint64         // numbers of WALs that were there, in order
+	manifestBytes int64            // the bytes of it that were synced
+	wals          []uint64         // numbers of the WALs that were there, in order
 
-	// With DurabilityAsync the WAL is synced by a timer, and a power cut may leave any of what was
-	// written since.
+	// With DurabilityAsync a timer syncs the WAL, and a power cut may keep any part of the bytes
+	// that were written after the last sync.
 	lazy   bool
-	synced fanfare.Position // everything up to here was synced
+	synced fanfare.Position // all events up to here were synced
 }
 
 var tipTable = crc32.MakeTable(crc32.Castagnoli)
 
-// append adds the text of a slot. It is read by people too.
+// append appends the text of a slot to dst. The text is for people too.
 func (t *tip) append(dst []byte) []byte {
 	from := len(dst)
 	dst = append(dst, tipFormat...)
@@ -85,7 +85,7 @@ func (t *tip) append(dst []byte) []byte {
 	return append(strconv.AppendUint(dst, uint64(sum), 16), '\n')
 }
 
-// tipMostWALs is more than there ever are; the slot has room for them.
+// tipMostWALs is more than the WALs that there ever are; a slot has room for as many.
 const tipMostWALs = 128
 
 // parseTip reads a slot.
@@ -108,6 +108,7 @@ func parseTip(slot []byte) (t tip, err error) {
 	return t, nil
 }
 
+// set takes one line of a slot.
 func (t *tip) set(key, value string) (err error) {
 	switch key {
 	case "count":
@@ -129,8 +130,8 @@ func (t *tip) set(key, value string) (err error) {
 	return err
 }
 
-// readTip reads the newest whole slot of a store's TIP. A store without one has os.ErrNotExist;
-// without a whole slot, errCorrupt.
+// readTip reads the newest whole slot of a store's TIP. Its error is os.ErrNotExist when there is
+// no TIP, and errCorrupt when no slot is whole.
 func readTip(fs vfs.FS, folder string) (t tip, err error) {
 	b, err := readFile(fs, fs.PathJoin(folder, tipFile))
 	if err != nil {
@@ -155,7 +156,7 @@ func readFile(fs vfs.FS, name string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, 1<<20))
 }
 
-// tipWriter writes a store's TIP. Its owner serialises the calls.
+// tipWriter writes a store's TIP. Its methods must not be called at the same time.
 type tipWriter struct {
 	fs     vfs.FS
 	folder string
@@ -163,7 +164,7 @@ type tipWriter struct {
 	b      []byte
 }
 
-// write writes t into the older slot, and counts it.
+// write raises t.count, and writes t into the older slot.
 func (w *tipWriter) write(t *tip) error {
 	if w.f == nil {
 		if err := w.open(); err != nil {
@@ -176,8 +177,8 @@ func (w *tipWriter) write(t *tip) error {
 	return err
 }
 
-// open opens the file. A new one gets its full size, so that a write needs no room on a full disk,
-// and a place in the folder that survives a power cut.
+// open opens the file. A new file gets its full size, so that later writes need no room on a full
+// disk, and its entry in the folder is synced.
 func (w *tipWriter) open() error {
 	name := w.fs.PathJoin(w.folder, tipFile)
 	info, err := w.fs.Stat(name)
@@ -199,6 +200,7 @@ func (w *tipWriter) open() error {
 	return nil
 }
 
+// padTip brings a new file to its full size, and syncs it and the folder.
 func padTip(fs vfs.FS, folder string, f vfs.File, from int64) error {
 	if _, err := f.WriteAt(make([]byte, tipSlots*tipSlotBytes-from), from); err != nil {
 		return err
@@ -222,7 +224,7 @@ func (w *tipWriter) close() error {
 	return err
 }
 
-// saveTip writes the TIP of a store that nobody has open.
+// saveTip writes the TIP of a store that no process has open.
 func saveTip(fs vfs.FS, folder string, t tip) error {
 	w := tipWriter{fs: fs, folder: folder}
 	return errors.Join(w.write(&t), w.sync(), w.close())

@@ -14,47 +14,50 @@ import (
 )
 
 // tipFS keeps the TIP of one session's store. It stands between sessionFS and the disk, so that it
-// sees what really happens there, and when. What Pebble has done is true on disk
+// sees each real change of the disk. A change by Pebble is true on disk
 //
-//   - of a MANIFEST, when the file is synced and the marker that names it stands in a synced
-//     folder,
-//   - of a new WAL, when it stands in a synced folder.
+//   - for a MANIFEST, when the file is synced, and the folder is synced after the marker that names
+//     the file was created,
+//   - for a new WAL, when the folder is synced after the WAL was created.
 //
-// Pebble deletes what a change has made obsolete only after that, and so after the change is in the
-// TIP.
+// Pebble deletes the files that a change has made obsolete only after that, and so after the change
+// is in the TIP.
 type tipFS struct {
 	vfs.FS
 	folder string
 	warn   func(error)
-	off    atomic.Bool // the store is another session's
-	warned atomic.Bool // that the file cannot be written
+	off    atomic.Bool // fence was called: the file is no longer written
+	warned atomic.Bool // warn was called: the file cannot be written
 
 	syncing sync.Mutex // held while the file is synced or closed; taken before mu
 
 	mu     sync.Mutex // guards the fields below; a write to one page of memory happens under it
 	tip    tip
 	w      tipWriter
-	behind bool             // there is something that is written and not synced
-	named  uint64           // the MANIFEST of a marker whose place is not synced yet
-	made   []uint64         // WALs whose places are not synced yet
-	synced map[uint64]int64 // the bytes of MANIFESTs of this session
+	behind bool             // a write to the file is not synced yet
+	named  uint64           // the MANIFEST of the newest marker
+	made   []uint64         // WALs that were created since the folder was last synced
+	synced map[uint64]int64 // the synced bytes of this session's MANIFESTs, by number
 }
 
-// newTipFS keeps the TIP of a store that was found with what t says.
+// newTipFS returns the keeper of the TIP of a store that holds what t says.
 //
-// A store that goes over to DurabilityAsync says so before its first WAL is written, and one that
-// goes back when no WAL is left that was synced by a timer.
+// t.lazy changes in two ways. A store that changes to DurabilityAsync has it in the TIP before its
+// first WAL is written; a store that changes back has it until there is no WAL left that a timer
+// synced.
 func newTipFS(fs vfs.FS, folder string, t tip, warn func(error)) *tipFS {
 	return &tipFS{FS: fs, folder: folder, warn: warn, tip: t, w: tipWriter{fs: fs, folder: folder},
 		synced: map[uint64]int64{}}
 }
 
-// fileNumber is the number in the name of one of Pebble's files.
+// fileNumber reads the number in the name of one of Pebble's files.
 func fileNumber(text string) (uint64, bool) {
 	num, err := strconv.ParseUint(text, 10, 64)
 	return num, err == nil
 }
 
+// number returns the number of a file of the store's folder with such a name; false for other
+// files.
 func (fs *tipFS) number(name, prefix, suffix string) (uint64, bool) {
 	if fs.PathDir(name) != fs.folder {
 		return 0, false
@@ -112,7 +115,7 @@ func (fs *tipFS) OpenDir(name string) (vfs.File, error) {
 
 func (fs *tipFS) Unwrap() vfs.FS { return fs.FS }
 
-// created remembers a file that is certain when its folder is synced.
+// created remembers a WAL or a marker, whose entry is on disk when the folder is synced.
 func (fs *tipFS) created(name string) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
@@ -125,13 +128,13 @@ func (fs *tipFS) created(name string) {
 	}
 }
 
-// isMarker tells of the file whose name says which MANIFEST is in force.
+// isMarker tells whether a file is the one whose name says which MANIFEST is in force.
 func (fs *tipFS) isMarker(name string) bool {
 	return strings.HasPrefix(fs.PathBase(name), "marker.manifest.") && fs.PathDir(name) == fs.folder
 }
 
-// removed forgets a WAL. It need not be written: a WAL is removed when the MANIFEST says that it is
-// obsolete, and is not asked for then.
+// removed forgets a WAL. The TIP need not be written for that, because the judge does not ask for a
+// WAL that is obsolete by the MANIFEST.
 func (fs *tipFS) removed(name string) {
 	num, ok := fs.number(name, "", ".log")
 	if !ok {
@@ -144,7 +147,7 @@ func (fs *tipFS) removed(name string) {
 	fs.tip.wals = slices.DeleteFunc(fs.tip.wals, is)
 }
 
-// folderSynced: what was created before is there to stay.
+// folderSynced notes that the folder was synced after a marker and some WALs were created.
 func (fs *tipFS) folderSynced(named uint64, made []uint64) {
 	fs.mu.Lock()
 	changed := false
@@ -165,6 +168,7 @@ func (fs *tipFS) folderSynced(named uint64, made []uint64) {
 	}
 }
 
+// manifestSynced notes that a MANIFEST was synced up to a size.
 func (fs *tipFS) manifestSynced(num uint64, size int64) {
 	fs.mu.Lock()
 	fs.synced[num] = size
@@ -178,7 +182,7 @@ func (fs *tipFS) manifestSynced(num uint64, size int64) {
 	}
 }
 
-// begin says that a run has begun, and is synced.
+// begin notes that a run has begun, and is synced.
 func (fs *tipFS) begin(first fanfare.Position, lazy bool) {
 	fs.mu.Lock()
 	fs.tip.run, fs.tip.durable = first, first-1
@@ -187,7 +191,7 @@ func (fs *tipFS) begin(first fanfare.Position, lazy bool) {
 	fs.save()
 }
 
-// settle says that everything up to a position is synced, with DurabilityAsync.
+// settle notes that all events up to a position are synced, with DurabilityAsync.
 func (fs *tipFS) settle(synced fanfare.Position) {
 	fs.mu.Lock()
 	changed := synced > fs.tip.synced
@@ -198,7 +202,7 @@ func (fs *tipFS) settle(synced fanfare.Position) {
 	}
 }
 
-// reach says that everything up to a position is stored. It does not wait for the disk.
+// reach notes that all events up to a position are stored. It does not wait for the disk.
 func (fs *tipFS) reach(durable fanfare.Position) {
 	fs.mu.Lock()
 	var err error
@@ -219,14 +223,15 @@ func (fs *tipFS) writeLocked() error {
 	return err
 }
 
-// tell warns of an error, once until all is well again. The log goes on: what the file says is
-// older than it could be.
+// tell warns of an error, once until a write succeeds again. The log goes on; the TIP is only older
+// than it could be.
 func (fs *tipFS) tell(err error) {
 	if was := fs.warned.Swap(err != nil); err != nil && !was {
 		fs.warn(err)
 	}
 }
 
+// save writes the TIP, and syncs it.
 func (fs *tipFS) save() {
 	fs.mu.Lock()
 	err := fs.writeLocked()
@@ -235,7 +240,7 @@ func (fs *tipFS) save() {
 	fs.sync()
 }
 
-// sync has on disk what is written.
+// sync syncs the TIP.
 func (fs *tipFS) sync() {
 	fs.syncing.Lock()
 	defer fs.syncing.Unlock()
@@ -248,10 +253,10 @@ func (fs *tipFS) sync() {
 	}
 }
 
-// tipInterval is how old the durable position may be that a power cut leaves.
+// tipInterval is the greatest age of the durable position in the TIP after a power cut.
 const tipInterval = time.Second
 
-// syncLoop syncs the durable position.
+// syncLoop syncs the TIP at each tipInterval.
 func (fs *tipFS) syncLoop(dead, stop <-chan struct{}) {
 	tick := time.NewTicker(tipInterval)
 	defer tick.Stop()
@@ -267,7 +272,7 @@ func (fs *tipFS) syncLoop(dead, stop <-chan struct{}) {
 	}
 }
 
-// fence has the file left alone from now on.
+// fence has the file not written any more.
 func (fs *tipFS) fence() { fs.off.Store(true) }
 
 func (fs *tipFS) close() {
@@ -276,15 +281,15 @@ func (fs *tipFS) close() {
 	defer fs.syncing.Unlock()
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	_ = fs.w.close() // it is synced
+	_ = fs.w.close() // the file is synced, so an error loses nothing
 }
 
-// manifestFile is a MANIFEST that Pebble writes, from its beginning.
+// manifestFile is a MANIFEST that Pebble writes, from its start on.
 type manifestFile struct {
 	vfs.File
 	fs      *tipFS
 	num     uint64
-	written int64 // owned by the one who writes
+	written int64 // owned by the goroutine that writes
 }
 
 func (f *manifestFile) Write(p []byte) (int, error) {

@@ -10,17 +10,17 @@ import (
 const (
 	limitInterval = time.Second
 	limitPause    = 10 * time.Millisecond
-	sweepShare    = 20 // a sweep that finds little to do may take one part in so many of the time
+	sweepShare    = 20 // sweeps that find little to do take one part in sweepShare of the time at most
 )
 
-// upkeep keeps a log within its rules, its size, and its disk, for as long as the log is open, on
-// whichever session there is: three loops that sweep, limit, and measure.
+// upkeep keeps a log within its rules, its size and its disk. It has three loops, which sweep,
+// limit and measure; they run from Open to Close, on the session of the moment.
 type upkeep struct {
 	// Fixed after Open.
 	log      *Log
-	most     int64         // how large the log can become at most, as far as it was known at Open; 0: any size
-	sweepNow chan struct{} // one token: the sweep is asked to begin
-	tooLarge chan struct{} // one token: the limiter is asked to look
+	most     int64         // the largest size that the log can have, by the disk at Open; 0: any size
+	sweepNow chan struct{} // one token: the sweep is to run now
+	tooLarge chan struct{} // one token: the limiter is to look now
 
 	maxBytes atomic.Int64
 	room     *room
@@ -35,29 +35,30 @@ func newUpkeep(l *Log) *upkeep {
 	return u
 }
 
-// start sets the loops to work; they end when the log closes.
+// start starts the loops, which end when the log closes.
 func (u *upkeep) start() {
 	u.log.background.Go(u.sweepLoop)
 	u.log.background.Go(u.limitLoop)
 	u.log.background.Go(u.measureLoop)
 }
 
-// sweepLoop deletes, in batches, what retention has clipped.
+// sweepLoop runs the sweep, which deletes the events that retention has hidden.
 func (u *upkeep) sweepLoop() {
 	pause := u.log.opts.TrimInterval
 	for u.wait(pause, u.sweepNow) {
-		began, trimmed := time.Now(), u.log.stats.trimmed.Load()
+		start, trimmed := time.Now(), u.log.stats.trimmed.Load()
 		looked := 0
 		u.retain(func(s *session) (err error) {
 			looked, err = s.retention.sweep()
 			return err
 		})
 		u.storeClock()
-		pause = sweepPause(u.log.opts.TrimInterval, time.Since(began), looked, u.log.stats.trimmed.Load()-trimmed)
+		pause = sweepPause(u.log.opts.TrimInterval, time.Since(start), looked, u.log.stats.trimmed.Load()-trimmed)
 	}
 }
 
-// sweepPause is longer after a sweep that mostly looked, and not after one that deleted.
+// sweepPause returns the pause after a sweep. A sweep that mostly looked has a longer one than a
+// sweep that deleted.
 func sweepPause(least, took time.Duration, looked int, trimmed uint64) time.Duration {
 	if trimmed >= uint64(looked)/4 {
 		return least
@@ -65,7 +66,7 @@ func sweepPause(least, took time.Duration, looked int, trimmed uint64) time.Dura
 	return max(least, sweepShare*took)
 }
 
-// limitLoop keeps the log within its size.
+// limitLoop runs the limiter.
 func (u *upkeep) limitLoop() {
 	for u.wait(min(limitInterval, u.log.opts.TrimInterval), u.tooLarge) {
 		u.retain(func(s *session) error { return s.limiter.keepSize() })
@@ -75,9 +76,10 @@ func (u *upkeep) limitLoop() {
 	}
 }
 
-// measureLoop measures the files once a second, and every limitPause while there is little room. It
-// looks at the disk too: so an idle log on a full disk gives back what it has set aside, says that
-// it cannot store before anybody publishes, and takes publishes again by itself.
+// measureLoop measures the files every second, and every limitPause while there is little room. It
+// also checks the free space of the disk. So an idle log on a full disk gives back the room that it
+// has set aside, reports that it cannot store before a publish fails, and takes publishes again
+// without a restart.
 func (u *upkeep) measureLoop() {
 	for u.wait(limitInterval, u.room.short) {
 		_ = u.checkFree()
@@ -93,7 +95,7 @@ func (u *upkeep) measureLoop() {
 	}
 }
 
-// sweepSoon has the sweep begin at once.
+// sweepSoon has the sweep run at once.
 func (u *upkeep) sweepSoon() {
 	select {
 	case u.sweepNow <- struct{}{}:
@@ -101,7 +103,7 @@ func (u *upkeep) sweepSoon() {
 	}
 }
 
-// wait waits for so long, or until it is called early; false when the log closes.
+// wait waits for d, or until there is a token in early; false when the log closes.
 func (u *upkeep) wait(d time.Duration, early <-chan struct{}) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -115,6 +117,7 @@ func (u *upkeep) wait(d time.Duration, early <-chan struct{}) bool {
 	}
 }
 
+// retain has work done on the session of the moment, and logs an error.
 func (u *upkeep) retain(work func(*session) error) {
 	stop := stopContext{u.log.stop}
 	err := u.log.read(stop, work)
@@ -123,10 +126,9 @@ func (u *upkeep) retain(work func(*session) error) {
 	}
 }
 
-// storeClock has the committer store what has changed about the clock, when nothing else gives it a
-// reason to write.
+// storeClock has the committer store the clock, if it has changed and no group has stored it.
 func (u *upkeep) storeClock() {
 	if u.log.clock.unsaved() {
-		_ = u.log.command(storeTime{}) // else the next group does
+		_ = u.log.command(storeTime{}) // after an error the next group stores it
 	}
 }

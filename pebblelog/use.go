@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// use knows how much is published at present. What is set aside follows it, and a hub at rest is
-// found by it.
+// use measures how much is published at present. The room that is set aside depends on it, and so
+// does whether the hub is at rest. Its methods may be called from any goroutine.
 type use struct {
 	mu      sync.Mutex
 	samples [useSpan + 1]useSample // the newest first
@@ -18,16 +18,16 @@ type useSample struct {
 }
 
 const (
-	useSpan  = 10      // seconds that the use of the WAL is judged by
-	restSpan = 5       // seconds after which a hub is at rest
-	restMost = 1 << 20 // payload in restSpan that does not disturb the rest
+	useSpan  = 10      // seconds over which the use of the WAL is measured
+	restSpan = 5       // seconds over which a hub at rest publishes less than restMost
+	restMost = 1 << 20 // bytes of payload
 
 	// A spare is worth its room when it will be written over within useAhead times useSpan, two
 	// minutes.
 	useAhead = 12
 )
 
-// sample is called by the limiter; it takes one sample a second.
+// sample takes a sample, unless the last one is less than a second old. The limiter calls it.
 func (u *use) sample(now time.Time, wal, payload uint64) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -38,8 +38,8 @@ func (u *use) sample(now time.Time, wal, payload uint64) {
 	u.samples[0] = useSample{now, wal, payload}
 }
 
-// setAside is how many bytes may be set aside for the next WAL, in a log of at most most bytes; 0
-// is no limit.
+// setAside returns the number of bytes that may be set aside for the next WAL, in a log with a
+// limit of most bytes (0: none).
 func (u *use) setAside(most int64) int64 {
 	u.mu.Lock()
 	recent := max(int64(u.samples[0].wal)-int64(u.samples[useSpan].wal), 0) // a new session counts from 0
@@ -51,7 +51,7 @@ func (u *use) setAside(most int64) int64 {
 	return aside
 }
 
-// atRest tells whether little has been published lately.
+// atRest tells whether less than restMost was published in the last restSpan seconds.
 func (u *use) atRest() bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -10,45 +10,45 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// The session decides what WALs take on disk.
+// The session decides how much room on disk WALs take.
 //
-// A WAL is obsolete once its events are in tables. The next WAL is a new file, or the obsolete one
-// written over. To write over is faster: the file system has no metadata to write at an fsync of
-// blocks that were written before (ext4: 98 µs instead of 133 for records of 300 bytes, 105 instead
-// of 190 for 40 KB).
+// A WAL is obsolete once its events are in tables. The next WAL is a new file, or an obsolete one
+// that is written over. Writing over is faster, because an fsync of blocks that were written before
+// needs no write of the file system's metadata (ext4: 98 µs instead of 133 for records of 300
+// bytes, 105 instead of 190 for 40 KB).
 //
-// Pebble by itself keeps up to three obsolete WALs, and gives each new one room for a whole
-// memtable: 71 MB each, for any amount of events. So the session has Pebble hand over every
-// obsolete WAL (cleaner), and has it allocate nothing (sessionFile.Preallocate). It keeps one of
-// them, the spare, of the size that was written, while the rate of publishes calls for it (follow),
-// and allocates in small steps (reserve). It gives all of that back to a disk that is nearly full
-// (yield).
+// Pebble would keep up to three obsolete WALs, and allocate room for a whole memtable for each new
+// one: 71 MB each, however few the events are. So the session has Pebble hand over every obsolete
+// WAL (cleaner), and allocate nothing (sessionFile.Preallocate). The session keeps one obsolete
+// WAL, the spare, if the rate of publishes calls for one of that size (follow), and allocates in
+// small steps (reserve). It gives all this room back to a disk that is nearly full (yield).
 
 const (
-	// At most walStep is allocated beyond the end of what was written, and at first walStepLeast.
+	// At most walStep is allocated beyond the end of the written bytes, and walStepLeast at first.
 	walStep      = 4 << 20
 	walStepLeast = 256 << 10
 
-	// A spare may have spareLeast on a hub that hardly publishes, so that the first events after a
-	// quiet time are stored as fast as all others. It is little beside the 100 MB that a log may
-	// take beyond twice its events.
+	// A spare of spareLeast may be kept on a hub that hardly publishes, so that the first events
+	// after a quiet time are stored as fast as all others. That is little beside the 100 MB that a
+	// log may take beyond twice its events.
 	spareLeast = 16 << 20
 )
 
 // walFiles are the WAL files of one session.
 type walFiles struct {
-	mu      sync.Mutex
+	mu      sync.Mutex                // guards the fields below
 	marks   []walMark                 // one for each WAL of this session that is not obsolete, oldest first
-	open    map[*sessionFile]struct{} // WALs that are being written
+	growing map[*sessionFile]struct{} // WALs that are being written
 	drops   string                    // the WAL with the newest deletion of a range of events
 	spare   spare
-	most    int64         // the most that the spare may take, and the rest of an open WAL
-	yielded atomic.Bool   // nothing may be set aside at present; changed under mu
-	written atomic.Uint64 // bytes written to all WALs
+	most    int64         // the most bytes of the spare, and of the unused room of a growing WAL
+	yielded atomic.Bool   // no room may be set aside at present; changed under mu
+	written atomic.Uint64 // bytes written to all WALs; not guarded
 }
 
-// walMark says how much the sweep had deleted when a WAL began. Deletions since the oldest WAL
-// began may still be in memory, where no figure of the store counts them.
+// walMark is a WAL, and the number of deletions by the sweep before the WAL was created. Deletions
+// since the oldest WAL was created may still be in memory, where no figure of the store counts
+// them.
 type walMark struct {
 	name    string
 	deleted int64
@@ -57,13 +57,13 @@ type walMark struct {
 // spare is an obsolete WAL that is kept to be written over; the zero value is none.
 type spare struct {
 	name  string
-	bytes int64 // what it takes on disk
+	bytes int64 // on disk
 }
 
-// cleaner is given each file that the store needs no more. Pebble gives obsolete WALs to a cleaner,
-// and keeps none for itself, only where the cleaner says by a private method that it needs their
-// contents; embedding ArchiveCleaner is the one way to have that method. T is the type of a file's
-// kind, which has no public name.
+// cleaner gets each file that the store no longer needs. Pebble hands over all obsolete WALs only
+// to a cleaner that says, by a private method, that it needs their contents; a type can have that
+// method only if it embeds ArchiveCleaner. T is the type of a file's kind, which has no public
+// name.
 type cleaner[T any] struct {
 	pebble.ArchiveCleaner
 	fs *sessionFS
@@ -84,7 +84,7 @@ func (c cleaner[T]) Clean(_ vfs.FS, _ T, name string) error {
 // String is the cleaner's name in Pebble's OPTIONS file.
 func (cleaner[T]) String() string { return pebble.DeleteCleaner{}.String() }
 
-// dropped notes that a range of events was deleted.
+// dropped notes that a range of events was deleted just now.
 func (fs *sessionFS) dropped() {
 	w := &fs.wals
 	w.mu.Lock()
@@ -94,8 +94,8 @@ func (fs *sessionFS) dropped() {
 	}
 }
 
-// dropsInMemory tells whether a deletion of a range of events is still in memory alone, and its WAL
-// needed.
+// dropsInMemory tells whether the newest deletion of a range of events is still only in memory and
+// in a WAL.
 func (fs *sessionFS) dropsInMemory() bool {
 	w := &fs.wals
 	w.mu.Lock()
@@ -103,7 +103,8 @@ func (fs *sessionFS) dropsInMemory() bool {
 	return slices.ContainsFunc(w.marks, func(m walMark) bool { return m.name == w.drops })
 }
 
-// setAside keeps an obsolete WAL as the spare, or removes it. Of the two it keeps the larger one.
+// setAside keeps an obsolete WAL as the spare, or removes it. If there is a spare, it keeps the
+// larger of the two.
 func (fs *sessionFS) setAside(name string) error {
 	size := int64(0)
 	if info, err := fs.FS.Stat(name); err == nil {
@@ -126,8 +127,8 @@ func (fs *sessionFS) setAside(name string) error {
 	return fs.Remove(obsolete)
 }
 
-// createWAL makes a WAL file, out of the spare if there is one. After an error the session has
-// failed, and Pebble gets a scratch file.
+// createWAL makes a WAL file, from the spare if there is one. On an error it fails the session, and
+// gives Pebble a scratch file.
 func (fs *sessionFS) createWAL(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
 	w := &fs.wals
 	w.mu.Lock()
@@ -153,13 +154,13 @@ func (fs *sessionFS) createWAL(name string, c vfs.DiskWriteCategory) (vfs.File, 
 	}
 	s := &sessionFile{File: f, fs: fs, wal: true, lazy: fs.lazyWAL, room: old.bytes}
 	w.mu.Lock()
-	w.open[s] = struct{}{}
+	w.growing[s] = struct{}{}
 	w.mu.Unlock()
 	return s, nil
 }
 
-// follow sets the most that the spare and the rest of the open WAL may take, and gives back what is
-// more.
+// follow sets the most bytes of the spare, and of the unused room of a growing WAL. It gives back
+// room that exceeds them.
 func (fs *sessionFS) follow(most int64) {
 	w := &fs.wals
 	w.mu.Lock()
@@ -172,9 +173,9 @@ func (fs *sessionFS) follow(most int64) {
 	}
 }
 
-// yield gives back all that is set aside, and nothing is set aside until it is called with false.
-// It reports whether something was given back. It works after fence too, because a successor has no
-// use for what its predecessor has set aside.
+// yield gives back all room that is set aside, and has none set aside until it is called with
+// false. It reports whether room was given back. It works after fence too, because a successor
+// cannot use the room of its predecessor.
 func (fs *sessionFS) yield(on bool) bool {
 	w := &fs.wals
 	w.mu.Lock()
@@ -191,7 +192,7 @@ func (fs *sessionFS) yield(on bool) bool {
 	return true
 }
 
-// giveBack removes the spare, and cuts the rest of open WALs, where they are larger than most.
+// giveBack removes the spare, and the unused room of growing WALs, if they are larger than most.
 func (fs *sessionFS) giveBack() {
 	w := &fs.wals
 	w.mu.Lock()
@@ -199,7 +200,7 @@ func (fs *sessionFS) giveBack() {
 	if w.spare.bytes > most {
 		old, w.spare = w.spare, old
 	}
-	files := slices.Collect(maps.Keys(w.open))
+	files := slices.Collect(maps.Keys(w.growing))
 	w.mu.Unlock()
 	if old.name != "" {
 		_ = fs.FS.Remove(old.name) // after an error the next open removes it
@@ -209,12 +210,13 @@ func (fs *sessionFS) giveBack() {
 	}
 }
 
-// setAsideBytes is how much is set aside at present: the spare, and the rest of the open WAL.
+// setAsideBytes returns the bytes that are set aside: the spare, and the unused room of the growing
+// WAL.
 func (fs *sessionFS) setAsideBytes() int64 {
 	w := &fs.wals
 	w.mu.Lock()
 	sum := w.spare.bytes
-	files := slices.Collect(maps.Keys(w.open))
+	files := slices.Collect(maps.Keys(w.growing))
 	w.mu.Unlock()
 	for _, f := range files {
 		f.extent.Lock()
@@ -224,8 +226,8 @@ func (fs *sessionFS) setAsideBytes() int64 {
 	return sum
 }
 
-// reserve makes room on disk for the next n bytes of a WAL, in steps, so that the file lies in few
-// pieces. After an error the write itself will say what is wrong.
+// reserve allocates room on disk for the next n bytes of a WAL, in steps, so that the file lies in
+// few pieces. An error is left to the write that follows.
 func (f *sessionFile) reserve(n int) {
 	f.extent.Lock()
 	defer f.extent.Unlock()
@@ -241,8 +243,8 @@ func (f *sessionFile) reserve(n int) {
 	f.room = f.at + step
 }
 
-// shrink cuts the file where its written part ends, if the rest is more than most. The lock keeps
-// writers out of the rest meanwhile.
+// shrink frees the unused room of a WAL, if it is more than most bytes. The lock keeps writers out
+// of that room meanwhile.
 func (f *sessionFile) shrink(most int64) {
 	f.extent.Lock()
 	defer f.extent.Unlock()
@@ -251,11 +253,11 @@ func (f *sessionFile) shrink(most int64) {
 	}
 }
 
-// leave ends the bookkeeping of a WAL that is about to be closed: from then on it is not shrunk.
+// leave forgets a WAL that is about to be closed, so that it is not shrunk any more.
 func (f *sessionFile) leave() {
 	w := &f.fs.wals
 	w.mu.Lock()
-	delete(w.open, f)
+	delete(w.growing, f)
 	w.mu.Unlock()
 	f.extent.Lock()
 	f.room = 0
