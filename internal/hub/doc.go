@@ -22,6 +22,6 @@
 // time is limited (queue.go).
 //
 // A subscriber asks for a start (start.go). The search finds the position that it really starts
-// from, and the events that it has missed (opening.go, P4). A subscriber that asks for the state
+// from, and the events that it has missed (search.go, P4). A subscriber that asks for the state
 // gets it first (state.go). The hub admits subscribers in admit.go, and drains in drain.go (P7).
 package hub

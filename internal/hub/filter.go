@@ -18,7 +18,7 @@ type filter struct {
 	start   fanfare.Position // all events after this are in the growing stretch
 	growing *stretch         // the newest stretch; nil while no event has come since start
 	older   []*stretch       // stretches up to start, by position; with holes between them
-	flights []*flight        // reads of the log that are under way
+	reads   []*sharedRead    // reads of the log that are under way
 }
 
 // joinLocked finds the hub's filter for a pattern, or makes it, and adds the subscriber.

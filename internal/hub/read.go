@@ -20,7 +20,7 @@ func (s *Subscriber) Read(ctx context.Context, t *Turn) error {
 	defer s.hub.replays.leave(owner) // also when an engine panics, which ends the stream alone
 	s.fetch = new(fetch)
 	err := s.read(ctx, t)
-	t.More = true // it was not woken meanwhile
+	t.More = true // commits meanwhile have not woken the stream
 	return err
 }
 
@@ -93,18 +93,18 @@ func (s *Subscriber) readSafely(ctx context.Context, t *Turn) (err error) {
 	return err
 }
 
-// manyFilters is from how many on a subscriber reads the log for all of its filters at once, and
-// shares with nobody.
+// manyFilters is the most filters of a subscriber whose reads are shared, and kept in memory. With
+// more, it reads the log for all filters in one go.
 const manyFilters = 8
 
 func (s *Subscriber) read(ctx context.Context, t *Turn) error {
 	searched := s.starting.searches()
 	if found, err := s.search(ctx); !found {
-		s.begin(t)
+		s.prepare(t)
 		t.Through = s.cursor.get()
 		return err
 	}
-	durable, joining := s.begin(t)
+	durable, joining := s.prepare(t)
 	if s.cursor.get() >= durable {
 		return nil
 	}
@@ -118,7 +118,7 @@ func (s *Subscriber) read(ctx context.Context, t *Turn) error {
 	wild := 0
 	for i := range s.refs {
 		if _, exact := s.refs[i].f.pattern.Channel(); !exact {
-			wild++ // each would read the whole log
+			wild++ // the read of each such filter alone would go through the whole log
 		}
 	}
 	if joining || s.dated() || s.conflate || wild > 1 || len(s.refs) > manyFilters {
@@ -127,7 +127,7 @@ func (s *Subscriber) read(ctx context.Context, t *Turn) error {
 	return s.readShared(ctx, t, durable)
 }
 
-// readAlone reads the log for all filters in one go.
+// readAlone reads the log for all filters in one go, and keeps nothing in memory.
 func (s *Subscriber) readAlone(ctx context.Context, t *Turn, durable fanfare.Position) error {
 	s.hub.stats.tailMisses.Add(1)
 	q := fanfare.Query{After: s.cursor.get(), Through: durable, Limit: turnFrames, Bytes: turnBytes,
@@ -144,11 +144,12 @@ func (s *Subscriber) readAlone(ctx context.Context, t *Turn, durable fanfare.Pos
 	}
 	s.hub.stats.conflated.Add(page.Replaced)
 	t.Frames = s.hub.frames(t.Frames, page.Events)
-	s.tell(t, page.Trimmed, page.Through)
+	s.tellGap(t, page.Trimmed, page.Through)
 	t.Through, t.More = page.Through, page.Through < durable
 	return nil
 }
 
+// frames encodes events, and appends the frames to dst.
 func (h *Hub) frames(dst []Frame, events []fanfare.Event) []Frame {
 	for i := range events {
 		dst = append(dst, h.encode(events[i]).of(&events[i]))
@@ -156,9 +157,9 @@ func (h *Hub) frames(dst []Frame, events []fanfare.Event) []Frame {
 	return dst
 }
 
-// tell adds the gap of a subscriber that lags and that retention has overtaken, as at a resume
-// (P4).
-func (s *Subscriber) tell(t *Turn, trimmed, through fanfare.Position) {
+// tellGap adds a gap to a turn when retention has removed events that the lagging subscriber was
+// still to be sent, as at a resume (P4).
+func (s *Subscriber) tellGap(t *Turn, trimmed, through fanfare.Position) {
 	if trimmed <= s.cursor.get() || trimmed <= s.told {
 		return
 	}
@@ -167,7 +168,7 @@ func (s *Subscriber) tell(t *Turn, trimmed, through fanfare.Position) {
 	if len(t.Frames) > 0 {
 		oldest = t.Frames[0].Position
 	}
-	if t.Gap != nil { // the one that the subscriber begins with
+	if t.Gap != nil { // the gap that the subscriber starts with
 		gap := *t.Gap
 		gap.Oldest = oldest
 		t.Gap = &gap
@@ -176,8 +177,8 @@ func (s *Subscriber) tell(t *Turn, trimmed, through fanfare.Position) {
 	t.Gap = &fanfare.Gap{Requested: s.cursor.get().String(), Oldest: oldest, Reason: fanfare.GapTrimmed}
 }
 
-// readShared reads what each filter lacks, and keeps it in memory for others who resume the same
-// filter.
+// readShared reads the events that memory lacks, filter by filter, and keeps them in memory for
+// other subscribers that resume the same filter.
 func (s *Subscriber) readShared(ctx context.Context, t *Turn, durable fanfare.Position) error {
 	through, trimmed, at := durable, fanfare.Position(0), s.cursor.get()
 	for i := range s.refs {
@@ -197,22 +198,24 @@ func (s *Subscriber) readShared(ctx context.Context, t *Turn, durable fanfare.Po
 		through = min(through, end)
 	}
 	s.bring(t, through, durable)
-	s.tell(t, trimmed, through)
+	s.tellGap(t, trimmed, through)
 	return nil
 }
 
-// flight is a read that others may wait for.
-type flight struct {
+// sharedRead is a read of the log for one filter. Other subscribers may wait for it.
+type sharedRead struct {
 	after fanfare.Position
-	done  chan struct{}
+	done  chan struct{} // closed when the read has ended
 }
 
-// readFilter appends to dst what one filter has above after, which is not in memory, or was not a
-// moment ago. It returns up to where that is complete, and the trim mark, if it has read the log.
+// readFilter appends to dst the next frames of one filter in (after, through], which memory lacked
+// a moment ago. It waits for another subscriber's read after the same position, if there is one;
+// otherwise, or when that read has failed, it reads the log. It returns the position up to which
+// the frames are complete, and the trim mark, if it has read the log itself.
 func (h *Hub) readFilter(
 	ctx context.Context, dst []Frame, f *filter, after, through fanfare.Position,
 ) (_ []Frame, end, trimmed fanfare.Position, err error) {
-	mine, other := f.takeOff(after)
+	mine, other := f.startRead(after)
 	if other != nil {
 		select {
 		case <-other:
@@ -223,11 +226,11 @@ func (h *Hub) readFilter(
 			return dst, end, 0, nil
 		}
 	} else {
-		defer f.land(mine)
+		defer f.endRead(mine)
 	}
 	h.stats.tailMisses.Add(1)
 	from, to, some := f.missing(after, through)
-	if !some { // it has come meanwhile
+	if !some { // memory has the events by now; to read them all the same is simpler
 		from, to = after, through
 	}
 	q := fanfare.Query{Patterns: []fanfare.Pattern{f.pattern}, After: from, Through: to, Limit: turnFrames,
@@ -236,34 +239,36 @@ func (h *Hub) readFilter(
 	if err != nil {
 		return dst, after, 0, err
 	}
-	begun := len(dst)
+	had := len(dst)
 	dst = h.frames(dst, page.Events)
-	if s, bytes := f.insert(max(from, page.Trimmed), page.Through, dst[begun:]); s != nil {
+	if s, bytes := f.insert(max(from, page.Trimmed), page.Through, dst[had:]); s != nil {
 		h.memory.add(f, s, bytes)
 	}
 	return dst, page.Through, page.Trimmed, nil
 }
 
-// takeOff begins a read, or returns what tells when another one after the same position has ended.
-func (f *filter) takeOff(after fanfare.Position) (mine *flight, other <-chan struct{}) {
+// startRead starts a read after a position. If another read after the same position is under way,
+// it returns a channel that is closed when that has ended.
+func (f *filter) startRead(after fanfare.Position) (mine *sharedRead, other <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, one := range f.flights {
+	for _, one := range f.reads {
 		if one.after == after {
 			return nil, one.done
 		}
 	}
-	mine = &flight{after, make(chan struct{})}
-	f.flights = append(f.flights, mine)
+	mine = &sharedRead{after, make(chan struct{})}
+	f.reads = append(f.reads, mine)
 	return mine, nil
 }
 
-func (f *filter) land(mine *flight) {
+// endRead ends a read, and wakes the subscribers that wait for it.
+func (f *filter) endRead(mine *sharedRead) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	i := slices.Index(f.flights, mine)
-	if f.flights = slices.Delete(f.flights, i, i+1); len(f.flights) == 0 {
-		f.flights = nil
+	i := slices.Index(f.reads, mine)
+	if f.reads = slices.Delete(f.reads, i, i+1); len(f.reads) == 0 {
+		f.reads = nil
 	}
 	close(mine.done)
 }

@@ -67,20 +67,20 @@ func (s *Subscriber) start(patterns []fanfare.Pattern, start Start) {
 		s.opened.Store(true)
 		return
 	}
-	o := &opening{patterns: patterns, start: start, left: start.Last, since: start.Since, age: start.Age}
-	s.starting = &starting{opening: o}
+	search := &startSearch{patterns: patterns, start: start, left: start.Last, since: start.Since, age: start.Age}
+	s.starting = &starting{search: search}
 	switch start.From {
 	case FromAfter:
-		o.known = true
+		search.known = true
 		s.starting.asked = start.After
 		s.cursor.set(start.After)
 	case FromUnknown:
-		o.known = true
+		search.known = true
 	}
 }
 
-// join notes up to where the log was durable when the filters were joined. The subscriber needs
-// that only until the hub has moved its durable position so far.
+// join notes the log's durable position when the filters were joined. The subscriber needs it only
+// until the hub has moved its own durable position there.
 func (s *Subscriber) join(appended fanfare.Position) {
 	if appended <= s.hub.Durable() {
 		return
@@ -99,7 +99,7 @@ func (s *Subscriber) Begins() (fanfare.Position, bool) {
 	case b == nil:
 	case b.pending != nil:
 		return b.pending.position, true
-	case b.opening != nil && !b.opening.known:
+	case b.search != nil && !b.search.known:
 		return 0, false
 	}
 	return s.cursor.get(), true

@@ -10,16 +10,16 @@ import (
 )
 
 // A subscriber that starts with the state (FromLatest) is first sent the newest event of each
-// channel, as they were at one position P, in log order, and then all that follows P: no event is
-// on both sides of the seam, and none is on neither. The search for its start collects the
-// positions of these events; a turn reads some of them. Positions are small, but there may be a
+// channel up to a position P, in log order, and then all events after P. So no event is on both
+// sides of the seam, and none is lost there. The search for the start collects the positions of the
+// newest events; each turn then reads some of these events. A position is small, but there may be a
 // million of them, so all subscribers together have a budget of memory for them.
 
-// state is what a subscriber has yet to be sent of the state that it starts with.
+// state is the list of events that a subscriber starts with.
 type state struct {
-	at      []fanfare.Position // of the newest events; they rise once all are known
+	at      []fanfare.Position // of the newest events; sorted when all are known
 	through fanfare.Position   // P
-	from    string             // where the names of channels go on that have not been looked at
+	from    string             // the name of the channel that the search looks at next
 }
 
 const positionBytes = 8
@@ -42,7 +42,7 @@ func (b *states) grow(positions int) bool {
 
 func (b *states) free(positions int) { b.bytes.Add(-int64(positions) * positionBytes) }
 
-// full is the answer to a subscriber that there is no memory for.
+// full returns the error for a subscriber whose state finds no room.
 func (b *states) full() error {
 	return &fanfare.Error{
 		Code: fanfare.CodeOverloaded, RetryAfter: 5 * time.Second, Setting: fanfare.SettingMaxLatestBytes,
@@ -52,16 +52,16 @@ func (b *states) full() error {
 
 // askState looks for the newest events of some more channels.
 func (s *Subscriber) askState(ctx context.Context) error {
-	b, o := s.starting, s.starting.opening
+	b, search := s.starting, s.starting.search
 	if b.state == nil {
-		b.state = &state{through: o.durable}
+		b.state = &state{through: search.durable}
 	}
-	if o.durable == 0 { // Through: 0 would be what is durable by now
+	if search.durable == 0 { // Through: 0 would mean the durable position of the moment
 		s.endState()
 		s.found(0)
 		return nil
 	}
-	q := fanfare.ChannelQuery{Patterns: o.patterns, From: b.state.from, Through: o.durable, Limit: 4096}
+	q := fanfare.ChannelQuery{Patterns: search.patterns, From: b.state.from, Through: search.durable, Limit: 4096}
 	page, err := s.hub.log.Channels(ctx, q)
 	if err != nil {
 		return err
@@ -77,7 +77,7 @@ func (s *Subscriber) askState(ctx context.Context) error {
 	}
 	if len(b.state.at) == 0 {
 		s.endState()
-		s.found(o.durable)
+		s.found(search.durable)
 		return nil
 	}
 	slices.Sort(b.state.at)
@@ -108,7 +108,7 @@ func (s *Subscriber) readState(ctx context.Context, t *Turn, durable fanfare.Pos
 	return nil
 }
 
-// inState tells whether the subscriber is still to be sent a part of the state that it starts with.
+// inState tells whether events of the state are still to be sent.
 func (s *Subscriber) inState() bool {
 	b := s.starting
 	return b != nil && b.state != nil && s.cursor.get() < b.state.through
@@ -122,7 +122,7 @@ func (s *Subscriber) endState() {
 	}
 }
 
-// newest leaves of some frames, which rise, the newest of each channel.
+// newest keeps only the newest frame of each channel, of frames that are in order.
 func (h *Hub) newest(frames []Frame) []Frame {
 	if len(frames) < 2 {
 		return frames

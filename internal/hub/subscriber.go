@@ -28,7 +28,7 @@ const (
 
 // Subscriber is a cursor in the log and a wake-up. Its methods are for one goroutine at a time, the
 // stream's, unless they say otherwise. It has many, because all phases of a stream share it: the
-// search for its start (opening.go), the state (state.go), turns from memory (here) and from the
+// search for its start (search.go), the state (state.go), turns from memory (here) and from the
 // log (read.go), and its end (drain.go). There is one for each idle stream, so the fields of a
 // single phase are behind a pointer, which is nil in the other phases.
 type Subscriber struct {
@@ -52,12 +52,13 @@ type Subscriber struct {
 	conflate bool // see Start.Conflate; fixed after Subscribe
 }
 
-// cursor is a position that others may look at.
+// cursor is a position that its owner moves, and that any goroutine may read.
 type cursor struct{ v atomic.Uint64 }
 
 func (c *cursor) get() fanfare.Position  { return fanfare.Position(c.v.Load()) }
 func (c *cursor) set(p fanfare.Position) { c.v.Store(uint64(p)) }
 
+// ref is a subscriber's place in one of its filters.
 type ref struct {
 	f     *filter
 	index int // in f.subs
@@ -65,25 +66,25 @@ type ref struct {
 
 // Turn is what a subscriber has to send next. It is reused from turn to turn.
 type Turn struct {
-	Opens   bool             // the subscriber has found its start, which is told before anything else
+	Opens   bool             // the start is found, and the client is told it before anything else
 	Begins  fanfare.Position // with Opens: see Subscriber.Begins
-	After   fanfare.Position // what follows this is in the turn
-	Gap     *fanfare.Gap     // to be told before the frames; nil for none
+	After   fanfare.Position // the cursor: the frames are those after it
+	Gap     *fanfare.Gap     // the client is told of this gap before the frames; nil for none
 	Frames  []Frame          // by position
 	Through fanfare.Position // the frames are complete up to here
-	More    bool             // another turn has something to do at once
+	More    bool             // there is more to send, for another turn at once
 
 	release func()
 }
 
-// Release gives back a turn that ReadLater has handed over.
+// Release gives back a turn of ReadLater, and the permit of its read. A second call does nothing.
 func (t *Turn) Release() {
 	if t.release != nil {
 		t.release()
 	}
 }
 
-// Swap exchanges what two turns hold, but not which of them has to be released.
+// Swap exchanges the contents of two turns. The one that had to be released still has to be.
 func (t *Turn) Swap(other *Turn) {
 	*t, *other = *other, *t
 	t.release, other.release = other.release, t.release
@@ -96,8 +97,8 @@ func (s *Subscriber) wake() {
 	}
 }
 
-// Patterns are what the subscriber listens to, each once. It may be called from any goroutine;
-// after Close there are none.
+// Patterns returns the patterns that the subscriber listens to, each once; none after Close. It may
+// be called from any goroutine.
 func (s *Subscriber) Patterns() []fanfare.Pattern {
 	s.hub.mu.RLock()
 	defer s.hub.mu.RUnlock()
@@ -108,9 +109,9 @@ func (s *Subscriber) Patterns() []fanfare.Pattern {
 	return list
 }
 
-// Position is up to where the stream is complete: it has been given everything up to here. Before
-// its start has been told, that is the position that it asked for, since a gap may be to be told
-// first (P4); 0 when it asked for none.
+// Position returns the position up to which the stream has been given all events. Before the client
+// has been told the start, it returns the position that the client asked for, because a gap may
+// have to be told first (P4); 0 when the client asked for none.
 func (s *Subscriber) Position() fanfare.Position {
 	if !s.opened.Load() {
 		return s.starting.asked
@@ -118,8 +119,8 @@ func (s *Subscriber) Position() fanfare.Position {
 	return s.cursor.get()
 }
 
-// Lag is how many positions lie between the subscriber's and the newest, when there is something
-// for it that it has not been given yet; 0 otherwise. It may be called from any goroutine.
+// Lag returns the number of positions between the subscriber's and the newest, if the subscriber
+// may have something to send; otherwise 0. It may be called from any goroutine.
 func (s *Subscriber) Lag() uint64 {
 	durable, at := s.hub.Durable(), s.cursor.get()
 	if !s.opened.Load() || !s.awake.Load() || at >= durable {
@@ -128,21 +129,22 @@ func (s *Subscriber) Lag() uint64 {
 	return uint64(durable - at)
 }
 
-// Ending tells whether the hub wants the stream to end, which it does between two events. It may be
-// called from any goroutine.
+// Ending tells whether the hub wants the stream to end, between two events. It may be called from
+// any goroutine.
 func (s *Subscriber) Ending() bool { return s.ending.Load() }
 
-// Next fills t with the frames after the cursor that are in memory; false when the log must be read
-// for what comes next, with Read or ReadLater. It does not block, and does not allocate once t has
-// room. When all or a part of t has been sent, Advance moves the cursor.
+// Next fills t with the frames after the cursor that are in memory. It returns false when memory
+// lacks the next events; then the caller must read them by Read or ReadLater. It does not block,
+// and does not allocate once t has room. When all or a part of t has been sent, Advance moves the
+// cursor.
 func (s *Subscriber) Next(t *Turn) bool {
 	s.fetch = nil
 	if s.starting.searches() {
-		s.awake.Store(true) // the read looks at all that has come, and another turn follows it
+		s.awake.Store(true) // no wake-up is needed: another turn follows the read
 		return false
 	}
-	s.awake.Store(false) // before durable is read: a commit after this wakes again
-	durable, joining := s.begin(t)
+	s.awake.Store(false) // before durable is read, so that a later commit wakes the stream again
+	durable, joining := s.prepare(t)
 	if s.cursor.get() >= durable {
 		return true
 	}
@@ -154,9 +156,10 @@ func (s *Subscriber) Next(t *Turn) bool {
 	return true
 }
 
-// begin empties t, and says up to where there is something to send. Who joined in the middle of a
-// commit is not woken for it, and the tails may not hold it yet; the log does.
-func (s *Subscriber) begin(t *Turn) (durable fanfare.Position, joining bool) {
+// prepare empties t, and returns the position up to which there may be events to send. joining says
+// that the subscriber has joined in the middle of a commit: the hub does not wake it for that
+// commit, and memory may not have the commit's events yet, but the log has.
+func (s *Subscriber) prepare(t *Turn) (durable fanfare.Position, joining bool) {
 	durable = s.hub.Durable()
 	b := s.starting
 	if b != nil {
@@ -170,11 +173,11 @@ func (s *Subscriber) begin(t *Turn) (durable fanfare.Position, joining bool) {
 	return durable, joining
 }
 
-// Advance says that everything up to a position has been sent, or is certain to be. more says that
-// the stream will take another turn by itself, and need not be woken for that.
+// Advance moves the cursor: all events up to a position have been sent, or are certain to be. more
+// says that the stream takes another turn in any case, and need not be woken for it.
 func (s *Subscriber) Advance(through fanfare.Position, more bool) {
 	s.cursor.set(through)
-	if s.fetch != nil { // not before: a turn may be thrown away, and its gap must be told by the next (P4)
+	if s.fetch != nil { // only now, because the next turn must tell the gap of a turn that was thrown away (P4)
 		s.told = max(s.told, s.fetch.trimmed)
 		s.fetch = nil
 	}
@@ -186,13 +189,14 @@ func (s *Subscriber) Advance(through fanfare.Position, more bool) {
 	}
 }
 
-// fromMemory serves a turn from memory; false when there is nothing of what comes next.
+// fromMemory fills a turn from memory. It returns false, and leaves the turn empty, when memory
+// lacks the next events.
 func (s *Subscriber) fromMemory(t *Turn, durable fanfare.Position) bool {
 	through := durable
 	for i := range s.refs {
 		var end fanfare.Position
 		t.Frames, end = s.refs[i].f.collect(t.Frames, s.cursor.get(), through, turnFrames, turnBytes)
-		// There may be more of this filter: the turn ends here for the others too.
+		// This filter may have more events, so the turn ends here for the other filters too.
 		through = min(through, end)
 	}
 	if through == s.cursor.get() {
@@ -202,7 +206,7 @@ func (s *Subscriber) fromMemory(t *Turn, durable fanfare.Position) bool {
 	}
 	s.bring(t, through, durable)
 	if s.conflate {
-		if t.More { // memory does not say at once what is newer
+		if t.More { // a later turn may have newer events of these channels
 			clear(t.Frames)
 			t.Frames = t.Frames[:0]
 			return false
@@ -212,7 +216,7 @@ func (s *Subscriber) fromMemory(t *Turn, durable fanfare.Position) bool {
 	return true
 }
 
-// bring makes a turn of the frames that several filters had.
+// bring completes a turn whose frames were collected filter by filter.
 func (s *Subscriber) bring(t *Turn, through, durable fanfare.Position) {
 	if len(s.refs) > 1 {
 		t.Frames = mergeFrames(t.Frames, through)
@@ -220,7 +224,7 @@ func (s *Subscriber) bring(t *Turn, through, durable fanfare.Position) {
 	t.Through, t.More = through, through < durable
 }
 
-// mergeFrames brings the frames of several tails into order, each once, and none beyond through.
+// mergeFrames sorts the frames of several filters by position, and keeps each once, up to through.
 func mergeFrames(frames []Frame, through fanfare.Position) []Frame {
 	slices.SortFunc(frames, func(a, b Frame) int {
 		switch {
@@ -241,8 +245,8 @@ func mergeFrames(frames []Frame, through fanfare.Position) []Frame {
 }
 
 // Close takes the subscriber out of the hub. A second call does nothing. It may be called from any
-// goroutine, but not while Next or Read runs, nor before what ReadLater was asked for has come or
-// was cancelled.
+// goroutine, but not while Next or Read runs, nor while a ReadLater is under way: before that has
+// called HaveRead, or CancelRead has returned true.
 func (s *Subscriber) Close() {
 	h := s.hub
 	h.mu.Lock()
