@@ -81,10 +81,7 @@ func (s *Server) refused(r *http.Request, err error) {
 func (s *Server) nobody(r *http.Request) caller.Caller {
 	by := caller.Caller{Who: nothing, Remote: r.RemoteAddr}
 	address, limited := s.origin.Client(r)
-	by.Network = forwarded.Network(address)
-	if limited {
-		by.Address = by.Network
-	}
+	by.Network, by.Limited = forwarded.Network(address), limited
 	if by.Direct = limited && isPeer(r.RemoteAddr, address); !by.Direct && address.IsValid() &&
 		!isPeer(r.RemoteAddr, address) {
 		by.Remote = address.String() // as a trusted proxy says

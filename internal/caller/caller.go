@@ -12,11 +12,18 @@ import (
 type Caller struct {
 	Who    *fanfare.Principal
 	Remote string // address and port of the peer, or the address that a trusted proxy says, for records
-	Direct bool   // the peer is no proxy: neither loopback, a Unix socket, nor a trusted one
-	// limits go by it: an IPv4 address, or an IPv6 network; not valid when it counts for no limit:
-	// loopback, a trusted proxy's own, a Unix socket
-	Address netip.Addr
-	Network netip.Addr // Address, and the same of those that count for no limit; not valid for a Unix socket
+	// Network is the sender's IPv4 address, or its IPv6 network; not valid for a Unix socket.
+	Network netip.Addr
+	Limited bool // limits go by Network: it is neither loopback nor a trusted proxy's own
+	Direct  bool // the peer is no proxy: neither loopback, a Unix socket, nor a trusted one
+}
+
+// Address is the Network that limits go by, or not valid: there is none.
+func (c Caller) Address() netip.Addr {
+	if !c.Limited {
+		return netip.Addr{}
+	}
+	return c.Network
 }
 
 // Name is the name that limits and idempotency keys belong to: the subject with its realm, or the
@@ -39,8 +46,8 @@ func (c Caller) Owner() string {
 	if name := c.Name(); name != "" {
 		return name
 	}
-	if c.Address.IsValid() {
-		return "@" + c.Address.String()
+	if address := c.Address(); address.IsValid() {
+		return "@" + address.String()
 	}
 	return ""
 }

@@ -15,6 +15,12 @@ func (c Clock) Now() Instant { return c.At(time.Now()) }
 // At returns the instant of a time, which time.Now has returned.
 func (c Clock) At(t time.Time) Instant { return Instant(t.Sub(c.began)) + 1 }
 
+// Time returns the time of day of an instant, as the time of day is set now.
+func (c Clock) Time(i Instant) time.Time {
+	now := time.Now()
+	return now.Add(i.Sub(c.At(now)))
+}
+
 // Instant is a time on a Clock, in nanoseconds; the zero value is never. It takes a third of the
 // room of a time.Time: streams have several.
 type Instant int64

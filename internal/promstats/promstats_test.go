@@ -82,7 +82,7 @@ func scrape(t *testing.T) string {
 		Hub: func() hub.Stats { return hub.Stats{SlowestLag: 3} },
 		Streams: func() stream.Stats {
 			return stream.Stats{Delivered: 7, Open: map[string]int{"native": 2}, Opened: map[string]uint64{"native": 5},
-				Ended: map[stream.EndReason]uint64{stream.EndGone: 3}, Delivery: h.Counts()}
+				Ended: map[string]uint64{stream.EndGone.String(): 3}, Delivery: h.Counts()}
 		},
 		Publish:     h.Counts,
 		Refused:     func() map[fanfare.Code]uint64 { return map[fanfare.Code]uint64{fanfare.CodeInvalid: 4} },

@@ -261,12 +261,9 @@ func (s *Stats) Snapshot(ctx context.Context, most int) Snapshot {
 	status := s.o.Log.Status()
 	snap := Snapshot{
 		Time: time.Now().UTC(), Version: s.o.Version, Started: s.started, Position: status.Durable.String(),
-		Streams: Streams{Open: st.Open, Opened: st.Opened, Ended: map[string]uint64{}, Refused: st.Refused},
+		Streams: Streams{Open: st.Open, Opened: st.Opened, Ended: st.Ended, Refused: st.Refused},
 		Events:  Events{Delivered: st.Delivered, Replayed: st.Replayed, SlowestLag: h.SlowestLag},
 		Open:    []Open{},
-	}
-	for reason, n := range st.Ended {
-		snap.Streams.Ended[string(reason)] = n
 	}
 	if err := s.o.Ready(); err != nil {
 		snap.Reason = s.publicText(err)

@@ -54,7 +54,7 @@ func (s *Streams) Serve(w http.ResponseWriter, r *http.Request, req Request) {
 		}
 	}
 	defer abandon()
-	s.open.enter(st)
+	s.open.enter(st, req.Adapter)
 	s.tickets.enter(st, req.Start)
 	if err := s.confirm(r.Context(), req.Caller.Who); err != nil {
 		abandon() // a refusal may wait, and takes no stream's place
@@ -124,7 +124,7 @@ func (s *Streams) confirm(ctx context.Context, who *fanfare.Principal) error {
 
 func (s *Streams) newStream(req *Request) *Stream {
 	st := &Stream{
-		streams: s, adapter: req.Adapter, caller: req.Caller, owned: req.Owned, watch: req.Watch,
+		streams: s, caller: req.Caller, owned: uint32(req.Owned), began: s.clock.Now(), watch: req.Watch,
 		machine: machine{house: &s.house, manner: req.Manner, may: req.May},
 	}
 	if st.manner.Heartbeat <= 0 {
@@ -135,8 +135,7 @@ func (s *Streams) newStream(req *Request) *Stream {
 			st.expires = max(s.clock.At(end), 1)
 		}
 		if who.Ticket != "" && st.watch == nil {
-			st.byTicket = &byTicket{ticket: who.Ticket}
-			st.watch = st.byTicket
+			st.watch = &byTicket{ticket: who.Ticket}
 		}
 	}
 	return st

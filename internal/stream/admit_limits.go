@@ -116,7 +116,7 @@ func (p *places) giveBack(by caller.Caller, patterns []fanfare.Pattern) {
 // not valid, or the name is "", if there is no limit.
 func (p *places) counted(by caller.Caller) (address netip.Addr, name string) {
 	if p.limits.PerAddress > 0 {
-		address = by.Address
+		address = by.Address()
 	}
 	if p.limits.PerSubject > 0 && by.Who != nil {
 		name = by.Name()

@@ -3,7 +3,6 @@ package stream
 import (
 	"cmp"
 	"iter"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -14,52 +13,72 @@ import (
 
 // registry knows the streams that are open. Its methods may be called from any goroutine.
 type registry struct {
-	mu     sync.Mutex // guards the fields below
-	open   map[*Stream]struct{}
-	opened map[string]uint64 // by adapter
-	lastID uint64
+	mu       sync.Mutex // guards the fields below
+	open     []*Stream  // in no order; Stream.place is the index
+	adapters map[string]*adapter
+	lastID   uint64
+}
+
+// adapter counts the streams of one adapter. Its counts are guarded by registry.mu.
+type adapter struct {
+	name   string // fixed
+	open   int
+	opened uint64
 }
 
 func newRegistry(adapters []string) *registry {
-	r := &registry{open: map[*Stream]struct{}{}, opened: map[string]uint64{}}
-	for _, adapter := range adapters {
-		r.opened[adapter] = 0
+	r := &registry{adapters: map[string]*adapter{}}
+	for _, name := range adapters {
+		r.adapters[name] = &adapter{name: name}
 	}
 	return r
 }
 
-// enter has a stream be found from now on.
-func (r *registry) enter(st *Stream) {
+// enter has a stream of an adapter be found from now on.
+func (r *registry) enter(st *Stream, name string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	a := r.adapters[name]
+	if a == nil {
+		a = &adapter{name: name}
+		r.adapters[name] = a
+	}
+	a.open++
+	a.opened++
 	r.lastID++
-	st.id, st.began = r.lastID, time.Now()
-	r.open[st] = struct{}{}
-	r.opened[st.adapter]++
+	st.id, st.adapter = r.lastID, a
+	r.open = append(r.open, st)
+	st.place = uint32(len(r.open))
 }
 
+// leave has a stream no longer be found. A second call does nothing.
 func (r *registry) leave(st *Stream) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.open, st)
+	if st.place == 0 {
+		return
+	}
+	last := len(r.open) - 1
+	moved := r.open[last]
+	r.open[st.place-1], r.open[last] = moved, nil
+	r.open = r.open[:last]
+	moved.place, st.place = st.place, 0
+	st.adapter.open--
 }
 
 func (r *registry) all() []*Stream {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return slices.Collect(maps.Keys(r.open))
+	return slices.Clone(r.open)
 }
 
 // counts returns how many streams are open now, and how many have been opened, by adapter.
 func (r *registry) counts() (open map[string]int, opened map[string]uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	open, opened = map[string]int{}, maps.Clone(r.opened)
-	for adapter := range r.opened {
-		open[adapter] = 0
-	}
-	for st := range r.open {
-		open[st.adapter]++
+	open, opened = map[string]int{}, map[string]uint64{}
+	for name, a := range r.adapters {
+		open[name], opened[name] = a.open, a.opened
 	}
 	return open, opened
 }
@@ -91,8 +110,8 @@ func (s *Streams) Each() iter.Seq[Held] {
 		for _, st := range list {
 			h := Held{ID: st.id, Caller: st.caller, Patterns: st.sub.Patterns(), stream: st}
 			h.Administered = h.Patterns
-			if st.owned > 0 && st.owned < len(h.Patterns) {
-				h.Administered = h.Patterns[:st.owned]
+			if owned := int(st.owned); owned > 0 && owned < len(h.Patterns) {
+				h.Administered = h.Patterns[:owned]
 			}
 			if !yield(h) {
 				return
@@ -133,8 +152,8 @@ func (s *Streams) List(most int) []Open {
 	for _, one := range all {
 		st := one.st
 		list = append(list, Open{
-			ID: st.id, Adapter: st.adapter, Remote: st.caller.Remote, Subject: subject(st.caller),
-			TokenID: tokenID(st.caller), Channels: st.channels(), Began: st.began, Lag: one.lag,
+			ID: st.id, Adapter: st.adapter.name, Remote: st.caller.Remote, Subject: subject(st.caller),
+			TokenID: tokenID(st.caller), Channels: st.channels(), Began: s.clock.Time(st.began), Lag: one.lag,
 			Events: st.events.Load(), Bytes: st.bytes.Load(),
 		})
 	}

@@ -36,15 +36,15 @@ type Request struct {
 	Patterns []fanfare.Pattern          // each is there once
 	Start    hub.Start
 	Manner
-	Pause bool    // its clients come back at once after any answer: every refusal waits
-	Watch Watcher // may be nil
+	Lifetime time.Duration // 0: for ever; jittered down by up to a tenth
+	Pause    bool          // its clients come back at once after any answer: every refusal waits
+	Watch    Watcher       // may be nil
 }
 
 // Manner is how a client wants its stream, beside the events.
 type Manner struct {
 	First     func(dst []byte, id string) []byte // appends the first event, which tells the start position; nil: none
 	Heartbeat time.Duration                      // overrides Options.Heartbeat when set
-	Lifetime  time.Duration                      // 0: for ever; jittered down by up to a tenth
 	Idle      Idle
 	Farewell  Farewell
 	Envelope  bool // events as JSON objects with channel, event, data and time, all of type message

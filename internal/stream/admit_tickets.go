@@ -67,6 +67,12 @@ type byTicket struct {
 	live   atomic.Pointer[Live]      // nil before the stream runs
 }
 
+// byTicket returns nil if the stream was opened otherwise.
+func (st *Stream) byTicket() *byTicket {
+	by, _ := st.watch.(*byTicket)
+	return by
+}
+
 // Opened implements Watcher.
 func (b *byTicket) Opened(l *Live) { b.live.Store(l) }
 
@@ -91,34 +97,37 @@ func (t *tickets) current(ticket string) *Stream {
 
 // enter makes st, which starts where start says, the ticket's stream, and ends the older one.
 func (t *tickets) enter(st *Stream, start hub.Start) {
-	if st.byTicket == nil {
+	by := st.byTicket()
+	if by == nil {
 		return
 	}
 	t.mu.Lock()
-	older := t.open[st.byTicket.ticket]
-	t.open[st.byTicket.ticket] = st
+	older := t.open[by.ticket]
+	t.open[by.ticket] = st
 	t.mu.Unlock()
 	if older != nil {
-		older.byTicket.newer.Store(&start)
+		older.byTicket().newer.Store(&start)
 		older.endNow(EndReplaced)
 	}
 }
 
 func (t *tickets) leave(st *Stream) {
-	if st.byTicket == nil {
+	by := st.byTicket()
+	if by == nil {
 		return
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.open[st.byTicket.ticket] == st {
-		delete(t.open, st.byTicket.ticket)
+	if t.open[by.ticket] == st {
+		delete(t.open, by.ticket)
 	}
 }
 
 // pushedOut notes the id that the client of a pushed-out stream will bring, before the client is
 // told that its stream ends. The goroutine that runs the stream calls it.
 func (t *tickets) pushedOut(st *Stream) {
-	by, newer := st.byTicket, st.byTicket.newer.Load()
+	by := st.byTicket()
+	newer := by.newer.Load()
 	own := newer.From == hub.FromAfter && st.firstID <= newer.After && newer.After <= st.lastID
 	id := st.lastID
 	if st.retry {
@@ -200,7 +209,7 @@ func (t *tickets) noted(ticket string, start hub.Start) bool {
 // alive tells whether a stream's peer is there: whether it acknowledges bytes that are written to
 // it now. If acknowledgements are not known, it is enough that the stream does not end.
 func (t *tickets) alive(ctx context.Context, st *Stream) bool {
-	by := st.byTicket
+	by := st.byTicket()
 	var moment Moment
 	if live := by.live.Load(); live != nil {
 		moment = live.Now()
@@ -242,7 +251,7 @@ func (s *Streams) stop(w http.ResponseWriter, r *http.Request, req *Request) {
 		audit.StreamRefused,
 		req.Caller,
 		slog.String("adapter", req.Adapter),
-		slog.String("reason", string(EndReplaced)),
+		slog.String("reason", EndReplaced.String()),
 	)
 	a := &answer{header: w.Header(), status: http.StatusNoContent}
 	a.header.Set("Cache-Control", "no-store")

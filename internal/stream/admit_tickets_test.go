@@ -19,11 +19,12 @@ func (p *peerAcks) handed(int)           {}
 
 // opened is a stream of the ticket that has sent ids from first to last.
 func opened(ticket string, first, last fanfare.Position, acks acker) *Stream {
-	st := &Stream{streams: &Streams{}, byTicket: &byTicket{ticket: ticket}}
+	by := &byTicket{ticket: ticket}
+	st := &Stream{streams: &Streams{}, watch: by}
 	st.firstID, st.lastID, st.manner.Heartbeat = first, last, time.Hour
 	l := newLive(first, acks)
 	l.bytes = 100
-	st.byTicket.live.Store(l)
+	by.live.Store(l)
 	return st
 }
 
@@ -133,7 +134,7 @@ func TestWhetherAStreamIsAlive(t *testing.T) {
 				tickets.enter(st, hub.Start{})
 				acks.n.Store(100)
 				time.AfterFunc(aliveWithin/2, func() {
-					st.byTicket.live.Load().sending(st, 2, nil, 15) // the sign of life
+					st.byTicket().live.Load().sending(st, 2, nil, 15) // the sign of life
 					c.then(tickets, st)
 				})
 				if got := tickets.alive(t.Context(), st); got != c.alive || !st.wantsSign(0) || st.wantsSign(0) {

@@ -34,11 +34,10 @@ type machine struct {
 	may     func(fanfare.Channel) bool // see Request.May
 	ends    poll.Instant               // the end of its lifetime, or never
 	expires poll.Instant               // when the caller's rights end, or never
-	chunked bool                       // pieces go out as chunks of HTTP/1.1
 
 	// Told by any goroutine.
-	probed atomic.Bool               // a sign of life is wanted now
-	cut    atomic.Pointer[EndReason] // nothing more may be sent
+	probed atomic.Bool // a sign of life is wanted now
+	cut    cause       // nothing more may be sent
 
 	// Owned by the goroutine that runs the stream.
 	standing
@@ -46,6 +45,7 @@ type machine struct {
 
 // standing is the state that a machine keeps of its client: what was sent, and what it waits for.
 type standing struct {
+	chunked bool         // pieces go out as chunks of HTTP/1.1; fixed before it runs
 	opened  bool         // Manner.First has told the start position
 	retry   bool         // `retry:` has not been sent yet
 	leaving bool         // the last turn has been taken
@@ -98,17 +98,17 @@ func (w *work) say(m *machine, text []byte) {
 func (m *machine) next(w *work, t *hub.Turn, fetched bool, now poll.Instant) verdict {
 	w.prefix, w.withheld = w.prefix[:0], 0
 	reason := m.mustEnd(now)
-	if m.cut.Load() != nil {
+	if m.cut.get() != goesOn {
 		// Also when rights have ended while the turn was fetched (P8).
 		nothing(t, m.sub.Position())
 		return m.cutShort(w, reason)
 	}
-	if reason != "" && m.leaving {
+	if reason != goesOn && m.leaving {
 		nothing(t, m.sub.Position())
 		return m.goodbye(w, t, reason)
 	}
 	if !fetched && !m.sub.Next(t) {
-		if reason == "" {
+		if reason == goesOn {
 			return reads
 		}
 		nothing(t, m.sub.Position()) // it ends with the events that it has been sent
@@ -130,13 +130,13 @@ func (m *machine) next(w *work, t *hub.Turn, fetched bool, now poll.Instant) ver
 			envelop(t.Frames)
 		}
 	case len(w.prefix) > 0:
-	case reason != "":
+	case reason != goesOn:
 		return m.goodbye(w, t, reason)
 	case m.wantsSign(now):
 		m.signOfLife(w, t.Through)
 	}
-	m.leaving = reason != ""
-	if t.More || reason != "" {
+	m.leaving = reason != goesOn
+	if t.More || m.leaving {
 		return again
 	}
 	return waits
@@ -188,17 +188,17 @@ func (m *machine) advance(w *work, t *hub.Turn, frames int, now poll.Instant) {
 
 // end has the stream end before its next event; the first reason counts, and false says that there
 // was one. Any goroutine may call it.
-func (m *machine) end(reason EndReason) bool { return m.cut.CompareAndSwap(nil, &reason) }
+func (m *machine) end(reason EndReason) bool { return m.cut.set(reason) }
 
-// mustEnd says why the stream has to end; "" when it has not. It notes that the caller's rights
+// mustEnd says why the stream has to end, or that it goes on. It notes that the caller's rights
 // have ended, when they have.
 func (m *machine) mustEnd(now poll.Instant) EndReason {
 	if m.expires.Reached(now) {
 		m.end(EndExpired)
 	}
-	switch cut := m.cut.Load(); {
-	case cut != nil:
-		return *cut
+	switch cut := m.cut.get(); {
+	case cut != goesOn:
+		return cut
 	case m.failed:
 		return EndFailed
 	case m.sub.Ending():
@@ -206,7 +206,7 @@ func (m *machine) mustEnd(now poll.Instant) EndReason {
 	case m.ends.Reached(now):
 		return EndLifetime
 	}
-	return ""
+	return goesOn
 }
 
 // due is when the stream has something to do though nothing wakes it.
@@ -228,10 +228,10 @@ const readAgain = time.Second
 // cancelled. read says that a read has just come.
 func (m *machine) awaitsRead(read bool, now poll.Instant) bool {
 	reason := m.mustEnd(now)
-	if m.reading && reason != "" && m.sub.CancelRead() {
+	if m.reading && reason != goesOn && m.sub.CancelRead() {
 		m.reading = false
 	}
-	return m.reading || (!read && m.unread > now && reason == "")
+	return m.reading || (!read && m.unread > now && reason == goesOn)
 }
 
 // readFailed notes that the log could not be read. A stream that has begun asks again, and loses

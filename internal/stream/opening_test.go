@@ -372,7 +372,7 @@ func TestStartCannotBeFound(t *testing.T) {
 					t.Errorf("%q, and %d times when to come back", ids, retries)
 				}
 				deadline := time.Now().Add(time.Minute)
-				for ; h.streams.Stats().Ended[EndFailed] != 1; time.Sleep(time.Millisecond) {
+				for ; h.streams.Stats().Ended[EndFailed.String()] != 1; time.Sleep(time.Millisecond) {
 					if time.Now().After(deadline) {
 						t.Fatalf("%v", h.streams.Stats().Ended)
 					}

@@ -99,8 +99,8 @@ func (a *attached) serve(header http.Header, first []byte) (reason EndReason) {
 		a.open = false
 		a.mu.Unlock()
 		a.wire.close()
-		if cut := st.cut.Load(); cut != nil {
-			reason = *cut
+		if cut := st.cut.get(); cut != goesOn {
+			reason = cut
 			return
 		}
 		// The system tells of a failed connection once, and it may have told the reader.
@@ -130,7 +130,7 @@ func (a *attached) serve(header http.Header, first []byte) (reason EndReason) {
 		a.half = true
 	default:
 	}
-	clean = a.wire.end() == nil && st.cut.Load() == nil
+	clean = a.wire.end() == nil && st.cut.get() == goesOn
 	return a.work.reason
 }
 

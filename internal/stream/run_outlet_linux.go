@@ -69,7 +69,7 @@ func (o *outlet) add(b []byte) {
 // error is EAGAIN when the socket takes no more.
 func (o *outlet) send(st *Stream) (n int, err error) {
 	if st.tls == nil {
-		n, err = o.write(st.fd)
+		n, err = o.write(int(st.fd))
 	} else {
 		n, err = o.seal(st)
 	}
@@ -116,8 +116,8 @@ func sealed(record []byte, err error) int {
 	return 0
 }
 
-// discard discards the bytes that the client has sent. It returns a reason if the client has sent
-// too many, or has gone.
+// discard discards the bytes that the client has sent. It returns the reason to end if the client
+// has sent too many, or has gone.
 func (o *outlet) discard(st *Stream) EndReason {
 	for {
 		n, err := o.read(st)
@@ -127,9 +127,9 @@ func (o *outlet) discard(st *Stream) EndReason {
 			return EndFlood
 		case n == 0 && err == nil:
 			st.shut.in = st.shut.in || st.tls != nil // over TCP the kernel tells
-			return ""
+			return goesOn
 		case err == unix.EAGAIN:
-			return ""
+			return goesOn
 		case err != nil:
 			return endReason(socketError(err))
 		}
@@ -139,14 +139,14 @@ func (o *outlet) discard(st *Stream) EndReason {
 // read reads and forgets, as Read of package poll does.
 func (o *outlet) read(st *Stream) (int, error) {
 	if st.tls == nil || st.state >= closed {
-		return o.readPlain(st.fd)
+		return o.readPlain(int(st.fd))
 	}
 	return st.tls.Read(o.buf[:])
 }
 
 // socketError is why the kernel has given a connection up.
 func (st *Stream) socketError() error {
-	n, err := unix.GetsockoptInt(st.fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	n, err := unix.GetsockoptInt(int(st.fd), unix.SOL_SOCKET, unix.SO_ERROR)
 	if err != nil || n == 0 {
 		return errGone
 	}

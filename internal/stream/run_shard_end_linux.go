@@ -13,7 +13,7 @@ func (sh *shard) enter(st *Stream) {
 	st.lookAt = st.due()
 	sh.quicken(st, now)
 	st.state = open
-	switch err := sh.loop.Enter(st.fd, st, &st.slot); {
+	switch err := sh.loop.Enter(int(st.fd), st, &st.slot); {
 	case err != nil:
 		sh.finish(st, EndFailed)
 	case st.took > floodLimit:
@@ -52,7 +52,7 @@ func (sh *shard) arrived(st *Stream) {
 	half := st.shut.in
 	reason := sh.outlet.discard(st)
 	switch {
-	case reason != "":
+	case reason != goesOn:
 		sh.finish(st, reason)
 	case st.shut.in != half:
 		sh.comment(st)
@@ -71,11 +71,11 @@ func (sh *shard) bodyEnds(st *Stream) {
 			return
 		}
 	}
-	if unix.Shutdown(st.fd, unix.SHUT_WR) != nil {
+	if unix.Shutdown(int(st.fd), unix.SHUT_WR) != nil {
 		sh.finish(st, EndGone)
 		return
 	}
-	if st.live == nil || st.cut.Load() != nil || st.live.settled() {
+	if st.live == nil || st.cut.get() != goesOn || st.live.settled() {
 		sh.finish(st, st.over)
 		return
 	}
@@ -90,19 +90,19 @@ const lingerStep = 5 * time.Millisecond
 // finish closes the connection, and lets everything go that the stream has. Only the worker closes
 // connections, after they have left the loop.
 func (sh *shard) finish(st *Stream, reason EndReason) {
-	clean := st.over != "" && !st.begun()
+	clean := st.over != goesOn && !st.begun()
 	st.state = closed
 	if clean {
 		reason = st.over // the stream had ended, however the connection ends afterwards
 		// unread bytes would make the kernel reset the connection, and lose the bytes under way
 		_ = sh.outlet.discard(st)
 	}
-	if cut := st.cut.Load(); cut != nil {
-		reason, clean = *cut, false
+	if cut := st.cut.get(); cut != goesOn {
+		reason, clean = cut, false
 	}
-	sh.loop.Leave(st.fd, st.slot)
+	sh.loop.Leave(int(st.fd), st.slot)
 	st.live.end(st.sub.Position(), clean) // asks the socket once more, and never again
-	_ = unix.Close(st.fd)
+	_ = unix.Close(int(st.fd))
 	st.fd, st.tls, st.rest = -1, nil, nil
 	if st.watch != nil {
 		st.watch.Changed()

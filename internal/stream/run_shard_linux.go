@@ -14,14 +14,13 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/poll"
 )
 
-// detached is the part of a stream that a shard serves. All fields but the first three are owned by
-// the shard's worker; link belongs to whoever has set queued. Their order leaves no holes: with
-// them a Stream takes 448 bytes, which is a size that the runtime allocates.
+// detached is the part of a stream that a shard serves. The worker owns all fields but queued, read
+// and link. Their order leaves no holes.
 type detached struct {
 	queued atomic.Bool             // it is in the inbox, or in one of the worker's queues
+	fd     int32                   // the socket; open while state is below closed
 	read   atomic.Pointer[fetched] // a turn that has been read from the log and not been sent
-	link   *Stream                 // the next one in the inbox
-	fd     int                     // the socket; open while state is below closed
+	link   *Stream                 // the next one in the inbox; owned by the goroutine that has set queued
 	tls    *poll.TLS               // nil: bytes leave as they are
 	rest   []byte                  // has to be written first: the head, or the rest of a frame
 	slot   poll.Slot               // in shard.loop, once state is open
@@ -83,7 +82,7 @@ func (sh *shard) take(st *Stream, conn net.Conn, buffered int, begin []byte) boo
 		return false
 	}
 	peer.TuneFD(fd, sh.streams.o.StallLimit)
-	st.fd, st.rest, st.took = fd, begin, int32(min(buffered, floodLimit+1))
+	st.fd, st.rest, st.took = int32(fd), begin, int32(min(buffered, floodLimit+1))
 	if st.watch != nil {
 		st.live = newLive(st.sub.Position(), acksOf(fd, st.tls))
 		st.live.sending(st, len(begin), nil, st.sub.Position())

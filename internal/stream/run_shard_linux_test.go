@@ -121,7 +121,7 @@ func TestNoAllocationForADelivery(t *testing.T) {
 	}
 	defer unix.Close(pair[0])
 	defer unix.Close(pair[1])
-	st.fd, st.state, st.chunked = pair[0], open, true
+	st.fd, st.state, st.chunked = int32(pair[0]), open, true
 	sh := &shard{streams: s} // without goroutines: this one is its worker
 	events := []fanfare.Event{{Channel: logtest.Channel("a"), Position: h.Durable()}}
 	var buf [64]byte

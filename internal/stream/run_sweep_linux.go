@@ -74,14 +74,14 @@ func (sh *shard) visit(st *Stream, now poll.Instant) {
 // visitBlocked ends a stream whose peer has taken no bytes for the limit: the worker could not
 // write, and the kernel holds as many bytes as before.
 func (sh *shard) visitBlocked(st *Stream, now poll.Instant) {
-	if st.mustEnd(now); st.cut.Load() != nil {
+	if st.mustEnd(now); st.cut.get() != goesOn {
 		sh.hurry(st)
 	}
 	const ask = 10 // times in the limit
 	if now.Sub(st.since) < sh.streams.o.StallLimit/ask && st.held < 0 {
 		return
 	}
-	queued, err := peer.QueuedFD(st.fd)
+	queued, err := peer.QueuedFD(int(st.fd))
 	if err == nil && (st.held < 0 || int32(queued) < st.held) {
 		if st.held >= 0 {
 			st.since = now
@@ -118,8 +118,8 @@ func (sh *shard) act(st *Stream, now poll.Instant) {
 			return
 		}
 		sh.soon.put(st, now.Add(lingerStep))
-	case st.cut.Load() != nil:
-		sh.finish(st, *st.cut.Load()) // it has had its moment
+	case st.cut.get() != goesOn:
+		sh.finish(st, st.cut.get()) // it has had its moment
 	default:
 		sh.requeue(st) // the log may be read again
 	}

@@ -97,7 +97,7 @@ func (sh *shard) requeue(st *Stream) {
 
 // hurry gives a stream that must end, and cannot say so at once, a moment.
 func (sh *shard) hurry(st *Stream) {
-	if (st.state == open || st.state == blocked) && st.cut.Load() != nil {
+	if (st.state == open || st.state == blocked) && st.cut.get() != goesOn {
 		sh.soon.put(st, sh.now().Add(cutGrace))
 	}
 }
@@ -169,7 +169,7 @@ func (sh *shard) writeRest(st *Stream) bool {
 	case st.rest != nil:
 		sh.requeue(st)
 		return false
-	case st.over != "":
+	case st.over != goesOn:
 		sh.bodyEnds(st)
 		return false
 	}
@@ -178,7 +178,7 @@ func (sh *shard) writeRest(st *Stream) bool {
 
 // comment writes a sign of life that says nothing, if the socket takes it.
 func (sh *shard) comment(st *Stream) {
-	if st.state != open || st.begun() || st.over != "" {
+	if st.state != open || st.begun() || st.over != goesOn {
 		return
 	}
 	w := work{}

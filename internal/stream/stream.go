@@ -14,14 +14,15 @@ import (
 // rooms of the package: the fields of admission, its machine, and the fields of its runner.
 type Stream struct {
 	// Fixed before it runs.
-	streams  *Streams
-	adapter  string
-	caller   caller.Caller
-	owned    int       // see Request.Owned
-	watch    Watcher   // nil: none
-	byTicket *byTicket // nil: opened otherwise
-	id       uint64
-	began    time.Time
+	streams *Streams
+	adapter *adapter
+	caller  caller.Caller
+	watch   Watcher // nil: none
+	id      uint64
+	began   poll.Instant
+	owned   uint32 // see Request.Owned
+
+	place uint32 // in registry.open, from 1 on; 0: not there; guarded by registry.mu
 
 	runner        atomic.Pointer[runner] // nil before it runs
 	events, bytes atomic.Uint64          // handed to the kernel, the last one perhaps in part

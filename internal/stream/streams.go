@@ -38,38 +38,6 @@ type Options struct {
 	Step         func(traceparent, name string, began, ended time.Time)
 }
 
-// EndReason says why a stream ended; it is a metric's label.
-type EndReason string
-
-// The reasons.
-const (
-	EndLifetime EndReason = "lifetime" // its time was over
-	EndDrain    EndReason = "drain"    // the hub shuts down
-	EndGone     EndReason = "gone"     // the peer closed the connection, or vanished
-	EndStalled  EndReason = "stalled"  // the peer took nothing for StallLimit
-	EndFlood    EndReason = "flood"    // the peer kept sending bytes after its request
-	EndFailed   EndReason = "failed"   // the stream could not be begun
-
-	EndExpired      EndReason = "expired"      // the token's time was over (P8)
-	EndRevoked      EndReason = "revoked"      // the token, key or subject was revoked
-	EndDisconnected EndReason = "disconnected" // an operator wanted it
-	EndReplaced     EndReason = "replaced"     // a newer stream was opened with the same ticket
-)
-
-// EndReasons lists them.
-var EndReasons = []EndReason{
-	EndLifetime,
-	EndDrain,
-	EndGone,
-	EndStalled,
-	EndFlood,
-	EndFailed,
-	EndExpired,
-	EndRevoked,
-	EndDisconnected,
-	EndReplaced,
-}
-
 // Streams serves streams. Its methods may be called from any goroutine.
 type Streams struct {
 	o Options
@@ -96,10 +64,6 @@ func New(o Options) *Streams {
 		pacer: newPacer(cmp.Or(o.Limits.RefusalsHeld, 1000), cmp.Or(o.Limits.RefusalsHeldPerAddress, 32)),
 	}
 	s.house = house{time.Now, s.comeBack}
-	s.counts.ended = map[EndReason]*atomic.Uint64{}
-	for _, reason := range EndReasons {
-		s.counts.ended[reason] = new(atomic.Uint64)
-	}
 	return s
 }
 
@@ -108,7 +72,7 @@ type counts struct {
 	refused, withheld             atomic.Uint64
 	delivered, replayed           atomic.Uint64
 	deliveredBytes, replayedBytes atomic.Uint64
-	ended                         map[EndReason]*atomic.Uint64 // fixed keys
+	ended                         [len(endReasons)]atomic.Uint64 // by EndReason
 	delivery                      histogram.Histogram
 }
 
@@ -132,12 +96,12 @@ type Stats struct {
 	RefusalsHeld   int               // refusals that wait now
 	RefusalsCut    uint64            // connections closed unanswered, because too many waited
 	Stopped        uint64            // answered 204: another client uses the ticket
-	Ended          map[EndReason]uint64
-	Delivered      uint64 // events handed to the kernel, the last one of a stream perhaps in part
-	Replayed       uint64 // of these, the ones read from the log
-	DeliveredBytes uint64 // of events, as they are on the wire
-	ReplayedBytes  uint64 // of these, of events read from the log
-	Withheld       uint64 // replayed events that the caller may not hear
+	Ended          map[string]uint64 // by reason
+	Delivered      uint64            // events handed to the kernel, the last one of a stream perhaps in part
+	Replayed       uint64            // of these, the ones read from the log
+	DeliveredBytes uint64            // of events, as they are on the wire
+	ReplayedBytes  uint64            // of these, of events read from the log
+	Withheld       uint64            // replayed events that the caller may not hear
 
 	// Delivery is from the hub's hearing of an event until it was handed to the kernel, replays
 	// left out.
@@ -150,13 +114,13 @@ func (s *Streams) Stats() Stats {
 	st := Stats{
 		Refused: c.refused.Load(), Stopped: s.tickets.stopped.Load(),
 		RefusalsPaced: s.pacer.paced.Load(), RefusalsHeld: s.pacer.waiting(), RefusalsCut: s.pacer.cut.Load(),
-		Ended: map[EndReason]uint64{}, Withheld: c.withheld.Load(), Delivery: c.delivery.Counts(),
+		Ended: map[string]uint64{}, Withheld: c.withheld.Load(), Delivery: c.delivery.Counts(),
 		Delivered: c.delivered.Load(), DeliveredBytes: c.deliveredBytes.Load(),
 		Replayed: c.replayed.Load(), ReplayedBytes: c.replayedBytes.Load(),
 	}
 	st.Open, st.Opened = s.open.counts()
-	for reason, n := range c.ended {
-		st.Ended[reason] = n.Load()
+	for reason := goesOn + 1; int(reason) < len(endReasons); reason++ {
+		st.Ended[reason.String()] = c.ended[reason].Load()
 	}
 	return st
 }
@@ -171,12 +135,12 @@ func (s *Streams) end(st *Stream, reason EndReason) {
 			audit.StreamEnded,
 			st.caller,
 			slog.Uint64("stream", st.id),
-			slog.String("reason", string(reason)),
+			slog.String("reason", reason.String()),
 			slog.Uint64("events", st.events.Load()),
-			slog.Duration("after", time.Since(st.began)),
+			slog.Duration("after", s.clock.Now().Sub(st.began)),
 		)
 	}
-	s.o.Logger.Debug("stream ended", slog.String("reason", string(reason)), slog.String("remote", st.caller.Remote))
+	s.o.Logger.Debug("stream ended", slog.Any("reason", reason), slog.String("remote", st.caller.Remote))
 }
 
 // discard gives back the places that a stream has taken. It has ended, or has never run.
