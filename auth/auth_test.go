@@ -420,7 +420,7 @@ func TestKeyFilesAreReadAgain(t *testing.T) {
 	}
 	write(publicPEM(two.Public()))
 	waitFor(t, "the new key", func() bool { _, err := a.Verify(t.Context(), second); return err == nil })
-	// What the old key had signed is not remembered as good.
+	// A token that the old key has signed is not remembered as good.
 	_, err := a.Verify(t.Context(), first)
 	wantRefused(t, "the old key", first, err, fanfare.ReasonBadToken)
 }

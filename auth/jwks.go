@@ -147,8 +147,8 @@ func (j *jwks) fetch(ctx context.Context) {
 
 	j.mu.Lock()
 	j.tried, j.fetching = j.now(), nil
-	news, was := err == nil && !bytes.Equal(body, j.body), j.failed
-	if news {
+	renewed, was := err == nil && !bytes.Equal(body, j.body), j.failed
+	if renewed {
 		j.keys, j.body = keys, body
 	}
 	if j.failed = err != nil; j.failed {
@@ -161,7 +161,7 @@ func (j *jwks) fetch(ctx context.Context) {
 	case err != nil && !was:
 		j.logger.Warn("the JWKS cannot be fetched; the keys known so far stay in force", slog.String("url", j.url),
 			slog.Any("err", err))
-	case news:
+	case renewed:
 		j.logger.Info("a JWKS was fetched", slog.String("url", j.url), slog.Int("keys", len(keys)))
 		j.changed()
 	}

@@ -39,7 +39,8 @@ func medians(f func() (a, b float64)) (a, b, ratio float64) {
 	return as[pairs/2], bs[pairs/2], ratios[pairs/2]
 }
 
-// perSecond runs f in so many goroutines for a second and returns how often it returned, a second.
+// perSecond runs f again and again in writers goroutines for a second. It returns the number of
+// calls that returned per second.
 func perSecond(b *testing.B, writers int, f func(w int) error) float64 {
 	b.Helper()
 	var n atomic.Int64
@@ -121,7 +122,7 @@ type nobody struct{}
 func (nobody) Wake()         {}
 func (nobody) Owner() string { return "" }
 
-// listened is a log and a hub with a subscriber on each of so many channels.
+// listened is a log, and a hub with a subscriber on each of some channels.
 type listened struct {
 	log      *pebblelog.Log
 	hub      *hub.Hub

@@ -15,9 +15,9 @@ import (
 	"github.com/fanfare-hub/fanfare/server"
 )
 
-// BenchmarkHTTPWriters is BenchmarkDurableWriters with the whole way of a publish around it: so
-// many connections over which one request follows the other, each answered after its fsync. What
-// sends the requests takes a part of the same machine, too.
+// BenchmarkHTTPWriters is BenchmarkDurableWriters with the whole way of a publish around it. Each
+// writer has a connection on which one request follows the other, each answered after its fsync.
+// The client takes a part of the same machine, too.
 func BenchmarkHTTPWriters(b *testing.B) {
 	for _, writers := range []int{1, 16, 128} {
 		b.Run(fmt.Sprintf("writers=%d", writers), func(b *testing.B) {

@@ -88,7 +88,7 @@ func fillChannels(b *testing.B, l *pebblelog.Log, channels, updates int) {
 	}
 }
 
-// hear is the seconds until a loop has heard so many events.
+// hear returns the seconds until a loop has heard a number of events.
 func hear(b *testing.B, srv *server.Server, sub fanfare.Subscription, events int) float64 {
 	b.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)

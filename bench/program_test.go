@@ -69,7 +69,7 @@ func BenchmarkProgramListens(b *testing.B) {
 			}
 			defer s.Close()
 			before := publish(b, s, "a", 1)
-			// Who listens while they come has them kept in memory.
+			// A subscriber that listens while the events come has the hub keep them in memory.
 			heard := make(chan struct{})
 			ctx, cancel := context.WithCancel(context.Background())
 			go func() {

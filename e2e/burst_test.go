@@ -48,9 +48,9 @@ func (k burstKind) client(t *testing.T) *http.Client {
 }
 
 // TestBurstIsNotHeardAgain: PCs that send no position hear a burst of commands, and the hub is
-// killed when the last one was heard. What a PC has heard and acknowledged rode with the groups
-// that stored what came after it, so at most the commands of the last groups come again: a few
-// publishers' worth, not the burst.
+// killed when the last one was heard. The positions that a PC has acknowledged were stored with the
+// groups of the commands that came after them. So at most the commands of the last groups come
+// again: a few for each publisher, not the burst.
 func TestBurstIsNotHeardAgain(t *testing.T) {
 	for _, kind := range burstKinds(t) {
 		for _, pcs := range []int{1, 50} {
@@ -67,8 +67,8 @@ const (
 	burstPublishers = 16
 )
 
-// burst kills the hub so long after the last command was heard. Then at most so many may come
-// again.
+// burst kills the hub some time after the last command was heard. Then at most `most` commands may
+// come again.
 func burst(t *testing.T, kind burstKind, pcs int, after time.Duration, most int) {
 	data := t.TempDir()
 	h := serve(t, "127.0.0.1:0", data, kind.args...)
@@ -178,7 +178,7 @@ func (s *pcStream) next() sse.Event {
 	}
 }
 
-// commands hears so many, and returns their ids.
+// commands hears n commands, and returns their ids.
 func (s *pcStream) commands(n int) map[string]bool {
 	ids := map[string]bool{}
 	for len(ids) < n {

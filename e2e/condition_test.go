@@ -12,9 +12,9 @@ import (
 )
 
 // TestConditionRaceAcrossKills: 64 writers race for each place in one channel, and the hub is
-// killed again and again. What is stored is one chain: each event names the one before it, as its
-// condition did. All that was acknowledged is in it (P1), and no writer was told of an event that
-// is not.
+// killed again and again. The stored events are one chain: each event names the one before it, as
+// its condition did. All acknowledged events are in it (P1), and no writer was told of an event
+// that is not.
 func TestConditionRaceAcrossKills(t *testing.T) {
 	t.Parallel()
 	const writers, rounds = 64, 5

@@ -401,9 +401,9 @@ func TestSmugglingBehindNginx(t *testing.T) {
 		_, _ = io.WriteString(conn, r)
 		b, _ := io.ReadAll(conn)
 		_ = conn.Close()
-		// What a client pipelines is its own affair; that nobody else's connection carries it is
-		// what counts. A second answer on this connection is only wrong where the first request's
-		// body covered it.
+		// A client may pipeline requests on its own connection; no other connection may carry them.
+		// A second answer on this connection is wrong only where the first request's body covered
+		// the second request.
 		if strings.Contains(name, "length of a get") && strings.Contains(string(b), "201") {
 			t.Errorf("%s: %s", name, b)
 		}

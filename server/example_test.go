@@ -72,7 +72,7 @@ func ExampleServer_Subscribe_resume() {
 	// Output: 2 false <nil>
 }
 
-// What is stored, and no more.
+// The events that are stored, and none that come later.
 func ExampleServer_History() {
 	hub, end := memoryHub()
 	defer end()

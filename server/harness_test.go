@@ -347,7 +347,7 @@ func (c *client) any() sse.Event {
 	return sse.Event{}
 }
 
-// comments waits until so many comments have come.
+// comments waits until n comments have come.
 func (c *client) comments(n int64) {
 	c.t.Helper()
 	for deadline := time.Now().Add(time.Minute); c.comment.Load() < n; time.Sleep(time.Millisecond) {

@@ -47,8 +47,8 @@ func (e *entrance) pages(
 	}
 }
 
-// TestPagesByBytes (P2): whatever the events' sizes, pages of at most 1 MiB of JSON bring all of
-// them, each once, in order.
+// TestPagesByBytes (P2): pages of at most 1 MiB of JSON bring events of all sizes, each once, in
+// order.
 func TestPagesByBytes(t *testing.T) {
 	onAllWays(t, func(t *testing.T, w way) {
 		e := enter(t, w, server.Options{})

@@ -14,8 +14,8 @@ import (
 	"github.com/fanfare-hub/fanfare/server"
 )
 
-// TestForgedFields: CR, LF and NUL in every text that anybody can send. What goes out forges no
-// field, no event and no header.
+// TestForgedFields: CR, LF and NUL in every text that a client can send. The answers and streams
+// have no forged field, event or header.
 func TestForgedFields(t *testing.T) {
 	oneKind(t, "what is sent is made in one place for all")
 	f := start(t, server.Options{})
@@ -129,7 +129,7 @@ func TestBodies(t *testing.T) {
 			t.Errorf("%s: %q %v", path, line, err)
 		}
 	}
-	// Who may not publish is told so before a byte is read.
+	// A client that may not publish is told so before a byte is read.
 	for _, path := range []string{"/v1/events", "/v1/channels/a", "/v1/stores/1/events"} {
 		_, r := f.dial("POST " + path + " HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000\r\n\r\n")
 		if line, err := r.ReadString('\n'); !strings.Contains(line, "401") {
@@ -241,7 +241,7 @@ func TestSmuggling(t *testing.T) {
 		}
 		_ = conn.Close()
 	}
-	// What follows a stream's request is not a request.
+	// Bytes that follow a stream's request are not a request.
 	conn, r := f.dial("GET /v1/events?channel=a HTTP/1.1\r\nHost: localhost\r\n\r\n" + hidden)
 	readUntil(t, r, "heartbeat")
 	_ = conn.Close()

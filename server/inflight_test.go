@@ -22,7 +22,7 @@ import (
 	"github.com/fanfare-hub/fanfare/server"
 )
 
-// way is a way in for requests. What is promised of requests and answers is tested on all of them.
+// way is a way in for requests. The promises about requests and answers are tested on all ways.
 type way struct {
 	name       string
 	tls, http2 bool
@@ -249,7 +249,7 @@ func (e *entrance) do(hc *http.Client, method, path, body string, header ...stri
 	return answer{resp.StatusCode, resp.Header, strings.TrimSuffix(string(b), "\n")}
 }
 
-// inflight waits until the hub says that so many bytes are held.
+// inflight waits until the number of bytes that the hub holds fits, and returns it.
 func (e *entrance) inflight(t *testing.T, fits func(int) bool) (held int) {
 	t.Helper()
 	return e.figure(t, "fanfare_inflight_bytes", fits)

@@ -20,8 +20,8 @@ import (
 	"time"
 )
 
-// kind is how streams are connected, and how the hub serves them. What is promised for streams (P1
-// to P8) holds on every kind, so every test of streams runs over all of them: it begins with
+// kind is how streams are connected, and how the hub serves them. The promises for streams (P1 to
+// P8) hold on every kind, so every test of streams runs over all of them: it begins with
 //
 //	if eachKind(t, TestDelivery) {
 //		return
@@ -286,7 +286,7 @@ func (w *wired) until(text string) string {
 	return readUntil(w.f.t, w.body, text)
 }
 
-// stops has nothing more be read from the socket. What the client has read already is little.
+// stops has no more bytes be read from the socket. The client has read few bytes already.
 func (w *wired) stops() { w.gate.shut() }
 
 // goesOn is the end of stops.

@@ -19,8 +19,8 @@ import (
 )
 
 // TestStreamLimits (P6): per address, through a trusted proxy's word; per subject; per channel; new
-// ones a second. Who accepts a stream gets an empty one that says when to come back, others 503,
-// and each refusal has its counter.
+// ones a second. A client that accepts a stream gets an empty one that says when to come back,
+// other clients 503, and each refusal has its counter.
 func TestStreamLimits(t *testing.T) {
 	if eachKind(t, TestStreamLimits) {
 		return

@@ -230,7 +230,7 @@ func TestAllowedHosts(t *testing.T) {
 	f.call("GET", "/", "", "Host: rebound.example.com").wantProblem(t, 403, "forbidden", "--allowed-host")
 }
 
-// TestAccessLog logs one of so many requests, and never a query.
+// TestAccessLog: one of AccessLog requests is logged, and never a query.
 func TestAccessLog(t *testing.T) {
 	if eachKind(t, TestAccessLog) {
 		return

@@ -80,7 +80,7 @@ func TestProgramPublishes(t *testing.T) {
 	}
 }
 
-// take returns the texts of at most so many deliveries, and the loop's error.
+// take returns the texts of at most `most` deliveries, and the loop's error.
 func take(f *fixture, sub fanfare.Subscription, most int) (texts []string, err error) {
 	for d, e := range f.srv.Subscribe(f.t.Context(), sub) {
 		if e != nil {

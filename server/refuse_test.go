@@ -17,8 +17,8 @@ import (
 	"github.com/fanfare-hub/fanfare/server"
 )
 
-// TestStoreRefusalsWait: whatever is wrong, the older Python client is told so after a second or
-// more: it comes back at once.
+// TestStoreRefusalsWait: the older Python client gets every refusal after a second or more, because
+// it comes back at once.
 func TestStoreRefusalsWait(t *testing.T) {
 	if eachKind(t, TestStoreRefusalsWait) {
 		return
@@ -97,7 +97,7 @@ func TestNativeRefusalsWaitAfterTheFirst(t *testing.T) {
 	}
 	refuse(5, `"[2001:db8:1:2::a]"`, "/v1/events?channel=a", 401)
 	paced(0)
-	refuse(2, `"[2001:db8:1:2::b]"`, "/v1/events", 400) // whatever is wrong
+	refuse(2, `"[2001:db8:1:2::b]"`, "/v1/events", 400) // with any status
 	paced(2)
 	refuse(5, "203.0.113.7", "/v1/events?channel=a", 401)
 	paced(2)

@@ -29,7 +29,7 @@ func (f *fixture) send(store, pc, event string) (id, reference string) {
 	return a.json("id"), a.json("referenceId")
 }
 
-// commands reads so many commands and returns their inner events.
+// commands reads n commands, and returns their inner events.
 func (c *client) commands(n int) (events []string) {
 	c.t.Helper()
 	for range n {

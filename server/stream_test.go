@@ -476,7 +476,7 @@ func TestNoRoom(t *testing.T) {
 	f.stream("/v1/events?channel=a").any()
 }
 
-// untilStreams waits until so many streams are open.
+// untilStreams waits until n streams are open.
 func (f *fixture) untilStreams(n int) {
 	f.t.Helper()
 	for deadline := time.Now().Add(time.Minute); f.srvStreams() != n; {

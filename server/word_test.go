@@ -115,7 +115,7 @@ func TestAdministratorRevokesWhatIsTheirs(t *testing.T) {
 			t.Errorf("%v: the stream elsewhere has ended: %s", c.grants, a.body)
 		}
 	}
-	// What the token behind a ticket allows is not known.
+	// The hub does not know what the token behind a ticket allows.
 	ada := bearer(token("ada", time.Hour, "subscribe", "b/**"))
 	byTicket := f.stream(f.call("POST", "/v1/tickets", `{"channels":["b/1"]}`, ada).json("url"))
 	byTicket.any()
@@ -234,7 +234,7 @@ func TestMisspeltMembers(t *testing.T) {
 		!strings.Contains(lines[1], `did you mean`) || !strings.Contains(lines[1], `"line":2`) {
 		t.Errorf("%s", a.body)
 	}
-	// What is inside data is the publisher's.
+	// Members inside data are the publisher's own.
 	if a := f.call("POST", "/v1/events", `{"channel":"a","data":{"type":"x","type":"y","Data":1}}`); a.status != 201 {
 		t.Errorf("%+v", a)
 	}

@@ -187,7 +187,7 @@ func TestBadLinesAreLeftOut(t *testing.T) {
 		url); !regexp.MustCompile(`\tone\n.*\tthree\n$`).MatchString(out) {
 		t.Errorf("stored: %q", out)
 	}
-	// What is wrong with all of them ends the command, and is said once.
+	// An error that all lines have ends the command, and is said once.
 	for channel, want := range map[string]string{"a*": "'*'", "$x": "'$'"} {
 		_, errOut, code := result(t, "one\ntwo\nthree\n", "publish", channel, "-", "--url", url)
 		if code != 1 || strings.Count(errOut, want) != 1 || strings.Contains(errOut, "left out") {

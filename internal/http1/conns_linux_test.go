@@ -24,7 +24,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// echo answers with what it has understood. What a path ends with may ask for more.
+// echo answers with the request as it has understood it. The end of the path may ask for more.
 func echo(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	status := http.StatusOK

@@ -146,8 +146,8 @@ func (in *ingest) stop() {
 	in.freed.Broadcast()
 }
 
-// sendContinue tells the client to send its body (RFC 9110, section 10.1.1). What is set for the
-// answer waits for that.
+// sendContinue tells the client to send its body (RFC 9110, section 10.1.1). The header fields that
+// are set for the answer are left for the answer.
 func sendContinue(w http.ResponseWriter) {
 	h := w.Header()
 	answer := h.Clone()

@@ -12,9 +12,9 @@ import (
 	"github.com/fanfare-hub/fanfare/pebblelog"
 )
 
-// TestStartsOfAWrongClock: what is replayed after a gap, or since so long ago, goes by when it was
-// stored, and not by what a clock said that was wrong for a moment, then or now. What is replayed
-// since a time goes by the events' times.
+// TestStartsOfAWrongClock: a replay after a gap, or by age, goes by the time at which events were
+// stored, and not by a clock that was wrong for a moment, then or now. A replay since a time goes
+// by the events' times.
 func TestStartsOfAWrongClock(t *testing.T) {
 	for _, by := range []time.Duration{-time.Hour, time.Hour, 48 * time.Hour, 30 * 24 * time.Hour} {
 		t.Run(fmt.Sprint(by), func(t *testing.T) {

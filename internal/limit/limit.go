@@ -93,7 +93,7 @@ type Verdict struct {
 	policy    string
 }
 
-// Take takes so many events and bytes out of the owner's buckets, or nothing. What is more than a
+// Take takes events and bytes out of the owner's buckets, or nothing. A publish of more than a
 // whole bucket takes a whole bucket.
 func (r *Rates) Take(owner string, events, bytes int) (v Verdict) {
 	if !r.On() {

@@ -30,7 +30,7 @@ func TestTake(t *testing.T) {
 	if v := r.Take("b", 1, 100); v.Err != nil {
 		t.Errorf("b pays for a: %v", v.Err)
 	}
-	// What the bytes refuse takes no event.
+	// A publish that is refused for its bytes takes no event.
 	if v := r.Take("c", 1, 3_000_000); v.Err != nil {
 		t.Error(v.Err)
 	}

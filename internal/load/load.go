@@ -238,8 +238,7 @@ func (r *run) miss() (position string, err error) {
 	return first.position, nil
 }
 
-// between lets go of all connections while Between does its work, and waits until the server
-// listens.
+// between closes all connections, has Between do its work, and waits until the server listens.
 func (r *run) between() error {
 	r.closeAll()
 	pid, err := r.o.Between(r.ctx)

@@ -142,8 +142,8 @@ func TestFramesAreBounded(t *testing.T) {
 	}
 }
 
-// TestMarks: who has acknowledged so many bytes of the connection has so many of the stream, at
-// most as many as were in them, and at the end all.
+// TestMarks: from the bytes of the connection that a peer has acknowledged follows how many bytes
+// of the stream it has: at most as many as were in them, and at the end all.
 func TestMarks(t *testing.T) {
 	for range 100 {
 		var m Marks

@@ -103,7 +103,7 @@ func TestSet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	news := make(chan poll.Event, 100)
+	events := make(chan poll.Event, 100)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -114,7 +114,7 @@ func TestSet(t *testing.T) {
 				return
 			}
 			for _, e := range buf[:n] {
-				news <- e
+				events <- e
 			}
 		}
 	}()
@@ -124,12 +124,12 @@ func TestSet(t *testing.T) {
 	want := func(bits uint32) {
 		t.Helper()
 		select {
-		case e := <-news:
+		case e := <-events:
 			if e.Fd != 7 || e.Pad != 3 || e.Events&bits != bits {
 				t.Errorf("%+v, want %x", e, bits)
 			}
 		case <-time.After(time.Minute):
-			t.Fatal("no news")
+			t.Fatal("no event")
 		}
 	}
 	want(unix.EPOLLOUT)
@@ -138,16 +138,16 @@ func TestSet(t *testing.T) {
 	}
 	want(unix.EPOLLIN)
 	time.Sleep(50 * time.Millisecond) // longer than a set looks for itself
-	if len(news) > 0 {
-		t.Errorf("news without a change: %+v", <-news)
+	if len(events) > 0 {
+		t.Errorf("an event without a change: %+v", <-events)
 	}
 	_ = theirs.(*net.TCPConn).CloseWrite()
 	want(unix.EPOLLIN | unix.EPOLLRDHUP)
 	s.Remove(fd)
 	_ = theirs.Close()
 	time.Sleep(20 * time.Millisecond)
-	if len(news) > 0 {
-		t.Errorf("news of what was removed: %+v", <-news)
+	if len(events) > 0 {
+		t.Errorf("an event of a descriptor that was removed: %+v", <-events)
 	}
 	s.Close()
 	select {

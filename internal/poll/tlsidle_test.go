@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestIdleFields: crypto/tls is as dropEmptyBuffers knows it, else idle streams over TLS take twice
-// the memory. What is built otherwise is left alone.
+// TestIdleFields: crypto/tls is as dropEmptyBuffers knows it; if not, idle streams over TLS take
+// twice the memory. A type with other fields is left alone.
 func TestIdleFields(t *testing.T) {
 	if !idleFields.found {
 		t.Error("crypto/tls has changed: see dropEmptyBuffers")

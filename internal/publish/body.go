@@ -40,7 +40,7 @@ type Body struct {
 // Free gives the body's share of the budget back.
 func (b *Body) Free() { b.hold.Free() }
 
-// Read reads a request's body of at most so many bytes; flag names that limit. A body that
+// Read reads a request's body of at most `most` bytes; setting names that limit. A body that
 // announces more is refused before it is read.
 func (s *Bodies) Read(
 	w http.ResponseWriter, r *http.Request, by caller.Caller, most int, setting fanfare.Setting,

@@ -12,8 +12,8 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/limit"
 )
 
-// TestBodiesOfAllSizes: whatever its length, announced or not, a body comes as it was sent, is held
-// while it is needed, and its time does not go on after it.
+// TestBodiesOfAllSizes: a body of any length, announced or not, comes as it was sent, is held while
+// it is needed, and its time does not go on after it.
 func TestBodiesOfAllSizes(t *testing.T) {
 	const most = 300_000
 	s := &Bodies{Budget: &limit.Budget{Most: 4 * most}, Timeout: 3 * time.Second}

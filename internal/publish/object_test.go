@@ -98,8 +98,8 @@ func TestEveryObjectIsTaken(t *testing.T) {
 	}
 }
 
-// TestObjectsCostTheirBytes: whatever a body of a megabyte says, reading it takes little more
-// memory than it has.
+// TestObjectsCostTheirBytes: reading any body of a megabyte takes little more memory than a
+// megabyte.
 func TestObjectsCostTheirBytes(t *testing.T) {
 	const size = 1 << 20
 	var members strings.Builder

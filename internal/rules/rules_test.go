@@ -223,8 +223,9 @@ func TestSizes(t *testing.T) {
 	})
 }
 
-// TestWidths: code of 120 columns and comments of 100 at most, a tab being four. What cannot be
-// broken is left out: raw strings, and drawings and code in comments, which are indented by a tab.
+// TestWidths: code of 120 columns and comments of 100 at most, a tab being four. Lines that cannot
+// be broken are left out: raw strings, and drawings and code in comments, which are indented by a
+// tab.
 func TestWidths(t *testing.T) {
 	const codeMost, commentMost = 120, 100
 	lines := 0

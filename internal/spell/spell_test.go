@@ -30,7 +30,7 @@ func TestNearest(t *testing.T) {
 		{"subjct", []string{"subject", "tokenId"}, "subject"},
 		{"stroeId", []string{"storeId", "pcId"}, "storeId"},
 		{"pcid", []string{"storeId", "pcId"}, "pcId"},
-		// What services add is left alone.
+		// Parameters that services add are left alone.
 		{"utm_source", stream, ""},
 		{"_", stream, ""},
 		{"v", stream, ""},

@@ -21,15 +21,15 @@ type positions struct {
 	stopped sync.WaitGroup
 	unride  func()
 
-	mu      sync.Mutex     // guards the fields below, and all that hangs on them
-	pcs     map[string]*pc // by channel
-	queue   []due          // to be stored, in turn
-	late    []*pc          // stored before their peers had acknowledged all
-	doubles []*pc          // with streams of which it is not known yet whether their peers are still there
-	seen    map[string]time.Time
-	counts  Readers
-	news    []severalReaders  // to be logged
-	shared  map[string]shared // by channel
+	mu       sync.Mutex     // guards the fields below, and all that hangs on them
+	pcs      map[string]*pc // by channel
+	queue    []due          // to be stored, in turn
+	late     []*pc          // stored before their peers had acknowledged all
+	doubles  []*pc          // with streams of which it is not known yet whether their peers are still there
+	seen     map[string]time.Time
+	counts   Readers
+	warnings []severalReaders  // to be logged
+	shared   map[string]shared // by channel
 
 	says says
 }
@@ -332,9 +332,9 @@ func (k *positions) reviveLocked(p *pc) {
 				k.counts.Several++
 			}
 			s := k.shared[p.channel]
-			if s.found = now; (s.warned == 0 || now-s.warned > warnAgain.Milliseconds()) && len(k.news) < newsMost {
+			if s.found = now; (s.warned == 0 || now-s.warned > warnAgain.Milliseconds()) && len(k.warnings) < warningsMost {
 				s.warned = now
-				k.news = append(k.news, p.several(v.superseded))
+				k.warnings = append(k.warnings, p.several(v.superseded))
 			}
 			k.shared[p.channel] = s
 			v.superseded, v.rival = false, false

@@ -91,8 +91,8 @@ type severalReaders struct {
 	addresses []string
 }
 
-// newsMost bounds the warnings that wait for the next look.
-const newsMost = 100
+// warningsMost bounds the warnings that wait for the next look.
+const warningsMost = 100
 
 func (p *pc) several(same bool) severalReaders {
 	n := severalReaders{device: p.device(), same: same}

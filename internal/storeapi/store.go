@@ -249,10 +249,10 @@ func (k *positions) flush() {
 // say writes log records of facts that were noticed under the lock.
 func (k *positions) say() {
 	k.mu.Lock()
-	news := k.news
-	k.news = nil
+	warnings := k.warnings
+	k.warnings = nil
 	k.mu.Unlock()
-	for _, n := range news {
+	for _, n := range warnings {
 		k.says.several(n)
 	}
 }
