@@ -332,7 +332,8 @@ func (k *positions) reviveLocked(p *pc) {
 				k.counts.Several++
 			}
 			s := k.shared[p.channel]
-			if s.found = now; (s.warned == 0 || now-s.warned > warnAgain.Milliseconds()) && len(k.warnings) < warningsMost {
+			s.found = now
+			if (s.warned == 0 || now-s.warned > warnAgain.Milliseconds()) && len(k.warnings) < warningsMost {
 				s.warned = now
 				k.warnings = append(k.warnings, p.several(v.superseded))
 			}
