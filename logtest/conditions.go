@@ -103,8 +103,8 @@ func (h *harness) race(latest fanfare.Position) {
 	}
 }
 
-// testConditionsAndKeys: the key comes first. What was stored is answered as a repeat, and what was
-// refused is not remembered.
+// testConditionsAndKeys: the key comes first. A publish that was stored is answered as a repeat,
+// and a refused one is not remembered.
 func testConditionsAndKeys(h *harness) {
 	key := func(text string) []fanfare.Key { return []fanfare.Key{{Scope: "s", Text: text}} }
 	first := h.publish("a", "1")[0]

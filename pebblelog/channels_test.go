@@ -8,8 +8,8 @@ import (
 	"github.com/fanfare-hub/fanfare/logtest"
 )
 
-// TestMoreChannelsThanTheCacheHolds: states that were let go are read again, and count on where
-// they were.
+// TestMoreChannelsThanTheCacheHolds: states that the cache has dropped are read again, and go on
+// counting from where they were.
 func TestMoreChannelsThanTheCacheHolds(t *testing.T) {
 	l, err := Open(Options{Durability: DurabilityMemory,
 		Retention: []fanfare.Rule{{Pattern: mustPattern(t, "**"), Count: 2}}})

@@ -18,8 +18,8 @@ import (
 )
 
 // The tests of this file set the clock while the log is open, while it is closed, and across a
-// crash. What was stored is forgotten and deleted by what has passed in truth, as far as anybody
-// can know it.
+// crash. Events and records are forgotten and deleted by the time that has truly passed, as far as
+// the log can know it.
 
 // across says what happens to the log between one setting of the clock and the next.
 type across string
@@ -277,7 +277,7 @@ func TestTwoSecondsOfAWrongClock(t *testing.T) {
 }
 
 // TestAClockThatStays is believed when it has been ahead for an hour, and not before: then a
-// machine that was off for a week has aged by a week. What was stored meanwhile has not.
+// machine that was off for a week has aged by a week. Events that were stored meanwhile have not.
 func TestAClockThatStays(t *testing.T) {
 	eachClock(t, func(t *testing.T, by time.Duration, how across, d Durability) {
 		c := newClockTest(t, d, "**=age:75m")

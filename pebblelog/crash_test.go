@@ -84,7 +84,7 @@ func TestCrashUnderLoad(t *testing.T) {
 					})
 				}
 				time.Sleep(time.Duration(2+rand.IntN(10)) * time.Millisecond) // somewhere in the middle
-				// Whatever is in acked now was acknowledged before the crash.
+				// All events of acked were acknowledged before the crash.
 				mu.Lock()
 				before := make(map[string]fanfare.Position, len(acked))
 				for k, v := range acked {

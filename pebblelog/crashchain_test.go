@@ -85,7 +85,7 @@ func (c *crashChain) round(t *testing.T, round int) {
 		}
 	}
 	c.left, c.acked = crash.take()
-	c.mayLose = c.durability == DurabilityAsync && keep < 100 || c.mayLose && !crash.begun
+	c.mayLose = c.durability == DurabilityAsync && keep < 100 || c.mayLose && !crash.opened
 }
 
 // check returns what of acked is there.
@@ -107,7 +107,8 @@ func (c *crashChain) check(t *testing.T, l *Log, said *records) map[string]fanfa
 	return there
 }
 
-// nthCrash crashes at a chosen operation, and lets the log go on: what it does then is forgotten.
+// nthCrash crashes at a chosen operation, and has the log go on: its later operations are
+// forgotten.
 type nthCrash struct {
 	fs   *vfs.MemFS
 	keep int
@@ -118,8 +119,8 @@ type nthCrash struct {
 	acked  map[string]fanfare.Position
 	looked bool // acked has been looked at after the opening
 	left   *vfs.MemFS
-	knew   map[string]fanfare.Position // acked, when it crashed
-	begun  bool                        // looked, when it crashed
+	knew   map[string]fanfare.Position // acked at the crash
+	opened bool                        // looked at the crash
 }
 
 func (*nthCrash) String() string { return "crash" }
@@ -137,12 +138,13 @@ func (c *nthCrash) MaybeError(op errorfs.Op) error {
 }
 
 func (c *nthCrash) crashLocked() {
-	c.begun = c.looked
+	c.opened = c.looked
 	c.knew = maps.Clone(c.acked) // before the clone: all of this must be in it
 	c.left = c.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: c.keep, RNG: c.rng})
 }
 
-// begin says what is there after the opening. What an earlier crash took is not asked for again.
+// begin takes the events that are there after the opening. Events that an earlier crash took are
+// not asked for again.
 func (c *nthCrash) begin(there map[string]fanfare.Position) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

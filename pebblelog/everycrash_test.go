@@ -15,9 +15,8 @@ import (
 )
 
 // TestEveryCrashOpens cuts the power, or kills, between any two changes that a log makes to its
-// disk, from its first opening to its close and over a second opening. What is left is opened,
-// holds all that was acknowledged, and says nothing of damage: what the TIP says is never ahead of
-// what is on the disk.
+// disk, from its first opening to its close and over a second opening. The log that is left can be
+// opened, holds all acknowledged events, and is not damaged: the TIP is never ahead of the disk.
 func TestEveryCrashOpens(t *testing.T) {
 	for _, durability := range []Durability{DurabilitySync, DurabilityAsync} {
 		for _, keep := range []int{0, 50, 100} {

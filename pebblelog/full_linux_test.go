@@ -18,9 +18,9 @@ import (
 // inNamespace is set in a process that runs one test again in namespaces of its own.
 const inNamespace = "PEBBLELOG_TEST_IN_NAMESPACE"
 
-// onSmallDisk runs a test on a file system of its own, of so many MiB in memory. To mount one needs
-// root, or a user namespace: there the test runs again in a child. Where neither is to be had, it
-// is skipped.
+// onSmallDisk runs a test on a file system of its own in memory, of mib MiB. To mount one needs
+// root, or a user namespace, in which the test runs again in a child. Without either the test is
+// skipped.
 func onSmallDisk(t *testing.T, mib int, test func(t *testing.T, disk string)) {
 	t.Helper()
 	dir := t.TempDir()

@@ -13,8 +13,7 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// grown makes a log of one or more runs; each writes so many tables, and nothing but those knows
-// what stands there.
+// grown makes a log of one or more runs. Each run writes some tables, which alone hold its events.
 func grown(t *testing.T, runs, tables int) *disk {
 	t.Helper()
 	d := &disk{FS: vfs.NewMem(), dir: "data", acked: map[string]fanfare.Position{}}

@@ -208,7 +208,7 @@ func TestWALSyncedByTimer(t *testing.T) {
 		t.Fatalf("%+v, %v", tip, err)
 	}
 	for what, x := range map[string]struct {
-		unsynced fanfare.Position // so many at the end
+		unsynced fanfare.Position // the number of events at the end
 		lazy     bool
 		want     string
 	}{

@@ -121,8 +121,8 @@ func TestBackupIsNotInside(t *testing.T) {
 	}
 }
 
-// TestLockError: only a lock that somebody holds is called that. What it says in truth is tested
-// with real users in e2e.
+// TestLockError: only the error of a lock that another process holds says so. Tests of e2e try the
+// real errors, with real users.
 func TestLockError(t *testing.T) {
 	open := func(errno syscall.Errno) error { return &fs.PathError{Op: "open", Path: "/d/LOCK", Err: errno} }
 	for _, c := range []struct {

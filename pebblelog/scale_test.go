@@ -24,7 +24,7 @@ var (
 	// so that few events are enough: they take twice as much before the log comes to rest.
 	manyTrimmed, moreTrimmed = 200_000, int64(30e6)
 
-	damageEvery = 13 // TestDamage tries one of so many damages
+	damageEvery = 13 // TestDamage tries one in damageEvery damages
 	cutEvery    = 40 // bytes between two cuts of a MANIFEST
 )
 
