@@ -74,14 +74,14 @@ func TestStartsOfAWrongClock(t *testing.T) {
 			}
 			pass(59 * time.Minute)
 			publish(t, l, "a", "later")
-			if by > 0 { // what the clock said of the wrong one is still ahead
+			if by > 0 { // the event of the wrong clock has a time that is still ahead
 				since.Since = right.Add(30 * time.Minute)
 				hears(since, "a wrong", "a later")
 			}
 			pass(2 * time.Minute)
 			hears(gap, "a later")
 			hears(ago, "a later")
-			// After the start everything comes, whatever it is stamped with.
+			// After the start all events come, with any time.
 			s, _, _ := subscribe(t, h, hub.Start{From: hub.FromSince, Since: right.Add(30 * time.Minute)}, "a")
 			defer s.Close()
 			wall.Add(-int64(3 * time.Hour))

@@ -33,7 +33,7 @@ func ExampleHub() {
 	}
 	<-woken
 	var turn hub.Turn
-	if !s.Next(&turn) { // what is not in memory
+	if !s.Next(&turn) { // the events are not in memory
 		if err := s.Read(context.Background(), &turn); err != nil {
 			panic(err)
 		}

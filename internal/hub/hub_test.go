@@ -81,14 +81,13 @@ func publish(t testing.TB, l fanfare.Log, channel, data string) fanfare.Position
 	return r.Positions[0]
 }
 
-// opening is what the first turn of a subscriber tells.
+// opening is the start that the first turn of a subscriber tells.
 type opening struct {
 	Position fanfare.Position
 	Gap      *fanfare.Gap
 }
 
-// subscribe takes turns until there is one that tells where the subscriber begins; it is thrown
-// away.
+// subscribe takes turns until one tells the subscriber's start; that turn is thrown away.
 func subscribe(t testing.TB, h *hub.Hub, start hub.Start, patterns ...string) (*hub.Subscriber, opening, waker) {
 	t.Helper()
 	w := make(waker, 1)
@@ -131,7 +130,7 @@ func drain(t testing.TB, s *hub.Subscriber) (bodies []string, gaps []*fanfare.Ga
 	var turn hub.Turn
 	for {
 		take(t, s, &turn)
-		if turn.Gap != nil && !turn.Opens { // subscribe has told of that one
+		if turn.Gap != nil && !turn.Opens { // if it opens, subscribe has returned its gap
 			gaps = append(gaps, turn.Gap)
 		}
 		last := turn.After
@@ -219,7 +218,7 @@ func TestSeam(t *testing.T) {
 		"one channel": {"c/0"}, "three channels": {"c/0", "c/1",
 			"c/2"}, "a pattern": {"c/*"}, "both, overlapping": {"c/1", "c/**", "*/0", "d"},
 	} {
-		for _, tail := range []int{0, 20_000} { // a small tail throws subscribers back onto the log all the time
+		for _, tail := range []int{0, 20_000} { // with little memory, subscribers read the log all the time
 			t.Run(fmt.Sprintf("%s/tail %d", name, tail), func(t *testing.T) { seam(t, patterns, tail) })
 		}
 	}
@@ -261,7 +260,7 @@ func seam(t *testing.T, patterns []string, tail int) {
 					got = append(got, bodies...)
 				}
 				newest := l.Status().Durable
-				for deadline := time.Now().Add(time.Minute); s.Position() < newest; { // what was there must come
+				for deadline := time.Now().Add(time.Minute); s.Position() < newest; { // all stored events must come
 					if time.Now().After(deadline) {
 						t.Errorf("the subscriber stands at %v, the log at %v", s.Position(), newest)
 						break
@@ -298,8 +297,8 @@ func compare(t *testing.T, l fanfare.Log, patterns []fanfare.Pattern, after, thr
 	}
 }
 
-// TestJoinInTheMiddleOfACommit: whoever joins a new filter while a group is being handed out gets
-// the group, without waiting for the next one to wake it.
+// TestJoinInTheMiddleOfACommit: a subscriber that joins a new filter while a group is being handed
+// out gets the group, without waiting for the next one to wake it.
 func TestJoinInTheMiddleOfACommit(t *testing.T) {
 	l := newLog(t)
 	before := l.Status().Durable
@@ -335,8 +334,8 @@ func TestJoinInTheMiddleOfACommit(t *testing.T) {
 	}
 }
 
-// TestWokenOnce: a subscriber is woken by what it listens to, once until it takes its turn, and not
-// by anything else.
+// TestWokenOnce: a subscriber is woken by events of its channels alone, and once until it takes its
+// turn.
 func TestWokenOnce(t *testing.T) {
 	l := newLog(t)
 	h := newHub(t, hub.Options{Log: l})
@@ -368,8 +367,8 @@ func TestWokenOnce(t *testing.T) {
 	}
 }
 
-// TestCommitAfterARead: what is committed after a turn was read from the log either wakes the
-// subscriber, or the turn has said that another one must follow.
+// TestCommitAfterARead: a commit after a turn was read from the log wakes the subscriber, unless
+// the turn has said that another one must follow.
 func TestCommitAfterARead(t *testing.T) {
 	l := newLog(t)
 	h := newHub(t, hub.Options{Log: l, TailBytes: 1})
@@ -414,8 +413,8 @@ func TestCommitAfterARead(t *testing.T) {
 	}
 }
 
-// TestGapOfATurnThatIsThrownAway (P4): a turn that was read and not sent has told nobody; the next
-// one tells.
+// TestGapOfATurnThatIsThrownAway (P4): the gap of a turn that was read and not sent is told by the
+// next turn.
 func TestGapOfATurnThatIsThrownAway(t *testing.T) {
 	l := newLog(t, "**=count:3")
 	h := newHub(t, hub.Options{Log: l, TailBytes: 1})
@@ -439,8 +438,8 @@ type reader chan *hub.Turn
 
 func (r reader) HaveRead(t *hub.Turn, err error) { r <- t }
 
-// TestSharedReads: many who resume the same channel after the same position share one reading of
-// the log, and each gets all of it.
+// TestSharedReads: many subscribers that resume the same channel after the same position share one
+// read of the log, and each gets all events.
 func TestSharedReads(t *testing.T) {
 	l := newLog(t)
 	h := newHub(t, hub.Options{Log: l})
@@ -451,13 +450,13 @@ func TestSharedReads(t *testing.T) {
 		publish(t, l, "b", fmt.Sprint(i))
 		want = append(want, fmt.Sprint("a ", i))
 	}
-	keeper, _, _ := subscribe(t, h, hub.Start{}, "a") // memory is for channels that somebody listens to
+	keeper, _, _ := subscribe(t, h, hub.Start{}, "a") // memory holds only channels that have a subscriber
 	before := l.Stats().EventsRead
 	var all sync.WaitGroup
 	for i := range 50 {
 		all.Go(func() {
 			start, want := after, want
-			if i%2 == 1 { // in the middle of what the others read
+			if i%2 == 1 { // in the middle of the others' events
 				start, want = after+200, want[100:]
 			}
 			s, err := h.Subscribe(logtest.Patterns("a"), hub.Start{From: hub.FromAfter, After: start}, make(waker, 1))
@@ -486,8 +485,8 @@ type counter struct{ atomic.Int64 }
 func (c *counter) Wake()       { c.Add(1) }
 func (*counter) Owner() string { return "" }
 
-// TestLaggardIsTold: retention overtakes a subscriber that does not read; it hears of the gap once,
-// and then of what is left.
+// TestLaggardIsTold: retention overtakes a subscriber that does not read. It is told of the gap
+// once, and then gets the events that are left.
 func TestLaggardIsTold(t *testing.T) {
 	l := newLog(t, "**=count:3")
 	h := newHub(t, hub.Options{Log: l, TailBytes: 1})
@@ -564,11 +563,11 @@ func TestGapWithSeveralChannels(t *testing.T) {
 	}
 }
 
-// TestNoAllocationForEachSubscriber: a commit allocates for each event that is heard, and nothing
-// for each subscriber.
+// TestNoAllocationForEachSubscriber: a commit allocates a number of times for each event that has a
+// listener, and nothing for each subscriber.
 func TestNoAllocationForEachSubscriber(t *testing.T) {
 	allocs := func(subscribers int) float64 {
-		h := newHub(t, hub.Options{Log: newLog(t), TailBytes: 4 << 10}) // a full tail neither grows nor shrinks
+		h := newHub(t, hub.Options{Log: newLog(t), TailBytes: 4 << 10}) // full memory neither grows nor shrinks
 		for range subscribers {
 			s, err := h.Subscribe(logtest.Patterns("a"), hub.Start{}, make(waker, 1))
 			if err != nil {
@@ -592,7 +591,7 @@ func TestNoAllocationForEachSubscriber(t *testing.T) {
 	}
 }
 
-// TestNoAllocationInATurn: a turn that is served from the tails allocates nothing.
+// TestNoAllocationInATurn: a turn that is served from memory allocates nothing.
 func TestNoAllocationInATurn(t *testing.T) {
 	h := newHub(t, hub.Options{Log: newLog(t)})
 	s, _, _ := subscribe(t, h, hub.Start{}, "a", "b", "*")
@@ -619,7 +618,8 @@ func TestNoAllocationInATurn(t *testing.T) {
 	}
 }
 
-// TestTailsKeepTheirBudget, and a filter that nobody listens to any more costs nothing.
+// TestTailsKeepTheirBudget: memory keeps its budget, and a filter whose last subscriber has left
+// costs nothing.
 func TestTailsKeepTheirBudget(t *testing.T) {
 	l := newLog(t)
 	h := newHub(t, hub.Options{Log: l, TailBytes: 10_000})
@@ -727,9 +727,9 @@ func FuzzTrie(f *testing.F) {
 	})
 }
 
-// TestReopen: the log fails and is opened again under live subscribers. A group that nobody was
-// told of may turn out to be stored; every subscriber sees exactly what the log holds, once and in
-// order (P2, P3).
+// TestReopen: the log fails and is opened again under live subscribers. A group that was never
+// acknowledged may turn out to be stored. Every subscriber sees exactly the events that the log
+// holds, once and in order (P2, P3).
 func TestReopen(t *testing.T) {
 	disk := &faultyDisk{}
 	l, err := pebblelog.Open(pebblelog.Options{Dir: "/data", FS: errorfs.Wrap(vfs.NewMem(), disk)})

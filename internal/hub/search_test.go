@@ -14,8 +14,8 @@ import (
 	"github.com/fanfare-hub/fanfare/logtest"
 )
 
-// countedLog is a log in which what was missed on `herd` is searched for without an end, a piece at
-// a time. It says what it is asked, and answers when the test lets it.
+// countedLog is a log whose search for missed events on `herd` never ends, and takes one piece
+// after another. It reports each question, and answers when the test tells it to.
 type countedLog struct {
 	fanfare.Log
 	asked  chan string
@@ -42,7 +42,7 @@ type owned string
 func (owned) Wake()           {}
 func (o owned) Owner() string { return string(o) }
 
-// TestSearchesTakeTurns: a long search gives its turn back after each piece, so that another
+// TestSearchesTakeTurns: a long search gives its permit back after each piece, so that another
 // owner's resume waits for two pieces at most, however many searches there are.
 func TestSearchesTakeTurns(t *testing.T) {
 	l := &countedLog{Log: newLog(t), asked: make(chan string), answer: make(chan struct{})}
@@ -93,7 +93,7 @@ func TestSearchesTakeTurns(t *testing.T) {
 	if text := <-got; text != fmt.Sprint(after, "other 1") {
 		t.Error(text)
 	}
-	for range 20 { // the herd goes on by turns
+	for range 20 { // the herd goes on piece by piece
 		<-l.asked
 		l.answer <- struct{}{}
 	}
@@ -129,8 +129,8 @@ func (l piecemealLog) Last(ctx context.Context, r fanfare.Recent) (fanfare.Past,
 	return past, err
 }
 
-// TestStartsFoundInPieces: a start that takes many questions is the one that takes a single one,
-// and turns that have found nothing yet tell nothing and move nothing.
+// TestStartsFoundInPieces: a search in many pieces finds the same start as a search in one. Turns
+// before the start is found tell the client nothing, and do not move the cursor.
 func TestStartsFoundInPieces(t *testing.T) {
 	l := newLog(t)
 	at := []fanfare.Position{publish(t, l, "a", "0")}
@@ -189,8 +189,8 @@ func TestStartsFoundInPieces(t *testing.T) {
 	}
 }
 
-// looseLog knows no trim mark, only that none is above the newest event, as where the channels are
-// very many.
+// looseLog knows no trim mark, only that none is above the newest event, like a log with very many
+// channels.
 type looseLog struct{ fanfare.Log }
 
 func (l looseLog) Missed(ctx context.Context, a fanfare.Absence) (fanfare.Loss, error) {
@@ -199,9 +199,9 @@ func (l looseLog) Missed(ctx context.Context, a fanfare.Absence) (fanfare.Loss, 
 	return loss, err
 }
 
-// TestGapsOfWhatIsTrimmed (P4): a replay tells of nothing that was gone when it began. A resume
-// that missed nothing, and is overtaken before it is served, tells of what it has missed by then,
-// also where the log knows no better than a bound.
+// TestGapsOfWhatIsTrimmed (P4): a replay tells no gap for events that were removed before it
+// started. A resume that had missed nothing, and is overtaken before its turn, tells a gap for the
+// events that it has missed by then, also if the log knows only an upper limit of the trim marks.
 func TestGapsOfWhatIsTrimmed(t *testing.T) {
 	for name, loose := range map[string]bool{"marks": false, "a bound": true} {
 		t.Run(name, func(t *testing.T) {
@@ -238,9 +238,9 @@ func TestGapsOfWhatIsTrimmed(t *testing.T) {
 	}
 }
 
-// TestPositionBeforeTheStartIsTold (P3, P4): a start that was found, and whose turn has not gone
-// out, moves no position: the peer has not heard of the gap. A turn of which only the beginning
-// went out goes on where it began.
+// TestPositionBeforeTheStartIsTold (P3, P4): the position does not move when the start is found,
+// but when its turn is sent, because until then the peer has not been told of a gap. After a turn
+// of which only the first bytes were sent, the position is that of the start.
 func TestPositionBeforeTheStartIsTold(t *testing.T) {
 	l := newLog(t)
 	at := publish(t, l, "a", "0")

@@ -12,7 +12,7 @@ import (
 	"github.com/fanfare-hub/fanfare/logtest"
 )
 
-// busyLog is a log to which something is published while a state is looked for.
+// busyLog is a log to which events are published during the search for a state.
 type busyLog struct {
 	fanfare.Log
 	before func()
@@ -23,8 +23,8 @@ func (l *busyLog) Channels(ctx context.Context, q fanfare.ChannelQuery) (fanfare
 	return l.Log.Channels(ctx, q)
 }
 
-// TestStateIsOfOnePosition (P3): the state is that of the position at the opening, though events
-// come while it is looked for; they follow it.
+// TestStateIsOfOnePosition (P3): the state is that of the position at which the search started. The
+// events that come during the search follow the state.
 func TestStateIsOfOnePosition(t *testing.T) {
 	l := &busyLog{Log: newLog(t)}
 	publish(t, l, "a", "1")
@@ -45,8 +45,8 @@ func TestStateIsOfOnePosition(t *testing.T) {
 	}
 }
 
-// TestStateOfSeveralTurns: a state that takes several turns is sent whole, and only then what
-// follows it.
+// TestStateOfSeveralTurns: a state that takes several turns is sent whole before the events that
+// follow it.
 func TestStateOfSeveralTurns(t *testing.T) {
 	const channels = 600 // more than two turns
 	l := newLog(t)
@@ -72,9 +72,9 @@ func TestStateOfSeveralTurns(t *testing.T) {
 	}
 }
 
-// TestConflateInMemory: of one turn from memory a subscriber that conflates gets the newest frame
-// of each channel, in log order; of more than a turn holds it gets no frame that memory holds a
-// newer one of.
+// TestConflateInMemory: from one turn of memory, a subscriber that conflates gets the newest frame
+// of each channel, in log order. If memory holds more than a turn, it gets no frame of a channel
+// that has a newer one there.
 func TestConflateInMemory(t *testing.T) {
 	l := newLog(t)
 	h := newHub(t, hub.Options{Log: l})
