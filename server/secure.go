@@ -79,19 +79,16 @@ func (s *Server) refused(r *http.Request, err error) {
 
 // nobody returns the caller of a request before the caller is identified: its address alone.
 func (s *Server) nobody(r *http.Request) caller.Caller {
-	by := caller.Caller{Who: nothing, Remote: r.RemoteAddr}
 	address, limited := s.origin.Client(r)
-	by.Network, by.Limited = forwarded.Network(address), limited
-	if by.Direct = limited && isPeer(r.RemoteAddr, address); !by.Direct && address.IsValid() &&
-		!isPeer(r.RemoteAddr, address) {
-		by.Remote = address.String() // as a trusted proxy says
+	peer, _ := netip.ParseAddrPort(r.RemoteAddr) // not valid for a Unix socket
+	by := caller.Caller{Who: nothing, From: peer, Limited: limited}
+	switch {
+	case peer.Addr().Unmap().WithZone("") == address:
+		by.Direct = limited
+	case address.IsValid():
+		by.From = netip.AddrPortFrom(address, 0) // as a trusted proxy says
 	}
 	return by
-}
-
-func isPeer(remote string, a netip.Addr) bool {
-	ap, err := netip.ParseAddrPort(remote)
-	return err == nil && ap.Addr().Unmap().WithZone("") == a
 }
 
 // caller adds the principal to by, the caller that nobody returned, or returns the reason to refuse

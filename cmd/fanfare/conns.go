@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"sync"
 
+	"github.com/fanfare-hub/fanfare/internal/caller"
 	"github.com/fanfare-hub/fanfare/internal/forwarded"
 )
 
@@ -49,7 +50,7 @@ func (c *connections) add(conn net.Conn) bool {
 	if c.exempt(address) {
 		return true
 	}
-	address = forwarded.Network(address)
+	address = caller.Network(address)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.counts[address] >= c.most {

@@ -98,7 +98,7 @@ func (t *Trail) RecordAlways(kind Kind, by caller.Caller, more ...slog.Attr) {
 
 func (t *Trail) write(kind Kind, by caller.Caller, skipped uint64, more []slog.Attr) {
 	attrs := make([]slog.Attr, 0, 5+len(more))
-	attrs = append(attrs, slog.Bool("audit", true), slog.String("remote", by.Remote))
+	attrs = append(attrs, slog.Bool("audit", true), slog.String("remote", by.Remote()))
 	if by.Who != nil && by.Who.Subject != "" {
 		attrs = append(attrs, slog.String("subject", by.Who.Subject))
 	}

@@ -3,6 +3,7 @@ package audit
 import (
 	"bytes"
 	"log/slog"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -22,7 +23,7 @@ func TestSampling(t *testing.T) {
 	clock := time.Unix(1000, 0)
 	trail := New(slog.New(slog.NewTextHandler(&b, nil)), 10)
 	trail.now = func() time.Time { return clock }
-	by := caller.Caller{Who: &fanfare.Principal{Subject: "ada"}, Remote: "192.0.2.1:1"}
+	by := caller.Caller{Who: &fanfare.Principal{Subject: "ada"}, From: netip.MustParseAddrPort("192.0.2.1:1")}
 	for range 5000 {
 		trail.Record(Published, by)
 	}

@@ -8,22 +8,49 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// Caller is the sender of a request: a principal and an address.
+// Caller is the sender of a request: a principal and an address. Each open stream holds one, so it
+// holds no text.
 type Caller struct {
-	Who    *fanfare.Principal
-	Remote string // address and port of the peer, or the address that a trusted proxy says, for records
-	// Network is the sender's IPv4 address, or its IPv6 network; not valid for a Unix socket.
-	Network netip.Addr
-	Limited bool // limits go by Network: it is neither loopback nor a trusted proxy's own
+	Who *fanfare.Principal
+	// From is the peer's address and port, or the address that a trusted proxy says, with port 0.
+	// It is not valid for a Unix socket.
+	From    netip.AddrPort
+	Limited bool // limits count by the address: it is neither loopback nor a trusted proxy's own
 	Direct  bool // the peer is no proxy: neither loopback, a Unix socket, nor a trusted one
 }
 
-// Address is the Network that limits go by, or not valid: there is none.
-func (c Caller) Address() netip.Addr {
+// Remote returns From as text, for records; "@" for a Unix socket.
+func (c Caller) Remote() string {
+	switch {
+	case !c.From.IsValid():
+		return "@"
+	case c.From.Port() == 0:
+		return c.From.Addr().String()
+	}
+	return c.From.String()
+}
+
+// Network returns the caller's IPv4 address, or its IPv6 network; not valid for a Unix socket.
+func (c Caller) Network() netip.Addr { return Network(c.From.Addr()) }
+
+// CountedAs returns the Network that limits count by; not valid if the caller counts for none.
+func (c Caller) CountedAs() netip.Addr {
 	if !c.Limited {
 		return netip.Addr{}
 	}
-	return c.Network
+	return c.Network()
+}
+
+// Network is the address that limits count by: an IPv4 address, or the /64 of an IPv6 address,
+// because each customer has many addresses in one /64.
+func Network(a netip.Addr) netip.Addr {
+	a = a.Unmap().WithZone("")
+	if a.Is6() {
+		if p, err := a.Prefix(64); err == nil {
+			return p.Addr()
+		}
+	}
+	return a
 }
 
 // Name is the name that limits and idempotency keys belong to: the subject with its realm, or the
@@ -46,7 +73,7 @@ func (c Caller) Owner() string {
 	if name := c.Name(); name != "" {
 		return name
 	}
-	if address := c.Address(); address.IsValid() {
+	if address := c.CountedAs(); address.IsValid() {
 		return "@" + address.String()
 	}
 	return ""
@@ -56,7 +83,7 @@ func (c Caller) Owner() string {
 type Refused struct{ Caller Caller }
 
 // Error implements error.
-func (r *Refused) Error() string { return "refused to " + r.Caller.Remote }
+func (r *Refused) Error() string { return "refused to " + r.Caller.Remote() }
 
 // Refuse notes the refused caller in an error. It leaves nil, and errors that are not public,
 // unchanged.

@@ -200,14 +200,3 @@ func parseAddress(text string) (netip.Addr, bool) {
 	}
 	return netip.Addr{}, false
 }
-
-// Network is the address that limits count by: an IPv4 address, or the /64 of an IPv6 address,
-// because each customer has many addresses in one /64.
-func Network(a netip.Addr) netip.Addr {
-	if a.Is6() {
-		if p, err := a.Prefix(64); err == nil {
-			return p.Addr()
-		}
-	}
-	return a
-}

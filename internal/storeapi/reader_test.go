@@ -20,7 +20,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func reader1(subject, address string) readerID {
 	by := caller.Caller{Who: &fanfare.Principal{Subject: subject}}
 	if address != "" {
-		by.Network = netip.MustParseAddr(address)
+		by.From = netip.AddrPortFrom(netip.MustParseAddr(address), 1)
 	}
 	return readerOf(by)
 }

@@ -24,7 +24,7 @@ func readerOf(by caller.Caller) (id readerID) {
 		sum := sha256.Sum256([]byte(name))
 		id.subject = max(binary.BigEndian.Uint64(sum[:8]), 1)
 	}
-	id.network = networkOf(by.Network)
+	id.network = networkOf(by.Network())
 	return id
 }
 
@@ -45,7 +45,7 @@ const (
 )
 
 // networkOf is an IPv4 address, or the first half of an IPv6 one, as a number: limits go by the
-// same (forwarded.Network). 0 is none.
+// same (caller.Network). 0 is none.
 func networkOf(a netip.Addr) uint64 {
 	switch {
 	case !a.IsValid():

@@ -140,7 +140,7 @@ func (s *says) looks(by caller.Caller, d fleet.Device) {
 	if !known && !full {
 		s.warn("looks", "a caller that may listen to a PC's channels and is not the PC only looks: no position is "+
 			"kept for it and no health mark is taken; a PC's token needs `device`",
-			slog.String("subject", by.Who.Subject), slog.String("remote", by.Remote), slog.String("storeId",
+			slog.String("subject", by.Who.Subject), slog.String("remote", by.Remote()), slog.String("storeId",
 				d.Store), slog.String("pcId", d.PC))
 	}
 }

@@ -124,9 +124,10 @@ func (s *Streams) confirm(ctx context.Context, who *fanfare.Principal) error {
 
 func (s *Streams) newStream(req *Request) *Stream {
 	st := &Stream{
-		streams: s, caller: req.Caller, owned: uint32(req.Owned), began: s.clock.Now(), watch: req.Watch,
-		machine: machine{house: &s.house, manner: req.Manner, may: req.May},
+		streams: s, caller: req.Caller, owned: uint32(req.Owned), began: s.clock.Now(),
+		machine: machine{manner: req.Manner, may: req.May},
 	}
+	watch := req.Watch
 	if st.manner.Heartbeat <= 0 {
 		st.manner.Heartbeat = s.o.Heartbeat
 	}
@@ -134,9 +135,12 @@ func (s *Streams) newStream(req *Request) *Stream {
 		if end := who.StreamsEnd(); !end.IsZero() {
 			st.expires = max(s.clock.At(end), 1)
 		}
-		if who.Ticket != "" && st.watch == nil {
-			st.watch = &byTicket{ticket: who.Ticket}
+		if who.Ticket != "" && watch == nil {
+			watch = &byTicket{ticket: who.Ticket}
 		}
+	}
+	if watch != nil {
+		st.live = &Live{watch: watch}
 	}
 	return st
 }

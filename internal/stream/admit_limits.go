@@ -14,7 +14,7 @@ import (
 // Limits bound the streams of callers, and the refusals that wait. The limit on all streams is the
 // hub's (hub.Options.MaxSubscribers).
 type Limits struct {
-	PerAddress   int     // streams of one address, or IPv6 network; 0: no limit; see caller.Caller.Address
+	PerAddress   int     // streams of one address, or IPv6 network; 0: no limit; see caller.Caller.CountedAs
 	PerSubject   int     // streams of one identified caller; 0: no limit
 	PerChannel   int     // streams of one channel or pattern; 0: no limit
 	NewPerSecond float64 // streams that may open in a second, all together; 0: no limit
@@ -116,7 +116,7 @@ func (p *places) giveBack(by caller.Caller, patterns []fanfare.Pattern) {
 // not valid, or the name is "", if there is no limit.
 func (p *places) counted(by caller.Caller) (address netip.Addr, name string) {
 	if p.limits.PerAddress > 0 {
-		address = by.Address()
+		address = by.CountedAs()
 	}
 	if p.limits.PerSubject > 0 && by.Who != nil {
 		name = by.Name()

@@ -152,7 +152,7 @@ func (s *Streams) List(most int) []Open {
 	for _, one := range all {
 		st := one.st
 		list = append(list, Open{
-			ID: st.id, Adapter: st.adapter.name, Remote: st.caller.Remote, Subject: subject(st.caller),
+			ID: st.id, Adapter: st.adapter.name, Remote: st.caller.Remote(), Subject: subject(st.caller),
 			TokenID: tokenID(st.caller), Channels: st.channels(), Began: s.clock.Time(st.began), Lag: one.lag,
 			Events: st.events.Load(), Bytes: st.bytes.Load(),
 		})

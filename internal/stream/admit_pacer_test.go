@@ -120,7 +120,7 @@ func TestHammering(t *testing.T) {
 					req := Request{
 						Adapter: c.adapter,
 						Pause:   c.adapter == "store",
-						Caller:  caller.Caller{Who: &fanfare.Principal{}, Network: address(1)},
+						Caller:  caller.Caller{Who: &fanfare.Principal{}, From: netip.AddrPortFrom(address(1), 1)},
 					}
 					answered := 0
 					for began := time.Now(); time.Since(began) < time.Minute; answered++ {

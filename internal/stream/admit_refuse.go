@@ -73,7 +73,7 @@ func (s *Streams) answer(w http.ResponseWriter, r *http.Request, req *Request, a
 		a.send(w)
 		return
 	}
-	switch s.pacer.admit(req.Caller.Network, req.Pause) {
+	switch s.pacer.admit(req.Caller.Network(), req.Pause) {
 	case paceNow:
 		a.send(w)
 	case paceLater:
@@ -90,7 +90,7 @@ func (s *Streams) answer(w http.ResponseWriter, r *http.Request, req *Request, a
 
 // answerLater has an answer wait that has a place with the pacer.
 func (s *Streams) answerLater(w http.ResponseWriter, r *http.Request, req *Request, a *answer) {
-	leave := func() { s.pacer.leave(req.Caller.Network) }
+	leave := func() { s.pacer.leave(req.Caller.Network()) }
 	wait := s.pacer.wait()
 	conn, buffered, err := takeOver(w, r)
 	if err != nil {

@@ -69,7 +69,10 @@ type byTicket struct {
 
 // byTicket returns nil if the stream was opened otherwise.
 func (st *Stream) byTicket() *byTicket {
-	by, _ := st.watch.(*byTicket)
+	if st.live == nil {
+		return nil
+	}
+	by, _ := st.live.watch.(*byTicket)
 	return by
 }
 

@@ -20,10 +20,9 @@ func (p *peerAcks) handed(int)           {}
 // opened is a stream of the ticket that has sent ids from first to last.
 func opened(ticket string, first, last fanfare.Position, acks acker) *Stream {
 	by := &byTicket{ticket: ticket}
-	st := &Stream{streams: &Streams{}, watch: by}
+	l := &Live{watch: by, acker: acks, base: first, bytes: 100}
+	st := &Stream{streams: &Streams{}, live: l}
 	st.firstID, st.lastID, st.manner.Heartbeat = first, last, time.Hour
-	l := newLive(first, acks)
-	l.bytes = 100
 	by.live.Store(l)
 	return st
 }

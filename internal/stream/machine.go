@@ -28,7 +28,6 @@ import (
 // besides.
 type machine struct {
 	// Fixed before it runs.
-	house   *house
 	sub     *hub.Subscriber
 	manner  Manner                     // its heartbeat is set
 	may     func(fanfare.Channel) bool // see Request.May
@@ -57,7 +56,7 @@ type standing struct {
 	lastID  fanfare.Position
 }
 
-// house is the state that all machines share.
+// house is the state that all machines of a Streams share.
 type house struct {
 	timeOfDay func() time.Time     // for texts
 	comeBack  func() time.Duration // when a client that is sent away is to come back
@@ -75,6 +74,7 @@ const (
 
 // work holds the pieces that next makes for a stream. A goroutine has one for all of its streams.
 type work struct {
+	house    *house
 	turn     hub.Turn // not of a read
 	prefix   []byte   // leaves before the frames, as it is on the wire
 	text     []byte   // scratch

@@ -25,10 +25,7 @@ const noonHeartbeat = "id: P\nevent: heartbeat\ndata: {\"time\":\"2026-11-26T12:
 // hears channel a.
 func alone(t *testing.T, h *hub.Hub, start hub.Start, manner Manner) *machine {
 	t.Helper()
-	m := &machine{
-		house:  &house{func() time.Time { return noon }, func() time.Duration { return 7 * time.Second }},
-		manner: manner,
-	}
+	m := &machine{manner: manner}
 	sub, err := h.Subscribe(logtest.Patterns("a"), start, nobody{})
 	if err != nil {
 		t.Fatal(err)
@@ -36,6 +33,11 @@ func alone(t *testing.T, h *hub.Hub, start hub.Start, manner Manner) *machine {
 	t.Cleanup(sub.Close)
 	m.sub = sub
 	return m
+}
+
+// atNoon is the work of a goroutine for which it is always noon.
+func atNoon() *work {
+	return &work{house: &house{func() time.Time { return noon }, func() time.Duration { return 7 * time.Second }}}
 }
 
 type nobody struct{}
@@ -88,7 +90,7 @@ func TestHeartbeat(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			log, h := memoryHub(t)
 			c.manner.Heartbeat = 10 * time.Second
-			m, w := alone(t, h, hub.Start{}, c.manner), &work{}
+			m, w := alone(t, h, hub.Start{}, c.manner), atNoon()
 			m.chunked, m.wrote = c.chunked, 5*second
 			if at := m.due(); at != 15*second {
 				t.Errorf("it is due at %d", at)
@@ -145,7 +147,7 @@ func TestEnds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			log, h := memoryHub(t)
-			m, w := alone(t, h, hub.Start{}, Manner{Farewell: c.manner, Heartbeat: time.Hour}), &work{}
+			m, w := alone(t, h, hub.Start{}, Manner{Farewell: c.manner, Heartbeat: time.Hour}), atNoon()
 			m.chunked, m.lastID = true, m.sub.Position()
 			publish(t, log, 1)
 			before := m.sub.Position()
@@ -197,7 +199,7 @@ func TestGapIsToldOnce(t *testing.T) {
 		h,
 		hub.Start{From: hub.FromUnknown, Requested: "what\xffever"},
 		Manner{Heartbeat: time.Hour},
-	), &work{}
+	), atNoon()
 	m.retry = true
 	if v := m.next(w, &w.turn, false, second); v != reads {
 		t.Fatalf("verdict %d: the start has to be looked for in the log", v)

@@ -68,8 +68,8 @@ func appendHeartbeat(dst []byte, id string, timeOfDay time.Time) []byte {
 	return append(dst, "\"}\n\n"...)
 }
 
-func (m *machine) appendHeartbeat(dst []byte, at fanfare.Position) []byte {
-	return appendHeartbeat(dst, at.String(), m.house.timeOfDay())
+func (w *work) appendHeartbeat(dst []byte, at fanfare.Position) []byte {
+	return appendHeartbeat(dst, at.String(), w.house.timeOfDay())
 }
 
 // appendRetry appends the line that says after how long a client is to come back.
@@ -94,7 +94,7 @@ func (m *machine) signOfLife(w *work, at fanfare.Position) {
 		b = appendRetry(b, retryTime())
 	}
 	m.lastID = at
-	w.say(m, m.appendHeartbeat(b, at))
+	w.say(m, w.appendHeartbeat(b, at))
 }
 
 // goodbye ends the body: the position up to which the stream is complete, when the client has not
@@ -103,9 +103,9 @@ func (m *machine) goodbye(w *work, t *hub.Turn, reason EndReason) verdict {
 	b := w.text[:0]
 	switch {
 	case reason == EndDrain, reason == EndFailed:
-		b = m.comeBack(b, t.Through)
+		b = m.comeBack(w, b, t.Through)
 	case m.manner.Farewell == FarewellPosition && m.sub.Opened() && t.Through > m.lastID:
-		b = m.appendHeartbeat(b, t.Through)
+		b = w.appendHeartbeat(b, t.Through)
 	}
 	return m.last(w, b, reason)
 }
@@ -114,7 +114,7 @@ func (m *machine) goodbye(w *work, t *hub.Turn, reason EndReason) verdict {
 func (m *machine) cutShort(w *work, reason EndReason) verdict {
 	b := w.text[:0]
 	if reason == EndDisconnected {
-		b = m.comeBack(b, m.sub.Position())
+		b = m.comeBack(w, b, m.sub.Position())
 	}
 	return m.last(w, b, reason)
 }
@@ -123,7 +123,7 @@ func (m *machine) cutShort(w *work, reason EndReason) verdict {
 // is complete: some clients take a `retry:` that stands alone for an event without data. A client
 // that wants no heartbeat events has got a `retry:` with its first event. A client whose start has
 // not been found has no position yet, and comes back as it came.
-func (m *machine) comeBack(b []byte, at fanfare.Position) []byte {
+func (m *machine) comeBack(w *work, b []byte, at fanfare.Position) []byte {
 	known := true
 	if !m.sub.Opened() {
 		at, known = m.sub.Begins()
@@ -131,7 +131,7 @@ func (m *machine) comeBack(b []byte, at fanfare.Position) []byte {
 	if m.manner.Farewell == FarewellNone || !known {
 		return b
 	}
-	return m.appendHeartbeat(appendRetry(b, m.house.comeBack()), at)
+	return w.appendHeartbeat(appendRetry(b, w.house.comeBack()), at)
 }
 
 func (m *machine) last(w *work, text []byte, reason EndReason) verdict {

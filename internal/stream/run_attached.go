@@ -57,7 +57,10 @@ type attached struct {
 }
 
 func newAttached(st *Stream, w wire) *attached {
-	return &attached{st: st, wire: w, wakes: make(chan struct{}, 1), reads: make(chan fetched, 1)}
+	return &attached{
+		st: st, wire: w, work: work{house: &st.streams.house},
+		wakes: make(chan struct{}, 1), reads: make(chan fetched, 1),
+	}
 }
 
 // HaveRead implements hub.Reader.
@@ -108,10 +111,10 @@ func (a *attached) serve(header http.Header, first []byte) (reason EndReason) {
 			reason = EndStalled
 		}
 	}()
-	if st.watch != nil {
-		st.live = newLive(st.sub.Position(), a.wire.acker())
-		st.watch.Opened(st.live)
-		defer st.watch.Changed() // when the end has been told to live
+	if l := st.live; l != nil {
+		l.begin(st.sub.Position(), a.wire.acker())
+		l.watch.Opened(l)
+		defer l.changed() // when the end has been told to live
 	}
 	defer a.stopReading()
 	clean := false

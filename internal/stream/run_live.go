@@ -11,7 +11,8 @@ import (
 // Live tells up to which position a stream's peer has certainly received all events. Its methods
 // may be called from any goroutine. Streams without a watcher have no Live, and do not pay for it.
 type Live struct {
-	acker acker // nil: the peer's acknowledgements are not known
+	watch Watcher // fixed
+	acker acker   // nil: the peer's acknowledgements are not known; fixed when the watcher hears of it
 
 	mu    sync.Mutex // guards the fields below
 	base  fanfare.Position
@@ -28,7 +29,15 @@ type mark struct {
 	pos   fanfare.Position
 }
 
-func newLive(start fanfare.Position, a acker) *Live { return &Live{acker: a, base: start} }
+// begin is called by the stream's runner before it tells the watcher.
+func (l *Live) begin(start fanfare.Position, a acker) { l.acker, l.base = a, start }
+
+// changed tells the watcher that events were sent, or that the stream has ended.
+func (l *Live) changed() {
+	if l != nil {
+		l.watch.Changed()
+	}
+}
 
 // sending notes the next write, bytes and then frames, with which the peer is complete up to
 // through. The peer may have all of it, and be gone or ask for more, before the write returns.

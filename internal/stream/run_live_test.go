@@ -72,6 +72,11 @@ func memoryHub(t *testing.T) (*pebblelog.Log, *hub.Hub) {
 	return log, h
 }
 
+type unwatched struct{}
+
+func (unwatched) Opened(*Live) {}
+func (unwatched) Changed()     {}
+
 // attach makes a stream that a test runs by hand.
 func attach(t *testing.T, s *Streams, p *told, req Request) *attached {
 	t.Helper()
@@ -81,7 +86,7 @@ func attach(t *testing.T, s *Streams, p *told, req Request) *attached {
 		t.Fatal(err)
 	}
 	t.Cleanup(sub.Close)
-	st.sub, st.live = sub, newLive(sub.Position(), p)
+	st.sub, st.live = sub, &Live{watch: unwatched{}, acker: p, base: sub.Position()}
 	st.lastID = sub.Position()
 	return newAttached(st, p)
 }
@@ -162,7 +167,7 @@ func TestPeerHasAFrameBeforeItsWriteReturns(t *testing.T) {
 // far.
 func TestMarksAreBounded(t *testing.T) {
 	p := &told{}
-	l := newLive(1, p)
+	l := &Live{acker: p, base: 1}
 	for i := range 100_000 {
 		l.sending(
 			&Stream{},
@@ -190,7 +195,7 @@ func TestMarksAreBounded(t *testing.T) {
 // there after it; the connection's end, which the kernel counts as a byte, does not.
 func TestAckedSince(t *testing.T) {
 	p := &told{}
-	l := newLive(1, p)
+	l := &Live{acker: p, base: 1}
 	send := func() { l.sending(&Stream{}, 10, nil, 1) }
 	want := func(when string, m Moment, ack int64, want bool) {
 		t.Helper()

@@ -104,9 +104,7 @@ func (sh *shard) finish(st *Stream, reason EndReason) {
 	st.live.end(st.sub.Position(), clean) // asks the socket once more, and never again
 	_ = unix.Close(int(st.fd))
 	st.fd, st.tls, st.rest = -1, nil, nil
-	if st.watch != nil {
-		st.watch.Changed()
-	}
+	st.live.changed()
 	st.streams.end(st, reason)
 	if st.reading && !st.sub.CancelRead() {
 		st.state = orphan // the read still uses the subscriber

@@ -83,10 +83,10 @@ func (sh *shard) take(st *Stream, conn net.Conn, buffered int, begin []byte) boo
 	}
 	peer.TuneFD(fd, sh.streams.o.StallLimit)
 	st.fd, st.rest, st.took = int32(fd), begin, int32(min(buffered, floodLimit+1))
-	if st.watch != nil {
-		st.live = newLive(st.sub.Position(), acksOf(fd, st.tls))
-		st.live.sending(st, len(begin), nil, st.sub.Position())
-		st.watch.Opened(st.live)
+	if l := st.live; l != nil {
+		l.begin(st.sub.Position(), acksOf(fd, st.tls))
+		l.sending(st, len(begin), nil, st.sub.Position())
+		l.watch.Opened(l)
 	}
 	st.runner.Store(&sh.self)
 	sh.wake(st)
@@ -134,7 +134,7 @@ type shard struct {
 }
 
 func newShard(streams *Streams) (*shard, error) {
-	sh := &shard{streams: streams, stopping: make(chan struct{})}
+	sh := &shard{streams: streams, stopping: make(chan struct{}), work: work{house: &streams.house}}
 	sh.self = sh
 	sh.inbox.init()
 	loop, err := poll.NewLoop(sh.inbox.hear)

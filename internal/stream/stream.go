@@ -17,7 +17,6 @@ type Stream struct {
 	streams *Streams
 	adapter *adapter
 	caller  caller.Caller
-	watch   Watcher // nil: none
 	id      uint64
 	began   poll.Instant
 	owned   uint32 // see Request.Owned
@@ -27,7 +26,7 @@ type Stream struct {
 	runner        atomic.Pointer[runner] // nil before it runs
 	events, bytes atomic.Uint64          // handed to the kernel, the last one perhaps in part
 
-	live *Live // nil without a watcher; made by the runner
+	live *Live // nil without a watcher
 
 	machine
 	detached
@@ -88,8 +87,8 @@ func (st *Stream) sent(w *work, t *hub.Turn, frames int, now time.Time) {
 	}
 	st.count(t.Frames[:frames], now)
 	st.advance(w, t, frames, st.streams.clock.At(now))
-	if frames > 0 && st.watch != nil {
-		st.watch.Changed()
+	if frames > 0 {
+		st.live.changed()
 	}
 }
 
@@ -134,7 +133,7 @@ func (st *Stream) count(frames []hub.Frame, now time.Time) {
 func (st *Stream) noteReadFailed(err error, now poll.Instant) {
 	if st.readFailed(err, now) {
 		st.streams.o.Logger.Warn("a stream ends, because the log cannot be read to find where it starts",
-			slog.String("remote", st.caller.Remote), slog.Any("err", err))
+			slog.String("remote", st.caller.Remote()), slog.Any("err", err))
 	}
 }
 

@@ -140,7 +140,7 @@ func (s *Streams) end(st *Stream, reason EndReason) {
 			slog.Duration("after", s.clock.Now().Sub(st.began)),
 		)
 	}
-	s.o.Logger.Debug("stream ended", slog.Any("reason", reason), slog.String("remote", st.caller.Remote))
+	s.o.Logger.Debug("stream ended", slog.Any("reason", reason), slog.String("remote", st.caller.Remote()))
 }
 
 // discard gives back the places that a stream has taken. It has ended, or has never run.
