@@ -16,11 +16,10 @@ type Live struct {
 
 	mu    sync.Mutex // guards the fields below
 	base  fanfare.Position
-	marks []mark // not yet known to be acknowledged, oldest first
-	bytes int64  // that have been written, or are certain to be, or are being
-	acked int64  // of these, the ones that the peer is known to have acknowledged
-	ended bool
-	done  chan struct{} // closed when the stream has ended; made for a caller that waits
+	marks []mark        // not yet known to be acknowledged, oldest first
+	bytes int64         // that have been written, or are certain to be, or are being
+	acked int64         // of these, the ones that the peer is known to have acknowledged
+	done  chan struct{} // closed when the stream has ended; made then, or for a caller that waits
 }
 
 // mark says that a peer which has received this many bytes is complete up to the position.
@@ -108,9 +107,18 @@ func (l *Live) boundLocked() {
 	}
 }
 
+func (l *Live) endedLocked() bool {
+	select {
+	case <-l.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // askLocked asks how many bytes the peer has acknowledged.
 func (l *Live) askLocked() (acked int64, known bool) {
-	if l.acker == nil || l.ended {
+	if l.acker == nil || l.endedLocked() {
 		return l.acked, l.acker != nil
 	}
 	acked, known = l.acker.acked()
@@ -150,7 +158,7 @@ func (l *Live) settled() bool {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.acker == nil || l.ended || l.settleLocked()
+	return l.acker == nil || l.endedLocked() || l.settleLocked()
 }
 
 // Moment is a point in the bytes that are written to a stream; see AckedSince.
@@ -183,10 +191,10 @@ func (l *Live) AckedSince(m Moment) bool {
 func (l *Live) Position() (pos fanfare.Position, ended bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.ended {
+	if !l.endedLocked() {
 		l.settleLocked()
 	}
-	return l.base, l.ended
+	return l.base, l.endedLocked()
 }
 
 // Known is Position for a stream that may go on: all says that the peer is known to have all that
@@ -194,7 +202,7 @@ func (l *Live) Position() (pos fanfare.Position, ended bool) {
 func (l *Live) Known() (pos fanfare.Position, all bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	all = l.acker == nil || l.ended || l.settleLocked()
+	all = l.acker == nil || l.endedLocked() || l.settleLocked()
 	return l.base, all
 }
 
@@ -203,7 +211,7 @@ func (l *Live) Known() (pos fanfare.Position, all bool) {
 func (l *Live) Last() (pos fanfare.Position, ended bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.base, l.ended
+	return l.base, l.endedLocked()
 }
 
 // Settle is Position, but gives a peer that is there a moment to acknowledge the bytes under way:
@@ -212,7 +220,7 @@ func (l *Live) Last() (pos fanfare.Position, ended bool) {
 func (l *Live) Settle() (pos fanfare.Position, ended bool) {
 	for range 25 {
 		l.mu.Lock()
-		settled := l.ended || l.settleLocked()
+		settled := l.endedLocked() || l.settleLocked()
 		if l.done == nil {
 			l.done = make(chan struct{})
 		}
@@ -251,7 +259,6 @@ func (l *Live) end(pos fanfare.Position, clean bool) {
 		l.base = pos
 	}
 	l.marks = nil
-	l.ended = true
 	if l.done == nil {
 		l.done = make(chan struct{})
 	}
