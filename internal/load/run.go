@@ -274,7 +274,7 @@ func (r *run) sample(b []byte, now int64) {
 	}
 }
 
-var errNoRoom = errors.New("a stream was ended before its first event: does the server take as many?")
+var errNoRoom = errors.New("a stream was ended before its first event: does the server have room for as many?")
 
 // beginning waits for the head and the first block: an event that says where the stream begins, or,
 // with other servers, a comment.
