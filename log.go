@@ -49,6 +49,10 @@ type Log interface {
 
 	// Status tells how the log is. It does not block.
 	Status() Status
+
+	// Now is the log's time: an event is over when it is not before Event.Expires. It is the
+	// machine's, except that it never falls, and does not follow a jump at once. It does not block.
+	Now() time.Time
 }
 
 // Keeper stores kept positions; an engine that implements Log implements it too.
@@ -80,7 +84,7 @@ type Rider interface {
 // Batch holds the events and kept positions that one Append stores, all or none. A batch without
 // events stores only kept positions.
 type Batch struct {
-	Events []Event // Position and Time are set by the log
+	Events []Event // Position, Time and Expires are set by the log
 	Keys   []Key   // nil, or one for each event; the zero Key is none
 	Key    Key     // for the batch as a whole; Keys is nil then
 	Keep   []Kept
@@ -90,7 +94,20 @@ type Batch struct {
 	// answered as a repeat, whatever its condition says now. One that is not met refuses the batch,
 	// and is not remembered under a key.
 	If []Condition
+
+	// TTL is nil, or says of each event how long after it was stored it is over; zero is never. An
+	// event that is over is not read any more, as if it had not been stored, and that is no gap.
+	TTL []time.Duration
+
+	// DeliverAt, or DeliverIn, has a batch of one event stored now and published then: its position
+	// is given, and its TTL begins, at that time. DeliverIn counts from when the batch is stored.
+	// See Scheduler.
+	DeliverAt time.Time
+	DeliverIn time.Duration
 }
+
+// Scheduled tells whether the batch is to be published later.
+func (b *Batch) Scheduled() bool { return !b.DeliverAt.IsZero() || b.DeliverIn != 0 }
 
 // Key is an idempotency key: a second batch or event under the same key is not stored, but answered
 // with the first's receipt. Keys are remembered for ten minutes, across restarts.
@@ -106,6 +123,9 @@ type Receipt struct {
 	Positions []Position // of the batch's events, in order
 	Replayed  bool       // nothing was stored: every event had been stored before under its key
 	Note      string     // of the first Key that was replayed
+
+	Scheduled ScheduledID // of a batch that is published later, which has no positions yet
+	DeliverAt time.Time   // when that is
 }
 
 // Query asks for events of channels and patterns.
@@ -279,6 +299,11 @@ type LogStats struct {
 	Refused               uint64 // appends that were not stored: queue full, slow, failed, or low disk
 	ReplayedKeys          uint64 // appends answered by an idempotency key
 	NotMet                uint64 // appends that were not stored because a condition was not met
+	Expired               uint64 // events that were deleted, or not published, because they were over
+	Scheduled             uint64 // events that are to be published later, at present
+	ScheduledBytes        uint64 // of their data and names
+	FellDue               uint64 // scheduled events that were published
+	Late                  uint64 // those of them that were published more than a second after they were due
 	Reopened              uint64 // times the store failed and was opened again
 	Trimmed               uint64 // events removed by retention, channel by channel
 	Forgotten             uint64 // channels that became empty and were forgotten

@@ -22,6 +22,7 @@ const (
 	SettingMaxReplays                Setting = "max-replays"
 	SettingMaxRequestBytes           Setting = "max-request-bytes"
 	SettingMaxRevocations            Setting = "max-revocations"
+	SettingMaxScheduledBytes         Setting = "max-scheduled-bytes"
 	SettingMaxStreams                Setting = "max-streams"
 	SettingMaxStreamsPerAddress      Setting = "max-streams-per-address"
 	SettingMaxStreamsPerChannel      Setting = "max-streams-per-channel"
@@ -38,7 +39,7 @@ func Settings() []Setting {
 		SettingAllowedHost, SettingBodyTimeout, SettingCORSOrigin, SettingIngestIdle, SettingJWTAudience,
 		SettingMaxEventBytes, SettingMaxInflightBytes, SettingMaxLatestBytes, SettingMaxLogBytes, SettingMaxNewStreams,
 		SettingMaxRefusalsHeld, SettingMaxRefusalsHeldPerAddress, SettingMaxReplays, SettingMaxRequestBytes,
-		SettingMaxRevocations, SettingMaxStreams, SettingMaxStreamsPerAddress, SettingMaxStreamsPerChannel,
+		SettingMaxRevocations, SettingMaxScheduledBytes, SettingMaxStreams, SettingMaxStreamsPerAddress, SettingMaxStreamsPerChannel,
 		SettingMaxStreamsPerSubject, SettingMinFreeBytes, SettingPublishBytesRate, SettingPublishRate,
 		SettingStoreResumeFor,
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -36,12 +37,19 @@ type applier struct {
 	next    fanfare.Position // of the next event
 	nextNum uint64           // of the next new channel
 	tail    secondsTail
+	waiting waiting
+
+	firstWaits atomic.Int64  // of waiting, for others to see
+	dueChanged chan struct{} // one token: firstWaits has changed
 }
 
 // apply numbers the group's events and puts all of it into the WAL, without waiting for the disk.
 func (a *applier) apply(g *group) error {
 	w := groupWriter{applier: a, group: g, terms: g.terms, b: a.db.NewBatch(), first: a.next}
 	nextNum := a.nextNum
+	if err := w.publishDue(); err != nil {
+		return err
+	}
 	for _, r := range g.requests {
 		if err := w.request(r); err != nil {
 			return err
@@ -78,6 +86,9 @@ func (w *groupWriter) finish(nextNum uint64) error {
 			return err
 		}
 	}
+	if err := w.writeWaiting(); err != nil {
+		return err
+	}
 	return w.writeFloors()
 }
 
@@ -99,6 +110,9 @@ func (w *groupWriter) release() error {
 		st.inFlight.Add(-1)
 		w.channels.drop(st)
 	}
+	if w.moved {
+		w.showWaiting()
+	}
 	if w.group.batch == nil {
 		return w.b.Close()
 	}
@@ -111,21 +125,26 @@ type groupWriter struct {
 	terms
 	group  *group
 	b      *pebble.Batch
-	first  fanfare.Position  // of the group's events, when there are some
-	floors []*liveRule       // raised in this group
-	folded []*channelState   // in this group; held until the batch is in the store
-	used   map[[16]byte]used // idempotency keys of this group, which are not yet in the store
-	index  []indexEntry      // of the group's events
-	key    []byte            // scratch
-	value  []byte            // scratch
+	first  fanfare.Position                   // of the group's events, when there are some
+	came   map[fanfare.ScheduledID]*scheduled // scheduled in this group; nil: canceled, too
+	moved  bool                               // waiting is not what is stored
+	floors []*liveRule                        // raised in this group
+	folded []*channelState                    // in this group; held until the batch is in the store
+	used   map[[16]byte]used                  // idempotency keys of this group, which are not yet in the store
+	index  []indexEntry                       // of the group's events
+	key    []byte                             // scratch
+	value  []byte                             // scratch
 }
 
 // request adds one request to the batch, or finds that it needs none. An error is the store's; what
 // is wrong with the request goes into it.
 func (w *groupWriter) request(r *request) error {
 	b := r.batch
-	if r.command != nil {
+	switch {
+	case r.command != nil:
 		return r.command.apply(w)
+	case b.Scheduled():
+		return w.schedule(r)
 	}
 	if b.Key.Text != "" || b.Keys != nil {
 		stored, err := w.keyedRequest(r)
@@ -140,7 +159,7 @@ func (w *groupWriter) request(r *request) error {
 		}
 		first := w.next
 		for i := range b.Events {
-			if err := w.event(&b.Events[i]); err != nil {
+			if err := w.event(&b.Events[i], w.expiry(b, i)); err != nil {
 				return err
 			}
 		}
@@ -171,8 +190,8 @@ func (w *groupWriter) keep(k *fanfare.Kept) error {
 	return w.b.Set(w.key, w.value, nil)
 }
 
-// event numbers one event and adds it and its index entry.
-func (w *groupWriter) event(e *fanfare.Event) error {
+// event numbers one event and adds it and its index entry. It is over at a due time; 0 is never.
+func (w *groupWriter) event(e *fanfare.Event, expires int64) error {
 	st, err := w.channelForCommit(e.Channel)
 	if err != nil {
 		return err
@@ -187,15 +206,23 @@ func (w *groupWriter) event(e *fanfare.Event) error {
 	w.next++
 	st.nextSeq++
 	st.nextBytes += uint64(len(e.Data))
-	st.newest, st.newestMs = pos, w.at.wall
+	st.newest, st.newestMs, st.newestExpires = pos, w.at.wall, expires
+	st.holed = st.holed || expires > 0
 	w.outgrown(st, pos)
 	w.key = appendKey(w.key[:0], keyEvent, uint64(pos))
-	w.value = appendEvent(w.value[:0], num, seq, w.at.wall, e)
+	w.value = appendEvent(w.value[:0], num, seq, w.at.wall, expires, e)
 	if err := w.b.Set(w.key, w.value, nil); err != nil {
 		return err
 	}
-	w.index = append(w.index, indexEntry{num, pos, seq, st.nextBytes})
+	w.index = append(w.index, indexEntry{num, entry{pos: pos, seq: seq, ms: w.at.wall, bytes: st.nextBytes,
+		holed: st.holed, expires: expires, size: uint64(len(e.Data))}})
 	e.Position, e.Time = pos, time.UnixMilli(w.at.wall).UTC()
+	if expires > 0 {
+		e.Expires = time.UnixMilli(expires).UTC()
+		if err := w.b.Set(keyOf(keyExpiry, uint64(expires), num, uint64(pos)), nil, nil); err != nil {
+			return err
+		}
+	}
 	w.group.events = append(w.group.events, *e)
 	w.group.states = append(w.group.states, st)
 	return nil
@@ -203,10 +230,8 @@ func (w *groupWriter) event(e *fanfare.Event) error {
 
 // indexEntry is an event in its channel's index.
 type indexEntry struct {
-	num   uint64
-	pos   fanfare.Position
-	seq   uint64
-	bytes uint64
+	num uint64
+	entry
 }
 
 // writeIndex adds the index entries of the group's events, channel by channel: the store finds the
@@ -216,7 +241,7 @@ func (w *groupWriter) writeIndex() error {
 		func(a, b indexEntry) int { return cmp.Or(cmp.Compare(a.num, b.num), cmp.Compare(a.pos, b.pos)) })
 	for _, e := range w.index {
 		w.key = appendKey(w.key[:0], keyIndex, e.num, uint64(e.pos))
-		w.value = appendEntry(w.value[:0], e.seq, w.at.wall, e.bytes)
+		w.value = appendEntry(w.value[:0], e.entry)
 		if err := w.b.Set(w.key, w.value, nil); err != nil {
 			return err
 		}

@@ -147,7 +147,18 @@ func TestExportAndImport(t *testing.T) {
 		{Channel: logtest.Channel("a/2")}}
 	at := time.UnixMilli(time.Now().UnixMilli()).UTC()
 	kept := fanfare.Kept{Name: "pc/1/2", Position: few[3], Value: "\x00v\xff", Time: at, Expires: at.Add(time.Hour)}
-	if _, err := logtest.Append(l, &fanfare.Batch{Events: odd, Keep: []fanfare.Kept{kept}}); err != nil {
+	hour := []time.Duration{time.Hour}
+	if _, err := logtest.Append(l, &fanfare.Batch{Events: odd, Keep: []fanfare.Kept{kept},
+		TTL: append(hour, 0)}); err != nil {
+		t.Fatal(err)
+	}
+	later, err := logtest.Append(l, &fanfare.Batch{Events: odd[:1], TTL: hour, DeliverAt: at.Add(time.Hour),
+		Keys: []fanfare.Key{{Scope: "s", Text: "k"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantLater, _, err := l.ScheduledAt(t.Context(), later.Scheduled)
+	if err != nil {
 		t.Fatal(err)
 	}
 	for deadline := time.Now().Add(time.Minute); l.Stats().Trimmed < 7 && time.Now().Before(deadline); {
@@ -180,6 +191,14 @@ func TestExportAndImport(t *testing.T) {
 	got, ok, err := l.Kept(t.Context(), "pc/1/2")
 	if got.Age = 0; err != nil || !ok || got != kept {
 		t.Errorf("kept %+v, %v, %v", got, ok, err)
+	}
+	if got, ok, err := l.ScheduledAt(t.Context(), later.Scheduled); err != nil || !ok || got != wantLater ||
+		got.TTL != time.Hour || !got.DeliverAt.Equal(at.Add(time.Hour)) || got.Event.Data != odd[0].Data {
+		t.Errorf("scheduled %+v, %v, %v; want %+v", got, ok, err, wantLater)
+	}
+	if again, err := logtest.Append(l, &fanfare.Batch{Events: odd[:1],
+		DeliverAt: at.Add(time.Hour)}); err != nil || again.Scheduled <= later.Scheduled {
+		t.Errorf("an id that is not new: %+v, %v", again, err)
 	}
 	for i, reason := range map[int]fanfare.GapReason{2: fanfare.GapTrimmed, 9: ""} {
 		if loss, err := logtest.Missed(l, few[i], "few/1"); err != nil || loss.Reason != reason {

@@ -25,10 +25,14 @@ type channelState struct {
 	nextBytes uint64           // sum of the data before the next event; owned by the committer
 	newest    fanfare.Position // of its events, deleted or not, when known; owned by the committer
 	newestMs  int64            // the wall time that it is stamped with; owned by the committer
-	limits    *ruleSet         // that limit is of; owned by the committer
-	limit     *liveRule        // owned by the committer
-	lastSeq   atomic.Uint64    // of the newest durable event; 0 when there is none
-	lastBytes atomic.Uint64    // sum of the data up to it
+
+	newestExpires int64 // due time when it is over, 0: never; owned by the committer
+	holed         bool  // the channel has had an event with an expiry; owned by the committer
+
+	limits    *ruleSet      // that limit is of; owned by the committer
+	limit     *liveRule     // owned by the committer
+	lastSeq   atomic.Uint64 // of the newest durable event; 0 when there is none
+	lastBytes atomic.Uint64 // sum of the data up to it
 	// Uses by the committer that have not become visible yet; while above 0 the state stays in the
 	// cache.
 	inFlight atomic.Int64
@@ -168,7 +172,7 @@ func (c *catalog) loadState(st *channelState) error {
 			return err
 		}
 		last = extent{e.seq, e.bytes}
-		st.newest, st.newestMs = e.pos, e.ms
+		st.newest, st.newestMs, st.newestExpires, st.holed = e.pos, e.ms, e.expires, e.holed
 	}
 	if err := it.Error(); err != nil {
 		return err

@@ -32,12 +32,16 @@ import (
 // to anybody's age, and one that is believed adds to what was stored before it, but not to what was
 // stored since.
 //
-// What will be due or over by wall time (ttl, expires, deliverAt) needs a fourth time with other
-// rules of belief; it can be had from the same phases.
+// Due time decides what is over (ttl) and what is to be published (deliverAt). It is the wall clock,
+// except that it never falls, and that it follows a jump ahead only when the jump has stood for five
+// minutes without a break (dueTrust): until then it passes as log time does. At an opening the wall
+// clock is believed: a hub that was off publishes what has become due meanwhile. While the wall
+// clock is behind due time, due time stands.
 
 const (
 	clockJump  = time.Minute // a step of the wall clock by more than this is a jump
 	clockTrust = time.Hour   // how long the wall clock must have been ahead to be believed
+	dueTrust   = 5 * time.Minute
 	clockSlip  = time.Second // a wall clock that is not believed may run so much unevenly without beginning a phase
 )
 
@@ -53,6 +57,8 @@ type clock struct {
 	elapsed  int64      // the kernel's clock when it was last read, in milliseconds since some moment; never falls
 	base     int64      // log time when elapsed was 0
 	believed int64      // how far guarded time is ahead of log time
+	due      int64      // due time when it was last read
+	opened   int64      // log time when the log was opened
 	phases   []phase    // oldest first, never empty after open; replaced, not changed
 	changed  bool       // the phases differ from what was last stored
 	saved    int64      // log time when that was last stored
@@ -74,6 +80,7 @@ type moment struct {
 	wall    int64 // milliseconds, as all times here
 	log     int64
 	guarded int64
+	due     int64
 	phases  []phase
 }
 
@@ -98,7 +105,7 @@ func (c *clock) open(stored clockState) {
 	_, elapsed := c.read()
 	c.elapsed = elapsed.Milliseconds()
 	c.base = stored.log - c.elapsed
-	c.believed, c.phases = stored.believed, stored.phases
+	c.believed, c.phases, c.due = stored.believed, stored.phases, stored.due
 	c.lookLocked(true)
 }
 
@@ -170,9 +177,13 @@ func (c *clock) lookLocked(opening bool) moment {
 	c.stepLocked(wall, opening)
 	c.believeLocked()
 	now := c.logLocked()
+	if opening {
+		c.opened = now // what the wall clock says now is believed at once
+	}
+	c.dueLocked(wall)
 	c.lead = wall - now - c.believed
 	c.sayLocked(opening)
-	return moment{wall: wall, log: now, guarded: now + c.believed, phases: c.phases}
+	return moment{wall: wall, log: now, guarded: now + c.believed, due: c.due, phases: c.phases}
 }
 
 // stepLocked compares the wall clock with log time, and begins a phase when it has jumped.
@@ -238,6 +249,19 @@ func (c *clock) believeLocked() {
 		c.logger.Warn("the clock has stayed ahead for an hour and is believed: what is older by it is removed",
 			slog.Duration("by", time.Duration(by)*time.Millisecond))
 	}
+}
+
+// dueLocked moves due time to the wall clock, as far as that has been there since the opening, or for
+// the last five minutes.
+func (c *clock) dueLocked(wall int64) {
+	now := c.logLocked()
+	since := max(now-dueTrust.Milliseconds(), c.opened)
+	i := len(c.phases) - 1
+	lowest := c.phases[i].high
+	for ; i > 0 && c.phases[i].start > since; i-- {
+		lowest = min(lowest, c.phases[i-1].high)
+	}
+	c.due = max(c.due, min(wall, now+lowest))
 }
 
 // sayLocked tells the operator, once, that the clock is not believed, and that it is right again.

@@ -42,6 +42,7 @@ func loadClock(db *pebble.DB) (state clockState, ok bool, err error) {
 	read(keyClock, func(value []byte) error {
 		f := fields{b: value}
 		state.log = f.signed()
+		state.due = int64(f.optional())
 		return f.err
 	})
 	if isNotFound(err) {
@@ -77,7 +78,8 @@ func (s *session) newestTime() (int64, error) {
 // saveClock adds the clock to a batch of the committer's, which makes it durable with what was
 // stored at that time.
 func saveClock(b *pebble.Batch, m moment, phasesToo bool) error {
-	if err := b.Set([]byte{keyClock}, binary.AppendVarint(nil, m.log), nil); err != nil || !phasesToo {
+	value := binary.AppendUvarint(binary.AppendVarint(nil, m.log), uint64(m.due))
+	if err := b.Set([]byte{keyClock}, value, nil); err != nil || !phasesToo {
 		return err
 	}
 	return b.Set([]byte{keyPhases}, appendPhases(nil, m.guarded-m.log, m.phases), nil)

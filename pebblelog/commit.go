@@ -21,7 +21,8 @@ func newCommitter(s *session) *committer {
 	turned := make(chan struct{}, 1)
 	return &committer{
 		session: s, slots: make(chan struct{}, 2), written: make(chan *group, 2), turned: turned,
-		applier: applier{catalog: s.catalog, retention: s.retention, turned: turned},
+		applier: applier{catalog: s.catalog, retention: s.retention, turned: turned,
+			dueChanged: make(chan struct{}, 1)},
 	}
 }
 
@@ -97,6 +98,7 @@ func (c *committer) makeVisible(g *group) bool {
 		st.lastSeq.Add(1)
 	}
 	l.durable.Store(uint64(g.last))
+	l.ids.Store(uint64(g.ids))
 	for _, st := range g.states {
 		st.inFlight.Add(-1) // only now may the state be let go, and loaded again up to the durable position
 	}

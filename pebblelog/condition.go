@@ -1,6 +1,8 @@
 package pebblelog
 
 import (
+	"github.com/cockroachdb/pebble/v2"
+
 	"github.com/fanfare-hub/fanfare"
 )
 
@@ -41,17 +43,69 @@ func (w *groupWriter) latest(c fanfare.Channel) (fanfare.Position, error) {
 	}
 	defer w.letGo(st)
 	st.mu.Lock()
-	mark := st.mark.pos
+	mark := st.mark
 	st.mu.Unlock()
 	b := bounds{floor: fanfare.Position(w.floor.Load()), at: w.at}
-	if st.newest <= max(mark, b.floor) {
+	if st.newest <= max(mark.pos, b.floor) {
 		return 0, nil
+	}
+	if st.newestExpires > 0 && st.newestExpires <= w.at.due {
+		return w.latestBefore(st, mark, b)
 	}
 	// Limits of count and of bytes leave the newest event.
 	if r := w.ruleOf(st); !r.Latest && b.old(entry{pos: st.newest, ms: st.newestMs}, r.Rule) {
 		return 0, nil
 	}
 	return st.newest, nil
+}
+
+// latestBefore returns the position of a channel's newest event that is not over, and above a trim
+// mark, when the newest of all is over. The index has it: the events of this group, which it does
+// not have yet, are not over. What a sweep has deleted was over, too.
+func (w *groupWriter) latestBefore(st *channelState, mark entry, b bounds) (fanfare.Position, error) {
+	lower, upper := indexBounds(st.num.Load(), mark.pos, st.newest-1)
+	it, err := w.db.NewIter(between(lower, upper))
+	if err != nil {
+		return 0, err
+	}
+	defer it.Close()
+	for ok := it.Last(); ok; ok = it.Prev() {
+		e, err := readEntry(it.Key(), it.Value())
+		if err != nil {
+			return 0, err
+		}
+		if e.expires > 0 && e.expires <= w.at.due {
+			continue
+		}
+		r := w.ruleOf(st).Rule
+		if e.pos <= b.floor || b.old(e, r) {
+			return 0, nil
+		}
+		gone, err := beyond(it, e, mark, extent{st.nextSeq - 1, st.nextBytes}, r)
+		if err != nil || gone {
+			return 0, err
+		}
+		return e.pos, nil
+	}
+	return 0, it.Error()
+}
+
+// beyond tells whether a rule's limit of count or of bytes no longer retains an event that is not
+// its channel's newest. it stands at its entry, ends at the trim mark, and may be moved.
+func beyond(it *pebble.Iterator, e, mark entry, last extent, r fanfare.Rule) (bool, error) {
+	if r.Count > 0 && last.seq-e.seq >= uint64(r.Count) {
+		return true, nil
+	}
+	if r.Bytes == 0 {
+		return false, nil
+	}
+	if it.Prev() {
+		var err error
+		if mark, err = readEntry(it.Key(), it.Value()); err != nil {
+			return false, err
+		}
+	}
+	return sizeBetween(e.before(mark.bytes), last.bytes) > uint64(r.Bytes), it.Error()
 }
 
 // letGo ends a use of a channel's state that added no event.

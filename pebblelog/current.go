@@ -1,7 +1,6 @@
 package pebblelog
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -83,10 +82,12 @@ type view struct {
 	page    fanfare.ChannelPage
 	bytes   int
 	last    map[uint64]fanfare.Position // the newest events of channels, by their numbers
+	lives   lifetimes
+	counted int // entries that were looked at to count events
 }
 
 func (rd *readers) newView(durable fanfare.Position) (v *view, err error) {
-	v = &view{readers: rd, durable: durable, bounds: rd.bounds()}
+	v = &view{readers: rd, durable: durable, bounds: rd.bounds(), lives: lifetimes{catalog: rd.catalog}}
 	if v.index, err = rd.db.NewIter(ofKind(keyIndex)); err != nil {
 		return nil, err
 	}
@@ -107,14 +108,18 @@ func (v *view) close() {
 
 // look adds what a channel holds to the page, if it holds anything.
 func (v *view) look(c fanfare.Channel, num uint64) error {
-	e, ok, err := v.entryUpTo(num, v.q.Through)
+	last, ok, err := v.entryUpTo(num, v.q.Through)
+	if err != nil || !ok {
+		return err
+	}
+	e, ok, err := v.living(num, last)
 	if err != nil || !ok {
 		return err
 	}
 	state := fanfare.ChannelState{Latest: fanfare.Event{Position: e.pos, Channel: c, Time: time.UnixMilli(e.ms).UTC()}}
 	var seen bool
-	if v.q.Counts || v.q.Through < v.durable {
-		seen, err = v.count(&state, e)
+	if v.q.Counts || v.q.Through < v.durable || e.pos != last.pos {
+		seen, err = v.count(&state, num, e, last)
 	} else {
 		seen, err = v.shown(c, num, e)
 	}
@@ -135,8 +140,9 @@ func (v *view) look(c fanfare.Channel, num uint64) error {
 	return nil
 }
 
-// count counts the events of a channel, and tells whether one of them is to be seen.
-func (v *view) count(state *fanfare.ChannelState, e entry) (seen bool, err error) {
+// count counts the events of a channel up to its last entry, and tells whether one of them is to be
+// seen, of which e is the newest.
+func (v *view) count(state *fanfare.ChannelState, num uint64, e, last entry) (seen bool, err error) {
 	st, err := v.channel(state.Latest.Channel)
 	if err != nil || st == nil {
 		return false, err
@@ -146,9 +152,42 @@ func (v *view) count(state *fanfare.ChannelState, e entry) (seen bool, err error
 		return false, err
 	}
 	st.mu.Lock()
-	state.Count, state.Bytes = e.seq-min(st.mark.seq, e.seq), sizeBetween(st.mark.bytes, e.bytes)
+	from := st.mark
 	st.mu.Unlock()
-	return true, nil
+	if last.holed {
+		state.Count, state.Bytes, err = v.countLiving(num, from, last)
+	} else {
+		state.Count, state.Bytes = e.seq-min(from.seq, e.seq), sizeBetween(from.bytes, e.bytes)
+	}
+	return true, err
+}
+
+// countLiving counts the events between a trim mark and a channel's last entry that are not over.
+// It looks at some thousand entries for a page; those that it does not look at count as if none were
+// over or deleted.
+func (v *view) countLiving(num uint64, mark, last entry) (count, bytes uint64, err error) {
+	lower, upper := indexBounds(num, mark.pos, last.pos)
+	it, err := v.db.NewIter(between(lower, upper))
+	if err != nil {
+		return 0, 0, err
+	}
+	defer it.Close()
+	for ok := it.Last(); ok; ok = it.Prev() {
+		e, err := readEntry(it.Key(), it.Value())
+		if err != nil {
+			return 0, 0, err
+		}
+		v.log.stats.indexRead.Add(1)
+		if !e.holed || v.counted >= v.pieces.events {
+			return count + e.seq - min(mark.seq, e.seq), bytes + sizeBetween(mark.bytes, e.bytes), nil
+		}
+		v.counted++
+		if !v.lives.over(e.expires) {
+			count++
+			bytes += e.size
+		}
+	}
+	return count, bytes, it.Error()
 }
 
 // shown tells whether a channel's newest event is to be seen. Limits of count and of bytes leave
@@ -228,99 +267,22 @@ func rising(at []fanfare.Position, after, through fanfare.Position) []fanfare.Po
 	return at[from:max(from, to)]
 }
 
-// readNewest reads the newest events of channels above a position.
-func (rd *readers) readNewest(
-	ctx context.Context, q fanfare.Query, channels []fanfare.Channel,
-) (page fanfare.Page, err error) {
-	v, err := rd.newView(q.Through)
-	if err != nil {
-		return page, err
+// living is a channel's newest entry, from one on backwards, whose event is not over.
+func (v *view) living(num uint64, e entry) (entry, bool, error) {
+	if !v.lives.over(e.expires) {
+		return e, true, nil
 	}
-	defer v.close()
-	page.Trimmed = rd.floors(q.Patterns)
-	var found []newestEvent
-	for _, c := range channels {
-		e, err := v.newest(c, q)
+	for v.index.Prev() && channelOfIndex(v.index.Key()) == num {
+		e, err := readEntry(v.index.Key(), v.index.Value())
 		if err != nil {
-			return page, err
+			return e, false, err
 		}
-		switch {
-		case e.pos == 0: // it holds nothing newer
-			page.Trimmed = max(page.Trimmed, e.mark)
-		case e.ms >= sinceOf(q.Since):
-			found = append(found, newestEvent{e.pos, c})
-			page.Replaced += e.replaced
+		v.log.stats.indexRead.Add(1)
+		if !v.lives.over(e.expires) {
+			return e, true, nil
 		}
 	}
-	slices.SortFunc(found, func(a, b newestEvent) int { return cmp.Compare(a.pos, b.pos) })
-	bytes := 0
-	for i, f := range found {
-		if i%256 == 0 && ctx.Err() != nil {
-			return page, ctx.Err()
-		}
-		if len(page.Events) >= q.Limit || bytes >= q.Bytes {
-			return page, nil
-		}
-		page.Through = f.pos
-		if !v.events.SeekGE(keyOf(keyEvent, uint64(f.pos))) || lastNumber(v.events.Key()) != uint64(f.pos) {
-			if err := v.events.Error(); err != nil {
-				return page, err
-			}
-			page.Trimmed = max(page.Trimmed, f.pos) // deleted since the index was read
-			continue
-		}
-		rd.log.stats.eventsRead.Add(1)
-		e, err := readEvent(f.pos, f.channel, v.events.Value())
-		if err != nil {
-			return page, err
-		}
-		page.Events = append(page.Events, e)
-		bytes += len(e.Data)
-	}
-	page.Through = q.Through
-	return page, nil
-}
-
-// newestEvent is where a channel's newest event stands.
-type newestEvent struct {
-	pos     fanfare.Position
-	channel fanfare.Channel
-}
-
-// lastEntry is a channel's newest event that is to be seen, or none.
-type lastEntry struct {
-	entry
-	mark     fanfare.Position // the channel's trim mark
-	replaced uint64           // events before it, above the position that was asked for
-}
-
-// newest finds a channel's newest event up to where a query goes.
-func (v *view) newest(c fanfare.Channel, q fanfare.Query) (last lastEntry, err error) {
-	st, err := v.channel(c)
-	if err != nil {
-		return last, err
-	}
-	if st == nil {
-		return lastEntry{mark: v.floorOf(c)}, nil
-	}
-	if last.mark, err = v.trimMark(st); err != nil {
-		return last, err
-	}
-	num := st.num.Load()
-	e, ok, err := v.entryUpTo(num, q.Through)
-	if err != nil || !ok || e.pos <= last.mark || e.pos <= q.After {
-		return last, err
-	}
-	last.entry = e
-	before, ok, err := v.entryUpTo(num, q.After)
-	if err == nil && ok {
-		last.replaced = e.seq - before.seq - 1
-	} else if err == nil {
-		st.mu.Lock()
-		last.replaced = e.seq - min(st.mark.seq, e.seq-1) - 1
-		st.mu.Unlock()
-	}
-	return last, err
+	return e, false, v.index.Error()
 }
 
 // entryUpTo is a channel's last index entry up to a position.
@@ -337,7 +299,10 @@ func (v *view) entryUpTo(num uint64, through fanfare.Position) (e entry, ok bool
 func (v *view) replaced(num uint64, pos fanfare.Position) (bool, error) {
 	last, known := v.last[num]
 	if !known {
-		e, _, err := v.entryUpTo(num, v.q.Through)
+		e, ok, err := v.entryUpTo(num, v.q.Through)
+		if err == nil && ok {
+			e, _, err = v.living(num, e)
+		}
 		if err != nil {
 			return false, err
 		}

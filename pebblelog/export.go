@@ -38,7 +38,7 @@ func export(
 	e := exporter{store: s, ctx: ctx, patterns: patterns, skipped: skipped, json: json.NewEncoder(out),
 		names: map[uint64]fanfare.Channel{}, marks: map[uint64]fanfare.Position{}}
 	e.json.SetEscapeHTML(false)
-	for _, step := range []func() error{e.head, e.channels, e.kept, e.events} {
+	for _, step := range []func() error{e.head, e.channels, e.kept, e.scheduled, e.events} {
 		if err := step(); err != nil {
 			return e.n, errors.Join(fmt.Errorf("export %s: %w", dir, err), out.Flush())
 		}
@@ -80,6 +80,11 @@ func (e *exporter) head() error {
 		e.skipped(fmt.Errorf("clock: %w", err))
 	} else if ok {
 		l.Clock = clock.line()
+	}
+	if w, err := e.waiting(); err != nil {
+		e.skipped(fmt.Errorf("scheduled events: %w", err))
+	} else if w.highest > 0 {
+		l.LastID = fanfare.ScheduledID(w.highest).String()
 	}
 	return e.json.Encode(l)
 }
@@ -130,6 +135,27 @@ func (e *exporter) kept() error {
 	})
 }
 
+func (e *exporter) scheduled() error {
+	return e.each(keyWaiting, func(key, value []byte) error {
+		id := fanfare.ScheduledID(lastNumber(key))
+		s, err := readScheduled(value)
+		if err != nil {
+			e.skipped(fmt.Errorf("scheduled event %v: %w", id, err))
+			return nil
+		}
+		if len(e.patterns) > 0 && !matchesAny(e.patterns, s.event.Channel) {
+			return nil
+		}
+		at := time.UnixMilli(s.at).UTC()
+		l := line{Scheduled: id.String(), DeliverAt: &at, Channel: s.event.Channel.String(),
+			Event: s.event.Type.String(), Data: &s.event.Data}
+		if s.ttl > 0 {
+			l.TTL = (time.Duration(s.ttl) * time.Millisecond).String()
+		}
+		return e.json.Encode(l)
+	})
+}
+
 func (e *exporter) events() error {
 	return e.each(keyEvent, func(key, value []byte) error {
 		pos := fanfare.Position(lastNumber(key))
@@ -150,7 +176,11 @@ func (e *exporter) events() error {
 		if e.n++; e.n%4096 == 0 && e.ctx.Err() != nil {
 			return e.ctx.Err()
 		}
-		return e.json.Encode(line{ID: pos.String(), Channel: c.String(), Event: event.Type.String(), Data: &event.Data,
-			Time: &event.Time})
+		l := line{ID: pos.String(), Channel: c.String(), Event: event.Type.String(), Data: &event.Data,
+			Time: &event.Time}
+		if !event.Expires.IsZero() {
+			l.Expires = &event.Expires
+		}
+		return e.json.Encode(l)
 	})
 }

@@ -17,8 +17,9 @@ type forgetChannels []emptied
 // emptied is a channel all of whose events are trimmed.
 type emptied struct {
 	name    fanfare.Channel
-	seq     uint64 // of its last event
-	through fanfare.Position
+	seq     uint64           // of its last event
+	through fanfare.Position // its last event
+	mark    fanfare.Position // its trim mark: the last event that was trimmed, and not over
 }
 
 func (f forgetChannels) apply(w *groupWriter) error {
@@ -57,8 +58,8 @@ func (w *groupWriter) forget(e emptied, index *pebble.Iterator) error {
 		return err
 	}
 	rule := w.rules.Load().of(e.name)
-	raise(&rule.floor, e.through)
-	raise(&rule.high, e.through)
+	raise(&rule.floor, e.mark)
+	raise(&rule.high, e.mark)
 	w.floors = append(w.floors, rule)
 	if err := w.retention.empty(st, num, e, left); err != nil {
 		return err
@@ -121,7 +122,7 @@ func (r *retention) empty(st *channelState, num uint64, e emptied, left bool) er
 	st.num.Store(0)
 	st.nextSeq = 1
 	st.nextBytes = 0
-	st.newest, st.newestMs = 0, 0
+	st.newest, st.newestMs, st.newestExpires, st.holed = 0, 0, 0, false
 	st.lastSeq.Store(0)
 	st.lastBytes.Store(0)
 	st.mark, st.stored, st.known = entry{}, 0, false

@@ -31,7 +31,7 @@ func TestForgetIsConditional(t *testing.T) {
 	f, _ := standsAlone(t, "**=age:1m")
 	found := func(seq uint64, through fanfare.Position) forgetChannels {
 		name, _ := fanfare.ParseChannel("a")
-		return forgetChannels{{name, seq, through}}
+		return forgetChannels{{name, seq, through, through}}
 	}
 	old := put(t, f.log, "a", "1")[0]
 	put(t, f.log, "a", "2")

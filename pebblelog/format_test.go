@@ -44,6 +44,9 @@ func TestFormat(t *testing.T) {
 			Key: fanfare.Key{Scope: "s", Text: "k", Fingerprint: [16]byte{7}, Note: "note"}},
 		{Keep: []fanfare.Kept{{Name: "pc/1/2", Position: 300, Time: now, Expires: now.Add(time.Hour)},
 			{Name: "pc/1/3", Position: 301, Value: "value", Lifetime: time.Hour}}},
+		{Events: []fanfare.Event{event("b/c", "kind", "short")}, TTL: []time.Duration{time.Minute}},
+		{Events: []fanfare.Event{event("b/c", "", "later")}, TTL: []time.Duration{time.Minute},
+			DeliverAt: now.Add(time.Hour), Keys: []fanfare.Key{{Scope: "s", Text: "l", Fingerprint: [16]byte{8}}}},
 	} {
 		if _, err := logtest.Append(l, b); err != nil {
 			t.Fatal(err)

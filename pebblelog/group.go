@@ -62,6 +62,8 @@ type terms struct {
 	at        moment        // the group's time: not before that of the group before
 	phases    bool          // the phases in at are not those of the group before: they are stored
 	keyMemory time.Duration // how long idempotency keys are remembered
+
+	mostWaiting uint64 // bytes of scheduled events
 }
 
 // group is what one fsync makes durable.
@@ -78,6 +80,7 @@ type group struct {
 	batch  *pebble.Batch   // nil when there is nothing to write
 	handed time.Time       // when it was handed to the WAL
 	last   fanfare.Position
+	ids    fanfare.ScheduledID // the highest that was given so far
 
 	answered bool // guarded by proposals.mu: the requests have been answered
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -48,6 +49,7 @@ func Import(ctx context.Context, dir string, r io.Reader) (events uint64, err er
 type imported struct {
 	num, seq, bytes uint64
 	mark            fanfare.Position
+	holed           bool // it has had an event with an expiry
 }
 
 type importer struct {
@@ -60,6 +62,7 @@ type importer struct {
 	last     fanfare.Position
 	second   int64
 	clock    clockState // without phases in an export of an earlier version
+	waiting  waiting
 	events   uint64
 	ended    bool
 }
@@ -89,6 +92,9 @@ func (im *importer) read(r io.Reader) error {
 	}
 	if !im.ended {
 		return fanfare.Invalid("the export is cut short: its last line, with `end`, is missing")
+	}
+	if err := im.b.Set([]byte{keyHighest}, im.waiting.append(nil), nil); err != nil {
+		return err
 	}
 	// The format comes last: what was not imported to the end is no log.
 	if err := im.b.Set([]byte{keyFormat}, []byte(formatVersion), nil); err != nil {
@@ -124,6 +130,8 @@ func (im *importer) line(n int, text []byte) error {
 		return nil
 	case l.Kept != "":
 		return im.kept(l)
+	case l.Scheduled != "":
+		return im.scheduled(l)
 	case l.ID != "":
 		return im.event(l)
 	case l.Trimmed != "":
@@ -164,6 +172,13 @@ func (im *importer) head(l line) error {
 		if err := saveClock(im.b, im.clock.moment(), true); err != nil {
 			return err
 		}
+	}
+	if l.LastID != "" {
+		id, err := fanfare.ParseScheduledID(l.LastID)
+		if err != nil {
+			return err
+		}
+		im.waiting.highest = uint64(id)
 	}
 	for rule, text := range l.Floors {
 		floor, err := fanfare.ParsePosition(text)
@@ -218,6 +233,34 @@ func (im *importer) kept(l line) error {
 	return im.b.Set(textKey(keyKept, k.Name), k.append(nil), nil)
 }
 
+func (im *importer) scheduled(l line) error {
+	id, err := fanfare.ParseScheduledID(l.Scheduled)
+	if err != nil {
+		return err
+	}
+	s := &scheduled{}
+	var errs [3]error
+	s.event.Channel, errs[0] = fanfare.ParseChannel(l.Channel)
+	s.event.Type, errs[1] = fanfare.ParseEventType(l.Event)
+	if l.TTL != "" {
+		var ttl time.Duration
+		ttl, errs[2] = time.ParseDuration(l.TTL)
+		s.ttl = ttl.Milliseconds()
+	}
+	if err := errors.Join(errs[:]...); err != nil {
+		return err
+	}
+	if l.Data == nil || l.DeliverAt == nil || s.ttl < 0 {
+		return fanfare.Invalid("a scheduled event needs data and deliverAt, and a ttl that is not negative")
+	}
+	s.event.Data, s.at = *l.Data, max(l.DeliverAt.UnixMilli(), 1)
+	im.waiting.highest = max(im.waiting.highest, uint64(id))
+	im.waiting.count++
+	im.waiting.bytes += s.bytes()
+	return errors.Join(im.b.Set(keyOf(keyWaiting, uint64(id)), s.append(nil), nil),
+		im.b.Set(keyOf(keyDue, uint64(s.at), uint64(id)), nil, nil))
+}
+
 func (im *importer) event(l line) error {
 	pos, err := fanfare.ParsePosition(l.ID)
 	if err != nil {
@@ -259,9 +302,19 @@ func (im *importer) event(l line) error {
 			return err
 		}
 	}
-	e := fanfare.Event{Type: kind, Data: *l.Data}
-	if err := im.b.Set(keyOf(keyEvent, uint64(pos)), appendEvent(nil, c.num, c.seq, ms, &e), nil); err != nil {
+	event := fanfare.Event{Type: kind, Data: *l.Data}
+	e := entry{pos: pos, seq: c.seq, ms: ms, bytes: c.bytes, size: uint64(len(*l.Data))}
+	if l.Expires != nil {
+		e.expires = max(l.Expires.UnixMilli(), 1)
+		c.holed = true
+		if err := im.b.Set(keyOf(keyExpiry, uint64(e.expires), c.num, uint64(pos)), nil, nil); err != nil {
+			return err
+		}
+	}
+	e.holed = c.holed
+	value := appendEvent(nil, c.num, c.seq, ms, e.expires, &event)
+	if err := im.b.Set(keyOf(keyEvent, uint64(pos)), value, nil); err != nil {
 		return err
 	}
-	return im.b.Set(keyOf(keyIndex, c.num, uint64(pos)), appendEntry(nil, c.seq, ms, c.bytes), nil)
+	return im.b.Set(keyOf(keyIndex, c.num, uint64(pos)), appendEntry(nil, e), nil)
 }

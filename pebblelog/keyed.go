@@ -44,7 +44,7 @@ func (w *groupWriter) keyedRequest(r *request) (answered bool, err error) {
 		if err != nil {
 			return false, err
 		}
-		if u != nil && u.fingerprint != k.Fingerprint {
+		if u != nil && (u.fingerprint != k.Fingerprint || u.scheduled()) {
 			r.err = conflict(k)
 			return true, nil
 		}
@@ -69,7 +69,7 @@ func (w *groupWriter) wholeBatch(r *request, earlier *used) (refused bool, err e
 	events := r.batch.Events
 	first := w.next
 	for i := range events {
-		if err := w.event(&events[i]); err != nil {
+		if err := w.event(&events[i], w.expiry(r.batch, i)); err != nil {
 			return false, err
 		}
 	}
@@ -99,7 +99,7 @@ func (w *groupWriter) eachEvent(r *request, earlier []*used, twin map[[16]byte]i
 				continue
 			}
 		}
-		if err := w.event(&events[i]); err != nil {
+		if err := w.event(&events[i], w.expiry(r.batch, i)); err != nil {
 			return false, err
 		}
 		positions[i] = events[i].Position
@@ -148,16 +148,20 @@ func (w *groupWriter) lookUp(hash [16]byte) (*used, error) {
 }
 
 func (w *groupWriter) remember(k fanfare.Key, first fanfare.Position, count int) error {
-	u := used{ms: w.at.log, fingerprint: k.Fingerprint, first: first, count: uint64(count), note: k.Note}
-	hash := keyHash(k)
+	return w.putUsed(keyHash(k),
+		used{ms: w.at.log, fingerprint: k.Fingerprint, first: first, count: uint64(count), note: k.Note})
+}
+
+// putUsed stores what is kept of a key. One that is never forgotten is not listed by its age.
+func (w *groupWriter) putUsed(hash [16]byte, u used) error {
 	if w.used == nil {
 		w.used = map[[16]byte]used{}
 	}
 	w.used[hash] = u
-	if err := w.b.Set(usedKey(hash), u.append(nil), nil); err != nil {
+	if err := w.b.Set(usedKey(hash), u.append(nil), nil); err != nil || u.ms == neverForgotten {
 		return err
 	}
-	return w.b.Set(append(keyOf(keyUsedAt, uint64(w.at.log)), hash[:]...), nil, nil)
+	return w.b.Set(append(keyOf(keyUsedAt, uint64(u.ms)), hash[:]...), nil, nil)
 }
 
 // onTime returns an expiry that guarded time can be compared with. It comes from the wall clock;

@@ -1,6 +1,7 @@
 package pebblelog
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -16,10 +17,12 @@ import (
 // endian, so that they sort.
 const (
 	keyChannel = 'c' // c name -> channel number
+	keyDue     = 'd' // d due-time id -> nothing: the scheduled events in the order of their times
 	keyEvent   = 'e' // e position -> event
 	keyFormat  = 'f' // f -> format version
 	keyFloor   = 'g' // g pattern -> floor of a retention rule
-	keyIndex   = 'i' // i channel-number position -> sequence, time, sum of bytes
+	keyHighest = 'h' // h -> the highest id of a scheduled event, how many there are, and their bytes
+	keyIndex   = 'i' // i channel-number position -> sequence, time, sum of bytes, expiry
 	keyJump    = 'j' // j -> the highest second before the clock went back; of logs of earlier formats
 	keyUsed    = 'k' // k hash -> what was stored under an idempotency key
 	keyGone    = 'l' // l -> position up to which everything was removed, whatever its channel
@@ -29,11 +32,13 @@ const (
 	keyKept    = 'p' // p name -> kept position
 	keyBefore  = 'q' // q first -> first and last of the run before
 	keyRun     = 'r' // r first -> last
+	keyWaiting = 's' // s id -> scheduled event
 	keySecond  = 't' // t second of log time -> first position of that second
 	keyNext    = 'u' // u -> number of the next channel
 	keyPhases  = 'v' // v -> the phases of the clock
-	keyClock   = 'w' // w -> log time
+	keyClock   = 'w' // w -> log time, due time
 	keyUsedAt  = 'x' // x log-time hash -> nothing: the used keys in the order of their age
+	keyExpiry  = 'z' // z due-time channel-number position -> nothing: events in the order of their expiry
 )
 
 // formatVersion is written into the store at each open. A store of format 1, which lacks only what
@@ -103,7 +108,7 @@ func (f *fields) signed() int64 {
 	return n
 }
 
-// optional is a number that format 1 did not have.
+// optional is a number that may be missing.
 func (f *fields) optional() uint64 {
 	if len(f.b) == 0 {
 		return 0
@@ -121,13 +126,27 @@ func (f *fields) bytes(n uint64) []byte {
 	return b
 }
 
-// traceMark stands between an event's type and its trace; no type has it.
+// traceMark stands between an event's type, its trace, and its expiry; neither type nor trace has
+// it.
 const traceMark = "\x00"
 
-func appendEvent(dst []byte, num, seq uint64, ms int64, e *fanfare.Event) []byte {
+func appendEvent(dst []byte, num, seq uint64, ms, expires int64, e *fanfare.Event) []byte {
 	dst = binary.AppendUvarint(dst, num)
 	dst = binary.AppendUvarint(dst, seq)
 	dst = binary.AppendUvarint(dst, uint64(ms))
+	name := typeAndTrace(e)
+	if expires > 0 {
+		if e.Trace == "" {
+			name += traceMark
+		}
+		name += traceMark + string(binary.AppendUvarint(nil, uint64(expires)))
+	}
+	dst = binary.AppendUvarint(dst, uint64(len(name)))
+	dst = append(dst, name...)
+	return append(dst, e.Data...)
+}
+
+func typeAndTrace(e *fanfare.Event) string {
 	name := ""
 	if !e.Type.IsDefault() {
 		name = e.Type.String()
@@ -135,9 +154,7 @@ func appendEvent(dst []byte, num, seq uint64, ms int64, e *fanfare.Event) []byte
 	if e.Trace != "" {
 		name += traceMark + e.Trace
 	}
-	dst = binary.AppendUvarint(dst, uint64(len(name)))
-	dst = append(dst, name...)
-	return append(dst, e.Data...)
+	return name
 }
 
 // eventChannel reads only the number of the channel, for scans that skip most events.
@@ -154,6 +171,24 @@ func eventMs(value []byte) (int64, error) {
 	return int64(f.number()), f.err
 }
 
+// eventExpiry reads only when an event is over; 0 is never.
+func eventExpiry(value []byte) (int64, error) {
+	f := fields{b: value}
+	f.number()
+	f.number()
+	f.number()
+	name := f.bytes(f.number())
+	if f.err != nil {
+		return 0, f.err
+	}
+	_, rest, _ := bytes.Cut(name, []byte(traceMark))
+	if _, expires, ok := bytes.Cut(rest, []byte(traceMark)); ok {
+		f.b = expires
+		return int64(f.number()), f.err
+	}
+	return 0, nil
+}
+
 func readEvent(pos fanfare.Position, channel fanfare.Channel, value []byte) (fanfare.Event, error) {
 	f := fields{b: value}
 	f.number()
@@ -163,13 +198,22 @@ func readEvent(pos fanfare.Position, channel fanfare.Channel, value []byte) (fan
 	if f.err != nil {
 		return fanfare.Event{}, fmt.Errorf("event %v: %w", pos, f.err)
 	}
-	text, trace, _ := strings.Cut(string(name), traceMark)
+	text, rest, _ := strings.Cut(string(name), traceMark)
+	trace, expires, _ := strings.Cut(rest, traceMark)
 	kind, err := fanfare.ParseEventType(text)
 	if err != nil {
 		return fanfare.Event{}, fmt.Errorf("event %v: %w", pos, errCorrupt)
 	}
-	return fanfare.Event{Position: pos, Channel: channel, Type: kind, Data: string(f.b),
-		Time: time.UnixMilli(int64(ms)).UTC(), Trace: trace}, nil
+	e := fanfare.Event{Position: pos, Channel: channel, Type: kind, Data: string(f.b),
+		Time: time.UnixMilli(int64(ms)).UTC(), Trace: trace}
+	if expires != "" {
+		over := fields{b: []byte(expires)}
+		e.Expires = time.UnixMilli(int64(over.number())).UTC()
+		if over.err != nil {
+			return fanfare.Event{}, fmt.Errorf("event %v: %w", pos, errCorrupt)
+		}
+	}
+	return e, nil
 }
 
 func channelOfIndex(key []byte) uint64 { return binary.BigEndian.Uint64(key[1:9]) }
@@ -180,16 +224,38 @@ type entry struct {
 	seq   uint64 // counts the channel's events from 1
 	ms    int64  // the wall time that the event is stamped with; not of a trim mark
 	bytes uint64 // sum of the data of the channel's events up to this one
+
+	// Of an entry that was written when the channel had had an event with an expiry: before it,
+	// entries may be missing.
+	holed   bool
+	expires int64  // due time when it is over; 0: never
+	size    uint64 // of its own data
 }
 
-func appendEntry(dst []byte, seq uint64, ms int64, bytes uint64) []byte {
-	return binary.AppendUvarint(binary.AppendUvarint(binary.AppendUvarint(dst, seq), uint64(ms)), bytes)
+// before is the sum of the data of a channel's events before one; known is what the entry before it,
+// or the trim mark, says.
+func (e entry) before(known uint64) uint64 {
+	if e.holed {
+		return e.bytes - min(e.size, e.bytes)
+	}
+	return known
+}
+
+func appendEntry(dst []byte, e entry) []byte {
+	dst = binary.AppendUvarint(binary.AppendUvarint(binary.AppendUvarint(dst, e.seq), uint64(e.ms)), e.bytes)
+	if e.holed {
+		dst = binary.AppendUvarint(binary.AppendUvarint(dst, uint64(e.expires)), e.size)
+	}
+	return dst
 }
 
 func readEntry(key, value []byte) (entry, error) {
 	f := fields{b: value}
 	e := entry{pos: fanfare.Position(lastNumber(key)), seq: f.number(), ms: int64(f.number())}
 	e.bytes = f.optional()
+	if e.holed = len(f.b) > 0; e.holed {
+		e.expires, e.size = int64(f.number()), f.number()
+	}
 	return e, f.err
 }
 
@@ -211,13 +277,25 @@ type used struct {
 	first       fanfare.Position
 	count       uint64
 	note        string
+
+	// Of a scheduled event, whose id first is, and whose count is 0: when it is due.
+	due int64
 }
+
+// neverForgotten stands for the log time of a key whose scheduled event has not been published.
+const neverForgotten = int64(1) << 61
+
+// scheduled tells whether the key is that of an event that is, or was, to be published later.
+func (u used) scheduled() bool { return u.count == 0 }
 
 func (u used) append(dst []byte) []byte {
 	dst = binary.AppendUvarint(dst, uint64(u.ms))
 	dst = append(dst, u.fingerprint[:]...)
 	dst = binary.AppendUvarint(dst, uint64(u.first))
 	dst = binary.AppendUvarint(dst, u.count)
+	if u.scheduled() {
+		dst = binary.AppendUvarint(dst, uint64(u.due))
+	}
 	return append(dst, u.note...)
 }
 
@@ -226,7 +304,9 @@ func readUsed(value []byte) (u used, err error) {
 	u.ms = int64(f.number())
 	copy(u.fingerprint[:], f.bytes(16))
 	u.first = fanfare.Position(f.number())
-	u.count = f.number()
+	if u.count = f.number(); u.scheduled() {
+		u.due = int64(f.number())
+	}
 	u.note = string(f.b)
 	return u, f.err
 }

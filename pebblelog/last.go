@@ -36,18 +36,21 @@ func (rd *readers) lastMerged(
 		return past, err
 	}
 	defer m.close()
-	for ; past.Count < r.Count && m.Len() > 0; err = m.next() {
+	lives := lifetimes{catalog: rd.catalog}
+	for looked := 0; past.Count < r.Count && m.Len() > 0; err = m.next() {
 		if err != nil {
 			return past, err
 		}
-		if past.Count == rd.pieces.events {
+		if looked == rd.pieces.events {
 			past.From = m.cursors[0].e.pos
 			break
 		}
-		past.First = m.cursors[0].e.pos
-		past.Count++
-		if past.Count%256 == 0 && ctx.Err() != nil {
+		if looked++; looked%256 == 0 && ctx.Err() != nil {
 			return past, ctx.Err()
+		}
+		if !lives.over(m.cursors[0].e.expires) {
+			past.First = m.cursors[0].e.pos
+			past.Count++
 		}
 	}
 	return past, err
@@ -61,8 +64,12 @@ func (rd *readers) lastScanned(ctx context.Context, r fanfare.Recent) (past fanf
 	}
 	sc := newScanner(rd, r.Patterns, bound)
 	defer sc.close()
+	lives := lifetimes{catalog: rd.catalog}
 	past.From, err = sc.backward(ctx, rd.begins(), r.Through,
-		func(pos fanfare.Position, _ *met, _ []byte) (bool, error) {
+		func(pos fanfare.Position, _ *met, value []byte) (bool, error) {
+			if over, err := lives.overValue(value); over || err != nil {
+				return true, err
+			}
 			past.First = pos
 			past.Count++
 			return past.Count < r.Count, nil

@@ -28,17 +28,18 @@ const (
 
 // Options set up a Log. The zero value of each field but Dir is good.
 type Options struct {
-	Dir           string         // the data directory, made when absent; not used with DurabilityMemory
-	Durability    Durability     // default DurabilitySync
-	Retention     []fanfare.Rule // default DefaultRetention; the most specific pattern wins
-	MinFreeBytes  int64          // refuse publishes while the disk has less; default 64 MiB, negative: never
-	MaxQueueBytes int            // most bytes that wait to be committed; default 64 MiB
-	CacheBytes    int            // memory for what was read from the disk, taken as it is needed; default 64 MiB
-	SlowCommit    time.Duration  // answer CodeUnavailable when a commit takes longer; default 10 s
-	KeyMemory     time.Duration  // how long idempotency keys are remembered; default 10 min
-	MaxBytes      int64          // drop the oldest events when the files take more; default: no limit
-	TrimInterval  time.Duration  // pause between two sweeps of what retention has clipped; default 10 s
-	Logger        *slog.Logger   // default: discard
+	Dir               string         // the data directory, made when absent; not used with DurabilityMemory
+	Durability        Durability     // default DurabilitySync
+	Retention         []fanfare.Rule // default DefaultRetention; the most specific pattern wins
+	MinFreeBytes      int64          // refuse publishes while the disk has less; default 64 MiB, negative: never
+	MaxQueueBytes     int            // most bytes that wait to be committed; default 64 MiB
+	CacheBytes        int            // memory for what was read from the disk, taken as it is needed; default 64 MiB
+	SlowCommit        time.Duration  // answer CodeUnavailable when a commit takes longer; default 10 s
+	KeyMemory         time.Duration  // how long idempotency keys are remembered; default 10 min
+	MaxScheduledBytes int64          // most bytes of events that are to be published later; default 1 GiB
+	MaxBytes          int64          // drop the oldest events when the files take more; default: no limit
+	TrimInterval      time.Duration  // pause between two sweeps of what retention has clipped; default 10 s
+	Logger            *slog.Logger   // default: discard
 
 	order func(order) order // for tests; puts another order in the place of the queue
 	FS    vfs.FS            // for tests; default the machine's, or a new memory with DurabilityMemory
@@ -72,6 +73,7 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.CacheBytes, 64<<20)
 	setDefault(&o.SlowCommit, 10*time.Second)
 	setDefault(&o.KeyMemory, 10*time.Minute)
+	setDefault(&o.MaxScheduledBytes, 1<<30)
 	setDefault(&o.TrimInterval, 10*time.Second)
 	return o
 }
@@ -95,6 +97,7 @@ type Log struct {
 	end       func() error  // closes the log, once
 
 	durable  atomic.Uint64
+	ids      atomic.Uint64 // the highest id of a scheduled event that is durable
 	stats    counters
 	watchers watchers
 
@@ -107,9 +110,10 @@ type Log struct {
 }
 
 var (
-	_ fanfare.Log      = (*Log)(nil)
-	_ fanfare.Keeper   = (*Log)(nil)
-	_ fanfare.Operable = (*Log)(nil)
+	_ fanfare.Log       = (*Log)(nil)
+	_ fanfare.Keeper    = (*Log)(nil)
+	_ fanfare.Scheduler = (*Log)(nil)
+	_ fanfare.Operable  = (*Log)(nil)
 )
 
 // watchers are told what becomes visible. The mutex is held while they are told, so that they hear
@@ -242,6 +246,9 @@ func (l *Log) Status() fanfare.Status {
 	durable := fanfare.Position(l.durable.Load())
 	return fanfare.Status{Durable: durable, Err: l.proposals.err()}
 }
+
+// Now implements fanfare.Log.
+func (l *Log) Now() time.Time { return time.UnixMilli(l.order.now().due).UTC() }
 
 // Kept implements fanfare.Keeper.
 func (l *Log) Kept(ctx context.Context, name string) (k fanfare.Kept, ok bool, err error) {

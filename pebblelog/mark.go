@@ -73,7 +73,7 @@ func (c *catalog) findMark(
 		switch {
 		case b.at.stored(e.pos, e.ms) < cut && !(r.Latest && e.seq == last.seq):
 		case r.Count > 0 && last.seq-e.seq >= uint64(r.Count):
-		case r.Bytes > 0 && e.seq != last.seq && sizeBetween(mark.bytes, last.bytes) > uint64(r.Bytes):
+		case r.Bytes > 0 && e.seq != last.seq && sizeBetween(e.before(mark.bytes), last.bytes) > uint64(r.Bytes):
 		default:
 			return mark, e, true, it.Error()
 		}
@@ -119,7 +119,8 @@ func (c *catalog) trimMark(st *channelState) (fanfare.Position, error) {
 	if r := st.rule; st.known && st.oldest.pos > b.floor &&
 		(!b.old(st.oldest, r.Rule) || (r.Latest && st.oldest.seq == last.seq)) &&
 		(r.Count == 0 || last.seq-st.oldest.seq < uint64(r.Count)) &&
-		(r.Bytes == 0 || st.oldest.seq == last.seq || sizeBetween(st.mark.bytes, last.bytes) <= uint64(r.Bytes)) {
+		(r.Bytes == 0 || st.oldest.seq == last.seq ||
+			sizeBetween(st.oldest.before(st.mark.bytes), last.bytes) <= uint64(r.Bytes)) {
 		return st.mark.pos, nil
 	}
 	mark, oldest, found, err := c.findMark(st.num.Load(), st.rule.Rule, st.mark, last, b)

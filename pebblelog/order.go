@@ -40,7 +40,7 @@ func (o queueOrder) next(s *session) *group {
 		}
 		o.proposals.board(g)
 		g.terms.at, g.terms.phases = o.clock.group(s.committer.applier.next)
-		g.terms.keyMemory = o.opts.KeyMemory
+		g.terms.keyMemory, g.terms.mostWaiting = o.opts.KeyMemory, uint64(o.opts.MaxScheduledBytes)
 		return g
 	}
 }

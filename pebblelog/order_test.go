@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/fanfare-hub/fanfare"
@@ -179,7 +180,8 @@ func (r *replica) look() {
 }
 
 // holds lists all that a log holds. Deleted or not makes no difference: it leaves out records whose
-// time is over and events that a trim mark hides, and shows the marks that readers see.
+// time is over and events that a trim mark hides, and shows the marks that readers see. The mark of a
+// channel that has had events with an expiry may stand at another of those that are gone.
 func holds(t *testing.T, l *Log) (list []string) {
 	t.Helper()
 	now := l.order.now()
@@ -199,7 +201,11 @@ func holds(t *testing.T, l *Log) (list []string) {
 			}
 		}
 		for num, mark := range marks {
-			list = append(list, fmt.Sprintf("the mark of %d is %d", num, mark))
+			if holed, err := isHoled(it, num); err != nil {
+				return err
+			} else if !holed {
+				list = append(list, fmt.Sprintf("the mark of %d is %d", num, mark))
+			}
 		}
 		slices.Sort(list)
 		return it.Error()
@@ -208,6 +214,15 @@ func holds(t *testing.T, l *Log) (list []string) {
 		t.Fatal(err)
 	}
 	return list
+}
+
+// isHoled tells whether entries may be missing from a channel's index.
+func isHoled(it *pebble.Iterator, num uint64) (bool, error) {
+	if !it.SeekLT(keyOf(keyIndex, num+1)) || it.Key()[0] != keyIndex || channelOfIndex(it.Key()) != num {
+		return true, it.Error() // nothing says that it is not
+	}
+	e, err := readEntry(it.Key(), it.Value())
+	return e.holed, err
 }
 
 func visibleMarks(s *session) (map[uint64]fanfare.Position, error) {
@@ -243,14 +258,29 @@ func deletable(s *session, key, value []byte, marks map[uint64]fanfare.Position,
 		return err == nil && k.Expires.UnixMilli() <= now.guarded
 	case keyEvent:
 		num, err := eventChannel(value)
+		expires, err2 := eventExpiry(value)
 		mark, known := marks[num]
-		return err == nil && known && fanfare.Position(lastNumber(key)) <= mark
+		return err == nil && err2 == nil && (known && fanfare.Position(lastNumber(key)) <= mark || over(expires, now))
 	case keyIndex:
+		e, err := readEntry(key, value)
 		mark, known := marks[channelOfIndex(key)]
-		return known && fanfare.Position(lastNumber(key)) <= mark
+		return err == nil && (known && e.pos <= mark || over(e.expires, now))
+	case keyExpiry: // that of a channel's newest entry is moved
+		index := keyOf(keyIndex, lastNumber(key[:17]), lastNumber(key))
+		value, closer, err := s.db.Get(index)
+		if err != nil {
+			return isNotFound(err)
+		}
+		defer closer.Close()
+		return deletable(s, index, value, marks, now)
 	}
 	return key[0] == keyMark
 }
+
+// expiryMost is the longest life of an event here.
+const expiryMost = 20 * time.Minute
+
+func over(expires int64, now moment) bool { return expires > 0 && expires <= min(now.due, now.guarded) }
 
 // first is the log that stands alone: its queue is the order.
 type first struct {
@@ -261,6 +291,8 @@ type first struct {
 
 	mu     sync.Mutex // guards the fields below
 	newest map[fanfare.Channel]fanfare.Position
+	ids    []fanfare.ScheduledID
+	lives  int // events with an expiry
 	met    int // conditions
 	notMet int
 }
@@ -276,6 +308,7 @@ func (f *first) step() {
 		f.clock.jump(time.Duration(f.random.IntN(8)-3) * 40 * time.Minute)
 	case n < 18:
 		f.log.upkeep.storeClock()
+		f.cancel()
 	default:
 		sweepNow(f.T, f.log)
 	}
@@ -302,6 +335,8 @@ func (f *first) answered(b *fanfare.Batch, r fanfare.Receipt, err error) {
 	case code == fanfare.CodePreconditionFailed:
 		f.notMet++
 	case err == nil && r.Replayed: // perhaps of other events: the keys here say little
+	case err == nil && r.Scheduled > 0:
+		f.ids = append(f.ids, r.Scheduled)
 	case err == nil:
 		for i := range b.Events {
 			f.newest[b.Events[i].Channel] = max(f.newest[b.Events[i].Channel], r.Positions[i])
@@ -334,6 +369,41 @@ func (f *first) conditions(b *fanfare.Batch) {
 	}
 }
 
+// cancel cancels an event that was scheduled, if it has not been published.
+func (f *first) cancel() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.ids) == 0 {
+		return
+	}
+	at := f.random.IntN(len(f.ids))
+	if _, err := f.log.Cancel(f.Context(), f.ids[at]); err != nil {
+		f.Error(err)
+	}
+	f.ids = slices.Delete(f.ids, at, at+1)
+}
+
+// times gives some events a time when they are over, or has one published later.
+func (f *first) times(b *fanfare.Batch) {
+	if f.random.IntN(2) == 0 {
+		for _, e := range b.Events {
+			ttl := time.Duration(f.random.Int64N(int64(expiryMost)))
+			if !strings.HasSuffix(e.Channel.String(), "1") && !strings.HasSuffix(e.Channel.String(), "3") || f.random.IntN(2) == 0 {
+				ttl = 0
+			} else {
+				f.lives++
+			}
+			b.TTL = append(b.TTL, ttl)
+		}
+	}
+	if len(b.Events) == 1 && f.random.IntN(3) == 0 {
+		b.If, b.Keep = nil, nil
+		if b.DeliverIn = time.Duration(1 + f.random.Int64N(int64(30*time.Minute))); f.random.IntN(2) == 0 {
+			b.DeliverAt, b.DeliverIn = f.clock.now().Add(b.DeliverIn), 0
+		}
+	}
+}
+
 func (f *first) batch() *fanfare.Batch {
 	b := &fanfare.Batch{}
 	for range f.random.IntN(4) {
@@ -361,6 +431,7 @@ func (f *first) batch() *fanfare.Batch {
 		}
 		b.Keep = append(b.Keep, k)
 	}
+	f.times(b)
 	return b
 }
 
@@ -410,8 +481,9 @@ func sameGroups(t *testing.T, seed uint64) {
 			r.take(rand.New(rand.NewPCG(seed, 2)), groups, slices.Clone(answers))
 		}
 	}
-	if n := f.log.Stats().Forgotten; n == 0 {
-		t.Error("no channel was forgotten: this tests less than it should")
+	if n := f.log.Stats(); n.Forgotten == 0 || f.lives < 10 || n.FellDue < 3 {
+		t.Errorf("%d channels were forgotten, %d events had an expiry, %d fell due: this tests less than it should",
+			n.Forgotten, f.lives, n.FellDue)
 	}
 	if f.met < 10 || f.notMet < 10 {
 		t.Errorf("%d conditions were met, %d were not: this tests less than it should", f.met, f.notMet)

@@ -117,6 +117,7 @@ func (m moment) age(at int64) int64 {
 type clockState struct {
 	log      int64 // log time
 	believed int64 // how far guarded time is ahead of it
+	due      int64 // due time; 0 in a log that had none
 	phases   []phase
 }
 
@@ -167,10 +168,10 @@ func (c clockState) sound() bool {
 			return false
 		}
 	}
-	return c.believed >= 0 && c.believed <= most && c.log <= most && len(c.phases) > 0 &&
+	return c.believed >= 0 && c.believed <= most && c.log <= most && c.due >= 0 && c.due <= most && len(c.phases) > 0 &&
 		c.phases[len(c.phases)-1].start <= c.log
 }
 
 func (c clockState) moment() moment {
-	return moment{log: c.log, guarded: c.log + c.believed, phases: c.phases}
+	return moment{log: c.log, guarded: c.log + c.believed, due: c.due, phases: c.phases}
 }

@@ -302,7 +302,8 @@ func (rd *readers) readMerged(
 		return page, err
 	}
 	defer events.Close()
-	sinceMs, bytes, older := sinceOf(q.Since), 0, 0
+	sinceMs, bytes, passed := sinceOf(q.Since), 0, 0
+	lives := lifetimes{catalog: rd.catalog}
 	key := make([]byte, 0, 9)
 	for ; m.Len() > 0; err = m.next() {
 		if err != nil || ctx.Err() != nil {
@@ -310,9 +311,9 @@ func (rd *readers) readMerged(
 		}
 		top := m.cursors[0]
 		pos := top.e.pos
-		if top.e.ms < sinceMs {
+		if top.e.ms < sinceMs || lives.over(top.e.expires) {
 			page.Through = pos
-			if older++; older == rd.pieces.events {
+			if passed++; passed == rd.pieces.events {
 				return page, nil
 			}
 			continue
@@ -325,7 +326,9 @@ func (rd *readers) readMerged(
 			if err := events.Error(); err != nil {
 				return page, err
 			}
-			page.Trimmed = max(page.Trimmed, pos) // deleted since the index was read
+			if top.e.expires == 0 {
+				page.Trimmed = max(page.Trimmed, pos) // deleted since the index was read
+			}
 			page.Through = pos
 			continue
 		}

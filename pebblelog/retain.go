@@ -62,7 +62,7 @@ func (r *retention) sweep() (looked int, err error) {
 	if err := w.channels(); err != nil {
 		return w.looked, err
 	}
-	if err := w.fold(); err != nil {
+	if err := errors.Join(w.fold(), w.expire()); err != nil {
 		return w.looked, err
 	}
 	r.unswept.Add(-unswept)
@@ -137,7 +137,7 @@ func (r *retention) deleteSome(num uint64, after fanfare.Position, mark entry) (
 		}
 		pos := fanfare.Position(lastNumber(it.Key()))
 		if pos > floor { // what lies below has been deleted at one go
-			if err := b.SingleDelete(keyOf(keyEvent, uint64(pos)), nil); err != nil {
+			if err := deleteEvent(b, pos, it.Value()); err != nil {
 				return 0, err
 			}
 			gone += average + eventOverhead - indexBytes
@@ -162,6 +162,20 @@ func (r *retention) deleteSome(num uint64, after fanfare.Position, mark entry) (
 	r.deleted.Add(gone)
 	r.log.stats.trimmed.Add(uint64(n))
 	return through, nil
+}
+
+// deleteEvent deletes an event. One with an expiry may have been deleted already, and then must not
+// be deleted as if it were there.
+func deleteEvent(b *pebble.Batch, pos fanfare.Position, indexValue []byte) error {
+	e, err := readEntry(keyOf(keyIndex, 0, uint64(pos)), indexValue)
+	switch {
+	case err != nil:
+		return err
+	case e.expires > 0:
+		return b.Delete(keyOf(keyEvent, uint64(pos)), nil)
+	default:
+		return b.SingleDelete(keyOf(keyEvent, uint64(pos)), nil)
+	}
 }
 
 // unflushed is how many bytes the deletions that are still in memory will remove from tables.

@@ -34,6 +34,9 @@ func (s *session) beginRun(stored fanfare.Position) error {
 	if err := s.openClock(); err != nil {
 		return fmt.Errorf("read the time: %w", err)
 	}
+	if err := s.loadWaiting(); err != nil {
+		return fmt.Errorf("read what is scheduled: %w", err)
+	}
 	floors, err := c.loadFloors()
 	if err != nil {
 		return fmt.Errorf("read floors: %w", err)

@@ -189,7 +189,7 @@ func (rd *readers) scan(ctx context.Context, q fanfare.Query) (page fanfare.Page
 	if sc.trimmed, err = rd.certainMarks(q.Patterns); err != nil {
 		return page, err
 	}
-	c := collector{q: q, sinceMs: sinceOf(q.Since)}
+	c := collector{q: q, sinceMs: sinceOf(q.Since), lives: lifetimes{catalog: rd.catalog}}
 	if q.Newest {
 		if c.view, err = rd.newView(q.Through); err != nil {
 			return page, err
@@ -209,6 +209,7 @@ type collector struct {
 	q       fanfare.Query
 	sinceMs int64
 	view    *view // with q.Newest
+	lives   lifetimes
 	page    fanfare.Page
 	bytes   int
 }
@@ -217,6 +218,9 @@ type collector struct {
 func (c *collector) take(pos fanfare.Position, m *met, value []byte) (more bool, err error) {
 	if len(c.page.Events) >= c.q.Limit || c.bytes >= c.q.Bytes {
 		return false, nil
+	}
+	if over, err := c.lives.overValue(value); over || err != nil {
+		return true, err
 	}
 	if c.view != nil {
 		num, err := eventChannel(value)

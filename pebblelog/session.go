@@ -158,6 +158,7 @@ func (s *session) start() {
 	s.loops.Go(s.committer.commitLoop)
 	s.loops.Go(s.committer.publishLoop)
 	s.loops.Go(s.surveyLoop)
+	s.loops.Go(s.dueLoop)
 	s.loops.Go(func() { s.tip.syncLoop(s.dead, s.log.stop) })
 	if s.fs.lazyWAL {
 		s.loops.Go(s.syncLoop)

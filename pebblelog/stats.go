@@ -12,7 +12,8 @@ import (
 // counters are what Stats reports.
 type counters struct {
 	groups, events, bytes, refused, replayedKeys, notMet atomic.Uint64
-	trimmed, forgotten, limited, waits                   atomic.Uint64
+	trimmed, expired, forgotten, limited, waits          atomic.Uint64
+	scheduled, scheduledBytes, fellDue, late             atomic.Uint64
 	eventsRead, indexRead, written                       atomic.Uint64
 	reopened, clockJumps, corrupt, lost                  atomic.Uint64
 	diskBytes, setAsideBytes                             atomic.Int64
@@ -25,6 +26,8 @@ func (l *Log) Stats() fanfare.LogStats {
 	st := fanfare.LogStats{
 		Groups: c.groups.Load(), Events: c.events.Load(), Bytes: c.bytes.Load(), Refused: c.refused.Load(),
 		ReplayedKeys: c.replayedKeys.Load(), NotMet: c.notMet.Load(), Fsync: c.fsync.Counts(),
+		Expired: c.expired.Load(), Scheduled: c.scheduled.Load(), ScheduledBytes: c.scheduledBytes.Load(),
+		FellDue: c.fellDue.Load(), Late: c.late.Load(),
 		Trimmed: c.trimmed.Load(), Forgotten: c.forgotten.Load(), Limited: c.limited.Load(), LimitWaits: c.waits.Load(),
 		EventsRead: c.eventsRead.Load(), IndexRead: c.indexRead.Load(), WrittenBytes: c.written.Load(),
 		Reopened: c.reopened.Load(), ClockJumps: c.clockJumps.Load(), ClockAhead: ahead,

@@ -136,7 +136,7 @@ func (w *sweeper) deleteClipped(st *channelState) error {
 	st.stored = max(stored, st.stored)
 	st.mu.Unlock()
 	if !left && mark.seq > 0 && mark.seq == st.lastSeq.Load() && st.inFlight.Load() == 0 {
-		w.empties = append(w.empties, emptied{st.name, mark.seq, mark.pos})
+		w.empties = append(w.empties, emptied{st.name, mark.seq, mark.pos, mark.pos})
 	}
 	return nil
 }

@@ -23,12 +23,17 @@ type line struct {
 	Kept     string     `json:"kept,omitempty"`
 	Value    []byte     `json:"value,omitempty"` // of a kept position
 	Position string     `json:"position,omitempty"`
-	Expires  *time.Time `json:"expires,omitempty"`
+	Expires  *time.Time `json:"expires,omitempty"` // of a kept position, or of an event
 
 	ID      string  `json:"id,omitempty"`
 	Channel string  `json:"channel,omitempty"`
 	Event   string  `json:"event,omitempty"`
 	Data    *string `json:"data,omitempty"`
+	TTL     string  `json:"ttl,omitempty"` // of a scheduled event, from when it is due
+
+	Scheduled string     `json:"scheduled,omitempty"` // a scheduled event's id
+	DeliverAt *time.Time `json:"deliverAt,omitempty"`
+	LastID    string     `json:"lastScheduled,omitempty"` // of the head: the last such id that was given
 
 	Time *time.Time `json:"time,omitempty"` // of an event or a kept position
 
@@ -40,6 +45,7 @@ type line struct {
 type lineClock struct {
 	Log      int64       `json:"log"`
 	Believed int64       `json:"believed"`
+	Due      int64       `json:"due,omitempty"`
 	Phases   []linePhase `json:"phases"`
 }
 
@@ -53,7 +59,7 @@ type linePhase struct {
 }
 
 func (c clockState) line() *lineClock {
-	l := &lineClock{Log: c.log, Believed: c.believed}
+	l := &lineClock{Log: c.log, Believed: c.believed, Due: c.due}
 	for _, p := range c.phases {
 		l.Phases = append(l.Phases, linePhase{p.from.String(), p.start, p.low, p.high, p.believed, p.opened})
 	}
@@ -61,7 +67,7 @@ func (c clockState) line() *lineClock {
 }
 
 func (l *lineClock) state() (c clockState, err error) {
-	c.log, c.believed = l.Log, l.Believed
+	c.log, c.believed, c.due = l.Log, l.Believed, l.Due
 	for _, p := range l.Phases {
 		from, err := fanfare.ParsePosition(p.From)
 		if err != nil {

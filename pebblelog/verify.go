@@ -18,10 +18,12 @@ import (
 // Report is what Verify found.
 type Report struct {
 	Events, Channels, Kept, Keys uint64
-	Runs                         int
-	Oldest, Newest               fanfare.Position
-	Faults                       uint64   // things that do not fit together
-	First                        []string // the first of them, in words
+
+	Scheduled      uint64 // events that are to be published later
+	Runs           int
+	Oldest, Newest fanfare.Position
+	Faults         uint64   // things that do not fit together
+	First          []string // the first of them, in words
 }
 
 const faultsShown = 20
@@ -188,8 +190,11 @@ func verify(ctx context.Context, fs vfs.FS, dir string) (report Report, err erro
 	for _, fault := range s.faults {
 		v.fault("%s", fault)
 	}
+	if clock, ok, err := s.clock(); ok && err == nil {
+		v.due = clock.due
+	}
 	for _, step := range []func() error{v.checkRuns, v.checkNames, v.checkMarks, v.checkIndex, v.checkEvents,
-		v.checkClock, v.checkRest} {
+		v.checkExpiries, v.checkClock, v.checkScheduled, v.checkRest} {
 		if err := step(); err != nil {
 			return v.Report, fmt.Errorf("read the log in %s: %w; restore a backup (fanfare restore), "+
 				"or save what can be read (fanfare export)", dir, err)
@@ -204,6 +209,7 @@ type verifier struct {
 	ctx   context.Context
 	names map[uint64]fanfare.Channel
 	marks map[uint64]fanfare.Position
+	due   int64 // due time when the log was last written
 	n     int
 }
 
@@ -290,7 +296,7 @@ func (v *verifier) checkIndex() error {
 		if v.names[n] == (fanfare.Channel{}) {
 			v.fault("the index names channel number %d, which is none", n)
 		}
-		if n == num && e.seq != seq+1 {
+		if n == num && e.seq != seq+1 && !(e.holed && e.seq > seq) {
 			v.fault("channel %s: event %v has number %d after %d", v.names[n], e.pos, e.seq, seq)
 		}
 		num, seq = n, e.seq
@@ -301,13 +307,25 @@ func (v *verifier) checkIndex() error {
 		if err != nil {
 			return err
 		}
+		if !ok && e.expires > 0 && e.expires <= v.due {
+			return v.stopped() // it was over, and is its channel's newest
+		}
 		if !ok {
 			v.fault("channel %s: event %v is in the index, and is missing", v.names[n], e.pos)
 			return nil
 		}
 		f := fields{b: event}
-		if f.number() != n || f.number() != e.seq || int64(f.number()) != e.ms || f.err != nil {
+		expires, err := eventExpiry(event)
+		if f.number() != n || f.number() != e.seq || int64(f.number()) != e.ms || f.err != nil || err != nil ||
+			expires != e.expires {
 			v.fault("channel %s: event %v is not the one that the index means", v.names[n], e.pos)
+		}
+		if expires > 0 {
+			if _, listed, err := v.get(keyOf(keyExpiry, uint64(expires), n, uint64(e.pos))); err != nil {
+				return err
+			} else if !listed {
+				v.fault("channel %s: event %v is not listed by its expiry, and would stay for ever", v.names[n], e.pos)
+			}
 		}
 		return v.stopped()
 	})

@@ -1,0 +1,198 @@
+package pebblelog
+
+import (
+	"errors"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/fanfare-hub/fanfare"
+)
+
+// An event with a TTL is over when due time (clock.go) has reached its expiry. From then on no
+// reader sees it, and no condition: the newest event that is not over takes its place. That is no
+// gap, so no trim mark moves. Each such event has a key in the order of the expiries, by which a
+// sweep deletes what is over by due time and by guarded time: a wall clock that was believed for
+// five minutes, and was wrong, hides events and deletes none.
+//
+// A channel's newest index entry stays, because it holds the channel's counts; its event goes. When
+// nothing else is left of the channel, the channel is forgotten. Its mark then folds into the floor
+// of its rule, and the events that were over do not.
+
+// expiry is the due time at which an event of a batch is over; 0 is never.
+func (w *groupWriter) expiry(b *fanfare.Batch, i int) int64 {
+	if b.TTL == nil || b.TTL[i] == 0 {
+		return 0
+	}
+	return w.at.due + max(b.TTL[i].Milliseconds(), 1)
+}
+
+// lifetimes tells which events are over at the time of the first question. It is for one goroutine.
+type lifetimes struct {
+	catalog *catalog
+	due     int64 // 0 before that
+}
+
+func (l *lifetimes) over(expires int64) bool {
+	if expires == 0 {
+		return false
+	}
+	if l.due == 0 {
+		l.due = l.catalog.now().due
+	}
+	return expires <= l.due
+}
+
+// overValue is over for the stored value of an event.
+func (l *lifetimes) overValue(value []byte) (bool, error) {
+	expires, err := eventExpiry(value)
+	return l.over(expires), err
+}
+
+const (
+	expireMost  = 500       // events in one batch
+	expireAgain = time.Hour // how long after it is over a channel's newest entry is looked at again
+)
+
+// expire deletes the events that are over.
+func (w *sweeper) expire() error {
+	m := w.now()
+	through := min(m.due, m.guarded)
+	for after, more := []byte(nil), true; more; {
+		if err := w.stopped(); err != nil {
+			return err
+		}
+		var err error
+		if after, more, err = w.expireSome(after, through); err != nil {
+			return err
+		}
+		if len(w.empties) >= foldMost {
+			if err := w.fold(); err != nil {
+				return err
+			}
+		}
+	}
+	return w.fold()
+}
+
+// expireSome deletes a batch of the events that were over at a time, from a key on. It returns the
+// key from which the next call goes on.
+func (w *sweeper) expireSome(from []byte, through int64) (next []byte, more bool, err error) {
+	w.deleting.Lock()
+	defer w.deleting.Unlock()
+	if from == nil {
+		from = []byte{keyExpiry}
+	}
+	it, err := w.db.NewIter(between(from, keyOf(keyExpiry, uint64(through)+1)))
+	if err != nil {
+		return nil, false, err
+	}
+	defer it.Close()
+	x := expirer{sweeper: w, b: w.db.NewBatch(), through: through}
+	defer x.b.Close()
+	if x.index, err = w.db.NewIter(ofKind(keyIndex)); err != nil {
+		return nil, false, err
+	}
+	defer x.index.Close()
+	n := 0
+	for ok := it.First(); ok; ok = it.Next() {
+		if n++; n > expireMost {
+			next, more = append([]byte(nil), it.Key()...), true
+			break
+		}
+		if err := x.event(it.Key()); err != nil {
+			return nil, false, err
+		}
+	}
+	if err := it.Error(); err != nil {
+		return nil, false, err
+	}
+	if err := w.db.Apply(x.b, pebble.NoSync); err != nil {
+		return nil, false, err
+	}
+	w.retention.deleted.Add(x.gone)
+	w.log.stats.expired.Add(x.events)
+	return next, more, nil
+}
+
+// expirer deletes events that are over, in one batch.
+type expirer struct {
+	*sweeper
+	index   *pebble.Iterator
+	b       *pebble.Batch
+	through int64
+	events  uint64
+	gone    int64 // bytes
+}
+
+// event deletes the event that a key of the expiries names.
+func (x *expirer) event(key []byte) error {
+	if len(key) != 25 {
+		return errCorrupt
+	}
+	num, pos := uint64(lastNumber(key[:17])), fanfare.Position(lastNumber(key))
+	index := keyOf(keyIndex, num, uint64(pos))
+	if !x.index.SeekGE(index) || string(x.index.Key()) != string(index) {
+		// It was trimmed, or its channel forgotten.
+		return errors.Join(x.index.Error(), x.b.SingleDelete(append([]byte(nil), key...), nil))
+	}
+	e, err := readEntry(x.index.Key(), x.index.Value())
+	if err != nil {
+		return err
+	}
+	newest := !x.index.Next() || channelOfIndex(x.index.Key()) != num
+	if err := x.index.Error(); err != nil {
+		return err
+	}
+	if newest {
+		return x.newest(key, num, e)
+	}
+	if err := x.data(pos); err != nil {
+		return err
+	}
+	x.gone += indexBytes
+	return errors.Join(x.b.SingleDelete(index, nil), x.b.SingleDelete(append([]byte(nil), key...), nil))
+}
+
+// newest deletes a channel's newest event, and has the channel forgotten when nothing else is left
+// of it. Else its index entry stays, and is looked at again.
+func (x *expirer) newest(key []byte, num uint64, e entry) error {
+	if !x.index.SeekGE(keyOf(keyIndex, num)) {
+		return errors.Join(errCorrupt, x.index.Error())
+	}
+	if fanfare.Position(lastNumber(x.index.Key())) == e.pos {
+		name, err := x.nameOf(num)
+		if isNotFound(err) {
+			return nil // it is being forgotten
+		}
+		if err != nil {
+			return err
+		}
+		mark, err := x.markOf(name)
+		if err == nil && mark < e.pos {
+			x.empties = append(x.empties, emptied{name, e.seq, e.pos, mark})
+		}
+		return err
+	}
+	if err := x.data(e.pos); err != nil {
+		return err
+	}
+	again := keyOf(keyExpiry, uint64(x.through+expireAgain.Milliseconds()), num, uint64(e.pos))
+	return errors.Join(x.b.SingleDelete(append([]byte(nil), key...), nil), x.b.Set(again, nil, nil))
+}
+
+// data deletes an event, if it is still there.
+func (x *expirer) data(pos fanfare.Position) error {
+	key := keyOf(keyEvent, uint64(pos))
+	value, closer, err := x.db.Get(key)
+	if isNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	x.gone += int64(len(value)) + eventOverhead - indexBytes
+	x.events++
+	x.singly.Store(true)
+	return errors.Join(closer.Close(), x.b.SingleDelete(key, nil))
+}

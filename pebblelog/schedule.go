@@ -1,0 +1,378 @@
+package pebblelog
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/fanfare-hub/fanfare"
+)
+
+// A scheduled event stands under its id, and in the order of the due times. Apply publishes it: each
+// group begins with what has fallen due by its time. When no group comes, dueLoop proposes an empty
+// one. So what is scheduled costs no memory, and no reader sees any of it; of waiting, only the time
+// of the first, their number, and their bytes are held.
+//
+// The idempotency key of a scheduled event is not forgotten while the event waits. It is used anew
+// when the event is published or canceled, and lives for ten minutes from then on.
+
+// scheduled is a scheduled event as it is stored.
+type scheduled struct {
+	at    int64  // due time when it is published
+	ttl   int64  // milliseconds from then on; 0: it is never over
+	key   string // hash of its idempotency key; empty: it has none
+	event fanfare.Event
+}
+
+func (s *scheduled) append(dst []byte) []byte {
+	dst = binary.AppendUvarint(binary.AppendUvarint(dst, uint64(s.at)), uint64(s.ttl))
+	for _, text := range []string{s.key, s.event.Channel.String(), typeAndTrace(&s.event)} {
+		dst = append(binary.AppendUvarint(dst, uint64(len(text))), text...)
+	}
+	return append(dst, s.event.Data...)
+}
+
+func readScheduled(value []byte) (*scheduled, error) {
+	f := fields{b: value}
+	s := &scheduled{at: int64(f.number()), ttl: int64(f.number())}
+	s.key = string(f.bytes(f.number()))
+	name, kind := string(f.bytes(f.number())), string(f.bytes(f.number()))
+	s.event.Data = string(f.b)
+	kind, s.event.Trace, _ = strings.Cut(kind, traceMark)
+	var errs [2]error
+	s.event.Channel, errs[0] = fanfare.ParseChannel(name)
+	s.event.Type, errs[1] = fanfare.ParseEventType(kind)
+	if f.err != nil || errors.Join(errs[:]...) != nil || (s.key != "" && len(s.key) != 16) {
+		return nil, errCorrupt
+	}
+	return s, nil
+}
+
+func (s *scheduled) bytes() uint64 {
+	return uint64(len(s.event.Data) + len(s.event.Channel.String()) + scheduledOverhead)
+}
+
+// scheduledOverhead is what a scheduled event takes on disk beside its data and its channel's name.
+const scheduledOverhead = 64
+
+func (s *scheduled) public(id fanfare.ScheduledID) fanfare.ScheduledEvent {
+	return fanfare.ScheduledEvent{ID: id, DeliverAt: time.UnixMilli(s.at).UTC(),
+		TTL: time.Duration(s.ttl) * time.Millisecond, Event: s.event}
+}
+
+// waiting is what apply knows of the scheduled events without reading them. It is owned by the
+// committer.
+type waiting struct {
+	highest      uint64 // id that was given
+	count, bytes uint64
+	first        int64 // due time of the first; notDue when there is none
+}
+
+const notDue = int64(1) << 62
+
+func (w *waiting) append(dst []byte) []byte {
+	dst = binary.AppendUvarint(dst, w.highest)
+	return binary.AppendUvarint(binary.AppendUvarint(dst, w.count), w.bytes)
+}
+
+func readWaiting(value []byte) (w waiting, err error) {
+	f := fields{b: value}
+	w.highest, w.count, w.bytes = f.number(), f.number(), f.number()
+	return w, f.err
+}
+
+// loadWaiting reads what is known of the scheduled events when the store is opened.
+func (s *session) loadWaiting() error {
+	a := &s.committer.applier
+	a.waiting.first = notDue
+	value, closer, err := s.db.Get([]byte{keyHighest})
+	if isNotFound(err) {
+		a.showWaiting()
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	a.waiting, err = readWaiting(value)
+	if err = errors.Join(err, closer.Close()); err != nil {
+		return err
+	}
+	s.log.ids.Store(a.waiting.highest)
+	if a.waiting.first, err = a.firstDue(); err != nil {
+		return err
+	}
+	a.showWaiting()
+	return nil
+}
+
+// firstDue is when the first of the stored scheduled events is due.
+func (a *applier) firstDue() (int64, error) {
+	it, err := a.db.NewIter(ofKind(keyDue))
+	if err != nil {
+		return 0, err
+	}
+	defer it.Close()
+	if !it.First() {
+		return notDue, it.Error()
+	}
+	return dueOf(it.Key())
+}
+
+func dueOf(key []byte) (int64, error) {
+	if len(key) != 17 {
+		return 0, errCorrupt
+	}
+	return int64(binary.BigEndian.Uint64(key[1:])), nil
+}
+
+// showWaiting lets the statistics and dueLoop see what waits.
+func (a *applier) showWaiting() {
+	a.log.stats.scheduled.Store(a.waiting.count)
+	a.log.stats.scheduledBytes.Store(a.waiting.bytes)
+	a.firstWaits.Store(a.waiting.first)
+	select {
+	case a.dueChanged <- struct{}{}:
+	default:
+	}
+}
+
+// writeWaiting stores what has changed in a group.
+func (w *groupWriter) writeWaiting() error {
+	w.group.ids = fanfare.ScheduledID(w.waiting.highest)
+	if !w.moved {
+		return nil
+	}
+	return w.b.Set([]byte{keyHighest}, w.waiting.append(nil), nil)
+}
+
+// schedule stores the event of a request for later, or finds that it was scheduled before.
+func (w *groupWriter) schedule(r *request) error {
+	b := r.batch
+	if len(b.Events) != 1 || b.If != nil || b.Keep != nil {
+		r.err = fanfare.Invalid("deliverAt is for one event, without a condition")
+		return nil
+	}
+	key := b.Key
+	if b.Keys != nil {
+		key = b.Keys[0]
+	}
+	if key.Text != "" {
+		u, err := w.lookUp(keyHash(key))
+		switch {
+		case err != nil:
+			return err
+		case u != nil && (u.fingerprint != key.Fingerprint || !u.scheduled()):
+			r.err = conflict(key)
+			return nil
+		case u != nil:
+			w.log.stats.replayedKeys.Add(1)
+			r.receipt = fanfare.Receipt{Replayed: true, Note: u.note, Scheduled: fanfare.ScheduledID(u.first),
+				DeliverAt: time.UnixMilli(u.due).UTC()}
+			return nil
+		}
+	}
+	s := &scheduled{at: b.DeliverAt.UnixMilli(), event: b.Events[0]}
+	if b.DeliverAt.IsZero() {
+		s.at = w.at.due + b.DeliverIn.Milliseconds()
+	}
+	if b.TTL != nil {
+		s.ttl = b.TTL[0].Milliseconds()
+	}
+	if w.waiting.bytes+s.bytes() > w.mostWaiting {
+		r.err = &fanfare.Error{Code: fanfare.CodeOverloaded, RetryAfter: time.Minute,
+			Setting: fanfare.SettingMaxScheduledBytes,
+			Detail: fmt.Sprintf("%d events, of %d bytes, wait to be published, the limit is %d bytes",
+				w.waiting.count, w.waiting.bytes, w.mostWaiting)}
+		return nil
+	}
+	// The time makes the ids of a log that was restored from a backup others than those that were
+	// given since.
+	id := max(w.waiting.highest+1, uint64(w.at.due)*perMillisecond)
+	r.receipt = fanfare.Receipt{Scheduled: fanfare.ScheduledID(id), DeliverAt: time.UnixMilli(s.at).UTC()}
+	if key.Text != "" {
+		hash := keyHash(key)
+		s.key = string(hash[:])
+		u := used{ms: neverForgotten, fingerprint: key.Fingerprint, first: fanfare.Position(id), note: key.Note, due: s.at}
+		if err := w.putUsed(hash, u); err != nil {
+			return err
+		}
+	}
+	return w.addWaiting(id, s)
+}
+
+// addWaiting adds a scheduled event.
+func (w *groupWriter) addWaiting(id uint64, s *scheduled) error {
+	w.waiting.highest = id
+	w.waiting.count++
+	w.waiting.bytes += s.bytes()
+	w.waiting.first = min(w.waiting.first, s.at)
+	w.noteCame(fanfare.ScheduledID(id), s)
+	return errors.Join(w.b.Set(keyOf(keyWaiting, id), s.append(nil), nil),
+		w.b.Set(keyOf(keyDue, uint64(s.at), id), nil, nil))
+}
+
+// noteCame remembers what the group has changed, and the store does not show yet.
+func (w *groupWriter) noteCame(id fanfare.ScheduledID, s *scheduled) {
+	if w.came == nil {
+		w.came = map[fanfare.ScheduledID]*scheduled{}
+	}
+	w.came[id], w.moved = s, true
+}
+
+// removeWaiting removes a scheduled event, which has been published or canceled.
+func (w *groupWriter) removeWaiting(id fanfare.ScheduledID, s *scheduled) error {
+	w.waiting.count--
+	w.waiting.bytes -= min(s.bytes(), w.waiting.bytes)
+	w.noteCame(id, nil)
+	if err := errors.Join(w.b.Delete(keyOf(keyWaiting, uint64(id)), nil),
+		w.b.Delete(keyOf(keyDue, uint64(s.at), uint64(id)), nil)); err != nil || s.key == "" {
+		return err
+	}
+	hash := [16]byte([]byte(s.key))
+	u, ok := w.used[hash]
+	if !ok {
+		value, closer, err := w.db.Get(usedKey(hash))
+		if isNotFound(err) {
+			return nil // an import brings no keys
+		}
+		if err != nil {
+			return fmt.Errorf("key of scheduled event %v: %w", id, err)
+		}
+		u, err = readUsed(value)
+		if err = errors.Join(err, closer.Close()); err != nil {
+			return err
+		}
+	}
+	u.ms = w.at.log
+	return w.putUsed(hash, u)
+}
+
+// The most that falls due in one group; what is left goes into the next one.
+const (
+	dueMost      = 1000
+	dueMostBytes = maxGroupBytes
+)
+
+// lateAfter is how long after its time an event is published that counts as late.
+const lateAfter = time.Second
+
+// publishDue publishes what has fallen due, before anything else in the group.
+func (w *groupWriter) publishDue() error {
+	if w.waiting.first > w.at.due {
+		return nil
+	}
+	it, err := w.db.NewIter(ofKind(keyDue))
+	if err != nil {
+		return err
+	}
+	defer it.Close()
+	n, bytes := 0, uint64(0)
+	w.waiting.first, w.moved = notDue, true
+	for ok := it.First(); ok; ok = it.Next() {
+		at, err := dueOf(it.Key())
+		if err != nil {
+			return err
+		}
+		if at > w.at.due || n == dueMost || bytes >= dueMostBytes {
+			w.waiting.first = at
+			break
+		}
+		id := fanfare.ScheduledID(lastNumber(it.Key()))
+		s, err := w.loadScheduled(id)
+		if err != nil {
+			return err
+		}
+		n++
+		bytes += s.bytes()
+		if err := errors.Join(w.publishOne(s), w.removeWaiting(id, s)); err != nil {
+			return err
+		}
+	}
+	return it.Error()
+}
+
+// publishOne publishes a scheduled event, unless it is over already.
+func (w *groupWriter) publishOne(s *scheduled) error {
+	expires := int64(0)
+	if s.ttl > 0 {
+		if expires = s.at + s.ttl; expires <= w.at.due {
+			w.log.stats.expired.Add(1)
+			return nil
+		}
+	}
+	w.log.stats.fellDue.Add(1)
+	if w.at.due-s.at > lateAfter.Milliseconds() {
+		w.log.stats.late.Add(1)
+	}
+	return w.event(&s.event, expires)
+}
+
+// loadScheduled reads a scheduled event from the store.
+func (c *catalog) loadScheduled(id fanfare.ScheduledID) (*scheduled, error) {
+	value, closer, err := c.db.Get(keyOf(keyWaiting, uint64(id)))
+	if err != nil {
+		return nil, fmt.Errorf("scheduled event %v: %w", id, err)
+	}
+	s, err := readScheduled(value)
+	if err = errors.Join(err, closer.Close()); err != nil {
+		return nil, fmt.Errorf("scheduled event %v: %w", id, err)
+	}
+	return s, nil
+}
+
+// cancelScheduled cancels a scheduled event. It is used for one request.
+type cancelScheduled struct {
+	id    fanfare.ScheduledID
+	found *bool
+}
+
+func (c cancelScheduled) apply(w *groupWriter) error {
+	s, known := w.came[c.id]
+	if !known {
+		var err error
+		if s, err = w.loadScheduled(c.id); isNotFound(err) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+	if s == nil {
+		return nil
+	}
+	*c.found = true
+	return w.removeWaiting(c.id, s)
+}
+
+// fallDue makes a group, which begins with what has fallen due.
+type fallDue struct{ barrier }
+
+// dueLoop sees to it that a group comes when a scheduled event falls due.
+func (s *session) dueLoop() {
+	a := &s.committer.applier
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		pause := time.Hour
+		if first := a.firstWaits.Load(); first != notDue {
+			// The clock may be set at any time, and timers do not run while a machine sleeps.
+			pause = min(time.Duration(first-s.log.order.now().due)*time.Millisecond, time.Second)
+		}
+		if pause <= 0 {
+			pause = time.Millisecond
+			if s.log.command(fallDue{}) != nil {
+				pause = time.Second // publishes are refused at present
+			}
+		}
+		timer.Reset(pause)
+		select {
+		case <-timer.C:
+		case <-a.dueChanged:
+		case <-s.dead:
+			return
+		case <-s.log.stop:
+			return
+		}
+	}
+}
