@@ -22,6 +22,18 @@ type Message struct {
 	// stored. A message that was stored before under its Key is answered as that, whatever its
 	// condition says now.
 	If Condition
+
+	// TTL is how long the event lives, from MinTTL to MaxTTL: once it is over, the event is neither
+	// delivered nor read any more, and that is no gap. Zero is for ever, or as long as retention
+	// keeps it.
+	TTL time.Duration
+
+	// DeliverAt, or DeliverIn, has the message stored now, durably, and published then: at a time, or
+	// so long after it was stored, at most MaxDeferral ahead. Its TTL counts from then. It is the
+	// only message of its call, and has no condition. The receipt has a ScheduledID by which it can
+	// be canceled.
+	DeliverAt time.Time
+	DeliverIn time.Duration
 }
 
 // Subscription says which patterns a Go program listens to, and where it starts. At most one of

@@ -17,6 +17,7 @@ import (
 type Log interface {
 	fanfare.Log
 	fanfare.Keeper
+	fanfare.Scheduler
 	io.Closer
 }
 
@@ -57,6 +58,8 @@ func Run(t *testing.T, e Engine) {
 		{"Conditions", Keep{}, testConditions},
 		{"ConditionsAndKeys", Keep{}, testConditionsAndKeys},
 		{"ConditionsOnWhatIsLeft", Keep{Count: 1}, testConditionsOnWhatIsLeft},
+		{"Expiry", Keep{}, testExpiry},
+		{"Scheduled", Keep{}, testScheduled},
 		{"Kept", Keep{}, testKept},
 		{"KeptFor", Keep{}, testKeptFor},
 		{"Ride", Keep{}, testRide},

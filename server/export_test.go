@@ -12,7 +12,8 @@ func (s *Server) WrapRevocations(f func(adminapi.Revocations) adminapi.Revocatio
 func (s *Server) Routes() (list []string) {
 	for _, rt := range s.routes() {
 		for method, there := range map[string]bool{
-			"GET": rt.get != nil, "POST": rt.takesPosts(), "DELETE": rt.del != nil,
+			"GET": rt.get != nil || rt.getOf != nil, "POST": rt.takesPosts(),
+			"DELETE": rt.del != nil || rt.delOf != nil,
 		} {
 			if there {
 				list = append(list, method+" "+rt.path)

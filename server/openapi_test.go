@@ -123,6 +123,7 @@ func TestOpenAPI(t *testing.T) {
 	d := description(tree)
 	paths := d["paths"].(map[string]any)
 	f.publish("a", "1", "2")
+	later := f.call("POST", "/v1/channels/a?deliverAt=in+1h&ttl=1h", "x").json("scheduled")
 	command := `{"objectId":"o1","event":"REBOOT"}`
 	dir := t.TempDir()
 	called := map[string]bool{}
@@ -151,6 +152,17 @@ func TestOpenAPI(t *testing.T) {
 		{"GET", "/v1/latest", "/v1/latest?channel=**&limit=x", "", 400, nil},
 		{"GET", "/v1/channels", "/v1/channels?pattern=**&limit=1", "", 200, nil},
 		{"GET", "/v1/channels", "/v1/channels", "", 400, nil},
+		{"POST", "/v1/channels/{channel}", "/v1/channels/a/b?ttl=10m&deliverAt=in+1h", "x", 202, nil},
+		{"POST", "/v1/events", "/v1/events", `{"channel":"a","data":"x","deliverAt":"in 1h"}`, 202, []string{"Idempotency-Key: k2"}},
+		{"POST", "/v1/events", "/v1/events", `{"channel":"a","data":"x","deliverAt":"in 1h"}`, 200, []string{"Idempotency-Key: k2"}},
+		{"POST", "/v1/events", "/v1/events", `{"channel":"a","data":"x","ttl":"1h"}`, 201, nil},
+		{"GET", "/v1/history", "/v1/history?channel=a", "", 200, nil},
+		{"GET", "/v1/scheduled", "/v1/scheduled?channel=**&limit=1", "", 200, nil},
+		{"GET", "/v1/scheduled", "/v1/scheduled", "", 400, nil},
+		{"GET", "/v1/scheduled/{id}", "/v1/scheduled/" + later, "", 200, nil},
+		{"DELETE", "/v1/scheduled/{id}", "/v1/scheduled/" + later, "", 204, nil},
+		{"DELETE", "/v1/scheduled/{id}", "/v1/scheduled/" + later, "", 404, nil},
+		{"GET", "/v1/scheduled/{id}", "/v1/scheduled/" + later, "", 404, nil},
 		{"GET", "/v1/stores/event-sources", "/v1/stores/event-sources?storeId=1&pcId=2", "", 200, nil},
 		{"GET", "/v1/stores/event-sources", "/v1/stores/event-sources?storeId=1", "", 400, nil},
 		{"POST", "/v1/stores/events", "/v1/stores/events", command, 201, nil},

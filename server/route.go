@@ -13,12 +13,25 @@ import (
 // handler answers a request of a caller.
 type handler func(w http.ResponseWriter, r *http.Request, by caller.Caller)
 
+// paramHandler answers a request of a caller, to a path with parameters.
+type paramHandler func(w http.ResponseWriter, r *http.Request, by caller.Caller, params []string)
+
+// with is the handler for the values of a path's parameters; nil for none.
+func (h paramHandler) with(params []string) handler {
+	if h == nil {
+		return nil
+	}
+	return func(w http.ResponseWriter, r *http.Request, by caller.Caller) { h(w, r, by, params) }
+}
+
 // endpoint holds the methods that one path answers to.
 type endpoint struct {
 	get  handler // HEAD too
 	post handler
 	// postTo is the post of a path with parameters, whose values are params.
-	postTo func(w http.ResponseWriter, r *http.Request, by caller.Caller, params []string)
+	postTo paramHandler
+	getOf  paramHandler // likewise
+	delOf  paramHandler
 	params []string
 	del    handler
 

@@ -26,6 +26,8 @@ func (s *Server) routes() []route {
 		{path: "/v1/history", endpoint: endpoint{get: s.native.History}},
 		{path: "/v1/latest", endpoint: endpoint{get: s.native.Latest}},
 		{path: "/v1/channels", endpoint: endpoint{get: s.native.Channels}},
+		{path: "/v1/scheduled", endpoint: endpoint{get: s.native.Scheduled}},
+		{path: "/v1/scheduled/{id}", endpoint: endpoint{getOf: s.scheduledEvent, delOf: s.cancel}},
 		{path: "/v1/tickets", endpoint: endpoint{post: s.makeTicket}},
 		{path: "/v1/session", endpoint: endpoint{post: s.beginSession, del: s.endSession, delOpen: true}},
 
@@ -52,6 +54,14 @@ func (s *Server) routes() []route {
 
 func (s *Server) publishTo(w http.ResponseWriter, r *http.Request, by caller.Caller, p []string) {
 	s.native.PublishTo(w, r, by, p[0])
+}
+
+func (s *Server) scheduledEvent(w http.ResponseWriter, r *http.Request, by caller.Caller, p []string) {
+	s.native.ScheduledEvent(w, r, by, p[0])
+}
+
+func (s *Server) cancel(w http.ResponseWriter, r *http.Request, by caller.Caller, p []string) {
+	s.native.Cancel(w, r, by, p[0])
 }
 
 func (s *Server) sendToStore(w http.ResponseWriter, r *http.Request, by caller.Caller, p []string) {
@@ -123,6 +133,9 @@ func (s *Server) find(r *http.Request) (endpoint, bool) {
 	if rt, params, ok := s.router.lookup(path); ok {
 		e := rt.endpoint
 		e.params = params
+		if e.getOf != nil {
+			e.get, e.del = e.getOf.with(params), e.delOf.with(params)
+		}
 		if path == "/v1/health" { // without parameters it says no more than /livez
 			q := r.URL.Query()
 			e.open = !q.Has("storeId") && !q.Has("pcId")

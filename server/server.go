@@ -33,6 +33,7 @@ import (
 type Log interface {
 	fanfare.Log
 	fanfare.Keeper
+	fanfare.Scheduler
 }
 
 // Tracer observes each publish. Its methods may be called from any goroutine, and must not block.
@@ -134,7 +135,7 @@ func (s *Server) newAdapters(o Options) {
 		Rates: &limit.Rates{Events: o.Publish.Rate, Bytes: o.Publish.BytesRate, Burst: o.Publish.Burst},
 	}
 	s.native = httpapi.New(httpapi.Options{
-		Log: o.Log, Publisher: s.publisher, Streams: s.streams, Problems: s.problems, Logger: o.Logger,
+		Log: o.Log, Scheduler: o.Log, Publisher: s.publisher, Streams: s.streams, Problems: s.problems, Logger: o.Logger,
 		Lifetime: o.Streams.Lifetime, StallLimit: o.Streams.StallLimit, IngestIdle: o.Publish.IngestIdle,
 		Stopping: s.stopping, Replay: s.hub.Replay, StillMay: s.stillMay,
 	})

@@ -24,6 +24,9 @@ type publishCmd struct {
 	Event    string  `empty:"" help:"The event's type; default message." placeholder:"TYPE"`
 	IfLatest string  `help:"Publish only while the channel's newest event is the one with this id; none: only while it has no event." placeholder:"ID|none"`
 	Key      string  `help:"Idempotency key, so that a second run publishes nothing; default a random one." placeholder:"KEY"`
+	TTL      string  `name:"ttl" help:"How long the event lives, such as 10m: once that is over it is neither delivered nor shown; 1s to 365d." placeholder:"TIME"`
+	At       string  `help:"Publish it then, and not now: the next 03:00 by this machine's clock, '2026-11-27 03:00', or 2026-11-27T03:00:00Z." placeholder:"TIME"`
+	In       span    `help:"Publish it so long from now." placeholder:"TIME"`
 	RetryFor span    `default:"1m" help:"How long to try again when the hub cannot be reached or cannot store."`
 }
 
@@ -33,15 +36,20 @@ func (publishCmd) Help() string {
   fanfare publish greetings hello
   journalctl -f | fanfare publish logs/web1 -
   fanfare publish jobs/17 taken --if-latest none
+  fanfare publish quotes/ACME 12.50 --ttl 10m
+  fanfare publish stores/1 REBOOT --at 03:00
 
 With --if-latest, of several that race one publishes, and the others are refused.
-Prints the event's id; with -, prints the number of lines to standard error at the end.`
+Prints the event's id; with --at or --in the id by which fanfare scheduled shows and cancels it; with -, prints the number of lines to standard error at the end.`
 }
 
 func (c *publishCmd) Run(ctx context.Context, std *stdio) error {
 	if c.Data != nil && *c.Data == "-" {
 		if c.IfLatest != "" {
 			return &exitError{exitUsage, errors.New("--if-latest is for one event: the second line would not find it")}
+		}
+		if c.At != "" || c.In != 0 {
+			return &exitError{exitUsage, errors.New("--at and --in are for one event")}
 		}
 		return c.lines(ctx, std)
 	}
@@ -65,6 +73,15 @@ func (c *publishCmd) Run(ctx context.Context, std *stdio) error {
 	if c.Event != "" {
 		query.Set("event", c.Event)
 	}
+	if c.TTL != "" {
+		query.Set("ttl", c.TTL)
+	}
+	switch at, err := deliverAt(c.At, c.In, time.Now()); {
+	case err != nil:
+		return err
+	case at != "":
+		query.Set("deliverAt", at)
+	}
 	header := asType("text/plain; charset=utf-8")
 	switch c.IfLatest {
 	case "":
@@ -78,11 +95,11 @@ func (c *publishCmd) Run(ctx context.Context, std *stdio) error {
 	if err != nil {
 		return err
 	}
-	var receipt struct{ ID string }
+	var receipt struct{ ID, Scheduled string }
 	if err := json.Unmarshal(answer, &receipt); err != nil {
 		return fmt.Errorf("the hub's answer is not JSON: %w", err)
 	}
-	_, err = fmt.Fprintln(std.out, receipt.ID)
+	_, err = fmt.Fprintln(std.out, receipt.ID+receipt.Scheduled)
 	return err
 }
 
@@ -97,6 +114,7 @@ type lineEvent struct {
 	Channel string `json:"channel"`
 	Event   string `json:"event,omitempty"`
 	Data    string `json:"data"`
+	TTL     string `json:"ttl,omitempty"`
 }
 
 // lines publishes standard input line by line. Every batch has a key of its own, so a batch that
@@ -181,7 +199,7 @@ func refusesData(err error) bool {
 func (c *publishCmd) sendBatch(ctx context.Context, batch []string) error {
 	events := make([]lineEvent, len(batch))
 	for i, line := range batch {
-		events[i] = lineEvent{c.Channel, c.Event, line}
+		events[i] = lineEvent{c.Channel, c.Event, line, c.TTL}
 	}
 	body, err := json.Marshal(events)
 	if err != nil {

@@ -72,6 +72,7 @@ type cli struct {
 	Subscribe  subscribeCmd  `cmd:"" help:"Print events as they come; reconnects by itself."`
 	Send       sendCmd       `cmd:"" help:"Send a command to a store PC."`
 	Latest     latestCmd     `cmd:"" help:"Print the newest event of each channel."`
+	Scheduled  scheduledCmd  `cmd:"" help:"Print, or cancel, events that are to be published later."`
 	History    historyCmd    `cmd:"" help:"Print the retained events of a channel."`
 	Retention  retentionCmd  `cmd:"" help:"Show how much each retention rule holds, and how much it would remove."`
 	Backup     backupCmd     `cmd:"" help:"Have a running hub copy its log into a new folder."`

@@ -93,7 +93,7 @@ func (h *hub) open(ctx context.Context, rules []fanfare.Rule) error {
 	o := pebblelog.Options{
 		Dir: c.Data, Durability: durability(c.Durability), Retention: rules, Logger: h.logger,
 		MinFreeBytes: orNever(int64(c.MinFreeBytes)), MaxQueueBytes: int(c.MaxQueueBytes),
-		CacheBytes: int(c.CacheBytes), MaxBytes: int64(c.MaxLogBytes),
+		CacheBytes: int(c.CacheBytes), MaxScheduledBytes: int64(c.MaxScheduledBytes), MaxBytes: int64(c.MaxLogBytes),
 	}
 	deadline := time.Now()
 	if h.listen.held {

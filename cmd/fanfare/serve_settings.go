@@ -30,9 +30,10 @@ type settings struct {
 	StreamLifetime *span `help:"How long a stream lives, shortened at random by up to a tenth; 0 is for ever. Default: 299s on store streams, 1h on native ones."`
 	DrainWindow    span  `default:"5s" help:"Spread the ends of streams over this time when shutting down."`
 
-	Retention    []string `sep:"none" help:"The events to keep, such as 'logs/**=count:1000,age:2d,bytes:10MiB'; repeatable, the most specific pattern wins. Default: **=age:7d." placeholder:"PATTERN=RULE"`
-	MaxLogBytes  byteSize `default:"10GiB" help:"Remove the oldest events when the log's files take more disk than this; 0: no limit."`
-	MinFreeBytes byteSize `default:"64MiB" help:"Refuse publishes while less than this is free on the disk."`
+	Retention         []string `sep:"none" help:"The events to keep, such as 'logs/**=count:1000,age:2d,bytes:10MiB'; repeatable, the most specific pattern wins. Default: **=age:7d." placeholder:"PATTERN=RULE"`
+	MaxLogBytes       byteSize `default:"10GiB" help:"Remove the oldest events when the log's files take more disk than this; 0: no limit."`
+	MaxScheduledBytes byteSize `default:"1GiB" help:"Refuse to store more bytes of events that are to be published later."`
+	MinFreeBytes      byteSize `default:"64MiB" help:"Refuse publishes while less than this is free on the disk."`
 
 	MaxEventBytes        byteSize  `default:"1MiB" help:"Most bytes of one event's data."`
 	MaxRequestBytes      byteSize  `default:"16MiB" help:"Most bytes of one request's body, or of one NDJSON line."`
@@ -78,6 +79,8 @@ func (c *settings) check() ([]fanfare.Rule, error) {
 		return nil, fmt.Errorf("--max-inflight-bytes is %d, want at least %d: four times the larger of "+
 			"--max-request-bytes and --max-event-bytes, or a body of that size might never fit",
 			*c.MaxInflightBytes, 4*max(c.MaxRequestBytes, c.MaxEventBytes))
+	case c.MaxScheduledBytes < 1:
+		return nil, errors.New("--max-scheduled-bytes must be at least 1")
 	case c.MaxLatestBytes < 1:
 		return nil, errors.New("--max-latest-bytes must be at least 1")
 	case c.TailBytes < 1:

@@ -21,6 +21,7 @@ const (
 	StreamEnded   Kind = "stream.ended"   // with the reason
 	StreamRefused Kind = "stream.refused" // with the code and the reason
 	Published     Kind = "publish.stored"
+	Canceled      Kind = "publish.canceled"
 	Refused       Kind = "request.refused"
 	TicketMade    Kind = "ticket.made"
 	Session       Kind = "session.changed"

@@ -126,6 +126,17 @@ func (c Caller) MayPublishAnything() error {
 	return c.denied("to publish")
 }
 
+// MayPublishAll returns nil, or why the caller may not publish to all channels of one of the
+// patterns.
+func (c Caller) MayPublishAll(patterns ...fanfare.Pattern) error {
+	for _, p := range patterns {
+		if !c.Who.MayAll(fanfare.ActionPublish, p) {
+			return c.denied("to publish to channel %q", p)
+		}
+	}
+	return nil
+}
+
 // MaySubscribe returns nil, or why the caller may not listen to one of the patterns, or read them.
 func (c Caller) MaySubscribe(patterns ...fanfare.Pattern) error {
 	for _, p := range patterns {

@@ -20,6 +20,7 @@ import (
 // Options set up an API. All are required.
 type Options struct {
 	Log       fanfare.Log
+	Scheduler fanfare.Scheduler
 	Publisher *publish.Publisher
 	// whose turn it is to read the log; see hub.Hub.Replay
 	Replay     func(ctx context.Context, owner string, read func() error) error

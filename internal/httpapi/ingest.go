@@ -157,8 +157,8 @@ func sendContinue(w http.ResponseWriter) {
 }
 
 // take takes one line to store, and returns false when the request is over. A line with an
-// idempotency key or a condition, or of a caller with rates, goes to the log alone, because it may
-// get an answer of its own.
+// idempotency key, a condition or a time, or of a caller with rates, goes to the log alone, because
+// it may get an answer of its own.
 func (in *ingest) take(n int, line []byte) bool {
 	o, err := publish.ParseObjectOf(line, "the line", "")
 	var b *fanfare.Batch
@@ -170,7 +170,7 @@ func (in *ingest) take(n int, line []byte) bool {
 	if err != nil {
 		return in.refuse(n, err)
 	}
-	if b.Keys != nil || b.If != nil || in.api.o.Publisher.Rates.On() {
+	if b.Keys != nil || b.If != nil || b.TTL != nil || b.Scheduled() || in.api.o.Publisher.Rates.On() {
 		if !in.flush() || !in.api.o.Publisher.AdmitSoon(in.by, b, in.api.o.Stopping) {
 			return false // lines without an answer were not stored
 		}
@@ -254,6 +254,10 @@ func (in *ingest) store(b *fanfare.Batch, lines []int, size int) bool {
 				text = append(text, in.problem(n, err)...)
 				continue
 			}
+			if receipt.Scheduled != 0 {
+				text = append(publish.AppendScheduled(text, receipt), '\n')
+				continue
+			}
 			text = append(receipt.Positions[i].Append(append(text, `{"id":"`...)), "\"}\n"...)
 		}
 		in.mu.Lock()
@@ -261,7 +265,10 @@ func (in *ingest) store(b *fanfare.Batch, lines []int, size int) bool {
 		if err == nil {
 			last := len(lines) - 1
 			in.stored.count += len(lines)
-			in.stored.channel, in.stored.id = b.Events[last].Channel, receipt.Positions[last]
+			in.stored.channel, in.stored.id = b.Events[last].Channel, fanfare.Position(receipt.Scheduled)
+			if receipt.Scheduled == 0 {
+				in.stored.id = receipt.Positions[last]
+			}
 		}
 		in.unanswered -= size
 		in.freed.Broadcast()

@@ -18,6 +18,9 @@ func appendEventHead(b []byte, e *fanfare.Event) []byte {
 func appendEventTail(b []byte, e *fanfare.Event) []byte {
 	b = append(b, `","time":"`...)
 	b = e.Time.UTC().AppendFormat(b, time.RFC3339Nano)
+	if !e.Expires.IsZero() {
+		b = e.Expires.UTC().AppendFormat(append(b, `","expires":"`...), time.RFC3339Nano)
+	}
 	if e.Trace != "" {
 		b = append(append(b, `","traceparent":"`...), e.Trace...)
 	}
@@ -26,7 +29,8 @@ func appendEventTail(b []byte, e *fanfare.Event) []byte {
 
 // eventBytes is how much JSON an event is, with a comma.
 func eventBytes(e *fanfare.Event) int {
-	const names = len(`{"id":"","channel":"","event":"","data":"","time":"","traceparent":""},`)
+	const names = len(`{"id":"","channel":"","event":"","data":"","time":"","expires":"","traceparent":""},`) +
+		len(time.RFC3339Nano)
 	return names + fanfare.PositionTextBytes + textBytes(e.Channel.String()) + textBytes(e.Type.String()) +
 		textBytes(e.Data) + len(time.RFC3339Nano) + len(e.Trace)
 }

@@ -68,7 +68,10 @@ func (a *API) batch(by caller.Caller, objects []publish.Object, header string, a
 	b := &fanfare.Batch{Events: make([]fanfare.Event, 0, len(objects))}
 	var parts []string
 	for i, o := range objects {
-		e, member, condition, err := a.event(o)
+		e, member, condition, times, err := a.event(o)
+		if err == nil && array {
+			err = times.NotInArrays()
+		}
 		if err == nil {
 			err = by.MayPublish(e.Channel)
 		}
@@ -79,12 +82,15 @@ func (a *API) batch(by caller.Caller, objects []publish.Object, header string, a
 			return nil, nameItem(err, i, array)
 		}
 		b.Events = append(b.Events, e)
-		if err := publish.AddCondition(b, i, len(objects), condition); err != nil {
+		if err = publish.AddCondition(b, i, len(objects), condition); err == nil {
+			err = times.Add(b, i, len(objects))
+		}
+		if err != nil {
 			return nil, nameItem(err, i, array)
 		}
-		fields := []string{e.Channel.String(), e.Type.String(), e.Data}
+		fields := append([]string{e.Channel.String(), e.Type.String(), e.Data}, times.Parts()...)
 		switch {
-		case array && header != "":
+		case array && header != "": // TTLs apart, the parts are those of earlier versions
 			parts = append(parts, fields...)
 		case header != "" || member != "":
 			if b.Keys == nil {
@@ -113,41 +119,50 @@ func nameItem(err error, i int, array bool) error {
 }
 
 // eventMembers are those of an event object.
-var eventMembers = [...]string{"channel", "event", "data", "idempotencyKey", "ifLatest"}
+var eventMembers = [...]string{"channel", "event", "data", "idempotencyKey", "ifLatest", "ttl", "deliverAt"}
 
-// event reads one event object, its idempotencyKey, and its condition.
-func (a *API) event(o publish.Object) (e fanfare.Event, key string, c fanfare.Condition, err error) {
-	if err := o.Only(eventMembers[:]...); err != nil {
-		return e, "", c, err
+// event reads one event object, its idempotencyKey, its condition, and its times.
+func (a *API) event(
+	o publish.Object,
+) (e fanfare.Event, key string, c fanfare.Condition, t publish.Times, err error) {
+	if err = o.Only(eventMembers[:]...); err == nil {
+		c, err = o.Condition()
 	}
-	if c, err = o.Condition(); err != nil {
-		return e, "", c, err
+	if err == nil {
+		t, err = o.Times(a.o.Log.Now)
 	}
+	if err == nil {
+		e, err = a.eventOf(o, c)
+	}
+	if err == nil {
+		key, err = o.IdempotencyKey()
+	}
+	return e, key, c, t, err
+}
+
+// eventOf reads what is stored of an event object.
+func (a *API) eventOf(o publish.Object, c fanfare.Condition) (e fanfare.Event, err error) {
 	name, err := o.Text("channel")
 	if err != nil {
-		return e, "", c, err
+		return e, err
 	}
 	if name == "" && !o.Has("channel") {
-		return e, "", c, fanfare.Invalid("channel is missing")
+		return e, fanfare.Invalid("channel is missing")
 	}
 	if e.Channel, err = publish.ConditionalChannel(name, c); err != nil {
-		return e, "", c, err
+		return e, err
 	}
 	kind, err := o.Text("event")
 	if err != nil {
-		return e, "", c, err
+		return e, err
 	}
 	if e.Type, err = fanfare.ParseEventType(kind); err != nil {
-		return e, "", c, err
+		return e, err
 	}
 	if e.Data, err = o.Data("data"); err != nil {
-		return e, "", c, err
+		return e, err
 	}
-	if err = a.o.Publisher.CheckData(e.Channel, e.Data); err != nil {
-		return e, "", c, err
-	}
-	key, err = o.IdempotencyKey()
-	return e, key, c, err
+	return e, a.o.Publisher.CheckData(e.Channel, e.Data)
 }
 
 func (a *API) answer(w http.ResponseWriter, r *http.Request, by caller.Caller, b *fanfare.Batch, array bool) {
@@ -161,7 +176,11 @@ func (a *API) answer(w http.ResponseWriter, r *http.Request, by caller.Caller, b
 		return
 	}
 	a.o.Publisher.Stored(by, b, receipt)
-	if !array {
+	switch {
+	case receipt.Scheduled != 0:
+		publish.WriteScheduled(w, r, receipt)
+		return
+	case !array:
 		publish.WriteID(w, receipt)
 		return
 	}
@@ -206,7 +225,7 @@ func (a *API) rawBatch(
 	if err != nil {
 		return nil, err
 	}
-	q, err := query.Parse(r, "event", "idempotencyKey", "ifLatest")
+	q, err := query.Parse(r, "event", "idempotencyKey", "ifLatest", "ttl", "deliverAt")
 	if err != nil {
 		return nil, err
 	}
@@ -215,6 +234,10 @@ func (a *API) rawBatch(
 	}
 	if q.Has("ifLatest") {
 		return nil, fanfare.Invalid("ifLatest is given in the query: send the header If-Match or If-None-Match")
+	}
+	times, err := publish.QueryTimes(q, a.o.Log.Now)
+	if err != nil {
+		return nil, err
 	}
 	kind, err := fanfare.ParseEventType(q.Get("event"))
 	if err != nil {
@@ -240,11 +263,15 @@ func (a *API) rawBatch(
 		return nil, err
 	}
 	b := &fanfare.Batch{Events: []fanfare.Event{e}}
-	if err := publish.AddCondition(b, 0, 1, condition); err != nil {
+	if err = publish.AddCondition(b, 0, 1, condition); err == nil {
+		err = times.Add(b, 0, 1)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if key != "" {
-		b.Keys = []fanfare.Key{publish.Key(by.Name(), c, key, c.String(), kind.String(), e.Data)}
+		parts := append([]string{c.String(), kind.String(), e.Data}, times.Parts()...)
+		b.Keys = []fanfare.Key{publish.Key(by.Name(), c, key, parts...)}
 	}
 	return b, nil
 }

@@ -13,6 +13,7 @@ type Frame struct {
 	Position fanfare.Position
 	Channel  fanfare.Channel
 	Time     Stamp  // the event's time
+	Expires  Stamp  // when the event is over; 0: never
 	Body     []byte // the event as the protocol writes it
 	Chunk    []byte // Body as one chunk of HTTP/1.1; the same array
 	Folded   bool   // Body has lost whether a line of the data ended in LF, CR or CRLF
@@ -33,6 +34,9 @@ func (s Stamp) Time() time.Time { return time.UnixMicro(int64(s)).UTC() }
 // of returns the frame with the position, channel and time of its event.
 func (f Frame) of(e *fanfare.Event) Frame {
 	f.Position, f.Channel, f.Time = e.Position, e.Channel, StampOf(e.Time)
+	if !e.Expires.IsZero() {
+		f.Expires = StampOf(e.Expires)
+	}
 	return f
 }
 

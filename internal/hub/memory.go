@@ -28,7 +28,7 @@ type stretch struct {
 }
 
 const (
-	frameOverhead   = 136 // bytes of a frame in memory besides its chunk
+	frameOverhead   = 144 // bytes of a frame in memory besides its chunk
 	stretchOverhead = 160
 )
 

@@ -218,6 +218,7 @@ func (s *Subscriber) fromMemory(t *Turn, durable fanfare.Position) bool {
 
 // bring completes a turn whose frames were collected filter by filter.
 func (s *Subscriber) bring(t *Turn, through, durable fanfare.Position) {
+	t.Frames = s.hub.living(t.Frames)
 	if len(s.refs) > 1 {
 		t.Frames = mergeFrames(t.Frames, through)
 	}

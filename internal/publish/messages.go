@@ -28,7 +28,10 @@ func (p *Publisher) Messages(principal string, messages []fanfare.Message) (*fan
 			}
 			b.Keys[i] = key
 		}
-		if err := AddCondition(b, i, len(messages), messages[i].If); err != nil {
+		if err = AddCondition(b, i, len(messages), messages[i].If); err == nil {
+			err = p.addTimes(b, i, messages)
+		}
+		if err != nil {
 			return nil, nameMessage(err, i, len(messages))
 		}
 		bytes += len(messages[i].Data)
@@ -56,7 +59,33 @@ func (p *Publisher) message(principal string, m *fanfare.Message, e *fanfare.Eve
 	if err = CheckKey("key", m.Key); err != nil {
 		return key, err
 	}
-	return Key(principal, e.Channel, m.Key, e.Channel.String(), e.Type.String(), e.Data), nil
+	parts := append([]string{e.Channel.String(), e.Type.String(), e.Data}, timesOf(m).Parts()...)
+	return Key(principal, e.Channel, m.Key, parts...), nil
+}
+
+func timesOf(m *fanfare.Message) Times { return Times{TTL: m.TTL, At: m.DeliverAt, In: m.DeliverIn} }
+
+// addTimes checks the times of a message, and adds them to the batch.
+func (p *Publisher) addTimes(b *fanfare.Batch, i int, messages []fanfare.Message) error {
+	t := timesOf(&messages[i])
+	err := fanfare.CheckTTL(t.TTL)
+	switch {
+	case err != nil:
+		return err
+	case !t.At.IsZero() && t.In != 0:
+		return fanfare.Invalid("DeliverAt and DeliverIn are both given: want one of them")
+	case !t.At.IsZero():
+		err = fanfare.CheckDeliverAt(t.At, p.Log.Now())
+	case t.In != 0:
+		err = CheckIn(t.In)
+	}
+	if err == nil && len(messages) > 1 {
+		err = t.NotInArrays()
+	}
+	if err != nil {
+		return err
+	}
+	return t.Add(b, i, len(messages))
 }
 
 func nameMessage(err error, i, of int) error {

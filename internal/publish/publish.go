@@ -93,9 +93,21 @@ func (p *Publisher) Stored(by caller.Caller, b *fanfare.Batch, r fanfare.Receipt
 	if p.Audit == nil || len(b.Events) == 0 {
 		return
 	}
-	p.Audit.Record(audit.Published, by, slog.String("channel", b.Events[0].Channel.String()),
-		slog.Int("events", len(b.Events)),
-		slog.String("id", r.Positions[0].String()), slog.Bool("replayed", r.Replayed))
+	attrs := []slog.Attr{slog.String("channel", b.Events[0].Channel.String()), slog.Int("events", len(b.Events))}
+	if r.Scheduled != 0 {
+		attrs = append(attrs, slog.String("scheduled", r.Scheduled.String()), slog.Time("deliverAt", r.DeliverAt))
+	} else {
+		attrs = append(attrs, slog.String("id", r.Positions[0].String()))
+	}
+	p.Audit.Record(audit.Published, by, append(attrs, slog.Bool("replayed", r.Replayed))...)
+}
+
+// Canceled writes down that a caller has canceled a scheduled event.
+func (p *Publisher) Canceled(by caller.Caller, e fanfare.ScheduledEvent) {
+	if p.Audit != nil {
+		p.Audit.Record(audit.Canceled, by, slog.String("channel", e.Event.Channel.String()),
+			slog.String("scheduled", e.ID.String()))
+	}
 }
 
 // Queued is Stored for events that are answered before they are stored.

@@ -43,6 +43,9 @@ var (
 // become LF. A trace is known only of live events.
 func Decode(f *hub.Frame) fanfare.Event {
 	e := fanfare.Event{Position: f.Position, Channel: f.Channel, Time: f.Time.Time()}
+	if f.Expires != 0 {
+		e.Expires = f.Expires.Time()
+	}
 	if f.Trace != nil {
 		e.Trace = f.Trace.Parent
 	}
