@@ -58,12 +58,13 @@ const (
 func (w *sweeper) expire() error {
 	m := w.now()
 	through := min(m.due, m.guarded)
-	for after, more := []byte(nil), true; more; {
+	from, more := keyOf(keyExpiry, uint64(w.expired)), true
+	for more {
 		if err := w.stopped(); err != nil {
 			return err
 		}
 		var err error
-		if after, more, err = w.expireSome(after, through); err != nil {
+		if from, more, err = w.expireSome(from, through); err != nil {
 			return err
 		}
 		if len(w.empties) >= foldMost {
@@ -72,17 +73,15 @@ func (w *sweeper) expire() error {
 			}
 		}
 	}
+	w.expired = max(w.expired, through+1)
 	return w.fold()
 }
 
 // expireSome deletes a batch of the events that were over at a time, from a key on. It returns the
-// key from which the next call goes on.
+// key from which the next call goes on. No key that it has looked at stays where it is.
 func (w *sweeper) expireSome(from []byte, through int64) (next []byte, more bool, err error) {
 	w.deleting.Lock()
 	defer w.deleting.Unlock()
-	if from == nil {
-		from = []byte{keyExpiry}
-	}
 	it, err := w.db.NewIter(between(from, keyOf(keyExpiry, uint64(through)+1)))
 	if err != nil {
 		return nil, false, err
@@ -140,12 +139,11 @@ func (x *expirer) event(key []byte) error {
 	if err != nil {
 		return err
 	}
-	newest := !x.index.Next() || channelOfIndex(x.index.Key()) != num
-	if err := x.index.Error(); err != nil {
-		return err
-	}
-	if newest {
-		return x.newest(key, num, e)
+	if !x.index.Next() || channelOfIndex(x.index.Key()) != num {
+		if err := x.index.Error(); err != nil {
+			return err
+		}
+		return errors.Join(x.newest(num, e), x.again(key, num, pos))
 	}
 	if err := x.data(pos); err != nil {
 		return err
@@ -154,9 +152,15 @@ func (x *expirer) event(key []byte) error {
 	return errors.Join(x.b.SingleDelete(index, nil), x.b.SingleDelete(append([]byte(nil), key...), nil))
 }
 
+// again has an event looked at again in an hour.
+func (x *expirer) again(key []byte, num uint64, pos fanfare.Position) error {
+	later := keyOf(keyExpiry, uint64(x.through+expireAgain.Milliseconds()), num, uint64(pos))
+	return errors.Join(x.b.SingleDelete(append([]byte(nil), key...), nil), x.b.Set(later, nil, nil))
+}
+
 // newest deletes a channel's newest event, and has the channel forgotten when nothing else is left
-// of it. Else its index entry stays, and is looked at again.
-func (x *expirer) newest(key []byte, num uint64, e entry) error {
+// of it. Else its index entry stays.
+func (x *expirer) newest(num uint64, e entry) error {
 	if !x.index.SeekGE(keyOf(keyIndex, num)) {
 		return errors.Join(errCorrupt, x.index.Error())
 	}
@@ -174,11 +178,7 @@ func (x *expirer) newest(key []byte, num uint64, e entry) error {
 		}
 		return err
 	}
-	if err := x.data(e.pos); err != nil {
-		return err
-	}
-	again := keyOf(keyExpiry, uint64(x.through+expireAgain.Milliseconds()), num, uint64(e.pos))
-	return errors.Join(x.b.SingleDelete(append([]byte(nil), key...), nil), x.b.Set(again, nil, nil))
+	return x.data(e.pos)
 }
 
 // data deletes an event, if it is still there.

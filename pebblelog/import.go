@@ -33,6 +33,7 @@ func Import(ctx context.Context, dir string, r io.Reader) (events uint64, err er
 		return 0, err
 	}
 	im := importer{db: db, ctx: ctx, channels: map[string]*imported{}}
+	im.waiting.first.at = notDue
 	err = im.read(r)
 	err = errors.Join(err, db.Close())
 	if err == nil {
@@ -257,6 +258,9 @@ func (im *importer) scheduled(l line) error {
 	im.waiting.highest = max(im.waiting.highest, uint64(id))
 	im.waiting.count++
 	im.waiting.bytes += s.bytes()
+	if at := (place{s.at, uint64(id)}); im.waiting.count == 1 || at.before(im.waiting.first) {
+		im.waiting.first = at
+	}
 	return errors.Join(im.b.Set(keyOf(keyWaiting, uint64(id)), s.append(nil), nil),
 		im.b.Set(keyOf(keyDue, uint64(s.at), uint64(id)), nil, nil))
 }

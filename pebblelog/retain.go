@@ -31,6 +31,9 @@ type retention struct {
 	deleted atomic.Int64 // bytes that were deleted one by one
 	singly  atomic.Bool  // some of it were events, not only their index entries, since the last tidying
 	unswept atomic.Int64 // bytes of index entries below the floor that the sweep has not come to
+
+	// The due time before which no event is over that has not been looked at; owned by the sweep.
+	expired int64
 }
 
 func newRetention(c *catalog) *retention {

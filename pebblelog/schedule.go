@@ -67,26 +67,49 @@ func (s *scheduled) public(id fanfare.ScheduledID) fanfare.ScheduledEvent {
 type waiting struct {
 	highest      uint64 // id that was given
 	count, bytes uint64
-	first        int64 // due time of the first; notDue when there is none
+	// No scheduled event stands before this one. Searches begin here, and not among what has been
+	// published, which the store may not have forgotten yet.
+	first place
+}
+
+// place is where a scheduled event stands among the others.
+type place struct {
+	at int64 // due time; notDue when there is none
+	id uint64
 }
 
 const notDue = int64(1) << 62
 
+func (p place) before(other place) bool {
+	return p.at < other.at || (p.at == other.at && p.id < other.id)
+}
+func (p place) key() []byte { return keyOf(keyDue, uint64(p.at), p.id) }
+
+func readPlace(key []byte) (place, error) {
+	if len(key) != 17 {
+		return place{}, errCorrupt
+	}
+	return place{int64(lastNumber(key[:9])), lastNumber(key)}, nil
+}
+
 func (w *waiting) append(dst []byte) []byte {
-	dst = binary.AppendUvarint(dst, w.highest)
-	return binary.AppendUvarint(binary.AppendUvarint(dst, w.count), w.bytes)
+	for _, n := range []uint64{w.highest, w.count, w.bytes, uint64(w.first.at), w.first.id} {
+		dst = binary.AppendUvarint(dst, n)
+	}
+	return dst
 }
 
 func readWaiting(value []byte) (w waiting, err error) {
 	f := fields{b: value}
 	w.highest, w.count, w.bytes = f.number(), f.number(), f.number()
+	w.first = place{int64(f.number()), f.number()}
 	return w, f.err
 }
 
 // loadWaiting reads what is known of the scheduled events when the store is opened.
 func (s *session) loadWaiting() error {
 	a := &s.committer.applier
-	a.waiting.first = notDue
+	a.waiting.first.at = notDue
 	value, closer, err := s.db.Get([]byte{keyHighest})
 	if isNotFound(err) {
 		a.showWaiting()
@@ -100,38 +123,15 @@ func (s *session) loadWaiting() error {
 		return err
 	}
 	s.log.ids.Store(a.waiting.highest)
-	if a.waiting.first, err = a.firstDue(); err != nil {
-		return err
-	}
 	a.showWaiting()
 	return nil
-}
-
-// firstDue is when the first of the stored scheduled events is due.
-func (a *applier) firstDue() (int64, error) {
-	it, err := a.db.NewIter(ofKind(keyDue))
-	if err != nil {
-		return 0, err
-	}
-	defer it.Close()
-	if !it.First() {
-		return notDue, it.Error()
-	}
-	return dueOf(it.Key())
-}
-
-func dueOf(key []byte) (int64, error) {
-	if len(key) != 17 {
-		return 0, errCorrupt
-	}
-	return int64(binary.BigEndian.Uint64(key[1:])), nil
 }
 
 // showWaiting lets the statistics and dueLoop see what waits.
 func (a *applier) showWaiting() {
 	a.log.stats.scheduled.Store(a.waiting.count)
 	a.log.stats.scheduledBytes.Store(a.waiting.bytes)
-	a.firstWaits.Store(a.waiting.first)
+	a.firstWaits.Store(a.waiting.first.at)
 	select {
 	case a.dueChanged <- struct{}{}:
 	default:
@@ -207,10 +207,12 @@ func (w *groupWriter) addWaiting(id uint64, s *scheduled) error {
 	w.waiting.highest = id
 	w.waiting.count++
 	w.waiting.bytes += s.bytes()
-	w.waiting.first = min(w.waiting.first, s.at)
+	at := place{s.at, id}
+	if at.before(w.waiting.first) {
+		w.waiting.first = at
+	}
 	w.noteCame(fanfare.ScheduledID(id), s)
-	return errors.Join(w.b.Set(keyOf(keyWaiting, id), s.append(nil), nil),
-		w.b.Set(keyOf(keyDue, uint64(s.at), id), nil, nil))
+	return errors.Join(w.b.Set(keyOf(keyWaiting, id), s.append(nil), nil), w.b.Set(at.key(), nil, nil))
 }
 
 // noteCame remembers what the group has changed, and the store does not show yet.
@@ -226,8 +228,8 @@ func (w *groupWriter) removeWaiting(id fanfare.ScheduledID, s *scheduled) error 
 	w.waiting.count--
 	w.waiting.bytes -= min(s.bytes(), w.waiting.bytes)
 	w.noteCame(id, nil)
-	if err := errors.Join(w.b.Delete(keyOf(keyWaiting, uint64(id)), nil),
-		w.b.Delete(keyOf(keyDue, uint64(s.at), uint64(id)), nil)); err != nil || s.key == "" {
+	if err := errors.Join(w.b.SingleDelete(keyOf(keyWaiting, uint64(id)), nil),
+		w.b.SingleDelete(place{s.at, uint64(id)}.key(), nil)); err != nil || s.key == "" {
 		return err
 	}
 	hash := [16]byte([]byte(s.key))
@@ -260,26 +262,26 @@ const lateAfter = time.Second
 
 // publishDue publishes what has fallen due, before anything else in the group.
 func (w *groupWriter) publishDue() error {
-	if w.waiting.first > w.at.due {
+	if w.waiting.first.at > w.at.due {
 		return nil
 	}
-	it, err := w.db.NewIter(ofKind(keyDue))
+	it, err := w.db.NewIter(between(w.waiting.first.key(), []byte{keyDue + 1}))
 	if err != nil {
 		return err
 	}
 	defer it.Close()
 	n, bytes := 0, uint64(0)
-	w.waiting.first, w.moved = notDue, true
+	w.waiting.first, w.moved = place{at: notDue}, true
 	for ok := it.First(); ok; ok = it.Next() {
-		at, err := dueOf(it.Key())
+		at, err := readPlace(it.Key())
 		if err != nil {
 			return err
 		}
-		if at > w.at.due || n == dueMost || bytes >= dueMostBytes {
+		if at.at > w.at.due || n == dueMost || bytes >= dueMostBytes {
 			w.waiting.first = at
 			break
 		}
-		id := fanfare.ScheduledID(lastNumber(it.Key()))
+		id := fanfare.ScheduledID(at.id)
 		s, err := w.loadScheduled(id)
 		if err != nil {
 			return err

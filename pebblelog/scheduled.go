@@ -43,22 +43,22 @@ func (l *Log) Scheduled(ctx context.Context, q fanfare.ScheduledQuery) (page fan
 func (rd *readers) scheduled(
 	ctx context.Context, q fanfare.ScheduledQuery, highest uint64,
 ) (page fanfare.ScheduledPage, err error) {
-	from := keyOf(keyDue)
+	from := place{at: rd.log.current().committer.applier.firstWaits.Load()}
 	if q.After.ID != 0 {
-		from = keyOf(keyDue, uint64(max(q.After.At.UnixMilli(), 0)), uint64(q.After.ID)+1)
+		from = place{max(q.After.At.UnixMilli(), 0), uint64(q.After.ID) + 1}
 	}
-	it, err := rd.db.NewIter(between(from, []byte{keyDue + 1}))
+	it, err := rd.db.NewIter(between(from.key(), []byte{keyDue + 1}))
 	if err != nil {
 		return page, err
 	}
 	defer it.Close()
 	looked, bytes := 0, 0
 	for ok := it.First(); ok; ok = it.Next() {
-		at, err := dueOf(it.Key())
+		at, err := readPlace(it.Key())
 		if err != nil {
 			return page, err
 		}
-		id := lastNumber(it.Key())
+		id := fanfare.ScheduledID(at.id)
 		if looked++; looked > rd.pieces.events || len(page.Events) == q.Limit || bytes >= q.Bytes {
 			page.More = true
 			return page, nil
@@ -66,11 +66,11 @@ func (rd *readers) scheduled(
 		if looked%256 == 0 && ctx.Err() != nil {
 			return page, ctx.Err()
 		}
-		page.Next = fanfare.ScheduledCursor{At: time.UnixMilli(at).UTC(), ID: fanfare.ScheduledID(id)}
-		if id > highest {
+		page.Next = fanfare.ScheduledCursor{At: time.UnixMilli(at.at).UTC(), ID: id}
+		if uint64(id) > highest {
 			continue
 		}
-		s, err := rd.loadScheduled(fanfare.ScheduledID(id))
+		s, err := rd.loadScheduled(id)
 		if isNotFound(err) {
 			continue // published or canceled meanwhile
 		}
@@ -78,7 +78,7 @@ func (rd *readers) scheduled(
 			return page, err
 		}
 		if matchesAny(q.Patterns, s.event.Channel) {
-			page.Events = append(page.Events, s.public(fanfare.ScheduledID(id)))
+			page.Events = append(page.Events, s.public(id))
 			bytes += len(s.event.Data)
 		}
 	}

@@ -29,9 +29,12 @@ func appendEventTail(b []byte, e *fanfare.Event) []byte {
 
 // eventBytes is how much JSON an event is, with a comma.
 func eventBytes(e *fanfare.Event) int {
-	const names = len(`{"id":"","channel":"","event":"","data":"","time":"","expires":"","traceparent":""},`) +
-		len(time.RFC3339Nano)
-	return names + fanfare.PositionTextBytes + textBytes(e.Channel.String()) + textBytes(e.Type.String()) +
+	const names = len(`{"id":"","channel":"","event":"","data":"","time":"","traceparent":""},`)
+	expires := 0
+	if !e.Expires.IsZero() {
+		expires = len(`,"expires":""`) + len(time.RFC3339Nano)
+	}
+	return names + expires + fanfare.PositionTextBytes + textBytes(e.Channel.String()) + textBytes(e.Type.String()) +
 		textBytes(e.Data) + len(time.RFC3339Nano) + len(e.Trace)
 }
 
