@@ -28,10 +28,10 @@ type Message struct {
 	// keeps it.
 	TTL time.Duration
 
-	// DeliverAt, or DeliverIn, has the message stored now, durably, and published then: at a time, or
-	// so long after it was stored, at most MaxDeferral ahead. Its TTL counts from then. It is the
-	// only message of its call, and has no condition. The receipt has a ScheduledID by which it can
-	// be canceled.
+	// DeliverAt, or DeliverIn, has the message stored now, durably, and published then: at a time,
+	// or so long after it was stored, at most MaxDeferral ahead. Its TTL counts from then. It is
+	// the only message of its call, and has no condition. The receipt has a ScheduledID by which it
+	// can be canceled.
 	DeliverAt time.Time
 	DeliverIn time.Duration
 }

@@ -6,10 +6,10 @@ import (
 )
 
 // Scheduler is the part of an engine that publishes events later (Batch.DeliverAt); an engine that
-// implements Log implements it too. A scheduled event is durable, survives restarts and backups, and
-// is no event of its channel until it falls due: then it gets a position, as if it had been
-// published at that moment. Events fall due in the order of their times. What fell due while the log
-// was closed is published when it is opened, except for what is over by then.
+// implements Log implements it too. A scheduled event is durable, survives restarts and backups,
+// and is no event of its channel until it falls due: then it gets a position, as if it had been
+// published at that moment. Events fall due in the order of their times. What fell due while the
+// log was closed is published when it is opened, except for what is over by then.
 type Scheduler interface {
 	// ScheduledAt returns the scheduled event with an id; false when there is none, because it was
 	// published or canceled, or never was. It may touch the disk.
@@ -75,8 +75,8 @@ const (
 	MaxDeferral = 365 * 24 * time.Hour // the furthest that DeliverAt may lie ahead
 )
 
-// CheckTTL refuses with CodeInvalid how long an event is not to live: less than MinTTL, or more than
-// MaxTTL. Zero is no limit.
+// CheckTTL refuses with CodeInvalid how long an event is not to live: less than MinTTL, or more
+// than MaxTTL. Zero is no limit.
 func CheckTTL(ttl time.Duration) error {
 	if ttl != 0 && (ttl < MinTTL || ttl > MaxTTL) {
 		return Invalid("ttl is %v, it is from 1s to 365d", ttl)

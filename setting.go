@@ -37,10 +37,10 @@ const (
 func Settings() []Setting {
 	return []Setting{
 		SettingAllowedHost, SettingBodyTimeout, SettingCORSOrigin, SettingIngestIdle, SettingJWTAudience,
-		SettingMaxEventBytes, SettingMaxInflightBytes, SettingMaxLatestBytes, SettingMaxLogBytes, SettingMaxNewStreams,
-		SettingMaxRefusalsHeld, SettingMaxRefusalsHeldPerAddress, SettingMaxReplays, SettingMaxRequestBytes,
-		SettingMaxRevocations, SettingMaxScheduledBytes, SettingMaxStreams, SettingMaxStreamsPerAddress, SettingMaxStreamsPerChannel,
-		SettingMaxStreamsPerSubject, SettingMinFreeBytes, SettingPublishBytesRate, SettingPublishRate,
-		SettingStoreResumeFor,
+		SettingMaxEventBytes, SettingMaxInflightBytes, SettingMaxLatestBytes, SettingMaxLogBytes,
+		SettingMaxNewStreams, SettingMaxRefusalsHeld, SettingMaxRefusalsHeldPerAddress, SettingMaxReplays,
+		SettingMaxRequestBytes, SettingMaxRevocations, SettingMaxScheduledBytes, SettingMaxStreams,
+		SettingMaxStreamsPerAddress, SettingMaxStreamsPerChannel, SettingMaxStreamsPerSubject,
+		SettingMinFreeBytes, SettingPublishBytesRate, SettingPublishRate, SettingStoreResumeFor,
 	}
 }

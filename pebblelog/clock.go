@@ -9,7 +9,7 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// Three times
+// Four times
 //
 // Wall time is what the machine's clock says. Events are stamped with it, because that is what
 // people compare. It may jump either way, be wrong for two seconds or for a month, and differ from
@@ -32,11 +32,11 @@ import (
 // to anybody's age, and one that is believed adds to what was stored before it, but not to what was
 // stored since.
 //
-// Due time decides what is over (ttl) and what is to be published (deliverAt). It is the wall clock,
-// except that it never falls, and that it follows a jump ahead only when the jump has stood for five
-// minutes without a break (dueTrust): until then it passes as log time does. At an opening the wall
-// clock is believed: a hub that was off publishes what has become due meanwhile. While the wall
-// clock is behind due time, due time stands.
+// Due time decides what is over (ttl) and what is to be published (deliverAt). It is the wall
+// clock, except that it never falls, and that it follows a jump ahead only when the jump has stood
+// for five minutes without a break (dueTrust): until then it passes as log time does. At an opening
+// the wall clock is believed: a hub that was off publishes what has become due meanwhile. While the
+// wall clock is behind due time, due time stands.
 
 const (
 	clockJump  = time.Minute // a step of the wall clock by more than this is a jump
@@ -251,8 +251,8 @@ func (c *clock) believeLocked() {
 	}
 }
 
-// dueLocked moves due time to the wall clock, as far as that has been there since the opening, or for
-// the last five minutes.
+// dueLocked moves due time to the wall clock, as far as that has been there since the opening, or
+// for the last five minutes.
 func (c *clock) dueLocked(wall int64) {
 	now := c.logLocked()
 	since := max(now-dueTrust.Milliseconds(), c.opened)

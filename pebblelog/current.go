@@ -163,8 +163,8 @@ func (v *view) count(state *fanfare.ChannelState, num uint64, e, last entry) (se
 }
 
 // countLiving counts the events between a trim mark and a channel's last entry that are not over.
-// It looks at some thousand entries for a page; those that it does not look at count as if none were
-// over or deleted.
+// It looks at some thousand entries for a page; those that it does not look at count as if none
+// were over or deleted.
 func (v *view) countLiving(num uint64, mark, last entry) (count, bytes uint64, err error) {
 	lower, upper := indexBounds(num, mark.pos, last.pos)
 	it, err := v.db.NewIter(between(lower, upper))

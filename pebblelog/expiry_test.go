@@ -121,7 +121,8 @@ func (m *expiryModel) checkChannels() {
 		m.Fatal(err)
 	}
 	for _, c := range page.Channels {
-		if i := slices.IndexFunc(m.events, func(e fanfare.Event) bool { return e.Position == c.Latest.Position }); i < 0 ||
+		if i := slices.IndexFunc(m.events,
+			func(e fanfare.Event) bool { return e.Position == c.Latest.Position }); i < 0 ||
 			m.events[i].Data != c.Latest.Data || !m.events[i].Expires.Equal(c.Latest.Expires) {
 			m.Errorf("the newest event of %s is %+v", c.Latest.Channel, c.Latest)
 		}
@@ -153,9 +154,9 @@ func (m *expiryModel) same(what string, got, want any) {
 	}
 }
 
-// TestExpiry: whatever happens to a log, no reader and no condition sees an event that is over, each
-// sees all others, and nobody hears of a gap: across sweeps, clean stops, crashes, and clocks that
-// are set.
+// TestExpiry: whatever happens to a log, no reader and no condition sees an event that is over,
+// each sees all others, and nobody hears of a gap: across sweeps, clean stops, crashes, and clocks
+// that are set.
 func TestExpiry(t *testing.T) {
 	for seed := range uint64(12) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -227,7 +228,8 @@ func TestExpiryCountsInLimits(t *testing.T) {
 				if latest, stored := try(t, c.log, "a", fanfare.IfNone()); stored || latest != kept {
 					t.Errorf("the newest event is %v, want %v", latest, kept)
 				}
-				if got := dataOf(t, c.log, fanfare.Query{Patterns: patternsOf(t, "a")}); !slices.Equal(got, []string{"1"}) {
+				if got := dataOf(t, c.log, fanfare.Query{Patterns: patternsOf(t, "a")}); !slices.Equal(got,
+					[]string{"1"}) {
 					t.Errorf("a reader sees %v", got)
 				}
 				if reason := reasonAfter(t, c.log, "a", first-1); reason != fanfare.GapTrimmed {

@@ -232,8 +232,8 @@ type entry struct {
 	size    uint64 // of its own data
 }
 
-// before is the sum of the data of a channel's events before one; known is what the entry before it,
-// or the trim mark, says.
+// before is the sum of the data of a channel's events before one; known is what the entry before
+// it, or the trim mark, says.
 func (e entry) before(known uint64) uint64 {
 	if e.holed {
 		return e.bytes - min(e.size, e.bytes)

@@ -180,8 +180,8 @@ func (r *replica) look() {
 }
 
 // holds lists all that a log holds. Deleted or not makes no difference: it leaves out records whose
-// time is over and events that a trim mark hides, and shows the marks that readers see. The mark of a
-// channel that has had events with an expiry may stand at another of those that are gone.
+// time is over and events that a trim mark hides, and shows the marks that readers see. The mark of
+// a channel that has had events with an expiry may stand at another of those that are gone.
 func holds(t *testing.T, l *Log) (list []string) {
 	t.Helper()
 	now := l.order.now()
@@ -388,7 +388,8 @@ func (f *first) times(b *fanfare.Batch) {
 	if f.random.IntN(2) == 0 {
 		for _, e := range b.Events {
 			ttl := time.Duration(f.random.Int64N(int64(expiryMost)))
-			if !strings.HasSuffix(e.Channel.String(), "1") && !strings.HasSuffix(e.Channel.String(), "3") || f.random.IntN(2) == 0 {
+			if !strings.HasSuffix(e.Channel.String(), "1") && !strings.HasSuffix(e.Channel.String(), "3") ||
+				f.random.IntN(2) == 0 {
 				ttl = 0
 			} else {
 				f.lives++

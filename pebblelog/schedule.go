@@ -10,10 +10,10 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// A scheduled event stands under its id, and in the order of the due times. Apply publishes it: each
-// group begins with what has fallen due by its time. When no group comes, dueLoop proposes an empty
-// one. So what is scheduled costs no memory, and no reader sees any of it; of waiting, only the time
-// of the first, their number, and their bytes are held.
+// A scheduled event stands under its id, and in the order of the due times. Apply publishes it:
+// each group begins with what has fallen due by its time. When no group comes, dueLoop proposes an
+// empty one. So what is scheduled costs no memory, and no reader sees any of it; of waiting, only
+// the time of the first, their number, and their bytes are held.
 //
 // The idempotency key of a scheduled event is not forgotten while the event waits. It is used anew
 // when the event is published or canceled, and lives for ten minutes from then on.
@@ -194,7 +194,8 @@ func (w *groupWriter) schedule(r *request) error {
 	if key.Text != "" {
 		hash := keyHash(key)
 		s.key = string(hash[:])
-		u := used{ms: neverForgotten, fingerprint: key.Fingerprint, first: fanfare.Position(id), note: key.Note, due: s.at}
+		u := used{ms: neverForgotten, fingerprint: key.Fingerprint, first: fanfare.Position(id), note: key.Note,
+			due: s.at}
 		if err := w.putUsed(hash, u); err != nil {
 			return err
 		}

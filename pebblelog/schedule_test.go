@@ -79,7 +79,8 @@ func TestSchedule(t *testing.T) {
 			ids := []fanfare.ScheduledID{}
 			for i, minute := range []int{30, 10, 20, 40, 10} {
 				r := c.later(fmt.Sprint(i), now.Add(time.Duration(minute)*time.Minute), 0, "")
-				if len(r.Positions) > 0 || r.Scheduled == 0 || !r.DeliverAt.Equal(now.Add(time.Duration(minute)*time.Minute)) {
+				if len(r.Positions) > 0 || r.Scheduled == 0 ||
+					!r.DeliverAt.Equal(now.Add(time.Duration(minute)*time.Minute)) {
 					t.Fatalf("%+v", r)
 				}
 				ids = append(ids, r.Scheduled)
@@ -98,7 +99,8 @@ func TestSchedule(t *testing.T) {
 			c.due()
 			c.has("x", "1", "4")
 			c.waits("2", "0", "3")
-			if e, ok, err := c.log.ScheduledAt(t.Context(), ids[2]); err != nil || !ok || e.Event.Data != "2" || e.ID != ids[2] {
+			if e, ok, err := c.log.ScheduledAt(t.Context(), ids[2]); err != nil || !ok || e.Event.Data != "2" ||
+				e.ID != ids[2] {
 				t.Errorf("%+v %v %v", e, ok, err)
 			}
 			if _, ok, err := c.log.ScheduledAt(t.Context(), ids[1]); err != nil || ok {
@@ -106,7 +108,8 @@ func TestSchedule(t *testing.T) {
 			}
 			c.jump(24*time.Hour, stopped) // a day off
 			c.due()
-			if got := dataOf(t, c.log, fanfare.Query{Patterns: patternsOf(t, "a"), After: c.log.session.catalog.runs.first - 1}); !slices.Equal(got, []string{"2", "0", "3"}) {
+			if got := dataOf(t, c.log, fanfare.Query{Patterns: patternsOf(t, "a"),
+				After: c.log.session.catalog.runs.first - 1}); !slices.Equal(got, []string{"2", "0", "3"}) {
 				t.Errorf("after a day off came %v", got)
 			}
 			c.waits()
@@ -273,7 +276,8 @@ func TestScheduleLimits(t *testing.T) {
 	}
 	b := &fanfare.Batch{Events: []fanfare.Event{{Channel: logtest.Channel("a"), Data: "12345"}}, DeliverAt: at}
 	_, err := logtest.Append(c.log, b)
-	if e, ok := errors.AsType[*fanfare.Error](err); !ok || e.Code != fanfare.CodeOverloaded || e.Setting != fanfare.SettingMaxScheduledBytes {
+	if e, ok := errors.AsType[*fanfare.Error](err); !ok || e.Code != fanfare.CodeOverloaded ||
+		e.Setting != fanfare.SettingMaxScheduledBytes {
 		t.Errorf("over the limit: %v", err)
 	}
 	if ok, err := c.log.Cancel(t.Context(), id); !ok || err != nil {

@@ -20,7 +20,8 @@ func (v *verifier) checkExpiries() error {
 		}
 		e, err := readEntry(keyOf(keyIndex, num, pos), value)
 		if err == nil && (e.expires == 0 || uint64(e.expires) > lastNumber(key[:9])) {
-			v.fault("event %v of channel %s is listed by an expiry that it does not have", fanfare.Position(pos), v.names[num])
+			v.fault("event %v of channel %s is listed by an expiry that it does not have", fanfare.Position(pos),
+				v.names[num])
 		}
 		return v.stopped() // a damaged entry has been told
 	})
@@ -57,7 +58,8 @@ func (v *verifier) checkScheduled() error {
 		if _, ok, err := v.get(keyOf(keyDue, uint64(s.at), id)); err != nil {
 			return err
 		} else if !ok {
-			v.fault("scheduled event %v is not listed by its time, and would never be published", fanfare.ScheduledID(id))
+			v.fault("scheduled event %v is not listed by its time, and would never be published",
+				fanfare.ScheduledID(id))
 		}
 		return v.stopped()
 	})

@@ -135,7 +135,8 @@ func (s *Server) newAdapters(o Options) {
 		Rates: &limit.Rates{Events: o.Publish.Rate, Bytes: o.Publish.BytesRate, Burst: o.Publish.Burst},
 	}
 	s.native = httpapi.New(httpapi.Options{
-		Log: o.Log, Scheduler: o.Log, Publisher: s.publisher, Streams: s.streams, Problems: s.problems, Logger: o.Logger,
+		Log: o.Log, Scheduler: o.Log, Publisher: s.publisher, Streams: s.streams, Problems: s.problems,
+		Logger:   o.Logger,
 		Lifetime: o.Streams.Lifetime, StallLimit: o.Streams.StallLimit, IngestIdle: o.Publish.IngestIdle,
 		Stopping: s.stopping, Replay: s.hub.Replay, StillMay: s.stillMay,
 	})

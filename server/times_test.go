@@ -23,8 +23,8 @@ func startWithClock(t *testing.T, o server.Options, rules ...string) (*fixture, 
 	return f, pass
 }
 
-// TestTTLOnStreams: a stream that is there gets an event that lives for a while; one that comes when
-// the event is over does not, and hears of no gap, whether it resumes from memory or, after a
+// TestTTLOnStreams: a stream that is there gets an event that lives for a while; one that comes
+// when the event is over does not, and hears of no gap, whether it resumes from memory or, after a
 // restart, from the log.
 func TestTTLOnStreams(t *testing.T) {
 	if eachKind(t, TestTTLOnStreams) {
@@ -90,7 +90,8 @@ func TestTTLElsewhere(t *testing.T) {
 		last := page.Events[len(page.Events)-1]
 		at, _ := time.Parse(time.RFC3339, last.Time)
 		over, _ := time.Parse(time.RFC3339, last.Expires)
-		if last.ID != second || over.Sub(at) != 90*time.Second || (len(page.Events) > 1 && page.Events[0].Expires != "") {
+		if last.ID != second || over.Sub(at) != 90*time.Second ||
+			(len(page.Events) > 1 && page.Events[0].Expires != "") {
 			t.Errorf("%s: %+v", path, page)
 		}
 	}
@@ -177,7 +178,8 @@ func TestSchedule(t *testing.T) {
 		t.Errorf("%+v", rest)
 	}
 	one := f.call("GET", "/v1/scheduled/"+second, "")
-	if got, err := time.Parse(time.RFC3339, one.json("deliverAt")); err != nil || !got.Equal(at) || one.json("data") != "2" {
+	if got, err := time.Parse(time.RFC3339, one.json("deliverAt")); err != nil || !got.Equal(at) ||
+		one.json("data") != "2" {
 		t.Errorf("%+v", one)
 	}
 	if a := f.call("DELETE", "/v1/scheduled/"+gone, ""); a.status != 204 || a.body != "" {
@@ -276,29 +278,37 @@ func TestBadTimes(t *testing.T) {
 	f := start(t, server.Options{})
 	past := url.QueryEscape(f.log.Now().Add(-time.Second).Format(time.RFC3339Nano))
 	for _, query := range []string{
-		"ttl=0", "ttl=0s", "ttl=-5m", "ttl=366d", "ttl=365d1ms", "ttl=999ms", "ttl=NaN", "ttl=NaNs", "ttl=10", "ttl=", "ttl=10us",
+		"ttl=0", "ttl=0s", "ttl=-5m", "ttl=366d", "ttl=365d1ms", "ttl=999ms", "ttl=NaN", "ttl=NaNs", "ttl=10", "ttl=",
+		"ttl=10us",
 		"ttl=1h-30m", "ttl=10m&ttl=10m", "ttl=Inf", "ttl=99999999999999999999d", "ttl=m", "ttl=1e3s",
-		"deliverAt=" + past, "deliverAt=2026-02-30T03:00:00Z", "deliverAt=2099-01-01T03:00:00Z", "deliverAt=2026-12-01T03:00:00",
-		"deliverAt=", "deliverAt=in", "deliverAt=in+0s", "deliverAt=in+-5m", "deliverAt=in+366d", "deliverAt=10m", "deliverAt=03:00",
+		"deliverAt=" + past, "deliverAt=2026-02-30T03:00:00Z", "deliverAt=2099-01-01T03:00:00Z",
+		"deliverAt=2026-12-01T03:00:00",
+		"deliverAt=", "deliverAt=in", "deliverAt=in+0s", "deliverAt=in+-5m", "deliverAt=in+366d", "deliverAt=10m",
+		"deliverAt=03:00",
 		"deliverAt=in+NaN", "deliverAt=in+1h&deliverAt=in+2h",
 	} {
 		name, _, _ := strings.Cut(query, "=")
 		f.call("POST", "/v1/channels/a?"+query, "x").wantProblem(t, 400, "invalid", name)
 	}
 	for member, name := range map[string]string{
-		`"ttl":10`: "ttl", `"ttl":null`: "ttl", `"ttl":"0"`: "ttl", `"ttl":""`: "ttl", `"ttl":[]`: "ttl", `"tll":"10m"`: "ttl",
+		`"ttl":10`: "ttl", `"ttl":null`: "ttl", `"ttl":"0"`: "ttl", `"ttl":""`: "ttl", `"ttl":[]`: "ttl",
+		`"tll":"10m"`:            "ttl",
 		`"deliverAt":1790000000`: "deliverAt", `"deliverAt":null`: "deliverAt", `"deliverat":"in 10m"`: "deliverAt",
 		`"deliverAt":"in 10m","ifLatest":null`: "deliverAt",
 	} {
 		f.call("POST", "/v1/events", `{"channel":"a","data":"x",`+member+`}`).wantProblem(t, 400, "invalid", name)
 	}
-	f.call("POST", "/v1/events", `[{"channel":"a","data":"x","deliverAt":"in 10m"}]`).wantProblem(t, 400, "invalid", "array")
+	f.call("POST", "/v1/events", `[{"channel":"a","data":"x","deliverAt":"in 10m"}]`).
+		wantProblem(t, 400, "invalid", "array")
 	f.call("POST", "/v1/events?ttl=10m", `{"channel":"a","data":"x"}`).wantProblem(t, 400, "invalid", "body")
-	f.call("POST", "/v1/channels/a?deliverAt=in+10m", "x", "If-None-Match: *").wantProblem(t, 400, "invalid", "condition")
+	f.call("POST", "/v1/channels/a?deliverAt=in+10m", "x", "If-None-Match: *").wantProblem(t, 400, "invalid",
+		"condition")
 	f.call("POST", "/v1/channels/$a?deliverAt=in+10m", "x").wantProblem(t, 403, "forbidden", "$")
 	for _, path := range []string{
-		"/v1/scheduled", "/v1/scheduled?channel=a*", "/v1/scheduled?channel=a&limit=0", "/v1/scheduled?channel=a&limit=1001",
-		"/v1/scheduled?channel=a&after=x", "/v1/scheduled?channel=a&after=" + strings.Repeat("7", 26), "/v1/scheduled?chanel=a",
+		"/v1/scheduled", "/v1/scheduled?channel=a*", "/v1/scheduled?channel=a&limit=0",
+		"/v1/scheduled?channel=a&limit=1001",
+		"/v1/scheduled?channel=a&after=x", "/v1/scheduled?channel=a&after=" + strings.Repeat("7",
+			26), "/v1/scheduled?chanel=a",
 	} {
 		f.call("GET", path, "").wantProblem(t, 400, "invalid", "")
 	}

@@ -136,12 +136,14 @@ func (t Times) Add(b *fanfare.Batch, i, n int) error {
 		return nil
 	}
 	if b.DeliverAt, b.DeliverIn = t.At, t.In; b.If != nil {
-		return fanfare.Invalid("deliverAt and a condition are both given: a condition is decided when a publish is stored")
+		return fanfare.Invalid("deliverAt and a condition are both given: " +
+			"a condition is decided when a publish is stored")
 	}
 	return nil
 }
 
-// NotInArrays refuses a time of delivery for an event of an array: an array is stored at one moment.
+// NotInArrays refuses a time of delivery for an event of an array: an array is stored at one
+// moment.
 func (t Times) NotInArrays() error {
 	if t.At.IsZero() && t.In == 0 {
 		return nil
