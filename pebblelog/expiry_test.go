@@ -240,6 +240,18 @@ func TestExpiryCountsInLimits(t *testing.T) {
 				if latest, stored := try(t, c.log, "a", fanfare.IfLatest(kept)); stored || latest != 0 {
 					t.Errorf("the newest event is %v, and it is beyond the limit", latest)
 				}
+				page, err := c.log.Channels(t.Context(), fanfare.ChannelQuery{Patterns: patternsOf(t, "a")})
+				if err != nil || len(page.Channels) > 0 {
+					t.Errorf("the state is %+v, %v", page.Channels, err)
+				}
+				if swept {
+					sweepNow(t, c.log)
+				}
+				c.store("5", nil)
+				c.store("6", nil)
+				if got := dataOf(t, c.log, fanfare.Query{Patterns: patternsOf(t, "a")}); !slices.Equal(got, []string{"5", "6"}) {
+					t.Errorf("of the last three, one is over, and a reader sees %v", got)
+				}
 			})
 		}
 	}
@@ -254,6 +266,28 @@ func (c *clockTest) store(data string, ttl []time.Duration) fanfare.Position {
 		c.Fatal(err)
 	}
 	return r.Positions[0]
+}
+
+// TestExpiryDeletesByGuardedTime: a clock that has been ahead for some minutes hides what is over by
+// it; only one that has been ahead for an hour deletes it.
+func TestExpiryDeletesByGuardedTime(t *testing.T) {
+	c := newClockTest(t, DurabilitySync, "**=count:1000")
+	c.store("0", []time.Duration{time.Hour})
+	c.store("1", nil)
+	c.jump(2*time.Hour, running)
+	c.clock.pass(10 * time.Minute)
+	c.has("1")
+	sweepNow(t, c.log)
+	if n := keysOf(t, c.log)["e"]; n != 2 {
+		t.Errorf("%d events are left", n)
+	}
+	c.clock.pass(time.Hour)
+	c.log.clock.look()
+	c.clock.pass(time.Minute)
+	sweepNow(t, c.log)
+	if n := keysOf(t, c.log)["e"]; n != 1 || c.log.Stats().Expired != 1 {
+		t.Errorf("%d events are left", n)
+	}
 }
 
 // TestDueTime: due time is the wall clock, and never falls; a jump ahead while the log runs counts

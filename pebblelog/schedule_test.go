@@ -189,12 +189,18 @@ func TestScheduleKeys(t *testing.T) {
 			at := c.clock.now().Add(time.Hour)
 			first := c.later("1", at, 0, "k")
 			again := func() fanfare.Receipt { t.Helper(); return c.later("1", at, 0, "k") }
+			c.put("plain")
+			_, err := logtest.Append(c.log, &fanfare.Batch{DeliverAt: at, Key: fanfare.Key{Scope: "s", Text: "plain",
+				Fingerprint: [16]byte{1}}, Events: []fanfare.Event{{Channel: logtest.Channel("a")}}})
+			if fanfare.CodeOf(err) != fanfare.CodeConflict {
+				t.Errorf("scheduled under another publish's key: %v", err)
+			}
 			c.clock.pass(50 * time.Minute)
 			c.jump(0, killed)
 			if r := again(); !r.Replayed || r.Scheduled != first.Scheduled || !r.DeliverAt.Equal(at) {
 				t.Fatalf("a repeat: %+v", r)
 			}
-			_, err := logtest.Append(c.log, &fanfare.Batch{Events: []fanfare.Event{{Channel: logtest.Channel("a")}},
+			_, err = logtest.Append(c.log, &fanfare.Batch{Events: []fanfare.Event{{Channel: logtest.Channel("a")}},
 				Keys: []fanfare.Key{{Scope: "s", Text: "k"}}})
 			if fanfare.CodeOf(err) != fanfare.CodeConflict {
 				t.Errorf("another publish under the key: %v", err)
@@ -206,7 +212,7 @@ func TestScheduleKeys(t *testing.T) {
 			} else {
 				c.clock.pass(10 * time.Minute)
 				c.due()
-				c.has("1")
+				c.has("plain", "1")
 			}
 			c.waits()
 			c.clock.pass(9 * time.Minute)
