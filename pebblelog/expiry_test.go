@@ -249,12 +249,30 @@ func TestExpiryCountsInLimits(t *testing.T) {
 				}
 				c.store("5", nil)
 				c.store("6", nil)
-				if got := dataOf(t, c.log, fanfare.Query{Patterns: patternsOf(t, "a")}); !slices.Equal(got, []string{"5", "6"}) {
+				if got := dataOf(t, c.log, fanfare.Query{Patterns: patternsOf(t, "a")}); !slices.Equal(got,
+					[]string{"5", "6"}) {
 					t.Errorf("of the last three, one is over, and a reader sees %v", got)
 				}
 			})
 		}
 	}
+}
+
+// TestExpiryLeavesSums: a limit of bytes goes by the sizes of the events that were stored, though
+// the entries before an event are missing.
+func TestExpiryLeavesSums(t *testing.T) {
+	c := newClockTest(t, DurabilitySync, "**=bytes:3")
+	c.store("0", nil)
+	c.store("1", []time.Duration{time.Minute})
+	c.store("2", []time.Duration{time.Minute})
+	c.clock.pass(2 * time.Minute)
+	c.store("3", nil)
+	sweepNow(t, c.log)
+	if n := keysOf(t, c.log)["i"]; n != 2 {
+		t.Fatalf("%d entries are left: this tests less than it should", n)
+	}
+	c.store("4", nil)
+	c.has("3", "4")
 }
 
 func (c *clockTest) store(data string, ttl []time.Duration) fanfare.Position {
@@ -268,8 +286,8 @@ func (c *clockTest) store(data string, ttl []time.Duration) fanfare.Position {
 	return r.Positions[0]
 }
 
-// TestExpiryDeletesByGuardedTime: a clock that has been ahead for some minutes hides what is over by
-// it; only one that has been ahead for an hour deletes it.
+// TestExpiryDeletesByGuardedTime: a clock that has been ahead for some minutes hides what is over
+// by it; only one that has been ahead for an hour deletes it.
 func TestExpiryDeletesByGuardedTime(t *testing.T) {
 	c := newClockTest(t, DurabilitySync, "**=count:1000")
 	c.store("0", []time.Duration{time.Hour})
