@@ -261,7 +261,7 @@ func TestExpiryCountsInLimits(t *testing.T) {
 // TestExpiryLeavesSums: a limit of bytes goes by the sizes of the events that were stored, though
 // the entries before an event are missing.
 func TestExpiryLeavesSums(t *testing.T) {
-	c := newClockTest(t, DurabilitySync, "**=bytes:3")
+	c := newClockTest(t, DurabilitySync, "**=bytes:4")
 	c.store("0", nil)
 	c.store("1", []time.Duration{time.Minute})
 	c.store("2", []time.Duration{time.Minute})
@@ -271,8 +271,8 @@ func TestExpiryLeavesSums(t *testing.T) {
 	if n := keysOf(t, c.log)["i"]; n != 2 {
 		t.Fatalf("%d entries are left: this tests less than it should", n)
 	}
-	c.store("4", nil)
-	c.has("3", "4")
+	c.store("44", nil)
+	c.has("3", "44")
 }
 
 func (c *clockTest) store(data string, ttl []time.Duration) fanfare.Position {
