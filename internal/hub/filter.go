@@ -17,8 +17,43 @@ type filter struct {
 	subs    []*Subscriber
 	start   fanfare.Position // all events after this are in the growing stretch
 	growing *stretch         // the newest stretch; nil while no event has come since start
-	older   []*stretch       // stretches up to start, by position; with holes between them
-	reads   []*sharedRead    // reads of the log that are under way
+	past    *past            // nil unless memory has events before start, or a read of them is under way
+}
+
+// past is the part of a filter for subscribers that lag or resume. Most filters have none. The
+// filter's mutex guards it.
+type past struct {
+	older []*stretch    // stretches up to the filter's start, by position; with holes between them
+	reads []*sharedRead // reads of the log that are under way
+}
+
+// older returns the older stretches.
+func (f *filter) older() []*stretch {
+	if f.past == nil {
+		return nil
+	}
+	return f.past.older
+}
+
+// setOlder replaces the older stretches.
+func (f *filter) setOlder(list []*stretch) {
+	f.makePast().older = list
+	f.trimPast()
+}
+
+// makePast returns the filter's past, which it makes if there is none. trimPast follows it.
+func (f *filter) makePast() *past {
+	if f.past == nil {
+		f.past = new(past)
+	}
+	return f.past
+}
+
+// trimPast drops a past that is empty.
+func (f *filter) trimPast() {
+	if len(f.past.older) == 0 && len(f.past.reads) == 0 {
+		f.past = nil
+	}
 }
 
 // joinLocked finds the hub's filter for a pattern, or makes it, and adds the subscriber.

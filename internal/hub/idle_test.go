@@ -10,13 +10,17 @@ import (
 	"github.com/fanfare-hub/fanfare/pebblelog"
 )
 
-// TestSubscribersAreSmall: each idle stream has a subscriber, and resident memory grows by about
-// twice its size, since the collector lets the heap double. A field that one phase alone needs
-// belongs into starting, or into fetch.
-func TestSubscribersAreSmall(t *testing.T) {
-	const most = 112 // bytes; the runtime allocates 112, and then 128
-	if size := reflect.TypeFor[Subscriber]().Size(); size > most {
-		t.Errorf("a Subscriber takes %d bytes, want at most %d", size, most)
+// TestSizes: each idle stream has a subscriber, and many have a filter of their own. Resident
+// memory grows by about twice their size, since the collector lets the heap double. A field that
+// one phase of a subscriber alone needs belongs into starting, or into fetch.
+func TestSizes(t *testing.T) {
+	for kind, most := range map[reflect.Type]uintptr{ // sizes in bytes that the runtime allocates
+		reflect.TypeFor[Subscriber](): 112,
+		reflect.TypeFor[filter]():     96,
+	} {
+		if size := kind.Size(); size > most {
+			t.Errorf("a %s takes %d bytes, want at most %d", kind.Name(), size, most)
+		}
 	}
 }
 
@@ -26,7 +30,8 @@ func (sleeper) Wake()         {}
 func (sleeper) Owner() string { return "" }
 
 // TestIdleSubscribersAreBare: a subscriber that has caught up holds nothing more of its search, of
-// a state, or of its reads of the log, wherever it started.
+// a state, or of its reads of the log, wherever it started; nor does its filter, when memory has
+// dropped the events.
 func TestIdleSubscribersAreBare(t *testing.T) {
 	l, err := pebblelog.Open(pebblelog.Options{Durability: pebblelog.DurabilityMemory})
 	if err != nil {
@@ -34,7 +39,7 @@ func TestIdleSubscribersAreBare(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = l.Close() })
 	var inCommit func() // called while a commit is under way
-	h := New(Options{Log: l, Encode: func(e fanfare.Event) Frame {
+	h := New(Options{Log: l, TailBytes: 1, Encode: func(e fanfare.Event) Frame {
 		if inCommit != nil {
 			inCommit()
 		}
@@ -92,5 +97,8 @@ func TestIdleSubscribersAreBare(t *testing.T) {
 		if got == 0 || !s.Opened() || s.starting != nil || s.fetch != nil {
 			t.Errorf("%s: %d events, opened %v, starting %+v, fetch %+v", name, got, s.Opened(), s.starting, s.fetch)
 		}
+	}
+	if f := h.exact[logtest.Channel("a")]; f.growing != nil || f.past != nil {
+		t.Errorf("memory has no room, and the filter holds %+v, %+v", f.growing, f.past)
 	}
 }

@@ -125,7 +125,7 @@ func (f *filter) append(frame *Frame, most int) (*stretch, int) {
 	cost := frameCost(frame)
 	if f.growing != nil && f.growing.bytes+cost > most {
 		f.growing.through = f.growing.frames[len(f.growing.frames)-1].Position
-		f.older = append(f.older, f.growing)
+		f.setOlder(append(f.older(), f.growing))
 		f.start, f.growing = f.growing.through, nil
 	}
 	if f.growing == nil {
@@ -144,11 +144,9 @@ func (f *filter) drop(s *stretch) {
 		f.start, f.growing = s.frames[len(s.frames)-1].Position, nil
 		return
 	}
-	if i := slices.Index(f.older, s); i >= 0 {
-		f.older = slices.Delete(f.older, i, i+1)
-	}
-	if len(f.older) == 0 {
-		f.older = nil
+	older := f.older()
+	if i := slices.Index(older, s); i >= 0 {
+		f.setOlder(slices.Delete(older, i, i+1))
 	}
 }
 
@@ -156,17 +154,21 @@ func (f *filter) drop(s *stretch) {
 func (f *filter) clear(start fanfare.Position) (dropped []*stretch) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	dropped = f.older
+	dropped = f.older()
 	if f.growing != nil {
 		dropped = append(dropped, f.growing)
 	}
-	f.start, f.growing, f.older = start, nil, nil
+	f.start, f.growing = start, nil
+	if f.past != nil {
+		f.setOlder(nil)
+	}
 	return dropped
 }
 
 // olderAt returns the index of the first older stretch that ends after pos.
 func (f *filter) olderAt(pos fanfare.Position) int {
-	return sort.Search(len(f.older), func(i int) bool { return f.older[i].through > pos })
+	older := f.older()
+	return sort.Search(len(older), func(i int) bool { return older[i].through > pos })
 }
 
 // collect appends to dst the frames in (after, through] that are in memory, up to the first hole.
@@ -176,6 +178,7 @@ func (f *filter) olderAt(pos fanfare.Position) int {
 func (f *filter) collect(dst []Frame, after, through fanfare.Position, most, bytes int) ([]Frame, fanfare.Position) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	older := f.older()
 	had, at := len(dst), after
 	for i := f.olderAt(after); at < through; i++ {
 		var frames []Frame
@@ -187,9 +190,9 @@ func (f *filter) collect(dst []Frame, after, through fanfare.Position, most, byt
 			}
 			f.growing.touch()
 			frames = f.growing.frames
-		case i < len(f.older) && f.older[i].from <= at:
-			f.older[i].touch()
-			frames, end = f.older[i].frames, min(f.older[i].through, through)
+		case i < len(older) && older[i].from <= at:
+			older[i].touch()
+			frames, end = older[i].frames, min(older[i].through, through)
 		default:
 			return dst, at
 		}
@@ -227,11 +230,12 @@ func (f *filter) missing(after, through fanfare.Position) (from, to fanfare.Posi
 		return 0, 0, false
 	}
 	to = min(through, f.start)
-	if i := f.olderAt(after); i < len(f.older) {
-		if f.older[i].from <= after {
+	older := f.older()
+	if i := f.olderAt(after); i < len(older) {
+		if older[i].from <= after {
 			return 0, 0, false
 		}
-		to = min(to, f.older[i].from)
+		to = min(to, older[i].from)
 	}
 	return after, to, true
 }
@@ -242,14 +246,14 @@ func (f *filter) missing(after, through fanfare.Position) (from, to fanfare.Posi
 func (f *filter) insert(from, through fanfare.Position, frames []Frame) (*stretch, int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	i := f.olderAt(from)
-	if i < len(f.older) && f.older[i].from <= from {
-		from = f.older[i].through
+	older, i := f.older(), f.olderAt(from)
+	if i < len(older) && older[i].from <= from {
+		from = older[i].through
 		i++
 	}
 	through = min(through, f.start)
-	if i < len(f.older) {
-		through = min(through, f.older[i].from)
+	if i < len(older) {
+		through = min(through, older[i].from)
 	}
 	if from >= through {
 		return nil, 0
@@ -264,16 +268,16 @@ func (f *filter) insert(from, through fanfare.Position, frames []Frame) (*stretc
 	for j := range frames {
 		bytes += frameCost(&frames[j])
 	}
-	if i < len(f.older) && f.older[i].from == through && len(frames)+len(f.older[i].frames) <= turnFrames {
+	if i < len(older) && older[i].from == through && len(frames)+len(older[i].frames) <= turnFrames {
 		// Otherwise many subscribers that resume a quiet filter from different positions would
 		// leave a stretch each.
-		next := f.older[i]
+		next := older[i]
 		next.frames = append(slices.Clone(frames), next.frames...)
 		next.from = from
 		next.bytes += bytes
 		return next, bytes
 	}
 	s := &stretch{from: from, through: through, frames: slices.Clone(frames), bytes: bytes}
-	f.older = slices.Insert(f.older, i, s)
+	f.setOlder(slices.Insert(older, i, s))
 	return s, bytes
 }

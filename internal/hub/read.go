@@ -252,13 +252,14 @@ func (h *Hub) readFilter(
 func (f *filter) startRead(after fanfare.Position) (mine *sharedRead, other <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, one := range f.reads {
+	p := f.makePast()
+	for _, one := range p.reads {
 		if one.after == after {
 			return nil, one.done
 		}
 	}
 	mine = &sharedRead{after, make(chan struct{})}
-	f.reads = append(f.reads, mine)
+	p.reads = append(p.reads, mine)
 	return mine, nil
 }
 
@@ -266,9 +267,9 @@ func (f *filter) startRead(after fanfare.Position) (mine *sharedRead, other <-ch
 func (f *filter) endRead(mine *sharedRead) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	i := slices.Index(f.reads, mine)
-	if f.reads = slices.Delete(f.reads, i, i+1); len(f.reads) == 0 {
-		f.reads = nil
-	}
+	p := f.past
+	i := slices.Index(p.reads, mine)
+	p.reads = slices.Delete(p.reads, i, i+1)
+	f.trimPast()
 	close(mine.done)
 }

@@ -29,10 +29,10 @@ func TestOwner(t *testing.T) {
 	}
 }
 
-// TestStreamsAreSmall: resident memory grows by about twice what an idle stream holds, since the
+// TestSizes: resident memory grows by about twice what an idle stream holds, since the
 // collector lets the heap double. A field that few streams need belongs behind a pointer, as live
 // and tls are.
-func TestStreamsAreSmall(t *testing.T) {
+func TestSizes(t *testing.T) {
 	for kind, most := range map[reflect.Type]uintptr{ // sizes in bytes that the runtime allocates
 		reflect.TypeFor[Stream](): 320,
 		reflect.TypeFor[Live]():   96, // of a stream that is watched
