@@ -30,6 +30,16 @@ type hubProcess struct {
 	addr  string
 	pid   int
 	roots *x509.CertPool // nil: no TLS
+	stop  func()         // ends the process; a second call does nothing
+}
+
+func buildHub(b *testing.B) (binary string) {
+	b.Helper()
+	binary = filepath.Join(b.TempDir(), "fanfare")
+	if out, err := exec.Command("go", "build", "-o", binary, "../cmd/fanfare").CombinedOutput(); err != nil {
+		b.Fatalf("%v: %s", err, out)
+	}
+	return binary
 }
 
 func startHub(b *testing.B, binary string, secure bool, more ...string) *hubProcess {
@@ -52,10 +62,11 @@ func startHub(b *testing.B, binary string, secure bool, more ...string) *hubProc
 		b.Fatal(err)
 	}
 	h.pid = cmd.Process.Pid
-	b.Cleanup(func() {
+	h.stop = sync.OnceFunc(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
+	b.Cleanup(h.stop)
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		if conn, err := net.Dial("tcp", h.addr); err == nil {
 			_ = conn.Close()
@@ -203,10 +214,7 @@ func BenchmarkTLSStreams(b *testing.B) {
 	const streams, events = 5000, 40
 	binary := os.Getenv("FANFARE_BINARY") // another program, to compare
 	if binary == "" {
-		binary = filepath.Join(b.TempDir(), "fanfare")
-		if out, err := exec.Command("go", "build", "-o", binary, "../cmd/fanfare").CombinedOutput(); err != nil {
-			b.Fatalf("%v: %s", err, out)
-		}
+		binary = buildHub(b)
 	}
 	for b.Loop() {
 		var perDelivery [2]float64
