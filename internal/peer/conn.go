@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/fanfare-hub/fanfare/internal/poll"
 )
 
 // Conn is a connection on which HTTP is spoken: a socket, or TLS over one. Over HTTP/2 it follows
@@ -32,6 +34,7 @@ type Conn struct {
 
 	shaken  bool     // owned by the reader: the handshake is over
 	refused error    // owned by the reader: why it has failed
+	light   bool     // owned by the reader: the buffers of the handshake are gone
 	writes  uint64   // owned by the writer
 	touched []*Body  // owned by the writer: watched bodies whose DATA is in the present write
 	out     []byte   // owned by the writer
@@ -104,10 +107,13 @@ func (c *Conn) Tune(stall time.Duration) { c.tuned.Do(func() { Tune(c.socket, st
 func (c *Conn) Read(p []byte) (int, error) {
 	if c.secure != nil && !c.shaken {
 		c.shaken = true
-		c.refused = c.handshake()
+		c.refused = onOwnStack(c.handshake)
 	}
 	if c.refused != nil {
 		return 0, c.refused
+	}
+	if c.secure != nil && !c.light {
+		c.light = poll.DropEmptyBuffers(c.secure)
 	}
 	n, err := c.Conn.Read(p)
 	c.ended(err)

@@ -61,6 +61,24 @@ func (c *Conn) handshake() error {
 	return err
 }
 
+// onOwnStack calls f in a goroutine of its own, and passes a panic on. A handshake needs 16 KB of
+// stack and more. The goroutine that serves the connection would keep them for as long as the
+// connection is there, since stacks shrink in steps, by half at most when the collector runs.
+func onOwnStack(f func() error) (err error) {
+	done := make(chan struct{})
+	var panicked any
+	go func() {
+		defer close(done)
+		defer func() { panicked = recover() }()
+		err = f()
+	}()
+	<-done
+	if panicked != nil {
+		panic(panicked)
+	}
+	return err
+}
+
 // looksLikeHTTP tells whether the first bytes of a connection that should speak TLS are those of a
 // request, as net/http does.
 func looksLikeHTTP(header [5]byte) bool {

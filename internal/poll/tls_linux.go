@@ -83,7 +83,7 @@ func (t *TLS) Read(b []byte) (int, error) {
 	case n > 0 || errors.Is(err, io.EOF):
 		return n, nil
 	case errors.Is(err, errNothing):
-		dropEmptyBuffers(t.conn)
+		DropEmptyBuffers(t.conn)
 		return 0, unix.EAGAIN
 	}
 	return 0, err

@@ -29,19 +29,20 @@ func findIdleFields(t reflect.Type) (f fields) {
 	return f
 }
 
-// dropEmptyBuffers drops the buffers of a connection if all are empty. The handshake must be over,
-// and no other goroutine may use the connection.
-func dropEmptyBuffers(c *tls.Conn) {
+// DropEmptyBuffers drops the buffers in which a connection's handshake came, if all are empty, and
+// returns false if they are not. The handshake must be over, and no other goroutine may read.
+func DropEmptyBuffers(c *tls.Conn) bool {
 	if !idleFields.found {
-		return
+		return true
 	}
 	p := unsafe.Pointer(c)
 	rawInput := (*bytes.Buffer)(unsafe.Add(p, idleFields.rawInput)) // #nosec G103 -- the type was checked
 	hand := (*bytes.Buffer)(unsafe.Add(p, idleFields.hand))         // #nosec G103 -- likewise
 	input := (*bytes.Reader)(unsafe.Add(p, idleFields.input))       // #nosec G103 -- likewise
 	if rawInput.Len() > 0 || hand.Len() > 0 || input.Len() > 0 {
-		return
+		return false
 	}
 	*rawInput, *hand = bytes.Buffer{}, bytes.Buffer{}
 	input.Reset(nil) // else it would keep what it has been read from
+	return true
 }
