@@ -101,6 +101,65 @@ func hubFor(t *testing.T, args ...string) (url string, hub *command) {
 	return hub.out.until(t, `(https?://127\.0\.0\.1:\d+)`), hub
 }
 
+// publishesLater has events published later, looks at them and cancels one.
+func publishesLater(t *testing.T) {
+	t.Helper()
+	for _, args := range [][]string{{"--at", "03:00"}, {"--in", "2d"}, {"--at", "2099-01-01 00:00"}, {"--in", "0.5s"}} {
+		id, errOut, code := result(t, "", append([]string{"publish", "later/1", "x y", "--ttl", "1h"}, args...)...)
+		if args[1] == "2099-01-01 00:00" {
+			if code != 1 || !strings.Contains(errOut, "365d") {
+				t.Errorf("%v: %q %q %d", args, id, errOut, code)
+			}
+		} else if code != 0 || len(id) != 14 {
+			t.Errorf("%v: %q %q %d", args, id, errOut, code)
+		}
+	}
+	var list []string
+	for len(list) != 2 { // the third is published by itself
+		out, errOut, code := result(t, "", "scheduled", "later/*")
+		if list = strings.Split(strings.TrimSpace(out), "\n"); code != 0 || len(list) > 3 {
+			t.Fatalf("%q %q %d", out, errOut, code)
+		}
+	}
+	if fields := strings.Split(list[0], "\t"); len(fields) != 5 || fields[2] != "later/1" || fields[4] != "x y" {
+		t.Errorf("%q", list)
+	}
+	if out, _, code := result(t, "", "scheduled", "--json"); code != 0 || !strings.Contains(out, `"ttl":"1h0m0s"`) {
+		t.Errorf("%q %d", out, code)
+	}
+	for i, want := range []int{0, 1} {
+		if out, errOut, code := result(t, "", "scheduled", "--cancel", list[0][:13]); code != want {
+			t.Errorf("cancel %d: %q %q %d", i, out, errOut, code)
+		}
+	}
+	if out, _, code := result(t, "", "scheduled"); code != 0 || strings.TrimSpace(out) != list[1] {
+		t.Errorf("after a cancel: %q %d", out, code)
+	}
+}
+
+func TestNextTimeOfDay(t *testing.T) {
+	berlin, err := time.LoadLocation("Europe/Berlin")
+	if err != nil {
+		t.Skip(err)
+	}
+	for _, c := range []struct{ now, at, want string }{
+		{"2026-11-26T02:59:00+01:00", "03:00", "2026-11-26T03:00:00+01:00"},
+		{"2026-11-26T03:00:00+01:00", "03:00", "2026-11-27T03:00:00+01:00"},
+		{"2026-12-31T23:00:00+01:00", "03:00", "2027-01-01T03:00:00+01:00"},
+		{"2026-10-24T12:00:00+02:00", "03:00", "2026-10-25T03:00:00+01:00"}, // the clocks go back in between
+		{"2026-11-26T02:59:00+01:00", "2026-11-30 04:30", "2026-11-30T04:30:00+01:00"},
+		{"2026-11-26T02:59:00+01:00", "2026-11-30T04:30:00Z", "2026-11-30T04:30:00Z"},
+	} {
+		now, err := time.Parse(time.RFC3339, c.now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := deliverAt(c.at, 0, now.In(berlin)); err != nil || got != c.want {
+			t.Errorf("at %s, %s is %s, %v; want %s", c.now, c.at, got, err, c.want)
+		}
+	}
+}
+
 func TestPublishSubscribeHistorySend(t *testing.T) {
 	url, hub := hubFor(t)
 	t.Setenv("FANFARE_URL", url)
@@ -135,6 +194,7 @@ func TestPublishSubscribeHistorySend(t *testing.T) {
 	if code != 0 || next <= out {
 		t.Errorf("publish --if-latest ID: %q %q %d", next, errOut, code)
 	}
+	publishesLater(t)
 	if _, errOut, code := result(t, "one\ntwo\r\n\nfour", "publish", "logs/web 1", "-"); code != 0 ||
 		!strings.Contains(errOut, "4 lines published") {
 		t.Errorf("publish of lines: %q %d", errOut, code)
@@ -251,6 +311,12 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"publish", "a", "x", "--url", "nonsense"}, 2, "--url"},
 		{[]string{"publish", "a", "x", "--if-latest", "x", "--url", url}, 1, "If-Match"},
 		{[]string{"publish", "a", "-", "--if-latest", "none", "--url", url}, 2, "--if-latest"},
+		{[]string{"publish", "a", "-", "--at", "03:00", "--url", url}, 2, "--at"},
+		{[]string{"publish", "a", "x", "--at", "25:00", "--url", url}, 2, "--at"},
+		{[]string{"publish", "a", "x", "--at", "03:00", "--in", "1h", "--url", url}, 2, "--at"},
+		{[]string{"publish", "a", "x", "--ttl", "0", "--url", url}, 1, "ttl"},
+		{[]string{"scheduled", "a", "--cancel", "x", "--url", url}, 2, "--cancel"},
+		{[]string{"scheduled", "--cancel", "x", "--url", url}, 1, "scheduled"},
 		{[]string{"publish", "a", "x", "--url", "http://127.0.0.1:1", "--retry-for", "0s"}, 3, "refused"},
 		{[]string{"subscribe", "a*", "--url", url}, 1, "'*'"},
 		{[]string{"subscribe", "a", "--since", "-1", "--url", url}, 2, "since"},

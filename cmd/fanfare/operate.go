@@ -160,8 +160,9 @@ func printReport(ctx context.Context, std *stdio, dir string) error {
 	if r.Events > 0 {
 		newest = r.Newest.String()
 	}
-	fmt.Fprintf(std.out, "%s: %d events in %d channels, newest %s, %d runs, %d kept positions\n", dir, r.Events,
-		r.Channels, newest, r.Runs, r.Kept)
+	fmt.Fprintf(std.out, "%s: %d events in %d channels, newest %s, %d runs, %d kept positions, %d scheduled\n", dir,
+		r.Events,
+		r.Channels, newest, r.Runs, r.Kept, r.Scheduled)
 	if r.Faults > 0 {
 		return fmt.Errorf("%d things in the log do not fit together: restore a backup, or save what is whole with "+
 			"fanfare export and fanfare import", r.Faults)

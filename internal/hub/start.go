@@ -41,7 +41,7 @@ func (h *Hub) Subscribe(patterns []fanfare.Pattern, start Start, w Waker) (*Subs
 	if err := h.admit(); err != nil {
 		return nil, err
 	}
-	if start.From == FromLatest && !h.states.grow(0) {
+	if start.From == FromLatest && !h.states.room() {
 		h.release()
 		return nil, h.states.full()
 	}

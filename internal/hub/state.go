@@ -40,6 +40,10 @@ func (b *states) grow(positions int) bool {
 	return false
 }
 
+// room tells whether there is room for a position. A subscriber that comes when there is none is
+// refused before its head is sent.
+func (b *states) room() bool { return b.bytes.Load()+positionBytes <= b.most }
+
 func (b *states) free(positions int) { b.bytes.Add(-int64(positions) * positionBytes) }
 
 // full returns the error for a subscriber whose state finds no room.

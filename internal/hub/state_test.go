@@ -108,3 +108,27 @@ func TestConflateInMemory(t *testing.T) {
 		every.Close()
 	}
 }
+
+// TestStateBudget: a subscriber that starts with the state is refused while the states of others
+// have all the memory that there is for them, and admitted when they are gone.
+func TestStateBudget(t *testing.T) {
+	l := newLog(t)
+	publish(t, l, "a", "1")
+	publish(t, l, "b", "2")
+	h := newHub(t, hub.Options{Log: l, StateBytes: 16})
+	first, _, _ := subscribe(t, h, hub.Start{From: hub.FromLatest}, "*") // its start has been told, and nothing else
+	if n := h.Stats().StateBytes; n != 16 {
+		t.Fatalf("%d bytes are held: this tests less than it should", n)
+	}
+	w := make(waker, 1)
+	if _, err := h.Subscribe(logtest.Patterns("*"), hub.Start{From: hub.FromLatest}, w); fanfare.CodeOf(err) !=
+		fanfare.CodeOverloaded {
+		t.Errorf("a second one: %v", err)
+	}
+	first.Close()
+	again, err := h.Subscribe(logtest.Patterns("*"), hub.Start{From: hub.FromLatest}, w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Close()
+}
