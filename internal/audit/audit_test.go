@@ -16,8 +16,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// TestSampling: so many of a kind a second, one of a thousand beyond, and the count of what was
-// left out.
+// TestSampling: the audit has ten records of a kind a second, one of a thousand beyond them, and
+// the count of those that were left out.
 func TestSampling(t *testing.T) {
 	var b bytes.Buffer
 	clock := time.Unix(1000, 0)

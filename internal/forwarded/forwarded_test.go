@@ -124,11 +124,11 @@ func FuzzForwarded(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, x, fwd string) {
 		for _, headers := range [][]string{{"X-Forwarded-For", x}, {"Forwarded", fwd}} {
-			// What a stranger says changes nothing.
+			// A stranger's headers change nothing.
 			if a, limited := r.Client(request("203.0.113.9:1", headers...)); a.String() != "203.0.113.9" || !limited {
 				t.Fatalf("%q: %v %v", headers, a, limited)
 			}
-			// What a proxy appends counts, whatever the client wrote before it.
+			// The address that a proxy appends counts, after any text of the client.
 			appended := headers[1] + ", 203.0.113.7"
 			if headers[0] == "Forwarded" {
 				appended = headers[1] + ", for=203.0.113.7"

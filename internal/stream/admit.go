@@ -29,11 +29,11 @@ func (s *Streams) Serve(w http.ResponseWriter, r *http.Request, req Request) {
 		s.stop(w, r, &req)
 		return
 	}
-	over := 0
+	extra := 0
 	if s.tickets.has(ticketOf(req.Caller.Who)) {
-		over = 1 // it takes the place of the ticket's older stream, which ends
+		extra = 1 // it takes the place of the ticket's older stream, which ends
 	}
-	if err := s.places.take(req.Caller, req.Patterns, over); err != nil {
+	if err := s.places.take(req.Caller, req.Patterns, extra); err != nil {
 		s.Refuse(w, r, req, err)
 		return
 	}

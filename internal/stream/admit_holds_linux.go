@@ -17,7 +17,7 @@ import (
 type holds struct {
 	mu      sync.Mutex        // guards the fields below
 	loop    *poll.Loop[*hold] // made for the first hold
-	over    bool              // no connection is held any more
+	ended   bool              // no connection is held any more
 	closed  bool              // by close
 	closing chan struct{}
 
@@ -46,7 +46,7 @@ func (h *holds) hold(s *Streams, conn net.Conn, answer []byte, wait time.Duratio
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.over || !h.beginLocked(s) {
+	if h.ended || !h.startLocked(s) {
 		return false
 	}
 	fd, err := poll.Own(conn)
@@ -60,8 +60,8 @@ func (h *holds) hold(s *Streams, conn net.Conn, answer []byte, wait time.Duratio
 	return true
 }
 
-// beginLocked makes the loop.
-func (h *holds) beginLocked(s *Streams) bool {
+// startLocked makes the loop.
+func (h *holds) startLocked(s *Streams) bool {
 	if h.loop != nil {
 		return true
 	}
@@ -73,7 +73,7 @@ func (h *holds) beginLocked(s *Streams) bool {
 	h.loop, h.closing = loop, make(chan struct{})
 	h.running.Go(func() {
 		select {
-		case <-s.o.Stopping: // better told early than cut
+		case <-s.o.Stopping: // an early answer is better than none
 			h.endAll(true)
 		case <-h.closing:
 		}
@@ -105,7 +105,7 @@ func (h *holds) end(one *hold, answered bool) {
 func (h *holds) endAll(answered bool) {
 	h.mu.Lock()
 	loop := h.loop
-	h.over = true
+	h.ended = true
 	h.mu.Unlock()
 	if loop == nil {
 		return
@@ -138,10 +138,10 @@ func (h *holds) finish(one *hold, answered bool) {
 func (h *holds) close() {
 	h.endAll(true)
 	h.mu.Lock()
-	begun := h.loop != nil && !h.closed
+	started := h.loop != nil && !h.closed
 	h.closed = true
 	h.mu.Unlock()
-	if !begun {
+	if !started {
 		return
 	}
 	h.ending.Wait() // holds that other goroutines end leave the loop, too

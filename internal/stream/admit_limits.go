@@ -57,26 +57,26 @@ func limited(reason fanfare.Reason, setting fanfare.Setting, format string, args
 	return e
 }
 
-// take takes a place under each limit, or none. Each pattern is there once. over says how many
+// take takes a place under each limit, or none. Each pattern is there once. extra says how many
 // streams more than a limit there may be: one where another stream is about to end for this one.
-func (p *places) take(by caller.Caller, patterns []fanfare.Pattern, over int) error {
+func (p *places) take(by caller.Caller, patterns []fanfare.Pattern, extra int) error {
 	if p.opens != nil && !p.opens.Allow() {
 		return limited(fanfare.ReasonStreamRate, fanfare.SettingMaxNewStreams, "too many streams begin at once")
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	address, name := p.counted(by)
-	if address.IsValid() && p.addresses[address] >= p.limits.PerAddress+over {
+	if address.IsValid() && p.addresses[address] >= p.limits.PerAddress+extra {
 		return limited(fanfare.ReasonPerAddress, fanfare.SettingMaxStreamsPerAddress,
 			"no room for another stream of this address")
 	}
-	if name != "" && p.subjects[name] >= p.limits.PerSubject+over {
+	if name != "" && p.subjects[name] >= p.limits.PerSubject+extra {
 		return limited(fanfare.ReasonPerSubject, fanfare.SettingMaxStreamsPerSubject,
 			"no room for another stream of this subject")
 	}
 	if p.limits.PerChannel > 0 {
 		for _, c := range patterns {
-			if p.channels[c] >= p.limits.PerChannel+over {
+			if p.channels[c] >= p.limits.PerChannel+extra {
 				return limited(fanfare.ReasonPerChannel, fanfare.SettingMaxStreamsPerChannel,
 					"no room for another stream of channel %q", c)
 			}

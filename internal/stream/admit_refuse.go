@@ -138,11 +138,11 @@ func (s *Streams) waitAttached(w http.ResponseWriter, r *http.Request, wait time
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-	case <-s.o.Stopping: // better told early than cut
+	case <-s.o.Stopping: // an early answer is better than none
 	case <-r.Context().Done():
 		panic(http.ErrAbortHandler)
 	}
-	_ = rc.SetWriteDeadline(time.Now().Add(s.o.StallLimit)) // the server's may be over
+	_ = rc.SetWriteDeadline(time.Now().Add(s.o.StallLimit)) // the server's may have passed
 }
 
 func (s *Streams) stopping() bool {

@@ -75,7 +75,7 @@ func TestCutInTheMiddle(t *testing.T) {
 	}
 	st.endNow(EndRevoked)
 	st.endNow(EndExpired) // the first reason counts
-	if v := st.gather(w, &w.turn, true, 0); v != over || len(w.turn.Frames) > 0 || w.reason != EndRevoked {
+	if v := st.gather(w, &w.turn, true, 0); v != ends || len(w.turn.Frames) > 0 || w.reason != EndRevoked {
 		t.Errorf("verdict %v, frames %v, reason %s", v, w.turn.Frames, w.reason)
 	}
 	if err := a.loop(); err != nil || w.reason != EndRevoked || p.sent != 0 {

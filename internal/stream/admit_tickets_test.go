@@ -11,7 +11,7 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/hub"
 )
 
-// peerAcks acknowledges so many bytes.
+// peerAcks acknowledges n bytes.
 type peerAcks struct{ n atomic.Int64 }
 
 func (p *peerAcks) acked() (int64, bool) { return p.n.Load(), true }

@@ -26,7 +26,7 @@
 //	Streams.Serve                      admission: limits, tickets; the hub places a cursor
 //	  Streams.run                      the connection is taken over, and a runner begins: the first bytes go out
 //	  shard.turn       attached.turn
-//	    machine.next                   machine: the verdict is `reads`; the hub reads the log when it is the owner's turn
+//	    machine.next                   machine: the verdict is `reads`; the hub reads the log when the owner has a permit
 //	  HaveRead                         run: what was read waits for the stream's turn
 //	  shard.turn       attached.turn   and so on, as above: replay and live are one loop
 //
@@ -35,8 +35,8 @@
 //   - On Linux, HTTP/1 connections, plain or over TLS, are taken over from net/http and detached: a
 //     shard (run_shard_linux.go) serves many with two goroutines. Its worker asks the machine, and
 //     writes without waiting; a socket that takes nothing makes its stream wait for an event of the
-//     shard's poll.Loop. What is due by time is found by a sweep (run_sweep_linux.go); a stream
-//     that stalls is ended there. The end is in run_shard_end_linux.go.
+//     shard's poll.Loop. A sweep (run_sweep_linux.go) finds the streams that are due by time, and
+//     ends those that stall. The end of a stream is in run_shard_end_linux.go.
 //   - Elsewhere a stream has a goroutine of its own (run_attached.go), which writes to a wire: a
 //     connection taken over (run_taken.go), also over TLS, or a ResponseWriter (run_plain.go), over
 //     HTTP/2. A guard (run_guard.go) ends writes during which the peer takes nothing.

@@ -69,7 +69,7 @@ const (
 	waits verdict = iota // until it is woken, or due
 	again                // with another turn, at once
 	reads                // no pieces were made: the next events must be read from the log
-	over                 // it has ended, for work.reason
+	ends                 // it has ended, for work.reason
 )
 
 // work holds the pieces that next makes for a stream. A goroutine has one for all of its streams.

@@ -9,14 +9,14 @@ type EndReason uint8
 const (
 	goesOn EndReason = iota // it does not end
 
-	EndLifetime // its time was over
+	EndLifetime // its lifetime has ended
 	EndDrain    // the hub shuts down
 	EndGone     // the peer closed the connection, or vanished
 	EndStalled  // the peer took nothing for StallLimit
 	EndFlood    // the peer kept sending bytes after its request
-	EndFailed   // the stream could not be begun
+	EndFailed   // the stream could not start
 
-	EndExpired      // the token's time was over (P8)
+	EndExpired      // the token has expired (P8)
 	EndRevoked      // the token, key or subject was revoked
 	EndDisconnected // an operator wanted it
 	EndReplaced     // a newer stream was opened with the same ticket

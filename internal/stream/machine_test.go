@@ -74,7 +74,7 @@ func publish(t *testing.T, log *pebblelog.Log, n int) []fanfare.Position {
 
 const second = poll.Instant(time.Second)
 
-// TestHeartbeat: an idle client hears a sign of life when its heartbeat is over, and not before;
+// TestHeartbeat: an idle client hears a sign of life when its heartbeat has passed, and not before;
 // what it is sent puts the next one off. As an event it names the position up to which the stream
 // is complete.
 func TestHeartbeat(t *testing.T) {
@@ -162,7 +162,7 @@ func TestEnds(t *testing.T) {
 			c.end(m)
 			var text string
 			v := again
-			for rounds := 0; v != over; rounds++ {
+			for rounds := 0; v != ends; rounds++ {
 				if rounds > 2 {
 					t.Fatal("it does not end")
 				}

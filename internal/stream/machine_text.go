@@ -46,12 +46,12 @@ func (m *machine) appendGap(b []byte, g *fanfare.Gap) []byte {
 		Requested string            `json:"requested"`
 		Oldest    string            `json:"oldest"`
 		Reason    fanfare.GapReason `json:"reason"`
-	}{cut(g.Requested), g.Oldest.String(), g.Reason})
+	}{shorten(g.Requested), g.Oldest.String(), g.Reason})
 	return sse.AppendEvent(b, m.lastID.String(), "gap", string(data))
 }
 
-// cut shortens a client's text to at most 128 bytes of UTF-8.
-func cut(s string) string {
+// shorten shortens a client's text to at most 128 bytes of UTF-8.
+func shorten(s string) string {
 	s = strings.ToValidUTF8(s, "\ufffd")
 	if len(s) > 128 {
 		s = strings.ToValidUTF8(s[:128], "")
@@ -140,5 +140,5 @@ func (m *machine) last(w *work, text []byte, reason EndReason) verdict {
 		w.prefix = append(w.prefix, sse.LastChunk...)
 	}
 	w.reason = reason
-	return over
+	return ends
 }

@@ -188,7 +188,7 @@ func (a *attached) loop() error {
 	var read *fetched
 	for {
 		v, err := a.turn(read)
-		if err != nil || v == over {
+		if err != nil || v == ends {
 			return err
 		}
 		read = nil

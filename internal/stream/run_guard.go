@@ -12,7 +12,7 @@ import (
 // slowly the peer was reading.)
 type guard struct {
 	stall time.Duration
-	taken func() int64 // rises as the peer takes something; nil: not known, and a write must be over in the limit
+	taken func() int64 // rises as the peer takes something; nil: not known, and a write must end within the limit
 	abort func()       // has the write fail; it does not block
 
 	mu      sync.Mutex // guards the fields below

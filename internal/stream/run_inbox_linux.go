@@ -16,8 +16,8 @@ type inbox struct {
 
 	mu     sync.Mutex // guards the fields below
 	events []poll.Ready[*Stream]
-	over   bool      // the worker takes no more
-	room   sync.Cond // events were taken, or over is set
+	closed bool      // the worker takes no more
+	room   sync.Cond // events were taken, or closed is set
 
 	taken []poll.Ready[*Stream] // of events; owned by the worker
 }
@@ -42,7 +42,7 @@ func (b *inbox) push(st *Stream) {
 func (b *inbox) hear(list []poll.Ready[*Stream]) {
 	const most = 4096 // events that the worker has not taken
 	b.mu.Lock()
-	for len(b.events) > most && !b.over {
+	for len(b.events) > most && !b.closed {
 		b.room.Wait()
 	}
 	b.events = append(b.events, list...)
@@ -106,7 +106,7 @@ func (b *inbox) sleeps() bool {
 func (b *inbox) close() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.over = true
+	b.closed = true
 	b.room.Broadcast()
 }
 

@@ -152,7 +152,7 @@ func TestPeerHasAFrameBeforeItsWriteReturns(t *testing.T) {
 	}
 	st.chunked, st.ends = true, st.streams.clock.Now()
 	p.writing = func() { check("in mid-write of the end", 1000, receipt.Positions[0]) }
-	for v := again; v != over; {
+	for v := again; v != ends; {
 		if v, err = a.turn(nil); err != nil {
 			t.Fatal(err)
 		}

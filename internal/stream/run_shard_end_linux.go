@@ -76,7 +76,7 @@ func (sh *shard) bodyEnds(st *Stream) {
 		return
 	}
 	if st.live == nil || st.cut.get() != goesOn || st.live.settled() {
-		sh.finish(st, st.over)
+		sh.finish(st, st.ended)
 		return
 	}
 	st.state = closing
@@ -90,10 +90,10 @@ const lingerStep = 5 * time.Millisecond
 // finish closes the connection, and lets everything go that the stream has. Only the worker closes
 // connections, after they have left the loop.
 func (sh *shard) finish(st *Stream, reason EndReason) {
-	clean := st.over != goesOn && !st.begun()
+	clean := st.ended != goesOn && !st.begun()
 	st.state = closed
 	if clean {
-		reason = st.over // the stream had ended, however the connection ends afterwards
+		reason = st.ended // the stream had ended, however the connection ends afterwards
 		// unread bytes would make the kernel reset the connection, and lose the bytes under way
 		_ = sh.outlet.discard(st)
 	}

@@ -28,7 +28,7 @@ type detached struct {
 	held   int32                   // bytes that the kernel held when it was last asked, while blocked
 	state  state
 	shut   halves
-	over   EndReason    // the body ends with rest, or has ended
+	ended  EndReason    // the body ends with rest, or has ended
 	lookAt poll.Instant // the sweep passes the stream by before
 	since  poll.Instant // when a blocked peer was last seen to take something
 	soon   poll.Instant // in shard.soon since it has something to do then, or never

@@ -114,7 +114,7 @@ func (sh *shard) act(st *Stream, now poll.Instant) {
 	switch {
 	case st.state == closing:
 		if st.live.settled() || now.Sub(st.since) >= cleanWait {
-			sh.finish(st, st.over)
+			sh.finish(st, st.ended)
 			return
 		}
 		sh.soon.put(st, now.Add(lingerStep))

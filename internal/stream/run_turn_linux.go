@@ -73,8 +73,8 @@ func (sh *shard) gather(st *Stream, read *hub.Turn) {
 	clear(w.turn.Frames)
 	switch {
 	case st.state >= closed:
-	case v == over:
-		st.over = w.reason
+	case v == ends:
+		st.ended = w.reason
 		if whole {
 			sh.bodyEnds(st)
 		} else if st.state == blocked {
@@ -169,7 +169,7 @@ func (sh *shard) writeRest(st *Stream) bool {
 	case st.rest != nil:
 		sh.requeue(st)
 		return false
-	case st.over != goesOn:
+	case st.ended != goesOn:
 		sh.bodyEnds(st)
 		return false
 	}
@@ -178,7 +178,7 @@ func (sh *shard) writeRest(st *Stream) bool {
 
 // comment writes a sign of life that says nothing, if the socket takes it.
 func (sh *shard) comment(st *Stream) {
-	if st.state != open || st.begun() || st.over != goesOn {
+	if st.state != open || st.begun() || st.ended != goesOn {
 		return
 	}
 	w := work{}

@@ -70,7 +70,7 @@ func (st *Stream) gather(w *work, t *hub.Turn, fetched bool, now poll.Instant) v
 	if w.withheld > 0 {
 		st.streams.noteWithheld(w.withheld)
 	}
-	if v == over {
+	if v == ends {
 		if w.reason == EndReplaced {
 			st.streams.tickets.pushedOut(st)
 		}
