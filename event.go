@@ -13,7 +13,7 @@ type Event struct {
 	Type     EventType
 	Data     string    // valid UTF-8
 	Time     time.Time // the log's clock at commit, to the millisecond; never used for order
-	Expires  time.Time // set by the log: when the event is over (Batch.TTL); zero: never
+	Expires  time.Time // set by the log: when the event expires (Batch.TTL); zero: never
 	Trace    string    // the W3C traceparent of the publish when it was traced, else empty
 }
 

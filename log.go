@@ -50,7 +50,7 @@ type Log interface {
 	// Status tells how the log is. It does not block.
 	Status() Status
 
-	// Now is the log's time: an event is over when it is not before Event.Expires. It is the
+	// Now is the log's time: an event has expired when it is not before Event.Expires. It is the
 	// machine's, except that it never falls, and does not follow a jump at once. It does not block.
 	Now() time.Time
 }
@@ -95,8 +95,8 @@ type Batch struct {
 	// and is not remembered under a key.
 	If []Condition
 
-	// TTL is nil, or says of each event how long after it was stored it is over; zero is never. An
-	// event that is over is not read any more, as if it had not been stored, and that is no gap.
+	// TTL is nil, or has for each event the time after which it expires; zero means never. An event
+	// that has expired is not read any more, as if it had not been stored, and that is no gap.
 	TTL []time.Duration
 
 	// DeliverAt, or DeliverIn, has a batch of one event stored now and published then: its position
@@ -299,7 +299,7 @@ type LogStats struct {
 	Refused               uint64 // appends that were not stored: queue full, slow, failed, or low disk
 	ReplayedKeys          uint64 // appends answered by an idempotency key
 	NotMet                uint64 // appends that were not stored because a condition was not met
-	Expired               uint64 // events that were deleted, or not published, because they were over
+	Expired               uint64 // events that were deleted, or not published, because they had expired
 	Scheduled             uint64 // events that are to be published later, at present
 	ScheduledBytes        uint64 // of their data and names
 	FellDue               uint64 // scheduled events that were published

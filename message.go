@@ -23,9 +23,9 @@ type Message struct {
 	// condition says now.
 	If Condition
 
-	// TTL is how long the event lives, from MinTTL to MaxTTL: once it is over, the event is neither
-	// delivered nor read any more, and that is no gap. Zero is for ever, or as long as retention
-	// keeps it.
+	// TTL is how long the event lives, from MinTTL to MaxTTL: once it has passed, the event is
+	// neither delivered nor read any more, and that is no gap. Zero is for ever, or as long as
+	// retention keeps it.
 	TTL time.Duration
 
 	// DeliverAt, or DeliverIn, has the message stored now, durably, and published then: at a time,

@@ -7,9 +7,9 @@ import (
 
 // Scheduler is the part of an engine that publishes events later (Batch.DeliverAt); an engine that
 // implements Log implements it too. A scheduled event is durable, survives restarts and backups,
-// and is no event of its channel until it falls due: then it gets a position, as if it had been
-// published at that moment. Events fall due in the order of their times. What fell due while the
-// log was closed is published when it is opened, except for what is over by then.
+// and is no event of its channel until it is due: then it gets a position, as if it had been
+// published at that moment. Events are published in the order of their times. Events that were due
+// while the log was closed are published when it is opened, except those that have expired by then.
 type Scheduler interface {
 	// ScheduledAt returns the scheduled event with an id; false when there is none, because it was
 	// published or canceled, or never was. It may touch the disk.
@@ -43,7 +43,7 @@ func ParseScheduledID(text string) (ScheduledID, error) {
 type ScheduledEvent struct {
 	ID        ScheduledID
 	DeliverAt time.Time
-	TTL       time.Duration // counted from DeliverAt; zero: it is never over
+	TTL       time.Duration // counted from DeliverAt; zero: it never expires
 	Event     Event         // without Position, Time and Expires
 }
 

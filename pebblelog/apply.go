@@ -13,21 +13,21 @@ import (
 )
 
 // Apply turns a group into one batch of the store. It is a function of the group and of the groups
-// before it: it decides by no clock, depends on no map's order, and does not see how far readers,
-// sweeps, or the fsync of the group before have come. So two logs that apply the same groups hold
-// the same, but for what their sweeps have already deleted of what nobody sees any more
-// (TestSameGroups).
+// before it: it decides by no clock, depends on no map's order, and does not see the progress of
+// readers, of sweeps, or of the fsync of the group before. So two logs that apply the same groups
+// show the same events and records; they differ only in the hidden ones that their sweeps have
+// deleted already (TestSameGroups).
 //
 // That is why
 //
-//   - the group's terms carry its time;
+//   - the group's terms have its time;
 //   - an idempotency key is forgotten by that time, not by its deletion (keyed.go);
-//   - counts of a channel go on from its trim mark when its events have been deleted;
-//   - a channel is forgotten by a command that says which event was its last (forget.go), and not
-//     when the sweep comes by;
-//   - rules, and with them the floors, are replaced by a command (rule.go).
+//   - the sums of a channel go on from its trim mark when its events have been deleted;
+//   - a command that names the channel's last event forgets a channel (forget.go), and not the
+//     sweep;
+//   - a command replaces the rules, and with them the floors (rule.go).
 
-// applier applies groups, one after the other. It is owned by the committer.
+// applier applies groups, one after the other. The committer owns it.
 type applier struct {
 	// Fixed after openSession.
 	*catalog
@@ -43,7 +43,7 @@ type applier struct {
 	dueChanged chan struct{} // one token: firstWaits has changed
 }
 
-// apply numbers the group's events and puts all of it into the WAL, without waiting for the disk.
+// apply numbers the group's events and hands the group to the WAL. It does not wait for the disk.
 func (a *applier) apply(g *group) error {
 	w := groupWriter{applier: a, group: g, terms: g.terms, b: a.db.NewBatch(), first: a.next}
 	nextNum := a.nextNum
@@ -67,7 +67,7 @@ func (a *applier) apply(g *group) error {
 	return w.release()
 }
 
-// finish adds what follows from all requests together.
+// finish adds the keys that follow from all requests together.
 func (w *groupWriter) finish(nextNum uint64) error {
 	if w.next > w.first {
 		if err := w.writeIndex(); err != nil {
@@ -104,7 +104,7 @@ func (w *groupWriter) commit() error {
 	return err
 }
 
-// release lets go of the channels that the group has forgotten, and of a batch that is not needed.
+// release ends the hold on the channels that the group has forgotten, and closes an empty batch.
 func (w *groupWriter) release() error {
 	for _, st := range w.folded {
 		st.inFlight.Add(-1)
@@ -125,7 +125,7 @@ type groupWriter struct {
 	terms
 	group  *group
 	b      *pebble.Batch
-	first  fanfare.Position                   // of the group's events, when there are some
+	first  fanfare.Position                   // of the group's events, if it has any
 	came   map[fanfare.ScheduledID]*scheduled // scheduled in this group; nil: canceled, too
 	moved  bool                               // waiting is not what is stored
 	floors []*liveRule                        // raised in this group
@@ -136,8 +136,8 @@ type groupWriter struct {
 	value  []byte                             // scratch
 }
 
-// request adds one request to the batch, or finds that it needs none. An error is the store's; what
-// is wrong with the request goes into it.
+// request adds one request to the batch, or finds that it needs no key. An error is the store's; an
+// error of the request goes into r.err.
 func (w *groupWriter) request(r *request) error {
 	b := r.batch
 	switch {
@@ -147,8 +147,8 @@ func (w *groupWriter) request(r *request) error {
 		return w.schedule(r)
 	}
 	if b.Key.Text != "" || b.Keys != nil {
-		stored, err := w.keyedRequest(r)
-		if err != nil || stored {
+		refused, err := w.keyedRequest(r)
+		if err != nil || refused {
 			return err
 		}
 	} else if len(b.Events) > 0 {
@@ -173,7 +173,7 @@ func (w *groupWriter) request(r *request) error {
 	return nil
 }
 
-// keep adds a kept position. Its age is counted from now, by the clock that ages go by.
+// keep adds a kept position. Its age counts from the group's guarded time.
 func (w *groupWriter) keep(k *fanfare.Kept) error {
 	w.key = append(append(w.key[:0], keyKept), k.Name...)
 	if k.Forget {
@@ -190,7 +190,8 @@ func (w *groupWriter) keep(k *fanfare.Kept) error {
 	return w.b.Set(w.key, w.value, nil)
 }
 
-// event numbers one event and adds it and its index entry. It is over at a due time; 0 is never.
+// event numbers one event, and adds it and its index entry. The event expires at a due time; 0
+// means never.
 func (w *groupWriter) event(e *fanfare.Event, expires int64) error {
 	st, err := w.channelForCommit(e.Channel)
 	if err != nil {
@@ -249,8 +250,8 @@ func (w *groupWriter) writeIndex() error {
 	return nil
 }
 
-// newChannel numbers a channel. Events of the channel may have been removed and forgotten: its trim
-// mark begins at the floor of its rule.
+// newChannel numbers a channel. Earlier events of the channel may have been removed and forgotten,
+// so its first trim mark is the floor of its rule.
 func (w *groupWriter) newChannel(st *channelState) (uint64, error) {
 	num := w.nextNum
 	w.nextNum++

@@ -45,7 +45,7 @@ func (rd *readers) ageBound(set *ruleSet, patterns []fanfare.Pattern) (bound fan
 		set.overlapping(p, func(r *liveRule) {
 			if r.Age > 0 && err == nil {
 				var old fanfare.Position
-				old, err = rd.seconds.notBefore(b.at.cut(r.Age.Milliseconds()))
+				old, err = rd.seconds.notBefore(b.at.ageLimit(r.Age.Milliseconds()))
 				bound = max(bound, old)
 			}
 		})

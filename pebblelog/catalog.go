@@ -154,7 +154,7 @@ func (c *catalog) loadUnsized(last fanfare.Position) error {
 // now returns the time by which events are hidden and deleted.
 func (c *catalog) now() moment { return c.log.order.now() }
 
-// begins returns the position just before the first event that may still be there.
-func (c *catalog) begins() fanfare.Position {
+// belowFirst returns the position just before the first event that may still be there.
+func (c *catalog) belowFirst() fanfare.Position {
 	return max(fanfare.Position(c.floor.Load()), c.runs.firstEver()-1)
 }

@@ -8,12 +8,12 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// maxCachedChannels bounds the memory that channels cost the log; all of a state can be read again
-// from the store.
+// maxCachedChannels bounds the memory that channels cost the log. A state can be read from the
+// store again.
 const maxCachedChannels = 64 << 10
 
-// channelState is what the log knows of one channel. Its fields are those of two owners, the
-// committer and whoever holds mu, and in one place because a channel is looked up once for both.
+// channelState is the state of one channel. Some fields belong to the committer, others to the
+// goroutine that holds mu; they are in one type because a channel is looked up once for both.
 type channelState struct {
 	name fanfare.Channel // fixed
 
@@ -23,22 +23,22 @@ type channelState struct {
 	num       atomic.Uint64    // 0: nothing is stored of the channel
 	nextSeq   uint64           // owned by the committer
 	nextBytes uint64           // sum of the data before the next event; owned by the committer
-	newest    fanfare.Position // of its events, deleted or not, when known; owned by the committer
-	newestMs  int64            // the wall time that it is stamped with; owned by the committer
+	newest    fanfare.Position // the newest event, deleted or not, when known; owned by the committer
+	newestMs  int64            // the newest event's wall time; owned by the committer
 
-	newestExpires int64 // due time when it is over, 0: never; owned by the committer
+	newestExpires int64 // due time when the newest event expires, 0: never; owned by the committer
 	holed         bool  // the channel has had an event with an expiry; owned by the committer
 
-	limits    *ruleSet      // that limit is of; owned by the committer
+	limits    *ruleSet      // the rules that limit is one of; owned by the committer
 	limit     *liveRule     // owned by the committer
 	lastSeq   atomic.Uint64 // of the newest durable event; 0 when there is none
-	lastBytes atomic.Uint64 // sum of the data up to it
+	lastBytes atomic.Uint64 // sum of the data up to the newest durable event
 	// Uses by the committer that have not become visible yet; while above 0 the state stays in the
 	// cache.
 	inFlight atomic.Int64
 
 	mu     sync.Mutex // guards the fields below; held while the trim mark moves
-	set    *ruleSet   // that rule is of
+	set    *ruleSet   // the rules that rule is one of
 	rule   *liveRule
 	mark   entry // the trim mark: this event and all before it are gone for readers
 	stored fanfare.Position
@@ -46,14 +46,14 @@ type channelState struct {
 	known  bool
 }
 
-// events is how many events there are of the channel, or were when its trim mark was last looked
-// at.
+// events returns the number of the channel's events, as it was when the trim mark last moved.
 func (st *channelState) events() uint64 {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	return st.lastSeq.Load() - min(st.mark.seq, st.lastSeq.Load())
 }
 
+// channelCache holds states of channels. Its methods may be called from any goroutine.
 type channelCache struct {
 	most   int // fixed
 	mu     sync.Mutex
@@ -64,7 +64,8 @@ func (c *channelCache) init() {
 	c.most, c.byName = maxCachedChannels, map[fanfare.Channel]*channelState{}
 }
 
-// find returns the state, putting an empty one in place when asked to.
+// find returns the state of a channel. If there is none, it returns nil, or, with create, a new
+// state.
 func (c *channelCache) find(name fanfare.Channel, create bool) *channelState {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -81,7 +82,8 @@ func (c *channelCache) findLocked(name fanfare.Channel, create bool) *channelSta
 	return st
 }
 
-// hold is find for the committer: the state stays until inFlight goes down again.
+// hold returns the state of a channel for the committer, and keeps it in the cache until inFlight
+// goes down again.
 func (c *channelCache) hold(name fanfare.Channel) *channelState {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -90,6 +92,7 @@ func (c *channelCache) hold(name fanfare.Channel) *channelState {
 	return st
 }
 
+// drop removes a state, unless the committer holds it.
 func (c *channelCache) drop(st *channelState) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -101,7 +104,7 @@ func (c *channelCache) drop(st *channelState) {
 	}
 }
 
-// shrinkLocked lets go of states beyond the limit, except those that the committer holds.
+// shrinkLocked drops a sixteenth of a full cache, but no state that the committer holds.
 func (c *channelCache) shrinkLocked() {
 	if len(c.byName) < c.most {
 		return
@@ -134,8 +137,8 @@ func (w *groupWriter) channelForCommit(name fanfare.Channel) (*channelState, err
 	return st, nil
 }
 
-// load fills a state from the store, once. Nothing of the channel is in flight then: the committer
-// keeps such states.
+// load fills a state from the store, once. No event of the channel is in flight then, because the
+// committer holds such states.
 func (c *catalog) load(st *channelState) error {
 	st.once.Do(func() {
 		st.err = c.loadState(st)

@@ -11,62 +11,62 @@ import (
 
 // Four times
 //
-// Wall time is what the machine's clock says. Events are stamped with it, because that is what
-// people compare. It may jump either way, be wrong for two seconds or for a month, and differ from
-// what it said before the log was closed.
+// Wall time is the time of the machine's clock. It is the time of events, because people compare
+// it. It may jump either way, be wrong for two seconds or for a month, and differ from the time
+// before the log was closed.
 //
-// Log time passes as the kernel's monotonic clock does while the log is open, and stands while it
-// is closed. It never jumps and never falls, and goes on at the next opening where it was. The log
-// time of an event is exact, whatever the wall clock said when the event was stored.
+// Log time passes as the kernel's monotonic clock does while the log is open, and stands while the
+// log is closed. It never jumps and never falls, and goes on at the next opening from where it was.
+// The log time of an event is exact, even if the wall clock was wrong when the event was stored.
 //
-// Guarded time is log time and those jumps of the wall clock that are believed. It decides what is
-// forgotten or deleted. The wall clock is believed as far as it has been ahead for the last hour of
-// log time without a break (clockTrust): two seconds of a wrong clock change nothing, nor does an
-// opening of the log while the clock is wrong; a machine that was off for a week is believed an
-// hour after it came back. That hour may be spread over several openings. Guarded time never falls:
-// a wall clock that goes back is not followed, and what is old goes on growing old at its own pace.
+// Guarded time is log time plus the jumps of the wall clock that are believed. It decides which
+// events and records are forgotten or deleted. The wall clock is believed as far as it has been
+// ahead for the last hour of log time without a break (clockTrust). So two seconds of a wrong clock
+// change nothing, nor does an opening of the log while the clock is wrong; and a machine that was
+// off for a week is believed an hour after it came back. That hour may be spread over several
+// openings. Guarded time never falls: it does not follow a wall clock that goes back, and events go
+// on growing old at their own pace.
 //
-// A phase (phase.go) is a stretch of the log over which wall time and log time ran side by side.
-// The list of phases says when an event was stored in log time, from its position and the wall time
-// it was stamped with. So ages are exact after the fact: a jump that turns out false adds nothing
-// to anybody's age, and one that is believed adds to what was stored before it, but not to what was
-// stored since.
+// A phase (phase.go) is a stretch of the log in which wall time and log time ran side by side. From
+// the position and the wall time of an event, the list of phases tells its log time. So ages are
+// exact later on: a jump that turns out false adds nothing to any age, and a jump that is believed
+// adds to the age of the events before it, but not of those after it.
 //
-// Due time decides what is over (ttl) and what is to be published (deliverAt). It is the wall
-// clock, except that it never falls, and that it follows a jump ahead only when the jump has stood
-// for five minutes without a break (dueTrust): until then it passes as log time does. At an opening
-// the wall clock is believed: a hub that was off publishes what has become due meanwhile. While the
-// wall clock is behind due time, due time stands.
+// Due time decides which events have expired (ttl), and which are to be published (deliverAt). It
+// is wall time with two exceptions: it never falls, and it follows a jump ahead only when the jump
+// has stood for five minutes without a break (dueTrust); until then it passes as log time does. At
+// an opening the wall clock is believed, so that a hub that was off publishes the events that have
+// become due meanwhile. While the wall clock is behind due time, due time stands.
 
 const (
 	clockJump  = time.Minute // a step of the wall clock by more than this is a jump
-	clockTrust = time.Hour   // how long the wall clock must have been ahead to be believed
+	clockTrust = time.Hour   // the time for which the wall clock must have been ahead to be believed
 	dueTrust   = 5 * time.Minute
-	clockSlip  = time.Second // a wall clock that is not believed may run so much unevenly without beginning a phase
+	clockSlip  = time.Second // a wall clock that is not believed begins a phase when it slips by more than this
 )
 
-// clock reads the machine's clock and says what to make of it. Its methods may be called from any
+// clock keeps these times, by reading the machine's clock. Its methods may be called from any
 // goroutine.
 type clock struct {
 	// Fixed after newClock.
 	read   func() (wall time.Time, elapsed time.Duration)
 	logger *slog.Logger
-	jumps  func() // counts
+	jumps  func() // counts a jump
 
 	mu       sync.Mutex // guards the fields below
 	elapsed  int64      // the kernel's clock when it was last read, in milliseconds since some moment; never falls
 	base     int64      // log time when elapsed was 0
-	believed int64      // how far guarded time is ahead of log time
+	believed int64      // guarded time less log time
 	due      int64      // due time when it was last read
 	opened   int64      // log time when the log was opened
 	phases   []phase    // oldest first, never empty after open; replaced, not changed
-	changed  bool       // the phases differ from what was last stored
-	saved    int64      // log time when that was last stored
+	changed  bool       // the phases differ from the stored ones
+	saved    int64      // log time when the clock was last stored
 	off      clockOff
-	lead     int64 // of the wall clock before guarded time, when last read
+	lead     int64 // wall time less guarded time, when last read
 }
 
-// clockOff says how the wall clock stands to guarded time.
+// clockOff tells whether the wall clock agrees with guarded time.
 type clockOff int
 
 const (
@@ -75,7 +75,7 @@ const (
 	clockBehind
 )
 
-// moment is one reading of the clock, with all that is known of the past.
+// moment is one reading of the clock, with the phases of the past.
 type moment struct {
 	wall    int64 // milliseconds, as all times here
 	log     int64
@@ -88,14 +88,14 @@ func newClock(o Options, jumps func()) *clock {
 	c := &clock{logger: o.Logger, jumps: jumps}
 	if o.Elapsed != nil {
 		c.read = func() (time.Time, time.Duration) { return o.Now(), o.Elapsed() }
-	} else { // one reading has both, and nothing can come between
-		began := o.Now()
-		c.read = func() (time.Time, time.Duration) { now := o.Now(); return now, now.Sub(began) }
+	} else { // one reading has both times, so that no time can pass between the two
+		start := o.Now()
+		c.read = func() (time.Time, time.Duration) { now := o.Now(); return now, now.Sub(start) }
 	}
 	return c
 }
 
-// open goes on from what the log has stored, once.
+// open has the clock go on from its stored state. Only the first call does so.
 func (c *clock) open(stored clockState) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -109,17 +109,18 @@ func (c *clock) open(stored clockState) {
 	c.lookLocked(true)
 }
 
-// guardedTime is the time that decides what is forgotten.
+// guardedTime returns guarded time as a time.Time.
 func (m moment) guardedTime() time.Time { return time.UnixMilli(m.guarded).UTC() }
 
+// look reads the clock.
 func (c *clock) look() moment {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.lookLocked(false)
 }
 
-// group is look for the order of groups: the group's first event gets the position next. It tells
-// whether the phases are to be stored.
+// group is look for a new group, whose first event gets the position next. It also returns whether
+// the phases are to be stored.
 func (c *clock) group(next fanfare.Position) (m moment, changed bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -135,19 +136,19 @@ func (c *clock) group(next fanfare.Position) (m moment, changed bool) {
 	return m, changed
 }
 
-// unsaved tells whether the committer should store the clock, though nothing else needs to be
-// stored. What it does not store is lost in a crash, and then things live so much longer.
+// unsaved tells whether the committer should store the clock without another reason to write. A
+// crash takes back log time that was not stored, and then events live longer by as much.
 func (c *clock) unsaved() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	wait := 10 * time.Minute
 	if c.off != clockRight {
-		wait = time.Minute // the hour until it is believed goes on after a crash
+		wait = time.Minute // so that the hour until the clock is believed goes on after a crash
 	}
 	return c.changed || c.lookLocked(false).log-c.saved >= wait.Milliseconds()
 }
 
-// ahead is how far the wall clock is ahead of guarded time; below zero it is behind.
+// ahead returns the time by which the wall clock is ahead of guarded time; below zero it is behind.
 func (c *clock) ahead() time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -155,7 +156,7 @@ func (c *clock) ahead() time.Duration {
 	return time.Duration(c.lead) * time.Millisecond
 }
 
-// prune forgets the phases of which no event is left above a floor.
+// prune forgets the phases that have no event above a floor.
 func (c *clock) prune(floor fanfare.Position) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -193,13 +194,13 @@ func (c *clock) stepLocked(wall int64, opening bool) {
 	lead := off - c.believed
 	switch {
 	case off <= last.high && off >= last.high-clockJump.Milliseconds():
-		if off < last.low { // a small step back: log time goes on, so that nothing lives too short
+		if off < last.low { // after a small step back log time goes on, so that no event lives too short
 			c.phases = slices.Clone(c.phases)
 			c.phases[len(c.phases)-1].low = off
 			c.changed = true
 		}
 	case lead > 0 && lead <= clockJump.Milliseconds():
-		// The clock is steered, or the log was closed for a moment: time has passed.
+		// The clock was corrected a little, or the log was closed for a moment: time has passed.
 		c.base += lead
 		if last.high != c.believed {
 			c.beginLocked(c.believed, opening)
@@ -211,29 +212,29 @@ func (c *clock) stepLocked(wall int64, opening bool) {
 	}
 }
 
-// logLocked is log time. It stands for the first millisecond of a phase, so that what was stored
-// before the phase and what is stored in it never have the same.
+// logLocked returns log time. It stands for the first millisecond of a phase, so that no event of
+// the phase has the same log time as an event before it.
 func (c *clock) logLocked() int64 {
 	return max(c.base+c.elapsed, c.phases[len(c.phases)-1].start)
 }
 
-// beginLocked begins a phase in which the wall clock is so far ahead of log time.
+// beginLocked begins a phase in which the wall clock is ahead of log time by off milliseconds.
 func (c *clock) beginLocked(off int64, opening bool) {
 	p := phase{from: notYet, start: c.logLocked() + 1, low: off - 1, high: off, opened: opening}
 	c.phases = mergeOldest(append(slices.Clone(c.phases), p))
 	c.changed = true
 }
 
-// believeLocked moves guarded time ahead by as much as the wall clock has been ahead of it for the
-// whole of the last hour.
+// believeLocked moves guarded time ahead by the time that the wall clock has been ahead of it for
+// the whole of the last hour.
 func (c *clock) believeLocked() {
-	began := c.logLocked() + clockSlip.Milliseconds() - clockTrust.Milliseconds()
+	since := c.logLocked() + clockSlip.Milliseconds() - clockTrust.Milliseconds()
 	i := len(c.phases) - 1
 	lowest := c.phases[i].high
-	for ; i > 0 && c.phases[i].start > began; i-- {
+	for ; i > 0 && c.phases[i].start > since; i-- {
 		lowest = min(lowest, c.phases[i-1].high)
 	}
-	if lowest <= c.believed || c.phases[i].start > began {
+	if lowest <= c.believed || c.phases[i].start > since {
 		return
 	}
 	first := len(c.phases) - 1 // the phase that began with the jump
@@ -246,13 +247,13 @@ func (c *clock) believeLocked() {
 	c.believed += by
 	c.changed = true
 	if by > clockJump.Milliseconds() {
-		c.logger.Warn("the clock has stayed ahead for an hour and is believed: what is older by it is removed",
+		c.logger.Warn("the clock has stayed ahead for an hour and is believed: events that are too old are removed",
 			slog.Duration("by", time.Duration(by)*time.Millisecond))
 	}
 }
 
-// dueLocked moves due time to the wall clock, as far as that has been there since the opening, or
-// for the last five minutes.
+// dueLocked moves due time to the wall clock. It believes only the lead over log time that the wall
+// clock has had without a break for the last five minutes, or since the opening if that is later.
 func (c *clock) dueLocked(wall int64) {
 	now := c.logLocked()
 	since := max(now-dueTrust.Milliseconds(), c.opened)
@@ -264,7 +265,7 @@ func (c *clock) dueLocked(wall int64) {
 	c.due = max(c.due, min(wall, now+lowest))
 }
 
-// sayLocked tells the operator, once, that the clock is not believed, and that it is right again.
+// sayLocked logs, once for each change, that the clock is not believed, or that it is right again.
 func (c *clock) sayLocked(opening bool) {
 	off := clockRight
 	switch by := time.Duration(c.lead) * time.Millisecond; {
@@ -280,14 +281,14 @@ func (c *clock) sayLocked(opening bool) {
 	switch {
 	case off == clockAhead && opening:
 		c.jumps()
-		c.logger.Warn("the clock is ahead of the time when the log was closed: either it was closed for so long, "+
-			"or the clock is wrong; nothing is removed by it for an hour", by)
+		c.logger.Warn("the clock is ahead of the time when the log was closed: either it was closed for that long, "+
+			"or the clock is wrong; no event is removed because of it for an hour", by)
 	case off == clockAhead:
 		c.jumps()
-		c.logger.Warn("the clock has jumped ahead: nothing is removed by it before it has stayed there for an hour", by)
+		c.logger.Warn("the clock has jumped ahead: no event is removed because of it for an hour", by)
 	case off == clockBehind:
 		c.jumps()
-		c.logger.Warn("the clock has jumped back: what is stored keeps its age and its order", by)
+		c.logger.Warn("the clock has jumped back: stored events keep their age and their order", by)
 	default:
 		c.logger.Info("the clock agrees with the time that the log knows")
 	}

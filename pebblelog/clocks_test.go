@@ -718,8 +718,8 @@ func TestAgeIsCut(t *testing.T) {
 		m.log = m.phases[len(m.phases)-1].start + r.Int64N(30)
 		for at := int64(0); at <= m.log; at++ {
 			for age := int64(0); age < 400; age += 7 {
-				if (m.age(at) > age) != (at < m.cut(age)) {
-					t.Fatalf("%+v: the age of %d is %d, the cut of %d is %d", m, at, m.age(at), age, m.cut(age))
+				if (m.age(at) > age) != (at < m.ageLimit(age)) {
+					t.Fatalf("%+v: the age of %d is %d, the limit of %d is %d", m, at, m.age(at), age, m.ageLimit(age))
 				}
 			}
 		}

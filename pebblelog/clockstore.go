@@ -9,8 +9,8 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// openClock has the clock go on from what the store says, when the log is opened; not when the
-// store is opened again after a failure, because the clock went on meanwhile.
+// openClock has the clock go on from its stored state when the log is opened. When the store is
+// opened again after a failure, it does nothing, because the clock went on meanwhile.
 func (s *session) openClock() error {
 	state, err := s.loadClock()
 	if err != nil {
@@ -29,7 +29,8 @@ func (s *session) loadClock() (clockState, error) {
 	return firstState(newest, s.log.opts.Now().UnixMilli()), err
 }
 
-// loadClock reads what is stored of the clock; false when a log of an earlier format has nothing.
+// loadClock reads the stored state of the clock; false when the store has none, as in logs of
+// earlier formats.
 func loadClock(db *pebble.DB) (state clockState, ok bool, err error) {
 	read := func(key byte, f func(value []byte) error) {
 		value, closer, getErr := db.Get([]byte{key})
@@ -58,8 +59,9 @@ func loadClock(db *pebble.DB) (state clockState, ok bool, err error) {
 	return state, err == nil, err
 }
 
-// newestTime is the wall time of the newest event in a log that has no log time yet, or, where
-// there is none, when its last run began. A log that has neither is new, and may believe any clock.
+// newestTime returns the wall time of the newest event in a log that has no log time yet; without
+// events, the time at which the last run began. A log with neither is new, and may believe any
+// clock.
 func (s *session) newestTime() (int64, error) {
 	it, err := s.db.NewIter(ofKind(keyEvent))
 	if err != nil {
@@ -75,8 +77,7 @@ func (s *session) newestTime() (int64, error) {
 	return math.MaxInt64, it.Error()
 }
 
-// saveClock adds the clock to a batch of the committer's, which makes it durable with what was
-// stored at that time.
+// saveClock adds the clock to a group's batch, which makes it durable with the events of that time.
 func saveClock(b *pebble.Batch, m moment, phasesToo bool) error {
 	value := binary.AppendUvarint(binary.AppendVarint(nil, m.log), uint64(m.due))
 	if err := b.Set([]byte{keyClock}, value, nil); err != nil || !phasesToo {
@@ -99,7 +100,7 @@ func (s *session) closeClock() error {
 	return nil
 }
 
-// storeTime has the time of its group stored, though nothing else may be.
+// storeTime has the time of its group stored, even if the group has no other change.
 type storeTime struct{}
 
 func (storeTime) apply(w *groupWriter) error { return saveClock(w.b, w.at, false) }

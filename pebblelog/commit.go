@@ -47,7 +47,7 @@ func (c *committer) commitLoop() {
 			return c.applier.apply(g)
 		})
 		if err != nil {
-			s.fail(fmt.Errorf("commit: %w", err)) // which answers the group
+			s.fail(fmt.Errorf("commit: %w", err)) // fail has the group answered
 			return
 		}
 		c.written <- g // has room: there are as many slots
@@ -82,8 +82,8 @@ func (c *committer) publishLoop() {
 	}
 }
 
-// makeVisible moves the durable position and tells the watchers; not when the session has failed
-// meanwhile, because its successor will tell.
+// makeVisible moves the durable position, and tells the watchers. It returns false, and does
+// nothing, when the session has failed meanwhile, because its successor will tell them.
 func (c *committer) makeVisible(g *group) bool {
 	l := c.session.log
 	l.watchers.Lock()
@@ -100,7 +100,7 @@ func (c *committer) makeVisible(g *group) bool {
 	l.durable.Store(uint64(g.last))
 	l.ids.Store(uint64(g.ids))
 	for _, st := range g.states {
-		st.inFlight.Add(-1) // only now may the state be let go, and loaded again up to the durable position
+		st.inFlight.Add(-1) // only now may the state be dropped, because it is loaded up to the durable position
 	}
 	l.stats.groups.Add(1)
 	l.stats.events.Add(uint64(len(g.events)))

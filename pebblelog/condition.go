@@ -6,15 +6,15 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// Conditions are decided by apply, so that of ten publishers that race one wins, on every log that
-// is fed with the same groups. They ask for a channel's newest visible event. What is visible
-// follows from the groups: from the events before, those earlier in the same group among them, from
-// the rules, and from the group's time. It does not follow from what a sweep has deleted: the state
-// of a channel knows its newest event without the index.
+// Apply decides conditions, so that one of ten publishers that race wins, on every log that is fed
+// with the same groups. A condition asks for a channel's newest visible event. That follows from
+// the groups alone: from the events before, also from those of the same group, from the rules, and
+// from the group's time. The progress of sweeps makes no difference, because the state of a channel
+// knows its newest event without the index.
 
-// conditions decides the conditions of a batch, all before any of its events is stored. again says
-// of which events nothing will be stored, since their keys are known; nil is none. When a condition
-// is not met, the request has the error.
+// conditions decides the conditions of a batch before any of its events is stored. again tells
+// which events will not be stored, because their keys are known; nil tells of none. If a condition
+// is not met, the request gets the error.
 func (w *groupWriter) conditions(r *request, again func(int) bool) (met bool, err error) {
 	for i := range r.batch.If {
 		want, given := r.batch.If[i].Latest()
@@ -41,7 +41,7 @@ func (w *groupWriter) latest(c fanfare.Channel) (fanfare.Position, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer w.letGo(st)
+	defer w.unhold(st)
 	st.mu.Lock()
 	mark := st.mark
 	st.mu.Unlock()
@@ -59,9 +59,9 @@ func (w *groupWriter) latest(c fanfare.Channel) (fanfare.Position, error) {
 	return st.newest, nil
 }
 
-// latestBefore returns the position of a channel's newest event that is not over, and above a trim
-// mark, when the newest of all is over. The index has it: the events of this group, which it does
-// not have yet, are not over. What a sweep has deleted was over, too.
+// latestBefore returns the position of a channel's newest event above a trim mark that has not
+// expired, when the newest event of all has. The index has that event: the index lacks the events
+// of this group, but these have not expired, and the deleted ones have.
 func (w *groupWriter) latestBefore(st *channelState, mark entry, b bounds) (fanfare.Position, error) {
 	lower, upper := indexBounds(st.num.Load(), mark.pos, st.newest-1)
 	it, err := w.db.NewIter(between(lower, upper))
@@ -90,8 +90,9 @@ func (w *groupWriter) latestBefore(st *channelState, mark entry, b bounds) (fanf
 	return 0, it.Error()
 }
 
-// beyond tells whether a rule's limit of count or of bytes no longer retains an event that is not
-// its channel's newest. it stands at its entry, ends at the trim mark, and may be moved.
+// beyond tells whether an event that is not its channel's newest exceeds a rule's limit of count or
+// of bytes. The iterator stands at the event's entry, and ends at the trim mark; beyond may move
+// it.
 func beyond(it *pebble.Iterator, e, mark entry, last extent, r fanfare.Rule) (bool, error) {
 	if r.Count > 0 && last.seq-e.seq >= uint64(r.Count) {
 		return true, nil
@@ -108,8 +109,8 @@ func beyond(it *pebble.Iterator, e, mark entry, last extent, r fanfare.Rule) (bo
 	return sizeBetween(e.before(mark.bytes), last.bytes) > uint64(r.Bytes), it.Error()
 }
 
-// letGo ends a use of a channel's state that added no event.
-func (w *groupWriter) letGo(st *channelState) {
+// unhold ends the use of a channel's state by a request that has added no event.
+func (w *groupWriter) unhold(st *channelState) {
 	st.inFlight.Add(-1)
 	if st.num.Load() == 0 {
 		w.channels.drop(st)

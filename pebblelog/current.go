@@ -11,8 +11,8 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// What is so now is the newest event of each channel. It is found by the channel's last index
-// entry, so a channel costs the same however many events it has.
+// The state of a channel is its newest event. It is found by the channel's last index entry, so a
+// channel costs the same however many events it has.
 
 // Channels implements fanfare.Log.
 func (l *Log) Channels(ctx context.Context, q fanfare.ChannelQuery) (page fanfare.ChannelPage, err error) {
@@ -106,7 +106,7 @@ func (v *view) close() {
 	}
 }
 
-// look adds what a channel holds to the page, if it holds anything.
+// look adds a channel's state to the page, if the channel has a visible event.
 func (v *view) look(c fanfare.Channel, num uint64) error {
 	last, ok, err := v.entryUpTo(num, v.q.Through)
 	if err != nil || !ok {
@@ -128,7 +128,7 @@ func (v *view) look(c fanfare.Channel, num uint64) error {
 	}
 	if v.q.Events {
 		if !v.events.SeekGE(keyOf(keyEvent, uint64(e.pos))) || lastNumber(v.events.Key()) != uint64(e.pos) {
-			return v.events.Error() // deleted since the index was read
+			return v.events.Error() // the event was deleted after the index was read
 		}
 		v.log.stats.eventsRead.Add(1)
 		if state.Latest, err = readEvent(e.pos, c, v.events.Value()); err != nil {
@@ -140,8 +140,8 @@ func (v *view) look(c fanfare.Channel, num uint64) error {
 	return nil
 }
 
-// count counts the events of a channel up to its last entry, and tells whether one of them is to be
-// seen, of which e is the newest.
+// count counts the visible events of a channel up to its last entry, and tells whether there are
+// any; e is the newest that has not expired.
 func (v *view) count(state *fanfare.ChannelState, num uint64, e, last entry) (seen bool, err error) {
 	st, err := v.channel(state.Latest.Channel)
 	if err != nil || st == nil {
@@ -162,9 +162,9 @@ func (v *view) count(state *fanfare.ChannelState, num uint64, e, last entry) (se
 	return true, err
 }
 
-// countLiving counts the events between a trim mark and a channel's last entry that are not over.
-// It looks at some thousand entries for a page; those that it does not look at count as if none
-// were over or deleted.
+// countLiving counts the events between a trim mark and a channel's last entry that have not
+// expired. It looks at some thousand entries for a page, and counts all others, also those that
+// have expired or were deleted.
 func (v *view) countLiving(num uint64, mark, last entry) (count, bytes uint64, err error) {
 	lower, upper := indexBounds(num, mark.pos, last.pos)
 	it, err := v.db.NewIter(between(lower, upper))
@@ -182,7 +182,7 @@ func (v *view) countLiving(num uint64, mark, last entry) (count, bytes uint64, e
 			return count + e.seq - min(mark.seq, e.seq), bytes + sizeBetween(mark.bytes, e.bytes), nil
 		}
 		v.counted++
-		if !v.lives.over(e.expires) {
+		if !v.lives.expired(e.expires) {
 			count++
 			bytes += e.size
 		}
@@ -190,9 +190,9 @@ func (v *view) countLiving(num uint64, mark, last entry) (count, bytes uint64, e
 	return count, bytes, it.Error()
 }
 
-// shown tells whether a channel's newest event is to be seen. Limits of count and of bytes leave
-// it, so what an age or the size of the log has removed decides, and the mark that is known. The
-// channel's state is not loaded: there may be a million.
+// shown tells whether a channel's newest event is visible. Limits of count and of bytes leave that
+// event, so only an age, the size of the log, or the known trim mark can hide it. shown does not
+// load the channel's state, because there may be a million channels.
 func (v *view) shown(c fanfare.Channel, num uint64, e entry) (bool, error) {
 	if e.pos <= v.bounds.floor {
 		return false, nil
@@ -212,8 +212,8 @@ func (v *view) shown(c fanfare.Channel, num uint64, e entry) (bool, error) {
 	return mark.pos < e.pos, err
 }
 
-// readAt reads the events at some positions. Each was its channel's newest, and was to be seen,
-// when the positions were found; no trim mark is looked at again.
+// readAt reads the events at some positions. Each was its channel's newest, and was visible, when
+// the positions were found, so readAt does not look at the trim marks again.
 func (rd *readers) readAt(ctx context.Context, q fanfare.Query) (page fanfare.Page, err error) {
 	v, err := rd.newView(q.Through)
 	if err != nil {
@@ -235,7 +235,7 @@ func (rd *readers) readAt(ctx context.Context, q fanfare.Query) (page fanfare.Pa
 			if err := v.events.Error(); err != nil {
 				return page, err
 			}
-			continue // trimmed since
+			continue // the event was trimmed meanwhile
 		}
 		rd.log.stats.eventsRead.Add(1)
 		num, err := eventChannel(v.events.Value())
@@ -260,16 +260,16 @@ func (rd *readers) readAt(ctx context.Context, q fanfare.Query) (page fanfare.Pa
 	return page, nil
 }
 
-// rising returns those of some positions, which rise, that lie above one and not above another.
+// rising returns those of some sorted positions that lie above after, up to through.
 func rising(at []fanfare.Position, after, through fanfare.Position) []fanfare.Position {
 	from, _ := slices.BinarySearch(at, after+1)
 	to, _ := slices.BinarySearch(at, through+1)
 	return at[from:max(from, to)]
 }
 
-// living is a channel's newest entry, from one on backwards, whose event is not over.
+// living returns a channel's newest entry whose event has not expired, from e on backwards.
 func (v *view) living(num uint64, e entry) (entry, bool, error) {
-	if !v.lives.over(e.expires) {
+	if !v.lives.expired(e.expires) {
 		return e, true, nil
 	}
 	for v.index.Prev() && channelOfIndex(v.index.Key()) == num {
@@ -278,14 +278,14 @@ func (v *view) living(num uint64, e entry) (entry, bool, error) {
 			return e, false, err
 		}
 		v.log.stats.indexRead.Add(1)
-		if !v.lives.over(e.expires) {
+		if !v.lives.expired(e.expires) {
 			return e, true, nil
 		}
 	}
 	return e, false, v.index.Error()
 }
 
-// entryUpTo is a channel's last index entry up to a position.
+// entryUpTo returns a channel's last index entry up to a position.
 func (v *view) entryUpTo(num uint64, through fanfare.Position) (e entry, ok bool, err error) {
 	if !v.index.SeekLT(keyOf(keyIndex, num, uint64(through)+1)) || channelOfIndex(v.index.Key()) != num {
 		return e, false, v.index.Error()

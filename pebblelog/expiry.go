@@ -9,17 +9,17 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// An event with a TTL is over when due time (clock.go) has reached its expiry. From then on no
-// reader sees it, and no condition: the newest event that is not over takes its place. That is no
-// gap, so no trim mark moves. Each such event has a key in the order of the expiries, by which a
-// sweep deletes what is over by due time and by guarded time: a wall clock that was believed for
-// five minutes, and was wrong, hides events and deletes none.
+// An event with a TTL expires when due time (clock.go) reaches its expiry. From then on it is
+// hidden from readers and conditions: the newest event that has not expired takes its place. That
+// is no gap, so no trim mark moves. Each such event has a key in the order of the expiries, by
+// which a sweep deletes the events that have expired both by due time and by guarded time. So a
+// wrong wall clock that was believed for five minutes hides events, and deletes none.
 //
-// A channel's newest index entry stays, because it holds the channel's counts; its event goes. When
-// nothing else is left of the channel, the channel is forgotten. Its mark then folds into the floor
-// of its rule, and the events that were over do not.
+// A channel's newest index entry stays, because it has the channel's sums, but its event is
+// deleted. When the channel has no other entry, the channel is forgotten. Its mark then folds into
+// the floor of its rule; the events that have expired do not raise the mark.
 
-// expiry is the due time at which an event of a batch is over; 0 is never.
+// expiry returns the due time at which an event of a batch expires; 0 means never.
 func (w *groupWriter) expiry(b *fanfare.Batch, i int) int64 {
 	if b.TTL == nil || b.TTL[i] == 0 {
 		return 0
@@ -27,13 +27,15 @@ func (w *groupWriter) expiry(b *fanfare.Batch, i int) int64 {
 	return w.at.due + max(b.TTL[i].Milliseconds(), 1)
 }
 
-// lifetimes tells which events are over at the time of the first question. It is for one goroutine.
+// lifetimes tells which events have expired at the time of the first question. It is for one
+// goroutine.
 type lifetimes struct {
 	catalog *catalog
-	due     int64 // 0 before that
+	due     int64 // 0 before the first question
 }
 
-func (l *lifetimes) over(expires int64) bool {
+// expired tells whether an event with an expiry has expired.
+func (l *lifetimes) expired(expires int64) bool {
 	if expires == 0 {
 		return false
 	}
@@ -43,18 +45,18 @@ func (l *lifetimes) over(expires int64) bool {
 	return expires <= l.due
 }
 
-// overValue is over for the stored value of an event.
-func (l *lifetimes) overValue(value []byte) (bool, error) {
+// expiredValue is expired for the stored value of an event.
+func (l *lifetimes) expiredValue(value []byte) (bool, error) {
 	expires, err := eventExpiry(value)
-	return l.over(expires), err
+	return l.expired(expires), err
 }
 
 const (
 	expireMost  = 500       // events in one batch
-	expireAgain = time.Hour // how long after it is over a channel's newest entry is looked at again
+	expireAgain = time.Hour // the time after which an expired entry that stays is looked at again
 )
 
-// expire deletes the events that are over.
+// expire deletes the events that have expired.
 func (w *sweeper) expire() error {
 	m := w.now()
 	through := min(m.due, m.guarded)
@@ -77,8 +79,8 @@ func (w *sweeper) expire() error {
 	return w.fold()
 }
 
-// expireSome deletes a batch of the events that were over at a time, from a key on. It returns the
-// key from which the next call goes on. No key that it has looked at stays where it is.
+// expireSome deletes a batch of the events that had expired at a time, from a key on. It returns
+// the key from which the next call goes on. No key that it has looked at stays where it is.
 func (w *sweeper) expireSome(from []byte, through int64) (next []byte, more bool, err error) {
 	w.deleting.Lock()
 	defer w.deleting.Unlock()
@@ -114,7 +116,7 @@ func (w *sweeper) expireSome(from []byte, through int64) (next []byte, more bool
 	return next, more, nil
 }
 
-// expirer deletes events that are over, in one batch.
+// expirer deletes events that have expired, in one batch.
 type expirer struct {
 	*sweeper
 	index   *pebble.Iterator
@@ -158,8 +160,8 @@ func (x *expirer) again(key []byte, num uint64, pos fanfare.Position) error {
 	return errors.Join(x.b.SingleDelete(append([]byte(nil), key...), nil), x.b.Set(later, nil, nil))
 }
 
-// newest deletes a channel's newest event, and has the channel forgotten when nothing else is left
-// of it. Else its index entry stays.
+// newest deletes a channel's newest event. If the channel has no other entry, it has the channel
+// forgotten; otherwise the index entry stays.
 func (x *expirer) newest(num uint64, e entry) error {
 	if !x.index.SeekGE(keyOf(keyIndex, num)) {
 		return errors.Join(errCorrupt, x.index.Error())

@@ -14,9 +14,9 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// Export writes the log in a data directory that no hub uses, or of a backup, as lines of JSON: all
-// of it, or the channels that match one of the patterns. It returns how many events it wrote. It
-// writes what it can: an event that cannot be read is told to skipped and left out.
+// Export writes the log in a data directory that no hub uses, or in a backup, as lines of JSON. It
+// writes all channels, or those that match one of the patterns, and returns the number of events
+// that it has written. When it cannot read an event, it calls skipped and goes on without it.
 func Export(
 	ctx context.Context, dir string, patterns []fanfare.Pattern, w io.Writer, skipped func(error),
 ) (events uint64, err error) {

@@ -9,9 +9,9 @@ import (
 )
 
 // forgetChannels forgets channels that a sweep has found empty: the trim mark of each becomes the
-// floor of its rule. What the sweep has found stands in the command, so that apply does not depend
-// on how far this log's own sweep has come. Only a group can do this: nothing else numbers
-// channels, or puts events into them.
+// floor of its rule. The command has all that the sweep has found, so that apply does not depend on
+// the progress of this log's own sweep. It has to be a command, because only groups number channels
+// and add events to them.
 type forgetChannels []emptied
 
 // emptied is a channel all of whose events are trimmed.
@@ -19,7 +19,7 @@ type emptied struct {
 	name    fanfare.Channel
 	seq     uint64           // of its last event
 	through fanfare.Position // its last event
-	mark    fanfare.Position // its trim mark: the last event that was trimmed, and not over
+	mark    fanfare.Position // its trim mark: the last event that was trimmed before it expired
 }
 
 func (f forgetChannels) apply(w *groupWriter) error {
@@ -50,7 +50,7 @@ func (w *groupWriter) forget(e emptied, index *pebble.Iterator) error {
 		}
 	}
 	if last == 0 || last != e.through {
-		w.letGo(st)
+		w.unhold(st)
 		return nil
 	}
 	w.folded = append(w.folded, st)
@@ -81,8 +81,8 @@ func (w *groupWriter) lastOf(num uint64, index *pebble.Iterator) (last fanfare.P
 	if err != nil {
 		return 0, false, err
 	}
-	// With bounds, since a sweep has just deleted the entries of the channels before this one,
-	// which lie where a search without bounds would go on.
+	// Without bounds the search would go on through the entries of the channels before this one,
+	// which a sweep has just deleted.
 	index.SetBounds(keyOf(keyIndex, num), keyOf(keyIndex, num+1))
 	if index.Last() {
 		return max(mark.pos, fanfare.Position(lastNumber(index.Key()))), true, nil
@@ -90,9 +90,9 @@ func (w *groupWriter) lastOf(num uint64, index *pebble.Iterator) (last fanfare.P
 	return mark.pos, false, index.Error()
 }
 
-// awaitVisible waits until no earlier group has events of a channel that are not visible yet: they
-// would count for the channel after it. A log that stands alone never waits here, because its sweep
-// sees visible events alone.
+// awaitVisible waits until all events of a channel in earlier groups are visible. Otherwise they
+// would count for the channel that comes after this one under the same name. A log that stands
+// alone never waits here, because its sweep sees only visible events.
 func (w *groupWriter) awaitVisible(st *channelState) error {
 	for st.inFlight.Load() > 1 { // this group holds it once
 		select {
@@ -104,9 +104,9 @@ func (w *groupWriter) awaitVisible(st *channelState) error {
 	return nil
 }
 
-// empty deletes what this log's own sweep has left of a channel that apply forgets, and makes its
-// state that of a channel that never had an event. The state stays in the cache until the batch is
-// in the store, so that nobody loads the channel's number meanwhile.
+// empty deletes the events of a forgotten channel that this log's own sweep has not deleted yet,
+// and gives the channel the state of a new one. The state stays in the cache until the batch is in
+// the store, so that no reader loads the channel's number meanwhile.
 func (r *retention) empty(st *channelState, num uint64, e emptied, left bool) error {
 	r.deleting.Lock()
 	defer r.deleting.Unlock()

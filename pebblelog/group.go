@@ -8,13 +8,13 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// A group is bounded, so that one commit does not hold up what comes after it.
+// The limits of a group, so that one commit does not hold up later requests.
 const (
 	maxGroupBytes    = 4 << 20
 	maxGroupRequests = 8192
 )
 
-// request is one Append on its way, or a command of the log's own.
+// request is one Append, or one command of the log's own, until it is answered.
 type request struct {
 	batch   *fanfare.Batch
 	command command // instead of batch
@@ -25,15 +25,17 @@ type request struct {
 	one     [1]fanfare.Position // room for the commonest receipt
 }
 
-// command is a change that only a group can make, because it has to happen between two others. It
-// is a value: what it does follows from it, from the group's terms, and from the groups before it.
+// command is a change that has its place between other requests, and so is part of a group. It is a
+// value: its effect follows from it, from the group's terms, and from the groups before it.
 type command interface{ apply(*groupWriter) error }
 
-// barrier does nothing. When it has been answered, what was proposed before it has been applied.
+// barrier does nothing. When it is answered, all requests that were proposed before it have been
+// applied.
 type barrier struct{}
 
 func (barrier) apply(*groupWriter) error { return nil }
 
+// batchBytes estimates the bytes that a batch takes in the queue.
 func batchBytes(b *fanfare.Batch) int {
 	n := 64
 	for i := range b.Events {
@@ -56,31 +58,31 @@ func (r *request) setPositions(first fanfare.Position, n int) {
 	r.receipt.Positions = positions
 }
 
-// terms are what a group is decided by, beside its requests and the groups before it. Whoever
-// orders groups sets them, and apply decides by no clock and no setting of its own.
+// terms are all that a group is decided by, besides its requests and the groups before it. The
+// order sets them, so that apply decides by no clock and no setting of its own.
 type terms struct {
 	at        moment        // the group's time: not before that of the group before
-	phases    bool          // the phases in at are not those of the group before: they are stored
-	keyMemory time.Duration // how long idempotency keys are remembered
+	phases    bool          // the phases in at are not those of the group before, and must be stored
+	keyMemory time.Duration // the time for which idempotency keys are remembered
 
 	mostWaiting uint64 // bytes of scheduled events
 }
 
-// group is what one fsync makes durable.
+// group is some requests that one fsync makes durable, and their results.
 type group struct {
 	// Set by the order.
 	requests []*request
 	terms    terms
 	bytes    int
-	began    time.Time
+	taken    time.Time // from the queue
 
 	// Set by apply.
 	events []fanfare.Event
 	states []*channelState // of each event
 	batch  *pebble.Batch   // nil when there is nothing to write
-	handed time.Time       // when it was handed to the WAL
+	handed time.Time       // to the WAL
 	last   fanfare.Position
-	ids    fanfare.ScheduledID // the highest that was given so far
+	ids    fanfare.ScheduledID // the highest that has been given
 
 	answered bool // guarded by proposals.mu: the requests have been answered
 }

@@ -17,9 +17,9 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// Import makes a log of what Export wrote, in a data directory that does not exist yet or is empty.
-// Events keep their positions, so clients carry on where they were. It returns how many events
-// there were. When it fails, the directory holds no log.
+// Import makes a log from the lines of Export, in a data directory that does not exist yet or is
+// empty. Events keep their positions, so that clients carry on where they were. It returns the
+// number of events. When it fails, the directory holds no log.
 func Import(ctx context.Context, dir string, r io.Reader) (events uint64, err error) {
 	fs := vfs.Default
 	lock, err := newPlace(fs, dir)
@@ -47,6 +47,7 @@ func Import(ctx context.Context, dir string, r io.Reader) (events uint64, err er
 	return im.events, nil
 }
 
+// imported is a channel of the new log.
 type imported struct {
 	num, seq, bytes uint64
 	mark            fanfare.Position
@@ -97,7 +98,7 @@ func (im *importer) read(r io.Reader) error {
 	if err := im.b.Set([]byte{keyHighest}, im.waiting.append(nil), nil); err != nil {
 		return err
 	}
-	// The format comes last: what was not imported to the end is no log.
+	// The format comes last, so that an import that was broken off is no log.
 	if err := im.b.Set([]byte{keyFormat}, []byte(formatVersion), nil); err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
+// keyHash returns the hash that a key is stored under.
 func keyHash(k fanfare.Key) (h [16]byte) {
 	sum := sha256.Sum256([]byte(k.Scope + "\x00" + k.Text))
 	copy(h[:], sum[:])
@@ -15,16 +16,18 @@ func keyHash(k fanfare.Key) (h [16]byte) {
 
 func usedKey(hash [16]byte) []byte { return append([]byte{keyUsed}, hash[:]...) }
 
-// keyedRequest answers a request that has idempotency keys: all of it, whether stored now or
-// before. It reports false when the caller still has to store what the request keeps.
-func (w *groupWriter) keyedRequest(r *request) (answered bool, err error) {
+// keyedRequest stores the events of a request with idempotency keys, and skips those that were
+// stored before. It returns true if the request is refused; then the caller must not store its kept
+// positions.
+func (w *groupWriter) keyedRequest(r *request) (refused bool, err error) {
 	b := r.batch
 	keys := b.Keys
 	whole := b.Key.Text != ""
 	if whole {
 		keys = []fanfare.Key{b.Key}
 	}
-	// First look, then store: one conflict refuses the whole batch.
+	// All keys are looked up before an event is stored, because one conflict refuses the whole
+	// batch.
 	earlier := make([]*used, len(keys))
 	twin := map[[16]byte]int{}
 	for i, k := range keys {
@@ -56,6 +59,7 @@ func (w *groupWriter) keyedRequest(r *request) (answered bool, err error) {
 	return w.eachEvent(r, earlier, twin)
 }
 
+// wholeBatch stores a batch that has one key for all events, unless it was stored before.
 func (w *groupWriter) wholeBatch(r *request, earlier *used) (refused bool, err error) {
 	if earlier != nil {
 		w.log.stats.replayedKeys.Add(1)
@@ -77,6 +81,7 @@ func (w *groupWriter) wholeBatch(r *request, earlier *used) (refused bool, err e
 	return false, w.remember(r.batch.Key, first, len(events))
 }
 
+// eachEvent stores the events of a batch with a key for each event, except those stored before.
 func (w *groupWriter) eachEvent(r *request, earlier []*used, twin map[[16]byte]int) (refused bool, err error) {
 	events, keys := r.batch.Events, r.batch.Keys
 	again := func(i int) bool { return keys[i].Text != "" && (earlier[i] != nil || twin[keyHash(keys[i])] < i) }
@@ -122,9 +127,9 @@ func conflict(k fanfare.Key) error {
 	return fanfare.Errorf(fanfare.CodeConflict, "Idempotency-Key %q was used for something else", k.Text)
 }
 
-// lookUp finds what was stored under a key, in this group or in the store; nil when nothing was, or
-// too long ago. Keys go by log time: they are remembered for ten minutes in which they could have
-// been asked for, whatever the wall clock does.
+// lookUp returns the record of a key, from this group or from the store; nil when there is none, or
+// when it is too old. Keys go by log time, so they are remembered for ten minutes in which the log
+// was open, however the wall clock is set.
 func (w *groupWriter) lookUp(hash [16]byte) (*used, error) {
 	if u, ok := w.used[hash]; ok {
 		return &u, nil
@@ -152,7 +157,7 @@ func (w *groupWriter) remember(k fanfare.Key, first fanfare.Position, count int)
 		used{ms: w.at.log, fingerprint: k.Fingerprint, first: first, count: uint64(count), note: k.Note})
 }
 
-// putUsed stores what is kept of a key. One that is never forgotten is not listed by its age.
+// putUsed stores the record of a key. A record that is never forgotten is not listed by its age.
 func (w *groupWriter) putUsed(hash [16]byte, u used) error {
 	if w.used == nil {
 		w.used = map[[16]byte]used{}
@@ -164,8 +169,8 @@ func (w *groupWriter) putUsed(hash [16]byte, u used) error {
 	return w.b.Set(append(keyOf(keyUsedAt, uint64(u.ms)), hash[:]...), nil, nil)
 }
 
-// onTime returns an expiry that guarded time can be compared with. It comes from the wall clock;
-// when that is behind, what is kept would expire too early.
+// onTime makes an expiry by the wall clock into one that can be compared with guarded time. When
+// the wall clock is behind, the record would expire too early otherwise.
 func (w *groupWriter) onTime(expires time.Time) time.Time {
 	if behind := time.Duration(w.at.guarded-w.at.wall) * time.Millisecond; behind > clockSlip {
 		return expires.Add(behind)

@@ -25,7 +25,7 @@ const (
 	keyIndex   = 'i' // i channel-number position -> sequence, time, sum of bytes, expiry
 	keyJump    = 'j' // j -> the highest second before the clock went back; of logs of earlier formats
 	keyUsed    = 'k' // k hash -> what was stored under an idempotency key
-	keyGone    = 'l' // l -> position up to which everything was removed, whatever its channel
+	keyGone    = 'l' // l -> position up to which the events of all channels were removed
 	keyMark    = 'm' // m channel-number -> trim mark
 	keyName    = 'n' // n channel-number -> name
 	keyUnsized = 'o' // o -> position up to which index entries have no sums: the log was of format 1
@@ -41,9 +41,9 @@ const (
 	keyExpiry  = 'z' // z due-time channel-number position -> nothing: events in the order of their expiry
 )
 
-// formatVersion is written into the store at each open. A store of format 1, which lacks only what
-// retention by bytes, floors and times need, or of format 2, which lacks log time, is taken over;
-// one of another version is refused.
+// formatVersion is written into the store at each open. Stores of earlier formats are converted
+// when they are opened: format 1 lacks the keys that retention by bytes, floors and times need, and
+// format 2 lacks log time. Stores of other versions are refused.
 const (
 	formatVersion  = "fanfare pebblelog 3"
 	formatVersion2 = "fanfare pebblelog 2"
@@ -73,15 +73,15 @@ func textKey(tag byte, text string) []byte {
 	return append([]byte{tag}, text...)
 }
 
-// indexBounds spans a channel's index entries after one position and through another.
+// indexBounds returns the bounds of a channel's index entries in (after, through].
 func indexBounds(num uint64, after, through fanfare.Position) (lower, upper []byte) {
 	return keyOf(keyIndex, num, uint64(after)+1), keyOf(keyIndex, num, uint64(through)+1)
 }
 
 func lastNumber(key []byte) uint64 { return binary.BigEndian.Uint64(key[len(key)-8:]) }
 
-// fields reads the numbers and texts of a stored value one by one; the first that is cut short
-// makes err.
+// fields reads the numbers and texts of a stored value one by one. If the value ends too early, err
+// is set.
 type fields struct {
 	b   []byte
 	err error
@@ -126,8 +126,8 @@ func (f *fields) bytes(n uint64) []byte {
 	return b
 }
 
-// traceMark stands between an event's type, its trace, and its expiry; neither type nor trace has
-// it.
+// traceMark stands between an event's type, its trace and its expiry. Types and traces do not
+// contain it.
 const traceMark = "\x00"
 
 func appendEvent(dst []byte, num, seq uint64, ms, expires int64, e *fanfare.Event) []byte {
@@ -171,7 +171,7 @@ func eventMs(value []byte) (int64, error) {
 	return int64(f.number()), f.err
 }
 
-// eventExpiry reads only when an event is over; 0 is never.
+// eventExpiry reads only the due time at which an event expires; 0 means never.
 func eventExpiry(value []byte) (int64, error) {
 	f := fields{b: value}
 	f.number()
@@ -225,15 +225,15 @@ type entry struct {
 	ms    int64  // the wall time that the event is stamped with; not of a trim mark
 	bytes uint64 // sum of the data of the channel's events up to this one
 
-	// Of an entry that was written when the channel had had an event with an expiry: before it,
-	// entries may be missing.
+	// holed says that the channel had had an event with an expiry when the entry was written, so
+	// that entries before it may be missing. The other two are stored only with holed.
 	holed   bool
-	expires int64  // due time when it is over; 0: never
-	size    uint64 // of its own data
+	expires int64  // due time when the event expires; 0: never
+	size    uint64 // bytes of the event's own data
 }
 
-// before is the sum of the data of a channel's events before one; known is what the entry before
-// it, or the trim mark, says.
+// before returns the sum of the data of the channel's events before this one. known is that sum by
+// the entry before, or by the trim mark.
 func (e entry) before(known uint64) uint64 {
 	if e.holed {
 		return e.bytes - min(e.size, e.bytes)
@@ -270,7 +270,7 @@ func readMark(value []byte) (entry, error) {
 	return e, f.err
 }
 
-// used is what is kept of an idempotency key.
+// used is the record of an idempotency key.
 type used struct {
 	ms          int64 // log time
 	fingerprint [16]byte
@@ -278,7 +278,7 @@ type used struct {
 	count       uint64
 	note        string
 
-	// Of a scheduled event, whose id first is, and whose count is 0: when it is due.
+	// due is set for a scheduled event, whose id is first, and whose count is 0.
 	due int64
 }
 
@@ -314,8 +314,8 @@ func readUsed(value []byte) (u used, err error) {
 // kept is a kept position as it is stored.
 type kept struct {
 	fanfare.Kept
-	// When it was stored, by the clock that ages go by; 0: an earlier version stored it, and only
-	// Time is known.
+	// storedMs is the guarded time at which it was stored; 0 when an earlier version stored it, and
+	// only Time is known.
 	storedMs int64
 }
 
@@ -326,7 +326,7 @@ func (k kept) append(dst []byte) []byte {
 	return append(binary.AppendUvarint(dst, uint64(k.storedMs)), k.Value...)
 }
 
-// readKept reads a kept position, with its age at a time.
+// readKept reads a kept position, with its age at the guarded time now.
 func readKept(name string, value []byte, now time.Time) (fanfare.Kept, error) {
 	f := fields{b: value}
 	k := kept{Kept: fanfare.Kept{Name: name, Position: fanfare.Position(f.number())}}
@@ -341,15 +341,15 @@ func readKept(name string, value []byte, now time.Time) (fanfare.Kept, error) {
 	return k.Kept, f.err
 }
 
-// ofKind is the range of all keys of a kind, for an iterator.
+// ofKind returns the range of all keys of a kind, for an iterator.
 func ofKind(tag byte) *pebble.IterOptions { return between([]byte{tag}, []byte{tag + 1}) }
 
-// between is the range of keys from lower on, and below upper.
+// between returns the range of keys from lower on, and below upper.
 func between(lower, upper []byte) *pebble.IterOptions {
 	return &pebble.IterOptions{LowerBound: lower, UpperBound: upper}
 }
 
-// eventsBetween is the range of the events above a position, and up to another.
+// eventsBetween returns the range of the events in (after, through].
 func eventsBetween(after, through fanfare.Position) *pebble.IterOptions {
 	return between(keyOf(keyEvent, uint64(after)+1), keyOf(keyEvent, uint64(through)+1))
 }

@@ -27,7 +27,7 @@ func (l *Log) Last(ctx context.Context, r fanfare.Recent) (past fanfare.Past, er
 	return past, err
 }
 
-// lastMerged goes back over the indexes of the channels.
+// lastMerged goes back through the indexes of the channels.
 func (rd *readers) lastMerged(
 	ctx context.Context, channels []fanfare.Channel, r fanfare.Recent,
 ) (past fanfare.Past, err error) {
@@ -48,7 +48,7 @@ func (rd *readers) lastMerged(
 		if looked++; looked%256 == 0 && ctx.Err() != nil {
 			return past, ctx.Err()
 		}
-		if !lives.over(m.cursors[0].e.expires) {
+		if !lives.expired(m.cursors[0].e.expires) {
 			past.First = m.cursors[0].e.pos
 			past.Count++
 		}
@@ -65,16 +65,16 @@ func (rd *readers) lastScanned(ctx context.Context, r fanfare.Recent) (past fanf
 	sc := newScanner(rd, r.Patterns, bound)
 	defer sc.close()
 	lives := lifetimes{catalog: rd.catalog}
-	past.From, err = sc.backward(ctx, rd.begins(), r.Through,
+	past.From, err = sc.backward(ctx, rd.belowFirst(), r.Through,
 		func(pos fanfare.Position, _ *met, value []byte) (bool, error) {
-			if over, err := lives.overValue(value); over || err != nil {
+			if expired, err := lives.expiredValue(value); expired || err != nil {
 				return true, err
 			}
 			past.First = pos
 			past.Count++
 			return past.Count < r.Count, nil
 		})
-	if past.Count == r.Count || past.From <= rd.begins() {
+	if past.Count == r.Count || past.From <= rd.belowFirst() {
 		past.From = 0
 	}
 	return past, err

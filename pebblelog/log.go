@@ -16,7 +16,7 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// Durability says what an acknowledged event survives.
+// Durability says which failures an acknowledged event survives.
 type Durability int
 
 // The durabilities.
@@ -33,19 +33,19 @@ type Options struct {
 	Retention         []fanfare.Rule // default DefaultRetention; the most specific pattern wins
 	MinFreeBytes      int64          // refuse publishes while the disk has less; default 64 MiB, negative: never
 	MaxQueueBytes     int            // most bytes that wait to be committed; default 64 MiB
-	CacheBytes        int            // memory for what was read from the disk, taken as it is needed; default 64 MiB
+	CacheBytes        int            // memory for blocks read from the disk, taken as it is needed; default 64 MiB
 	SlowCommit        time.Duration  // answer CodeUnavailable when a commit takes longer; default 10 s
-	KeyMemory         time.Duration  // how long idempotency keys are remembered; default 10 min
+	KeyMemory         time.Duration  // time for which idempotency keys are remembered; default 10 min
 	MaxScheduledBytes int64          // most bytes of events that are to be published later; default 1 GiB
 	MaxBytes          int64          // drop the oldest events when the files take more; default: no limit
-	TrimInterval      time.Duration  // pause between two sweeps of what retention has clipped; default 10 s
+	TrimInterval      time.Duration  // pause between two sweeps, which delete the hidden events; default 10 s
 	Logger            *slog.Logger   // default: discard
 
 	order func(order) order // for tests; puts another order in the place of the queue
 	FS    vfs.FS            // for tests; default the machine's, or a new memory with DurabilityMemory
 	Now   func() time.Time  // for tests; default time.Now
-	// For tests; the time since some moment, however the clock is set; default the kernel's, or
-	// Now's.
+	// For tests; the time since some moment, which no setting of the clock changes; default the
+	// kernel's monotonic clock, or that of Now.
 	Elapsed func() time.Duration
 }
 
@@ -116,8 +116,8 @@ var (
 	_ fanfare.Operable  = (*Log)(nil)
 )
 
-// watchers are told what becomes visible. The mutex is held while they are told, so that they hear
-// one thing at a time and in order. It is taken before Log.mu.
+// watchers are told of the events that become visible. The mutex is held meanwhile, so that they
+// are told one thing at a time, and in order. It is taken before Log.mu.
 type watchers struct {
 	sync.Mutex
 	list []*watch
@@ -125,9 +125,10 @@ type watchers struct {
 
 type watch struct{ w fanfare.Watcher }
 
-// Open opens the log in Options.Dir, or makes a new one, and begins a new run. It fails when
-// another process has the directory, or when what lies there is damaged or of another version;
-// nothing is changed then. A log whose end is lost is opened, and that is logged as an error.
+// Open opens the log in Options.Dir, or makes a new one, and begins a new run. It fails, and
+// changes nothing, when another process uses the directory, or when the log there is damaged or of
+// another version. A log whose newest events are lost is opened, and the loss is logged as an
+// error. Open blocks for the disk. The caller must close the log.
 func Open(opts Options) (*Log, error) {
 	l := &Log{opts: opts.withDefaults(), stop: make(chan struct{})}
 	l.rules = l.opts.Retention
@@ -158,7 +159,7 @@ func Open(opts Options) (*Log, error) {
 	l.session = s
 	l.durable.Store(uint64(s.catalog.runs.first) - 1)
 	l.upkeep.measure()
-	_ = l.upkeep.checkFree() // Status tells of a full disk before anybody publishes
+	_ = l.upkeep.checkFree() // so that Status tells of a full disk before the first publish
 	s.start()
 	l.background.Go(l.proposals.watch)
 	l.upkeep.start()
@@ -183,9 +184,8 @@ func makeDir(fs vfs.FS, dir string) error {
 	return syncDir(fs, parent)
 }
 
-// Close commits what is queued, refuses what comes after, and closes the files. It waits for a slow
-// disk at most as long as Options.SlowCommit. A second call does nothing and returns the same
-// error.
+// Close commits the queued requests, refuses later ones, and closes the files. It blocks for a slow
+// disk for Options.SlowCommit at most. A second call does nothing and returns the same error.
 func (l *Log) Close() error { return l.end() }
 
 func (l *Log) close() error {
@@ -221,8 +221,8 @@ func (l *Log) close() error {
 	return nil
 }
 
-// Append implements fanfare.Log. It does not block. What the queue refuses is told by done before
-// it returns, other refusals later.
+// Append implements fanfare.Log. It does not block. If the queue refuses the batch, done is called
+// before Append returns; otherwise later, by another goroutine.
 func (l *Log) Append(b *fanfare.Batch, done func(fanfare.Receipt, error)) {
 	l.order.propose(&request{batch: b, done: done, bytes: batchBytes(b)})
 }
@@ -292,7 +292,7 @@ func (l *Log) EachKept(ctx context.Context, prefix string, f func(fanfare.Kept) 
 	})
 }
 
-// read runs f on the current session, keeping it open meanwhile.
+// read runs f on the current session, and keeps it open meanwhile.
 func (l *Log) read(ctx context.Context, f func(*session) error) error {
 	if err := ctx.Err(); err != nil {
 		return err

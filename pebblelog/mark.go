@@ -6,28 +6,28 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// bounds is what retention needs to know to judge an event, but for its channel.
+// bounds are the facts by which retention judges the events of all channels.
 type bounds struct {
-	floor fanfare.Position // everything up to here is gone, whatever its channel
+	floor fanfare.Position // events of all channels up to here are removed
 	at    moment
 }
 
-// bounds judge events that were durable before it was called: those that came since may be of a
-// phase that it does not know.
+// bounds returns the bounds of this moment. They are good for events that were durable before:
+// later events may be of a phase that they do not have.
 func (c *catalog) bounds() bounds {
 	return bounds{floor: fanfare.Position(c.floor.Load()), at: c.now()}
 }
 
 // old tells whether a rule's age has passed since an event was stored.
 func (b bounds) old(e entry, r fanfare.Rule) bool {
-	return r.Age > 0 && b.at.stored(e.pos, e.ms) < b.at.cut(r.Age.Milliseconds())
+	return r.Age > 0 && b.at.stored(e.pos, e.ms) < b.at.ageLimit(r.Age.Milliseconds())
 }
 
 // extent is a channel's newest event, by its count and its bytes.
 type extent struct{ seq, bytes uint64 }
 
-// findMark walks a channel's entries from a trim mark on, and returns the mark that a rule asks
-// for, and the first event that is retained, if there is one.
+// findMark walks through a channel's entries from a trim mark on. It returns the new trim mark by a
+// rule, and the first event that the rule retains, if there is one.
 func (c *catalog) findMark(
 	num uint64, r fanfare.Rule, mark entry, last extent, b bounds,
 ) (newMark, oldest entry, found bool, err error) {
@@ -38,10 +38,10 @@ func (c *catalog) findMark(
 		return mark, oldest, false, err
 	}
 	defer it.Close()
-	cut := int64(-1 << 62)
+	limit := int64(-1 << 62)
 	if r.Age > 0 {
-		cut = b.at.cut(r.Age.Milliseconds())
-		before, err := c.seconds.before(cut)
+		limit = b.at.ageLimit(r.Age.Milliseconds())
+		before, err := c.seconds.before(limit)
 		if err != nil {
 			return mark, oldest, false, err
 		}
@@ -54,7 +54,7 @@ func (c *catalog) findMark(
 	}
 	ok := false
 	if b.floor > mark.pos && it.SeekLT(keyOf(keyIndex, num, uint64(b.floor)+1)) {
-		// Not one by one: there may be millions.
+		// The walk skips the entries up to the floor, of which there may be millions.
 		if mark, err = readEntry(it.Key(), it.Value()); err != nil {
 			return mark, oldest, false, err
 		}
@@ -68,10 +68,10 @@ func (c *catalog) findMark(
 			return mark, oldest, false, err
 		}
 		if e.seq > last.seq {
-			break // durable since last was read
+			break // the event became durable after last was read
 		}
 		switch {
-		case b.at.stored(e.pos, e.ms) < cut && !(r.Latest && e.seq == last.seq):
+		case b.at.stored(e.pos, e.ms) < limit && !(r.Latest && e.seq == last.seq):
 		case r.Count > 0 && last.seq-e.seq >= uint64(r.Count):
 		case r.Bytes > 0 && e.seq != last.seq && sizeBetween(e.before(mark.bytes), last.bytes) > uint64(r.Bytes):
 		default:
@@ -82,22 +82,22 @@ func (c *catalog) findMark(
 	return mark, oldest, false, it.Error()
 }
 
-// below returns a position that is below a channel's newest event, and not above another one.
+// below returns the position most, or one just below a channel's newest event, if that is lower.
 func below(it *pebble.Iterator, last extent, most fanfare.Position) (fanfare.Position, error) {
 	for ok := it.Last(); ok; ok = it.Prev() {
 		e, err := readEntry(it.Key(), it.Value())
 		if err != nil {
 			return 0, err
 		}
-		if e.seq <= last.seq { // what follows has become durable since last was read
+		if e.seq <= last.seq { // later events became durable after last was read
 			return min(most, e.pos-1), nil
 		}
 	}
 	return most, it.Error()
 }
 
-// sizeBetween is how many bytes of data lie between two sums. Entries of format 1 have none and
-// count as nothing.
+// sizeBetween returns the bytes of data between two sums. Entries of format 1 have no sums, and
+// count as 0.
 func sizeBetween(from, to uint64) uint64 {
 	if from > to {
 		return 0
@@ -105,9 +105,9 @@ func sizeBetween(from, to uint64) uint64 {
 	return to - from
 }
 
-// trimMark moves the channel's trim mark past all that its rule no longer retains, and returns it.
-// Readers clip there at once. It moves in memory; the sweep stores it, and deletes later
-// (deleteSome).
+// trimMark moves the channel's trim mark past all events that its rule no longer retains, and
+// returns it. It hides these events from readers at once. The mark moves in memory; the sweep
+// stores it, and deletes the events later (deleteSome).
 func (c *catalog) trimMark(st *channelState) (fanfare.Position, error) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -134,12 +134,14 @@ func (c *catalog) trimMark(st *channelState) (fanfare.Position, error) {
 	return mark.pos, nil
 }
 
-// floorOf is below what events of a channel may be missing of which nothing is stored.
+// floorOf returns the floor of a channel that the store does not know: events up to it may be
+// missing.
 func (c *catalog) floorOf(name fanfare.Channel) fanfare.Position {
 	return fanfare.Position(c.rules.Load().of(name).floor.Load())
 }
 
-// raiseHigh raises the bound of a channel's rule, also when the rules change meanwhile.
+// raiseHigh raises the bound of a channel's rule. If the rules change meanwhile, it raises that of
+// the new rule too.
 func (c *catalog) raiseHigh(name fanfare.Channel, mark fanfare.Position) {
 	for set := c.rules.Load(); ; {
 		raise(&set.of(name).high, mark)

@@ -8,10 +8,10 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// What a resume has missed is decided by the runs, and by the trim marks of its channels. Those of
-// few channels are read. Where there may be very many, a bound that no mark is above decides most
-// cases (markBound). Where it does not, the search is for one channel with a mark above the
-// position, a witness: among the channels of the events since, or among all channels, whichever are
+// The runs, and the trim marks of its channels, decide whether a resume has missed events. The trim
+// marks of few channels are read. Of very many channels an upper limit of the marks decides most
+// cases (markBound). In the other cases the log searches for a witness: one channel with a mark
+// above the position. It searches the channels of the later events, or all channels, if these are
 // fewer, a piece at a time.
 
 // Missed implements fanfare.Log.
@@ -26,8 +26,8 @@ func (l *Log) Missed(ctx context.Context, a fanfare.Absence) (loss fanfare.Loss,
 	return loss, err
 }
 
-// missedExact looks at some channels. gone is a mark that means, whatever theirs are, that events
-// are missing.
+// missedExact looks at the trim marks of some channels. gone is a mark below which events are
+// missing in any case.
 func (rd *readers) missedExact(
 	channels []fanfare.Channel, a fanfare.Absence, gone fanfare.Position, loss *fanfare.Loss,
 ) error {
@@ -97,8 +97,8 @@ func (rd *readers) missedByPatterns(ctx context.Context, a fanfare.Absence, loss
 	return err
 }
 
-// A token says how the search for a witness goes on: by events above a position, or by names from a
-// key on, of the pattern with a number.
+// A token says where the search for a witness goes on: by events above a position, or by names from
+// a key on, which are those of one pattern, given by its index.
 const (
 	tokenEvents = "e %d"
 	tokenNames  = "c %d %q"

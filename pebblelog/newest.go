@@ -25,7 +25,7 @@ func (rd *readers) readNewest(
 			return page, err
 		}
 		switch {
-		case e.pos == 0: // it holds nothing newer
+		case e.pos == 0: // the channel has no visible event after q.After
 			page.Trimmed = max(page.Trimmed, e.mark)
 		case e.ms >= sinceOf(q.Since):
 			found = append(found, newestEvent{e.pos, e.expires, c})
@@ -47,7 +47,7 @@ func (rd *readers) readNewest(
 				return page, err
 			}
 			if f.expires == 0 {
-				page.Trimmed = max(page.Trimmed, f.pos) // deleted since the index was read
+				page.Trimmed = max(page.Trimmed, f.pos) // the event was deleted after the index was read
 			}
 			continue
 		}
@@ -63,21 +63,21 @@ func (rd *readers) readNewest(
 	return page, nil
 }
 
-// newestEvent is where a channel's newest event stands.
+// newestEvent is the place of a channel's newest event.
 type newestEvent struct {
 	pos     fanfare.Position
 	expires int64
 	channel fanfare.Channel
 }
 
-// lastEntry is a channel's newest event that is to be seen, or none.
+// lastEntry is a channel's newest visible event, or none.
 type lastEntry struct {
 	entry
 	mark     fanfare.Position // the channel's trim mark
-	replaced uint64           // events before it, above the position that was asked for
+	replaced uint64           // events before it, and after the query's position
 }
 
-// newest finds a channel's newest event up to where a query goes.
+// newest finds a channel's newest visible event in a query's range.
 func (v *view) newest(c fanfare.Channel, q fanfare.Query) (last lastEntry, err error) {
 	st, err := v.channel(c)
 	if err != nil {

@@ -4,19 +4,20 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// order decides which requests come one after the other, in which groups, and at which time. All
-// that a log holds follows from the groups in their order. The log's own order is its queue;
-// another may come from outside, and then each log that is fed with it holds the same.
+// order decides in which order requests are stored, in which groups, and at which time. The
+// contents of a log follow from the groups in their order. The order of a log that stands alone is
+// that of its queue. Another order may come from outside; then all logs that are fed with it hold
+// the same.
 type order interface {
 	// propose hands in a request, which is answered when its group is durable. It does not block; a
 	// refusal is answered before it returns.
 	propose(r *request)
 
-	// next waits for the next group of a session. It is nil when the log closes or the session
+	// next waits for the next group of a session. It returns nil when the log closes or the session
 	// fails.
 	next(s *session) *group
 
-	// now is the time of the log. Nothing is hidden or deleted by a later one.
+	// now returns the time of the log. No event is hidden or deleted by a later time.
 	now() moment
 }
 
@@ -26,7 +27,7 @@ type queueOrder struct{ *Log }
 func (o queueOrder) propose(r *request) { o.proposals.add(r) }
 func (o queueOrder) now() moment        { return o.clock.look() }
 
-// next takes what waits as a group. A group that the disk has no room for is refused.
+// next makes a group of the queued requests. It refuses a group for which the disk has no room.
 func (o queueOrder) next(s *session) *group {
 	for {
 		o.upkeep.awaitRoom(s)
@@ -45,7 +46,8 @@ func (o queueOrder) next(s *session) *group {
 	}
 }
 
-// command has a command applied, and waits until that is durable. It is refused as an Append is.
+// command proposes a command, and waits until its group is durable. It may be refused, as an Append
+// may.
 func (l *Log) command(c command) error {
 	done := make(chan error, 1)
 	l.order.propose(&request{batch: &fanfare.Batch{}, command: c, bytes: 64,

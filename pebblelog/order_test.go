@@ -73,7 +73,7 @@ func answerOf(receipt fanfare.Receipt, err error) answer {
 
 // copyGroup copies what an order sets. Apply writes into the events of a batch.
 func copyGroup(g *group) *group {
-	c := &group{terms: g.terms, bytes: g.bytes, began: g.began}
+	c := &group{terms: g.terms, bytes: g.bytes, taken: g.taken}
 	for _, r := range g.requests {
 		b := *r.batch
 		b.Events, b.Keep, b.Keys = slices.Clone(b.Events), slices.Clone(b.Keep), slices.Clone(b.Keys)
@@ -122,7 +122,7 @@ type replica struct {
 	name    string
 	log     *Log
 	order   *replay
-	sweeps  int // it sweeps, and reads, after one group in so many; 0: never
+	sweeps  int // it sweeps, and reads, after each `sweeps` groups; 0: never
 	pending sync.WaitGroup
 }
 
@@ -162,8 +162,8 @@ func (r *replica) take(random *rand.Rand, groups []*group, want [][]answer) {
 	}
 }
 
-// sweep deletes what is clipped by the time of the newest group. What it finds empty it may not
-// forget.
+// sweep deletes the events that are hidden at the time of the newest group. It may not forget the
+// channels that it finds empty.
 func (r *replica) sweep() {
 	err := r.log.read(r.Context(), func(s *session) error { _, err := s.retention.sweep(); return err })
 	var refused *fanfare.Error

@@ -8,22 +8,23 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// phase is a stretch of the log over which the wall clock and log time ran side by side. Times are
+// phase is a stretch of the log in which the wall clock and log time ran side by side. Times are
 // in milliseconds.
 type phase struct {
-	from      fanfare.Position // its events have this position or higher ones; notYet before there may be one
+	from      fanfare.Position // of its first event; notYet before there may be one
 	start     int64            // log time when it began
 	low, high int64            // the wall clock was ahead of log time by this much; the two are a minute apart at most
-	believed  int64            // so much time has passed between the phase before and this one, by guarded time
+	believed  int64            // guarded time that passed between the phase before and this one
 	opened    bool             // it began when the log was opened: before it the log was closed
 }
 
 const notYet = fanfare.Position(math.MaxUint64)
 
-// phasesMost bounds the list. A clock needs as many jumps, within what is retained, to get there.
+// phasesMost is the longest list of phases. A clock reaches it only with as many jumps while events
+// are retained.
 const phasesMost = 256
 
-// mergeOldest makes one of the two oldest phases of a list that is too long. Its events then look
+// mergeOldest merges the two oldest phases of a list that is too long. The events of both then look
 // as young as they may be.
 func mergeOldest(list []phase) []phase {
 	if len(list) <= phasesMost {
@@ -37,17 +38,17 @@ func mergeOldest(list []phase) []phase {
 	return list[1:]
 }
 
-// phaseOf is the index of the phase in which a position was given.
+// phaseOf returns the index of the phase in which a position was given.
 func (m moment) phaseOf(pos fanfare.Position) int {
 	i := len(m.phases) - 1
-	if i > 0 && m.phases[i].from > pos { // most events are of the last
+	if i > 0 && m.phases[i].from > pos { // most events are of the last phase
 		i = sort.Search(i, func(i int) bool { return m.phases[i].from > pos }) - 1
 	}
 	return max(i, 0)
 }
 
-// stored returns the log time at which an event was stored that was stamped with a wall time; a
-// little later where the wall clock did not run evenly.
+// stored returns the log time at which an event with a wall time was stored. It may be a little too
+// late where the wall clock did not run evenly.
 func (m moment) stored(pos fanfare.Position, wallMs int64) int64 {
 	i := m.phaseOf(pos)
 	at := max(wallMs-m.phases[i].low, m.phases[i].start)
@@ -57,15 +58,17 @@ func (m moment) stored(pos fanfare.Position, wallMs int64) int64 {
 	return at
 }
 
-// cut returns the log time below which what was stored is older than age, in guarded time.
-func (m moment) cut(age int64) int64 {
+// ageLimit returns the log time of an age in guarded time: events that were stored before it are
+// older.
+func (m moment) ageLimit(age int64) int64 {
 	return m.walk(age, func(i int) int64 { return m.phases[i].believed })
 }
 
-// cutAtOnce is cut for what should not happen too late: it believes at once how long the log was
-// closed, as long as the clock does not go back on it.
-func (m moment) cutAtOnce(age int64) int64 {
-	stands := make([]int64, len(m.phases)) // how far ahead the wall clock was at least, from each phase until now
+// ageLimitAtOnce is ageLimit for replays, which must not have too many old events. It believes the
+// wall clock at once about the time for which the log was closed, unless the clock has gone back
+// since.
+func (m moment) ageLimitAtOnce(age int64) int64 {
+	stands := make([]int64, len(m.phases)) // the least lead of the wall clock from each phase until now
 	lowest, believed := int64(math.MaxInt64), m.guarded-m.log
 	for i := len(m.phases) - 1; i >= 0; i-- {
 		lowest = min(lowest, m.phases[i].high)
@@ -74,7 +77,7 @@ func (m moment) cutAtOnce(age int64) int64 {
 	}
 	known, passed := believed, make([]int64, len(m.phases))
 	for i, p := range m.phases {
-		known = max(known, believed) // a clock that was behind makes no time off longer
+		known = max(known, believed) // a clock that was behind does not make the closed time longer
 		if passed[i] = p.believed; p.opened {
 			passed[i] = max(p.believed, stands[i]-known)
 		}
@@ -96,15 +99,15 @@ func (m moment) walk(age int64, passed func(i int) int64) int64 {
 		end = start
 		between := passed(i)
 		if age <= between {
-			return start // all that came before the jump is older
+			return start // all events before the jump are older
 		}
 		age -= between
 	}
 	return end - age
 }
 
-// age is how long ago a log time was, in guarded time: what was stored before cut(d) is older than
-// d. It is for what has no position to be found by, and keeps the log time itself.
+// age returns the age of a log time, in guarded time; it is the inverse of ageLimit. It serves
+// records that have no position, and store the log time itself.
 func (m moment) age(at int64) int64 {
 	age := m.log - at
 	for i := len(m.phases) - 1; i >= 0 && m.phases[i].start > at; i-- {
@@ -113,7 +116,7 @@ func (m moment) age(at int64) int64 {
 	return age
 }
 
-// clockState is what is stored of the clock.
+// clockState is the stored state of the clock.
 type clockState struct {
 	log      int64 // log time
 	believed int64 // how far guarded time is ahead of it
@@ -121,9 +124,9 @@ type clockState struct {
 	phases   []phase
 }
 
-// firstState is that of a log that knows nothing of log time: it has none, or an earlier version
-// wrote it. Its newest event was stored at that log time, as far as the clock does not say that it
-// is earlier now: of two times that differ, the earlier deletes nothing.
+// firstState returns the state of the clock for a new log, or for a log of an earlier version,
+// which has no log time. Log time starts at the wall time of the newest event, or at the wall
+// clock's time if that is earlier, because the earlier of the two deletes no event too soon.
 func firstState(newest, wall int64) clockState {
 	return clockState{log: min(newest, wall), phases: []phase{{}}}
 }

@@ -10,9 +10,9 @@ import (
 )
 
 // proposals are the requests between Append and their answers: the queue, the groups in flight, and
-// the reasons to refuse what comes. They outlive sessions: a request that waits while the store is
-// opened again has been refused, and one that comes later is taken. Each request is answered once,
-// by the session that stored it or by the first reason to give it up.
+// the reasons to refuse new requests. They outlive sessions: when a session fails, the waiting
+// requests are refused, and requests that come after the store was opened again are taken. Each
+// request is answered once, by the session that stored it or by the first reason to refuse it.
 //
 // Methods may be called from any goroutine, and call no callback under mu.
 type proposals struct {
@@ -28,7 +28,7 @@ type proposals struct {
 	queue      []*request
 	queueBytes int
 	inflight   []*group // taken from the queue and not answered, oldest first
-	failed     error    // why the session failed; nil again when another is open
+	failed     error    // set when the session has failed, until another is open
 	slow       error    // set while a commit takes longer than SlowCommit
 	lowDisk    error    // set while there is less than MinFreeBytes
 	closing    bool
@@ -63,7 +63,7 @@ func (p *proposals) refusalLocked(r *request) error {
 	case p.closing:
 		return fanfare.Unavailable("the log is closing", nil)
 	case p.failed != nil && p.lowDisk != nil:
-		return p.lowDisk // it is opened again when there is room
+		return p.lowDisk // the store is opened again when there is room
 	case p.failed != nil:
 		return p.failed
 	case p.slow != nil:
@@ -77,12 +77,12 @@ func (p *proposals) refusalLocked(r *request) error {
 	return nil
 }
 
-// take waits for something in the queue and takes it as a group. It returns nil when the log closes
-// and the queue is empty, or when dead is closed.
+// take waits for requests in the queue, and takes them as a group. It returns nil when the log
+// closes and the queue is empty, or when dead is closed.
 func (p *proposals) take(dead <-chan struct{}) *group {
 	for {
-		g, over := p.takeNow(dead)
-		if g != nil || over {
+		g, ended := p.takeNow(dead)
+		if g != nil || ended {
 			return g
 		}
 		select {
@@ -93,9 +93,10 @@ func (p *proposals) take(dead <-chan struct{}) *group {
 	}
 }
 
-// takeNow takes what is queued as a group; nil when nothing is. over tells that nothing will be for
-// this session. It looks at dead under mu: what is queued after reopen is for another session.
-func (p *proposals) takeNow(dead <-chan struct{}) (g *group, over bool) {
+// takeNow takes the queued requests as a group; nil when there are none. ended says that there will
+// be none for this session. It looks at dead under mu, because requests that are queued after
+// reopen are for another session.
+func (p *proposals) takeNow(dead <-chan struct{}) (g *group, ended bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	select {
@@ -106,7 +107,7 @@ func (p *proposals) takeNow(dead <-chan struct{}) (g *group, over bool) {
 	if len(p.queue) == 0 {
 		return nil, p.closing
 	}
-	g = &group{began: time.Now()}
+	g = &group{taken: time.Now()}
 	n := 0
 	for n < len(p.queue) && n < maxGroupRequests && (n == 0 || g.bytes+p.queue[n].bytes <= maxGroupBytes) {
 		g.bytes += p.queue[n].bytes
@@ -122,7 +123,7 @@ func (p *proposals) takeNow(dead <-chan struct{}) (g *group, over bool) {
 	return g, false
 }
 
-// refuse answers a group that is not stored.
+// refuse answers the requests of a group that is not stored.
 func (p *proposals) refuse(g *group, err error) {
 	for _, r := range g.requests {
 		r.err = err
@@ -131,7 +132,7 @@ func (p *proposals) refuse(g *group, err error) {
 	p.answer(g)
 }
 
-// answer calls the group's callbacks, unless somebody has answered for it.
+// answer answers the requests of a group, unless refuseAll has done so.
 func (p *proposals) answer(g *group) {
 	p.mu.Lock()
 	for i, other := range p.inflight {
@@ -155,7 +156,7 @@ func (p *proposals) answer(g *group) {
 	}
 }
 
-// refuseAll answers all that waits or is in flight with err.
+// refuseAll answers all requests that are queued or in flight with err.
 func (p *proposals) refuseAll(err error) {
 	p.mu.Lock()
 	var victims []*request
@@ -174,7 +175,7 @@ func (p *proposals) refuseAll(err error) {
 	}
 }
 
-// fail refuses what comes from now on, until reopen. It reports false when the log closes.
+// fail refuses new requests, until reopen. It returns false when the log closes.
 func (p *proposals) fail(err error) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -184,22 +185,23 @@ func (p *proposals) fail(err error) bool {
 	return !p.closing
 }
 
-// reopen takes requests again, for another session. The groups of the one before are answered.
+// reopen takes requests again, for another session. The groups of the failed session have been
+// answered.
 func (p *proposals) reopen() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.failed, p.slow, p.inflight = nil, nil, nil
 }
 
-// close refuses what comes from now on. What is queued is still taken.
+// close refuses new requests. Queued requests are still taken.
 func (p *proposals) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closing = true
 }
 
-// setLowDisk says that the disk has too little room, or, with nil, that it has enough. It reports
-// whether that is new.
+// setLowDisk notes that the disk has too little room, or, with nil, that it has enough. It returns
+// whether that has changed.
 func (p *proposals) setLowDisk(err error) (changed bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -208,7 +210,7 @@ func (p *proposals) setLowDisk(err error) (changed bool) {
 	return changed
 }
 
-// err is why requests are refused at present.
+// err returns the error that new requests are refused with at present, or nil.
 func (p *proposals) err() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -220,15 +222,14 @@ func (p *proposals) err() error {
 	return nil
 }
 
-// waiting is how many bytes are queued.
+// waiting returns the number of queued bytes.
 func (p *proposals) waiting() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.queueBytes
 }
 
-// urgent tells whether work of the log's own is queued: the sweep, which makes room, may depend on
-// it.
+// urgent tells whether a command is queued. The sweep, which makes room, may wait for it.
 func (p *proposals) urgent() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -240,7 +241,7 @@ func (p *proposals) urgent() bool {
 	return false
 }
 
-// watch answers for commits that take too long, until the log closes.
+// watch refuses all requests while a commit takes too long. It ends when the log closes.
 func (p *proposals) watch() {
 	tick := time.NewTicker(min(p.opts.SlowCommit/10, time.Second))
 	defer tick.Stop()
@@ -262,11 +263,11 @@ func (p *proposals) watch() {
 	}
 }
 
-// lookForSlow sets slow by the oldest group in flight, and reports whether that is new.
+// lookForSlow sets slow by the oldest group in flight, and returns whether that has changed.
 func (p *proposals) lookForSlow() (slow error, changed bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	late := p.failed == nil && len(p.inflight) > 0 && time.Since(p.inflight[0].began) > p.opts.SlowCommit
+	late := p.failed == nil && len(p.inflight) > 0 && time.Since(p.inflight[0].taken) > p.opts.SlowCommit
 	changed = late != (p.slow != nil)
 	p.slow = nil
 	if late {

@@ -81,28 +81,28 @@ func (l *Log) Read(ctx context.Context, q fanfare.Query) (page fanfare.Page, err
 	return page, nil
 }
 
-// skipAge returns the position before the first that was stored at most so long ago.
+// skipAge returns the position just before the first event after after that is not older than age.
 func (rd *readers) skipAge(age time.Duration, after, through fanfare.Position) (fanfare.Position, error) {
 	if age <= 0 {
 		return after, nil
 	}
 	m := rd.now()
-	cut := m.cutAtOnce(age.Milliseconds())
+	limit := m.ageLimitAtOnce(age.Milliseconds())
 	if age < time.Millisecond {
-		cut = m.log + 1 // nothing is that young
+		limit = m.log + 1 // no event is that young
 	}
-	first, err := rd.seconds.firstStoredAt(m, cut, through)
+	first, err := rd.seconds.firstStoredAt(m, limit, through)
 	return max(after, first-1), err
 }
 
-// skipTo returns the next positions after one, in which events that are stamped with a time or a
-// later one may be: after from, and no higher than to. It goes phase by phase, because a wall clock
-// that was wrong for a while leaves stamps that are ahead of those after them.
+// skipTo returns the next range (from, to] that may have events with the time t or a later one. It
+// goes phase by phase, because events have later times than the events after them while the wall
+// clock is wrong.
 func (rd *readers) skipTo(t time.Time, after, through fanfare.Position) (from, to fanfare.Position, err error) {
 	if t.IsZero() || after >= through {
 		return after, through, nil
 	}
-	m := rd.now() // knows the phases of all up to through
+	m := rd.now() // which has the phases of all events up to through
 	for i := m.phaseOf(after + 1); i < len(m.phases); i++ {
 		pos, err := rd.seconds.before(t.UnixMilli() - m.phases[i].high)
 		if err != nil {
@@ -139,15 +139,15 @@ func exactChannels(patterns []fanfare.Pattern) ([]fanfare.Channel, bool) {
 	return channels, true
 }
 
-// byIndex returns the channels whose indexes are to be merged to read what patterns want; false
-// when the events are to be scanned.
+// byIndex returns the channels of the patterns if their indexes are to be merged; false if the
+// events are to be scanned.
 func (rd *readers) byIndex(
 	ctx context.Context, patterns []fanfare.Pattern, after, through fanfare.Position,
 ) (channels []fanfare.Channel, few bool, err error) {
 	if channels, few = exactChannels(patterns); few {
 		return channels, true, nil
 	}
-	after = max(after, rd.begins())
+	after = max(after, rd.belowFirst())
 	if uint64(through) <= uint64(after)+rd.pieces.short {
 		return nil, false, nil
 	}
@@ -164,7 +164,7 @@ func (rd *readers) byIndex(
 			wanted += st.events()
 		}
 	}
-	return channels, wanted*rd.pieces.denser < rd.runs.given(rd.begins(), through), nil
+	return channels, wanted*rd.pieces.denser < rd.runs.given(rd.belowFirst(), through), nil
 }
 
 // indexCursor walks one channel's index entries.
@@ -175,7 +175,7 @@ type indexCursor struct {
 	back bool
 }
 
-// step moves to the next entry, the first one when first is set; false at the end.
+// step moves to the next entry, or, with first, to the first one. It returns false at the end.
 func (c *indexCursor) step(first bool) (bool, error) {
 	var ok bool
 	switch {
@@ -283,7 +283,7 @@ func (m *merge) close() {
 	m.log.stats.indexRead.Add(m.read)
 }
 
-// readMerged reads only the events of the channels: their index entries say where.
+// readMerged reads the events that the channels' index entries name, and no others.
 func (rd *readers) readMerged(
 	ctx context.Context, q fanfare.Query, channels []fanfare.Channel,
 ) (page fanfare.Page, err error) {
@@ -311,7 +311,7 @@ func (rd *readers) readMerged(
 		}
 		top := m.cursors[0]
 		pos := top.e.pos
-		if top.e.ms < sinceMs || lives.over(top.e.expires) {
+		if top.e.ms < sinceMs || lives.expired(top.e.expires) {
 			page.Through = pos
 			if passed++; passed == rd.pieces.events {
 				return page, nil
@@ -327,7 +327,7 @@ func (rd *readers) readMerged(
 				return page, err
 			}
 			if top.e.expires == 0 {
-				page.Trimmed = max(page.Trimmed, pos) // deleted since the index was read
+				page.Trimmed = max(page.Trimmed, pos) // the event was deleted after the index was read
 			}
 			page.Through = pos
 			continue

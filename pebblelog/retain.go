@@ -11,12 +11,12 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// Retention has three steps. A channel's trim mark moves as soon as anybody looks at the channel,
-// and readers clip there. The sweep deletes what is clipped, a batch at a time. A channel that has
-// become empty is forgotten: its mark folds into the floor of its rule.
+// Retention has three steps. A channel's trim mark moves as soon as a reader or the sweep looks at
+// the channel, and hides the events up to it. The sweep deletes hidden events, a batch at a time. A
+// channel that has become empty is forgotten: its mark folds into the floor of its rule.
 
-// retention deletes from one session's store what its catalog shows no more. Readers and apply see
-// no difference between a sweep that is behind and one that is not.
+// retention deletes the hidden events from one session's store. Readers and apply see no difference
+// between a sweep that is behind and one that is not.
 type retention struct {
 	// Fixed after openSession.
 	*catalog
@@ -25,30 +25,30 @@ type retention struct {
 	records recordSweep // owned by the committer
 
 	deleting   sync.Mutex    // held while events of a channel are deleted
-	prefix     sync.Mutex    // held while the floor moves and what lies below is deleted
+	prefix     sync.Mutex    // held while the floor moves and the events below it are deleted
 	sweptFloor atomic.Uint64 // the floor up to which events are deleted
 
 	deleted atomic.Int64 // bytes that were deleted one by one
-	singly  atomic.Bool  // some of it were events, not only their index entries, since the last tidying
-	unswept atomic.Int64 // bytes of index entries below the floor that the sweep has not come to
+	singly  atomic.Bool  // events were among them, not only index entries, since the last tidying
+	unswept atomic.Int64 // bytes of index entries below the floor that the sweep has not reached
 
-	// The due time before which no event is over that has not been looked at; owned by the sweep.
+	// The sweep has looked at all events that expire before this due time; owned by the sweep.
 	expired int64
 }
 
 func newRetention(c *catalog) *retention {
 	r := &retention{catalog: c}
-	r.singly.Store(true) // by an earlier session, perhaps
+	r.singly.Store(true) // an earlier session may have deleted some
 	return r
 }
 
-// sweep deletes what retention has clipped: first what is gone whatever its channel, then channel
-// by channel. It returns how many channels it has looked at.
+// sweep deletes the hidden events: first those up to the floor of all channels, then channel by
+// channel. It returns the number of channels that it has looked at.
 func (r *retention) sweep() (looked int, err error) {
 	unswept := r.unswept.Load()
 	b := r.bounds()
 	if all := r.rules.Load().all; all > 0 {
-		before, err := r.seconds.before(b.at.cut(all.Milliseconds()))
+		before, err := r.seconds.before(b.at.ageLimit(all.Milliseconds()))
 		if err != nil {
 			return 0, err
 		}
@@ -73,9 +73,9 @@ func (r *retention) sweep() (looked int, err error) {
 	return w.looked, nil
 }
 
-// deletePrefix deletes all events up to a position. Their index entries follow, channel by channel:
-// what the index names and the log no longer holds is taken for trimmed, also after a crash,
-// because the floor is stored with the deletion.
+// deletePrefix deletes all events up to a position. Their index entries are deleted later, channel
+// by channel. An event that the index names and the log lacks counts as trimmed, also after a
+// crash, because the floor is stored with the deletion.
 func (r *retention) deletePrefix(floor fanfare.Position) error {
 	r.prefix.Lock()
 	defer r.prefix.Unlock()
@@ -94,8 +94,8 @@ func (r *retention) deletePrefix(floor fanfare.Position) error {
 	b := r.db.NewBatch()
 	defer b.Close()
 	if some {
-		// The range begins before the first event: Pebble removes a table unread only when one
-		// deletion covers all of it.
+		// The range starts before the first event, because Pebble removes a table without reading
+		// it only when one deletion covers all of it.
 		if err := b.DeleteRange(keyOf(keyEvent), keyOf(keyEvent, uint64(floor)+1), nil); err != nil {
 			return err
 		}
@@ -115,10 +115,10 @@ func (r *retention) deletePrefix(floor fanfare.Position) error {
 	return nil
 }
 
-// deleteSome deletes the next batch of a channel's events, and returns up to where. Events and
-// index entries are written once and never again, so a deletion may vanish together with what it
-// deletes when the two meet (SingleDelete): an ordinary one would be carried to the lowest level.
-// The channel's trim mark is stored with each batch.
+// deleteSome deletes the next batch of a channel's events, and returns the position up to which it
+// has deleted. Each event and index entry is written only once, so that SingleDelete can be used:
+// that deletion vanishes when it meets its key, and an ordinary one would be carried to the lowest
+// level. The channel's trim mark is stored with each batch.
 func (r *retention) deleteSome(num uint64, after fanfare.Position, mark entry) (fanfare.Position, error) {
 	lower, upper := indexBounds(num, after, mark.pos)
 	it, err := r.db.NewIter(between(lower, upper))
@@ -139,7 +139,7 @@ func (r *retention) deleteSome(num uint64, after fanfare.Position, mark entry) (
 			break
 		}
 		pos := fanfare.Position(lastNumber(it.Key()))
-		if pos > floor { // what lies below has been deleted at one go
+		if pos > floor { // deletePrefix has deleted the events below
 			if err := deleteEvent(b, pos, it.Value()); err != nil {
 				return 0, err
 			}
@@ -167,8 +167,8 @@ func (r *retention) deleteSome(num uint64, after fanfare.Position, mark entry) (
 	return through, nil
 }
 
-// deleteEvent deletes an event. One with an expiry may have been deleted already, and then must not
-// be deleted as if it were there.
+// deleteEvent deletes an event. An event with an expiry may have been deleted already, so
+// SingleDelete must not be used for it.
 func deleteEvent(b *pebble.Batch, pos fanfare.Position, indexValue []byte) error {
 	e, err := readEntry(keyOf(keyIndex, 0, uint64(pos)), indexValue)
 	switch {

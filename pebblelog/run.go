@@ -14,14 +14,15 @@ import (
 // first-1.
 type run struct{ first, last fanfare.Position }
 
-// runs are those of a log, in order: the earlier ones and the session's own. They are fixed after
+// runs are the runs of a log: the earlier ones, and that of the session. They are fixed after
 // openSession.
 type runs struct {
 	earlier []run            // oldest first
 	first   fanfare.Position // of this session's run
 }
 
-// beginRun begins a run beyond all that was given, and beyond what was stored and is lost.
+// beginRun begins a run above all positions that were given, and above stored, up to which events
+// were stored, even if they are lost now.
 func (s *session) beginRun(stored fanfare.Position) error {
 	c, a := s.catalog, &s.committer.applier
 	last, err := c.runs.load(s.db)
@@ -56,10 +57,10 @@ func (s *session) beginRun(stored fanfare.Position) error {
 		return fmt.Errorf("begin run: %w", err)
 	}
 	c.newest.Store(a.nextNum)
-	return s.fs.syncDirty() // also with DurabilityAsync: a position that was handed out must not be given again
+	return s.fs.syncDirty() // also with DurabilityAsync, because no position may be given twice
 }
 
-// putBeginning adds what is stored when a run begins.
+// putBeginning adds the keys that are stored when a run begins.
 func (s *session) putBeginning(b *pebble.Batch, floors map[string]fanfare.Position) error {
 	c, a := s.catalog, &s.committer.applier
 	first := c.runs.first
@@ -92,9 +93,10 @@ const perMillisecond = 1 << 20 // positions, where a run begins
 // positions stay below 2⁶³, whatever a broken clock says.
 const clockMost = 1<<42 - 1
 
-// nextFirst chooses where a run begins: past all that was given, and normally at the clock, so that
-// numbers lost with a log's tail are not given again. Where the clock does not help (it went back,
-// or two runs begin within one millisecond), the counter jumps by as much as a millisecond holds.
+// nextFirst chooses the first position of a run: above all given ones, and normally at the clock's
+// time, so that positions that were lost with a log's end are not given again. Where the clock does
+// not help (it went back, or two runs begin within one millisecond), the position is one
+// perMillisecond above the last.
 func nextFirst(last fanfare.Position, runs []run, wall int64) fanfare.Position {
 	if len(runs) > 0 {
 		last = max(last, runs[len(runs)-1].first)
@@ -139,7 +141,7 @@ func loadNextNumber(db *pebble.DB) (uint64, error) {
 	return max(next, 1), it.Error()
 }
 
-// gapReason says whether events after a position may be missing (P4).
+// gapReason returns the reason why events after a position may be missing, or "" (P4).
 func (rs *runs) gapReason(after, durable, trimmed fanfare.Position) fanfare.GapReason {
 	all := append(rs.earlier[:len(rs.earlier):len(rs.earlier)], run{rs.first, max(durable, rs.first-1)})
 	i := sort.Search(len(all), func(i int) bool { return all[i].first-1 > after }) - 1 // the run at or below it
@@ -154,8 +156,8 @@ func (rs *runs) gapReason(after, durable, trimmed fanfare.Position) fanfare.GapR
 	return ""
 }
 
-// given is how many positions above one and up to another were given: events, but for what
-// retention has removed.
+// given returns the number of positions in (after, through] that were given. That is the number of
+// events, if retention has removed none.
 func (rs *runs) given(after, through fanfare.Position) (n uint64) {
 	for i := len(rs.earlier); i >= 0; i-- {
 		r := run{rs.first, through}
@@ -172,7 +174,7 @@ func (rs *runs) given(after, through fanfare.Position) (n uint64) {
 	return n
 }
 
-// firstEver is the first position that this log has given.
+// firstEver returns the first position that this log has given.
 func (rs *runs) firstEver() fanfare.Position {
 	if len(rs.earlier) > 0 {
 		return rs.earlier[0].first

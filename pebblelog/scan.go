@@ -9,28 +9,28 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// pieces says how much one call does, however much there is to do: whoever has asked asks again,
-// from where it ended.
+// pieces are the limits of the work of one call. When there is more to do, the caller calls again,
+// from the place where the last call has ended.
 type pieces struct {
-	events int // that a scan looks at, or index entries that a merge does
-	bytes  int // of their values
+	events int // that a scan looks at; or index entries that a merge looks at
+	bytes  int // of the values of these events
 	names  int // of channels that a walk looks at
 	marks  int // trim marks that a search reads
 
-	few    int    // as many channels are read by their indexes, more by position
-	short  uint64 // as many events are scanned, whatever the patterns
-	denser uint64 // where one event in so many is of the patterns, a scan is faster than a merge
+	few    int    // the most channels that are read by their indexes; more are read by position
+	short  uint64 // the most positions that are scanned for any patterns
+	denser uint64 // where more than one event in this many is of the patterns, a scan is faster than a merge
 }
 
 var defaultPieces = pieces{events: 4 << 10, bytes: 4 << 20, names: 4 << 10, marks: 512, few: 128, short: 512, denser: 4}
 
-// scanner goes over events by position and skips what the patterns do not want. It does one piece
-// of work, and is closed then.
+// scanner goes through events by position, and skips those that the patterns do not match. It does
+// one piece of work, and is closed then.
 type scanner struct {
 	readers  *readers
 	patterns []fanfare.Pattern
-	bound    fanfare.Position // trim marks matter to events up to here, and above it are not read
-	enough   fanfare.Position // when set, it stops once trimmed is above it
+	bound    fanfare.Position // for events above this, trim marks do not matter and are not read
+	enough   fanfare.Position // when set, the scan stops once trimmed is above it
 	channels map[uint64]*met
 	names    *pebble.Iterator // nil before the first channel is met
 	trimmed  fanfare.Position // the highest trim mark that was read
@@ -54,7 +54,7 @@ func (sc *scanner) close() {
 	}
 }
 
-// meet returns what is known of the channel of an event.
+// meet returns the channel of an event, and reads its trim mark if that matters to the event.
 func (sc *scanner) meet(num uint64, pos fanfare.Position) (*met, error) {
 	m := sc.channels[num]
 	if m == nil {
@@ -80,8 +80,8 @@ func (sc *scanner) meet(num uint64, pos fanfare.Position) (*met, error) {
 	return m, nil
 }
 
-// look finds a channel's name. Numbers that stand together are met together, so the next name is
-// mostly near.
+// look finds a channel's name. Channels with numbers near each other often come together, so the
+// iterator is mostly near the name.
 func (sc *scanner) look(num uint64, m *met) (err error) {
 	if sc.names == nil {
 		sc.names, err = sc.readers.db.NewIter(ofKind(keyName))
@@ -90,7 +90,7 @@ func (sc *scanner) look(num uint64, m *met) (err error) {
 		}
 	}
 	if !sc.names.SeekGE(keyOf(keyName, num)) || lastNumber(sc.names.Key()) != num {
-		// The channel has been forgotten since the scan began: all of it is trimmed.
+		// The channel was forgotten after the scan had started: all its events are trimmed.
 		m.match, m.marked, m.mark = false, true, 1<<64-1
 		return sc.names.Error()
 	}
@@ -103,8 +103,9 @@ func (sc *scanner) look(num uint64, m *met) (err error) {
 	return nil
 }
 
-// wanted is told of an event that the patterns want and that no trim mark hides. The value is valid
-// until it returns. It returns false to end the scan: then the event counts as not looked at.
+// wanted is called with an event that the patterns match and that no trim mark hides. The value is
+// valid until it returns. When it returns false, the scan ends, and the event counts as not looked
+// at.
 type wanted func(pos fanfare.Position, m *met, value []byte) (more bool, err error)
 
 // forward scans the events above after and up to through. It returns up to where all were looked
@@ -175,14 +176,14 @@ func (sc *scanner) scan(
 	return 0, it.Error()
 }
 
-// scan reads what a query wants by position.
+// scan reads the events of a query by position.
 func (rd *readers) scan(ctx context.Context, q fanfare.Query) (page fanfare.Page, err error) {
 	bound, err := rd.markBound(q.Patterns)
 	if err != nil {
 		return page, err
 	}
 	if bound > q.After {
-		bound = q.Through // whoever lags is told of the marks of all that it meets
+		bound = q.Through // a subscriber that lags is told of the marks of all channels that it meets
 	}
 	sc := newScanner(rd, q.Patterns, bound)
 	defer sc.close()
@@ -199,7 +200,7 @@ func (rd *readers) scan(ctx context.Context, q fanfare.Query) (page fanfare.Page
 	}
 	c.page.Through, err = sc.forward(ctx, q.After, q.Through, c.take)
 	if c.page.Trimmed = sc.trimmed; q.Newest {
-		c.page.Trimmed = rd.floors(q.Patterns) // every channel that was met holds something newer
+		c.page.Trimmed = rd.floors(q.Patterns) // every channel that was met has a newer event
 	}
 	return c.page, err
 }
@@ -219,7 +220,7 @@ func (c *collector) take(pos fanfare.Position, m *met, value []byte) (more bool,
 	if len(c.page.Events) >= c.q.Limit || c.bytes >= c.q.Bytes {
 		return false, nil
 	}
-	if over, err := c.lives.overValue(value); over || err != nil {
+	if expired, err := c.lives.expiredValue(value); expired || err != nil {
 		return true, err
 	}
 	if c.view != nil {

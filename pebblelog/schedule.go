@@ -10,18 +10,18 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// A scheduled event stands under its id, and in the order of the due times. Apply publishes it:
-// each group begins with what has fallen due by its time. When no group comes, dueLoop proposes an
-// empty one. So what is scheduled costs no memory, and no reader sees any of it; of waiting, only
-// the time of the first, their number, and their bytes are held.
+// A scheduled event is stored under its id, and listed in the order of the due times. Apply
+// publishes it: each group starts with the events that are due by the group's time. When no group
+// comes, dueLoop proposes an empty one. So scheduled events cost no memory, and no reader sees
+// them; the log holds only the time of the first one, their number, and their bytes (waiting).
 //
-// The idempotency key of a scheduled event is not forgotten while the event waits. It is used anew
-// when the event is published or canceled, and lives for ten minutes from then on.
+// The idempotency key of a scheduled event is not forgotten while the event waits. When the event
+// is published or canceled, the key is remembered for ten minutes more.
 
 // scheduled is a scheduled event as it is stored.
 type scheduled struct {
 	at    int64  // due time when it is published
-	ttl   int64  // milliseconds from then on; 0: it is never over
+	ttl   int64  // milliseconds from then until it expires; 0: never
 	key   string // hash of its idempotency key; empty: it has none
 	event fanfare.Event
 }
@@ -54,7 +54,8 @@ func (s *scheduled) bytes() uint64 {
 	return uint64(len(s.event.Data) + len(s.event.Channel.String()) + scheduledOverhead)
 }
 
-// scheduledOverhead is what a scheduled event takes on disk beside its data and its channel's name.
+// scheduledOverhead is the number of bytes that a scheduled event takes on disk besides its data
+// and its channel's name.
 const scheduledOverhead = 64
 
 func (s *scheduled) public(id fanfare.ScheduledID) fanfare.ScheduledEvent {
@@ -62,8 +63,8 @@ func (s *scheduled) public(id fanfare.ScheduledID) fanfare.ScheduledEvent {
 		TTL: time.Duration(s.ttl) * time.Millisecond, Event: s.event}
 }
 
-// waiting is what apply knows of the scheduled events without reading them. It is owned by the
-// committer.
+// waiting is the figures of the scheduled events that apply needs without reading them. The
+// committer owns it.
 type waiting struct {
 	highest      uint64 // id that was given
 	count, bytes uint64
@@ -106,7 +107,7 @@ func readWaiting(value []byte) (w waiting, err error) {
 	return w, f.err
 }
 
-// loadWaiting reads what is known of the scheduled events when the store is opened.
+// loadWaiting reads the figures of the scheduled events when the store is opened.
 func (s *session) loadWaiting() error {
 	a := &s.committer.applier
 	a.waiting.first.at = notDue
@@ -127,7 +128,7 @@ func (s *session) loadWaiting() error {
 	return nil
 }
 
-// showWaiting lets the statistics and dueLoop see what waits.
+// showWaiting shows the figures to the statistics and to dueLoop.
 func (a *applier) showWaiting() {
 	a.log.stats.scheduled.Store(a.waiting.count)
 	a.log.stats.scheduledBytes.Store(a.waiting.bytes)
@@ -138,7 +139,7 @@ func (a *applier) showWaiting() {
 	}
 }
 
-// writeWaiting stores what has changed in a group.
+// writeWaiting stores the figures, if the group has changed them.
 func (w *groupWriter) writeWaiting() error {
 	w.group.ids = fanfare.ScheduledID(w.waiting.highest)
 	if !w.moved {
@@ -187,8 +188,8 @@ func (w *groupWriter) schedule(r *request) error {
 				w.waiting.count, w.waiting.bytes, w.mostWaiting)}
 		return nil
 	}
-	// The time makes the ids of a log that was restored from a backup others than those that were
-	// given since.
+	// The time is in the id, so that a log that was restored from a backup does not give ids again
+	// that were given after the backup.
 	id := max(w.waiting.highest+1, uint64(w.at.due)*perMillisecond)
 	r.receipt = fanfare.Receipt{Scheduled: fanfare.ScheduledID(id), DeliverAt: time.UnixMilli(s.at).UTC()}
 	if key.Text != "" {
@@ -216,7 +217,7 @@ func (w *groupWriter) addWaiting(id uint64, s *scheduled) error {
 	return errors.Join(w.b.Set(keyOf(keyWaiting, id), s.append(nil), nil), w.b.Set(at.key(), nil, nil))
 }
 
-// noteCame remembers what the group has changed, and the store does not show yet.
+// noteCame remembers a change of the group that is not in the store yet.
 func (w *groupWriter) noteCame(id fanfare.ScheduledID, s *scheduled) {
 	if w.came == nil {
 		w.came = map[fanfare.ScheduledID]*scheduled{}
@@ -252,16 +253,17 @@ func (w *groupWriter) removeWaiting(id fanfare.ScheduledID, s *scheduled) error 
 	return w.putUsed(hash, u)
 }
 
-// The most that falls due in one group; what is left goes into the next one.
+// The most events, and bytes, that are published in one group; the others are published in the next
+// one.
 const (
 	dueMost      = 1000
 	dueMostBytes = maxGroupBytes
 )
 
-// lateAfter is how long after its time an event is published that counts as late.
+// lateAfter is the delay after which a published event counts as late.
 const lateAfter = time.Second
 
-// publishDue publishes what has fallen due, before anything else in the group.
+// publishDue publishes the scheduled events that are due, before the requests of the group.
 func (w *groupWriter) publishDue() error {
 	if w.waiting.first.at > w.at.due {
 		return nil
@@ -296,7 +298,7 @@ func (w *groupWriter) publishDue() error {
 	return it.Error()
 }
 
-// publishOne publishes a scheduled event, unless it is over already.
+// publishOne publishes a scheduled event, unless it has expired already.
 func (w *groupWriter) publishOne(s *scheduled) error {
 	expires := int64(0)
 	if s.ttl > 0 {
@@ -348,10 +350,10 @@ func (c cancelScheduled) apply(w *groupWriter) error {
 	return w.removeWaiting(c.id, s)
 }
 
-// fallDue makes a group, which begins with what has fallen due.
+// fallDue does nothing; but its group starts with the events that are due.
 type fallDue struct{ barrier }
 
-// dueLoop sees to it that a group comes when a scheduled event falls due.
+// dueLoop proposes a group when a scheduled event is due.
 func (s *session) dueLoop() {
 	a := &s.committer.applier
 	timer := time.NewTimer(0)

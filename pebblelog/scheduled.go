@@ -12,7 +12,7 @@ func (l *Log) ScheduledAt(
 	ctx context.Context, id fanfare.ScheduledID,
 ) (e fanfare.ScheduledEvent, ok bool, err error) {
 	if uint64(id) > l.ids.Load() {
-		return e, false, nil // none, or one that a crash can take back
+		return e, false, nil // there is none, or one that a crash can take back
 	}
 	err = l.read(ctx, func(s *session) error {
 		found, err := s.catalog.loadScheduled(id)

@@ -14,9 +14,9 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// session is one opening of the store, from the open to a failure or the close, and what works on
-// it: the committer writes, retention and the limiter delete, readers read, and a survey bounds
-// what was removed. All of them stand on the catalog. Its fields are these parts.
+// session is one opening of the store, from the open to a failure or the close, with the parts that
+// work on it: the committer writes, retention and the limiter delete, readers read, and a survey
+// finds upper limits of the trim marks. All of them use the catalog.
 type session struct {
 	// Fixed after openSession.
 	log       *Log
@@ -34,10 +34,10 @@ type session struct {
 	complaints complaints
 
 	failOnce sync.Once
-	cause    error // why it failed; set before dead is closed
+	cause    error // of the failure; set before dead is closed
 
-	open   sync.RWMutex // held by all that use the store; close takes it
-	closed bool         // guarded by open
+	inUse  sync.RWMutex // held for reading while the store is used, and for writing by close
+	closed bool         // guarded by inUse
 }
 
 // newSession makes a session without a store.
@@ -51,7 +51,8 @@ func newSession(l *Log) *session {
 	return s
 }
 
-// openSession opens the store and begins a new run, which is on disk before anybody can hear of it.
+// openSession opens the store and begins a new run. The run is on disk before a position of it can
+// be seen.
 func openSession(l *Log) (*session, error) {
 	s := newSession(l)
 	found, err := s.judge()
@@ -101,9 +102,9 @@ func openSession(l *Log) (*session, error) {
 	return s, nil
 }
 
-// memTable is how much gathers in memory before it is written as a table. A larger one is rewritten
-// less often later: 64 MiB write two thirds of what 16 MiB do (BenchmarkWriteAmplification). The
-// memory is taken as it fills.
+// memTable is the number of bytes that gather in memory before they are written as a table. Larger
+// tables are rewritten less often: 64 MiB write two thirds of the bytes that 16 MiB do
+// (BenchmarkWriteAmplification). The memory is taken as it fills.
 const memTable = 64 << 20
 
 const flushAtClose = 8 << 20
@@ -120,8 +121,8 @@ func (s *session) storeOptions() *pebble.Options {
 		EventListener:      &pebble.EventListener{DataCorruption: s.corrupted},
 		MaxOpenFiles:       250, // the hub leaves 500 descriptors to the log and to requests
 	}
-	// One compaction at a time, but beside it tables that are deleted whole may go, and what the
-	// limiter asks for.
+	// One compaction at a time, and besides it deletions of whole tables, and the compactions that
+	// the limiter asks for.
 	o.CompactionConcurrencyRange = func() (int, int) { return 1, 2 }
 	o.Experimental.L0CompactionConcurrency = math.MaxInt32
 	o.Experimental.CompactionDebtConcurrency = math.MaxInt64
@@ -131,9 +132,9 @@ func (s *session) storeOptions() *pebble.Options {
 	return o
 }
 
-// corrupted is told of a damaged file. What does not need the file goes on: a read that does is
-// answered with an error, and the operator hears which file it is. Pebble's own answer would be
-// Fatalf.
+// corrupted is called when Pebble finds a damaged file. The log goes on without the file: a read
+// that needs it gets an error, and the operator is told which file it is. By default Pebble would
+// call Fatalf.
 func (s *session) corrupted(info pebble.DataCorruptionInfo) {
 	s.log.stats.corrupt.Add(1)
 	if !s.complaints.due() {
@@ -144,8 +145,8 @@ func (s *session) corrupted(info pebble.DataCorruptionInfo) {
 		slog.String("file", info.Path), slog.Any("err", info.Details))
 }
 
-// memTableBytes keeps what waits in memory, and so the WAL, small beside a small log, and on a
-// small disk.
+// memTableBytes returns the size of a memtable, and so of a WAL. It is small for a small log, and
+// on a small disk.
 func memTableBytes(most int64) uint64 {
 	if most <= 0 {
 		return memTable
@@ -153,7 +154,7 @@ func memTableBytes(most int64) uint64 {
 	return uint64(min(max(most/12, 1<<20), memTable))
 }
 
-// start sets the session to work.
+// start starts the session's goroutines.
 func (s *session) start() {
 	s.loops.Go(s.committer.commitLoop)
 	s.loops.Go(s.committer.publishLoop)
@@ -184,9 +185,9 @@ func (s *session) syncLoop() {
 	}
 }
 
-// syncWritten syncs what only seemed to be, and notes how far that was.
+// syncWritten syncs the WAL, and notes in the TIP up to which position.
 func (s *session) syncWritten() error {
-	written := fanfare.Position(s.log.durable.Load()) // before: what comes meanwhile may be synced or not
+	written := fanfare.Position(s.log.durable.Load()) // before the sync, which may miss later events
 	if err := s.fs.syncDirty(); err != nil {
 		return err
 	}
@@ -196,20 +197,20 @@ func (s *session) syncWritten() error {
 
 // acquire keeps the store open until release; false when it is closed.
 func (s *session) acquire() bool {
-	s.open.RLock()
+	s.inUse.RLock()
 	if s.closed {
-		s.open.RUnlock()
+		s.inUse.RUnlock()
 		return false
 	}
 	return true
 }
 
-func (s *session) release() { s.open.RUnlock() }
+func (s *session) release() { s.inUse.RUnlock() }
 
-// close closes the store; it may hang with the disk. Nobody may use the session afterwards.
+// close closes the store. It waits until no goroutine uses the store, and may hang with the disk.
 func (s *session) close() error {
-	s.open.Lock()
-	defer s.open.Unlock()
+	s.inUse.Lock()
+	defer s.inUse.Unlock()
 	if s.closed {
 		return nil
 	}
@@ -220,8 +221,8 @@ func (s *session) close() error {
 				return errors.Join(err, s.db.Close())
 			}
 		}
-		// What waits in memory is written as a table now: the next open would have to read it from
-		// the WAL, which takes longer.
+		// A full memtable is written as a table now, because the next open would have to read its
+		// events from the WAL, which takes longer.
 		if !s.isDead() && s.db.Metrics().WAL.Size > flushAtClose {
 			if err := s.db.Flush(); err != nil {
 				return errors.Join(err, s.db.Close())
@@ -231,7 +232,7 @@ func (s *session) close() error {
 	})
 	s.tip.close()
 	if s.isDead() {
-		return nil // its files belong to a successor; what the close of a fenced store says does not matter
+		return nil // the files belong to a successor, so an error of a fenced store does not matter
 	}
 	return err
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/fanfare-hub/fanfare/histogram"
 )
 
-// counters are what Stats reports.
+// counters are the figures that Stats reports.
 type counters struct {
 	groups, events, bytes, refused, replayedKeys, notMet atomic.Uint64
 	trimmed, expired, forgotten, limited, waits          atomic.Uint64

@@ -44,8 +44,8 @@ func (w *sweeper) channels() error {
 	return w.names.Error()
 }
 
-// channel deletes what is clipped of one channel. It does not load the channel's state when there
-// is nothing to do, which is so for most channels most of the time.
+// channel deletes the hidden events of one channel. Most channels have none most of the time; then
+// it does not load the channel's state.
 func (w *sweeper) channel(num uint64, name fanfare.Channel) error {
 	rule := w.rules.Load().of(name)
 	if w.index.SeekGE(keyOf(keyIndex, num)) && channelOfIndex(w.index.Key()) == num {
@@ -72,12 +72,12 @@ func (w *sweeper) channel(num uint64, name fanfare.Channel) error {
 	}
 	st, err := w.catalog.channel(name)
 	if err != nil || st == nil || st.num.Load() != num {
-		return err // numbered, but not durable yet
+		return err // the channel has a number, but its events are not durable yet
 	}
 	return w.deleteTrimmed(st)
 }
 
-// alone tells whether a channel's first event is its newest, and a rule keeps that whatever its
+// alone tells whether a channel's first event is its newest, and a rule keeps that event at any
 // age.
 func (w *sweeper) alone(num uint64, r fanfare.Rule, first entry) (bool, error) {
 	if !r.Latest || !w.index.SeekLT(keyOf(keyIndex, num+1)) {
@@ -86,6 +86,7 @@ func (w *sweeper) alone(num uint64, r fanfare.Rule, first entry) (bool, error) {
 	return fanfare.Position(lastNumber(w.index.Key())) == first.pos, nil
 }
 
+// withinLimits tells whether a channel is certainly within its limits of count and of bytes.
 func (w *sweeper) withinLimits(num uint64, r fanfare.Rule, first entry) (bool, error) {
 	if !w.index.SeekLT(keyOf(keyIndex, num+1)) {
 		return true, w.index.Error()
@@ -95,7 +96,7 @@ func (w *sweeper) withinLimits(num uint64, r fanfare.Rule, first entry) (bool, e
 		return false, err
 	}
 	return (r.Count == 0 || last.seq-first.seq < uint64(r.Count)) &&
-		// The first's own size is not known here.
+		// The size of the first event itself is not known here.
 		(r.Bytes == 0 || sizeBetween(first.bytes, last.bytes) <= uint64(r.Bytes/2)), nil
 }
 
@@ -104,8 +105,8 @@ const (
 	foldMost   = 500 // channels in one batch
 )
 
-// deleteTrimmed removes a channel's events up to its trim mark. The mark is stored with the first
-// batch, and from then on says what was removed even when the channel is empty.
+// deleteTrimmed deletes a channel's events up to its trim mark. The mark is stored with the first
+// batch, so that it is known also when the channel has become empty.
 func (w *sweeper) deleteTrimmed(st *channelState) error {
 	if _, err := w.trimMark(st); err != nil {
 		return err
@@ -141,7 +142,7 @@ func (w *sweeper) deleteClipped(st *channelState) error {
 	return nil
 }
 
-// fold has the channels forgotten that were found empty.
+// fold has the channels forgotten that were found empty, and waits until they are.
 func (w *sweeper) fold() error {
 	empties := w.empties
 	w.empties = nil

@@ -15,26 +15,26 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// Report is what Verify found.
+// Report is the result of Verify.
 type Report struct {
 	Events, Channels, Kept, Keys uint64
 
 	Scheduled      uint64 // events that are to be published later
 	Runs           int
 	Oldest, Newest fanfare.Position
-	Faults         uint64   // things that do not fit together
-	First          []string // the first of them, in words
+	Faults         uint64   // contradictions, and damaged values
+	First          []string // the first faults, in words
 }
 
 const faultsShown = 20
 
-// store is a log that is looked at without being opened: nothing is changed, no run begins.
+// store is a log that is opened for reading only: nothing is changed, and no run begins.
 type store struct {
 	db     *pebble.DB
 	lock   io.Closer
 	gone   fanfare.Position
 	runs   []run
-	faults []string // that the judge found, and that leave something to read
+	faults []string // of the judge, if the store can be read all the same
 }
 
 // openStore opens the log in a data directory, or a backup, for reading. No hub may use it
@@ -46,7 +46,7 @@ func openStore(fs vfs.FS, dir string) (*store, error) {
 	lock, err := fs.Lock(fs.PathJoin(dir, lockFile))
 	switch {
 	case errors.Is(err, syscall.EROFS), errors.Is(err, syscall.EACCES):
-		lock = io.NopCloser(nil) // a backup that may not be written to; nobody else can write to it either
+		lock = io.NopCloser(nil) // a backup that may not be written to, and so not by another process either
 	case err != nil:
 		return nil, lockError(dir, err)
 	}
@@ -62,7 +62,7 @@ func openStore(fs vfs.FS, dir string) (*store, error) {
 	return s, nil
 }
 
-// open judges the log, and opens its store if there is anything to be read.
+// open judges the log, and opens its store if it can be read.
 func (s *store) open(fs vfs.FS, dir string) error {
 	found, err := judge(fs, dir)
 	var d *damage
@@ -92,13 +92,13 @@ func openReadOnly(fs vfs.FS, folder string) (*pebble.DB, error) {
 	return pebble.Open(folder, &pebble.Options{
 		FS: fs, ReadOnly: true, ErrorIfNotExists: true, Logger: silent{}, FormatMajorVersion: pebble.FormatNewest,
 		MaxOpenFiles: 250,
-		// The read says so too.
+		// The read returns the error too.
 		EventListener: &pebble.EventListener{DataCorruption: func(pebble.DataCorruptionInfo) {}},
 	})
 }
 
-// guarded makes an error of what Pebble reports by Fatalf, or by a panic, of a store that it cannot
-// make sense of.
+// guarded calls f, which calls Pebble, and turns Fatalf and panics into an error. Pebble panics
+// when it cannot make sense of a store.
 func guarded(f func() error) (err error) {
 	defer func() {
 		switch p := recover().(type) {
@@ -146,7 +146,7 @@ func (s *store) get(key []byte) (value []byte, ok bool, err error) {
 	return value, true, closer.Close()
 }
 
-// each calls f for all keys of one kind; what it is given is good until f returns.
+// each calls f for all keys of one kind. The key and the value are valid until f returns.
 func (s *store) each(kind byte, f func(key, value []byte) error) error {
 	it, err := s.db.NewIter(ofKind(kind))
 	if err != nil {
@@ -161,8 +161,8 @@ func (s *store) each(kind byte, f func(key, value []byte) error) error {
 	return it.Error()
 }
 
-// unlocked is a file system in which the store takes no lock of its own: the data directory's is
-// held, and the folder may be on a disk that may only be read.
+// unlocked is a file system in which the store takes no lock of its own, because the data directory
+// is locked, and the folder may be on a disk that can only be read.
 type unlocked struct{ vfs.FS }
 
 func (unlocked) Lock(string) (io.Closer, error) { return io.NopCloser(nil), nil }
@@ -175,9 +175,9 @@ func (silent) Fatalf(format string, args ...any) {
 	panic(storeFailure{fmt.Errorf(format, args...)})
 }
 
-// Verify reads all of the log in a data directory that no hub uses, or of a backup, and checks what
-// stands in several places against each other. It changes nothing. What does not fit together is in
-// the report; an error says that it could not be read to the end.
+// Verify reads all of the log in a data directory that no hub uses, or of a backup, and compares
+// the facts that are stored in several places. It changes nothing. Contradictions are in the
+// report; an error says that the log could not be read to the end.
 func Verify(ctx context.Context, dir string) (Report, error) { return verify(ctx, vfs.Default, dir) }
 
 func verify(ctx context.Context, fs vfs.FS, dir string) (report Report, err error) {
@@ -308,7 +308,7 @@ func (v *verifier) checkIndex() error {
 			return err
 		}
 		if !ok && e.expires > 0 && e.expires <= v.due {
-			return v.stopped() // it was over, and is its channel's newest
+			return v.stopped() // the event has expired, and is its channel's newest
 		}
 		if !ok {
 			v.fault("channel %s: event %v is in the index, and is missing", v.names[n], e.pos)
@@ -320,7 +320,7 @@ func (v *verifier) checkIndex() error {
 			expires != e.expires {
 			v.fault("channel %s: event %v is not the one that the index means", v.names[n], e.pos)
 		}
-		if expires > v.due { // what is over may be listed to be looked at again
+		if expires > v.due { // an expired event that the sweep has looked at is not listed any more
 			if _, listed, err := v.get(keyOf(keyExpiry, uint64(expires), n, uint64(e.pos))); err != nil {
 				return err
 			} else if !listed {

@@ -6,7 +6,7 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// checkExpiries checks that what is listed by its expiry has one.
+// checkExpiries checks that the events in the list of expiries have these expiries.
 func (v *verifier) checkExpiries() error {
 	return v.each(keyExpiry, func(key, _ []byte) error {
 		if len(key) != 25 {
@@ -16,14 +16,14 @@ func (v *verifier) checkExpiries() error {
 		num, pos := lastNumber(key[:17]), lastNumber(key)
 		value, ok, err := v.get(keyOf(keyIndex, num, pos))
 		if err != nil || !ok {
-			return errors.Join(err, v.stopped()) // it was trimmed; the sweep finds that out
+			return errors.Join(err, v.stopped()) // the event was trimmed, as the sweep will find
 		}
 		e, err := readEntry(keyOf(keyIndex, num, pos), value)
 		if err == nil && (e.expires == 0 || uint64(e.expires) > lastNumber(key[:9])) {
 			v.fault("event %v of channel %s is listed by an expiry that it does not have", fanfare.Position(pos),
 				v.names[num])
 		}
-		return v.stopped() // a damaged entry has been told
+		return v.stopped() // checkIndex has reported a damaged entry
 	})
 }
 

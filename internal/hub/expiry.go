@@ -2,9 +2,8 @@ package hub
 
 import "slices"
 
-// living leaves out the frames of events that are over. Those that were just read from the log are
-// not over; those in memory may have been there for long. It asks for the time only when there is a
-// frame that can be over.
+// living removes the frames of events that have expired. Frames that were just read from the log
+// have not; frames in memory may be old. It asks for the time only if one of the frames can expire.
 func (h *Hub) living(frames []Frame) []Frame {
 	for i := range frames {
 		if frames[i].Expires != 0 {

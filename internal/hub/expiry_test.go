@@ -19,9 +19,9 @@ type laterLog struct {
 
 func (l *laterLog) Now() time.Time { return l.Log.Now().Add(l.by) }
 
-// TestExpiredFramesInMemory: who resumes from memory does not get events that are over by the log's
-// time, nor a gap for them, and gets what they have replaced when it conflates; who is there when
-// they are published gets them.
+// TestExpiredFramesInMemory: a resume from memory does not get events that have expired by the
+// log's time, nor a gap for them, and gets what they have replaced when it conflates; who is there
+// when they are published gets them.
 func TestExpiredFramesInMemory(t *testing.T) {
 	for name, c := range map[string]struct {
 		start    hub.Start

@@ -13,7 +13,7 @@ type Frame struct {
 	Position fanfare.Position
 	Channel  fanfare.Channel
 	Time     Stamp  // the event's time
-	Expires  Stamp  // when the event is over; 0: never
+	Expires  Stamp  // when the event expires; 0: never
 	Body     []byte // the event as the protocol writes it
 	Chunk    []byte // Body as one chunk of HTTP/1.1; the same array
 	Folded   bool   // Body has lost whether a line of the data ended in LF, CR or CRLF
