@@ -16,11 +16,12 @@ await page.goto(hub + "/");
 await page.waitForFunction(() => document.querySelector("#state").textContent.includes("Ready"));
 await page.locator("#live").evaluate((node) => node.scrollIntoView());
 const got = await page.evaluate(async ([query, seconds]) => {
-  const taken = () => Number((document.querySelector("#live-summary").textContent.match(/^([\d,]+) events/)?.[1] || "0").replaceAll(",", ""));
+  const taken = () => Number((document.querySelector("#live-summary").textContent.match(/([\d,]+) (events|changes)/)?.[1] || "0").replaceAll(",", ""));
   const begin = performance.now();
   const form = document.querySelector("#listen");
   form.elements.channels.value = "**";
-  form.elements.replay.value = query;
+  if (query === "latest") document.querySelector("#each button[value=each]").click();
+  else form.elements.replay.value = query;
   form.requestSubmit();
   let frames = 0;
   await new Promise((resolve) => {

@@ -64,6 +64,22 @@ async function pasteFirst(name) {
   return line;
 }
 
+// looks has axe-core look at the page at all widths, light and dark, and takes pictures.
+async function looks(what, also = async () => {}) {
+  for (const width of [1440, 390]) {
+    for (const colorScheme of ["light", "dark"]) {
+      await page.setViewportSize({ width, height: 900 });
+      await page.emulateMedia({ colorScheme });
+      await accessible(`in ${what} at ${width} px, ${colorScheme}`);
+      check("nothing is wider than the screen", await page.evaluate((w) => document.documentElement.scrollWidth <= w, width));
+      await also(width);
+      await shot(`${what}-${width}-${colorScheme}`);
+    }
+  }
+  await page.setViewportSize({ width: 1200, height: 900 });
+  await page.emulateMedia({ colorScheme: "light" });
+}
+
 const cases = {
   async console() {
     await page.goto(hub + "/");
@@ -170,12 +186,25 @@ const cases = {
     await page.goBack();
     await waitText("#channel-title", "quotes/ACME");
     check("back goes back", true);
+    await page.locator("#find").fill("quotes");
+    await page.waitForFunction(() => document.querySelectorAll("#channels-rows tr").length === 2);
+    const [values] = await Promise.all([page.waitForRequest((r) => r.url().includes("/v1/events?")), page.locator("#find-live").click()]);
+    check("live values come by a conflated stream, which goes on where the list was read",
+      /conflate=true&lastEventId=[0-9A-Z]{13}/.test(values.url()) && await query("values") === "live");
     await page.route("**/v1/channels?*", (route) => route.abort());
     await waitText("#channels-state", "does not answer");
+    for (const price of [201, 202, 203]) await publish("quotes/ACME", `{"price":${price}}`);
+    await waitText("#channels-rows tr:first-child", "203");
+    await waitText("#channel-value", '"price":203');
+    check("they come while the list is not read", await page.locator("#channels-state[data-kind=bad]").count() === 1);
     await page.unroute("**/v1/channels?*");
     await page.waitForFunction(() => document.querySelector("#channels-state").innerText === "");
     check("an error goes away once it is over", true);
     await page.locator("#channel-publish").click();
+    await page.locator("#find-follow").click();
+    await waitText("#live-state", "Listening to quotes, quotes/\\*\\*");
+    await page.waitForFunction(() => document.querySelectorAll("#events li").length === 2);
+    check("a pattern is followed by the newest of each", (await page.locator("#events b").allInnerTexts()).join() === "quotes/ACME,quotes/GEN01");
     check("the form has the channel", await page.locator("#publish-form input[name=channel]").inputValue() === "quotes/ACME");
     await page.locator("#publish-form input[name=channel]").fill("a*b");
     await page.locator("#publish-form button").click();
@@ -222,6 +251,40 @@ const cases = {
     await page.locator("#events li:nth-child(2) .copy").click();
     await waitText("#events li:nth-child(2) .copy", "Copied");
     check("one event is copied", JSON.parse(await page.evaluate(() => navigator.clipboard.readText())).data === '{"n":299}');
+    await page.locator("#view button[value=pretty]").click();
+    const [conflated] = await Promise.all([page.waitForRequest((r) => r.url().includes("/v1/events?")), page.locator("#each button[value=each]").click()]);
+    check("the newest of each: a stream of the state, conflated, and in the address",
+      /replay=latest&conflate=true/.test(conflated.url()) && await query("replay") === "latest");
+    await waitText("#live-summary", "^3 channels");
+    const rows = async () => (await page.locator("#events li").allInnerTexts()).map((t) => t.replace(/\s+/g, " "));
+    const each = await rows();
+    check(`one row for each channel, by name: ${each}`, each.length === 3 && each.every((t, i) => t.includes(` live/${i} `)) && each[1].includes('"n": 298') && each[2].includes('"n": 299'));
+    await page.locator("#events li:nth-child(2) .copy").focus();
+    await publish("live/1", '{"n":400}');
+    await publish("live/1", '{"n":401}');
+    await publish("live/12", '{"n":5}');
+    await waitText("#events li:nth-child(2) pre", '"n": 401');
+    await waitText("#events li:nth-child(3) b", "^live/12$");
+    check("a row changes in its place, and keeps the focus", await page.evaluate(() => document.activeElement === document.querySelector("#events li:nth-child(2) .copy")));
+    await page.locator("#filter").fill("live/2");
+    await page.waitForFunction(() => document.querySelectorAll("#events li").length === 1);
+    await page.locator("#copy").click();
+    await waitText("#copy", "Copied");
+    check("what matches is copied, the newest alone", JSON.parse(await page.evaluate(() => navigator.clipboard.readText())).data === '{"n":299}');
+    await page.locator("#filter").fill("");
+    await page.waitForFunction(() => document.querySelectorAll("#events li").length === 4);
+    await page.locator("#pause").click();
+    await publish("live/0", '{"n":500}');
+    await waitText("#live-summary", "paused; 1 new");
+    check("a pause holds the rows", !(await rows())[0].includes("500"));
+    await page.locator("#pause").click();
+    await waitText("#events li:nth-child(1) pre", '"n": 500');
+    await page.reload();
+    await waitText("#live-summary", "^4 channels");
+    check("a reload shows the same", await page.locator("#each button[value=each][aria-pressed=true]").count() === 1);
+    await page.locator("#each button[value=every]").click();
+    await page.waitForFunction(() => document.querySelectorAll("#events li").length === 20);
+    check("and every event again", await query("replay") === null);
     await page.locator("#stop").click();
     check("a stream that was stopped is not in the address", await query("listen") === null);
   },
@@ -251,11 +314,12 @@ const cases = {
     const asked = [];
     page.on("request", (r) => asked.push(r.url()));
     await page.goto(hub + "/");
-    await waitText("#channels-empty", `curl -d 'hello' ${hub}/v1/channels/greetings`);
+    await waitText("#channels-empty", `curl -d 'hello' '${hub}/v1/channels/greetings'`);
     await waitText("#streams-empty", "curl -N '");
     await waitText("#stores-empty", "curl -N '");
+    await waitText("#events-empty", "Nothing is followed");
     await page.locator("#listen input").fill("**");
-    await page.locator("#listen button").first().click();
+    await page.keyboard.press("Enter");
     await waitText("#events-empty", `${hub}/v1/channels/greetings`);
     check("empty places say what to paste", true);
     await page.waitForFunction(() => /now 1/.test(document.querySelector("#charts figure:nth-child(3)").innerText));
@@ -279,17 +343,18 @@ const cases = {
     await page.locator("#channels-rows button.name").click();
     await page.locator("#history li").first().waitFor();
     await page.locator("#events li").first().waitFor();
-    for (const width of [1440, 390]) {
-      for (const colorScheme of ["light", "dark"]) {
-        await page.setViewportSize({ width, height: 900 });
-        await page.emulateMedia({ colorScheme });
-        await accessible(`at ${width} px, ${colorScheme}`);
-        check("nothing is wider than the screen", await page.evaluate((w) => document.documentElement.scrollWidth <= w, width));
-        const tops = await page.locator("#now > div").evaluateAll((all) => all.map((n) => { const b = n.getBoundingClientRect(); return `${b.top} ${b.height}`; }));
-        check("the tiles line up", new Set(tops).size === (width === 1440 ? 1 : 3));
-        await shot(`page-${width}-${colorScheme}`);
-      }
-    }
+    await looks("page", async (width) => {
+      const tops = await page.locator("#now > div").evaluateAll((all) => all.map((n) => { const b = n.getBoundingClientRect(); return `${b.top} ${b.height}`; }));
+      check("the tiles line up", new Set(tops).size === (width === 1440 ? 1 : 3));
+    });
+    await page.locator("#each button[value=each]").click();
+    await waitText("#live-summary", "^1 channels");
+    await looks("page-each");
+    await page.goto(hub + "/?listen=it's/%C3%BC/..%20/*");
+    await waitText("#events-empty", "Publish something");
+    run(await text("#events-empty code"));
+    await waitText("#events li:first-child", '"hello": "world"');
+    check("what the live list says to paste publishes, whatever the channel's name", (await text("#events li:first-child b")) === "it's/ü/.." || (await text("#events li:first-child")).includes("it's/ü/"));
   },
   // A token that may listen, and may not see the figures.
   async limited() {
@@ -354,17 +419,39 @@ const cases = {
     const token = process.env.FANFARE_TEST_TOKEN;
     await page.goto(hub + "/");
     await waitText("#sign-in-state", "token is needed");
-    check("it asks for a token", await page.locator("#sign-in").isVisible());
-    await shot("sign-in");
+    check("it asks for a token, which is no error", await page.locator("#sign-in").isVisible() && await page.locator("[data-kind=bad]").count() === 0);
+    check("and links to no part that is not there", await page.evaluate(() => [...document.querySelectorAll("nav a[href^='#']")]
+      .every((a) => a.hidden === document.querySelector(a.hash).hidden)));
+    await looks("sign-in");
+    const all = run(await text("#sign-in-how code")); // as the page says
     await page.locator("#token-form input").fill("nonsense");
     await page.keyboard.press("Enter");
     await waitText("#sign-in-state", "not valid");
-    check("it says that a token is not valid", true);
-    await page.locator("#token-form input").fill(token);
+    check("it says that a token is not valid", await page.locator("#sign-in-state[data-kind=bad]").count() === 1);
+    await looks("sign-in-refused");
+    await page.locator("#publish-form input[name=channel]").fill("greetings");
+    await page.locator("#publish-form button").click();
+    await waitText("#publish-state", "token is needed");
+    await page.locator("#token-form input").fill(all);
     await page.keyboard.press("Enter");
     await waitText("#state", "Ready");
     await page.locator("#sign-in").waitFor({ state: "hidden" });
-    check("the form goes away once the token works", await page.locator("#forget").isVisible());
+    await page.waitForFunction(() => document.querySelectorAll("[data-kind=bad]").length === 0);
+    check("the form and the errors go away once the token works", await page.locator("#forget").isVisible());
+    run(await text("#channels-empty code"));
+    await page.locator("#listen input").fill("notes/*");
+    await page.keyboard.press("Enter");
+    await page.locator("#events-empty code").waitFor();
+    await looks("signed-in");
+    run(await text("#events-empty code"));
+    await waitText("#events li:first-child", "notes/one");
+    await waitText("#channels-rows", "greetings");
+    check("what the page says to paste publishes, with the token", true);
+    await page.locator("#forget").click();
+    await waitText("#sign-in-state", "token is needed");
+    await page.locator("#token-form input").fill(token);
+    await page.keyboard.press("Enter");
+    await waitText("#state", "Ready");
     const urls = [];
     page.on("request", (r) => urls.push(r.url()));
     await page.locator("#listen input").fill("greetings");
@@ -377,7 +464,6 @@ const cases = {
     await waitText("#events li:first-child", "with a token");
     check("it listens by ticket, and publishes", urls.some((u) => u.includes("/v1/events?") && u.includes("ticket=ft_")));
     await waitText("#streams-rows", "greetings");
-    await shot("signed-in");
     check("the token is in no URL", !urls.some((u) => u.includes(token.slice(-20))));
     check("and is kept nowhere", await page.evaluate(() => document.cookie === "" && localStorage.length === 0 && sessionStorage.length === 0));
     await page.locator("#forget").click();

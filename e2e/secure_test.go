@@ -68,13 +68,14 @@ func request(t *testing.T, client *http.Client, method, url, token, body string)
 
 // TestPageWithToken: the page of a hub that asks who somebody is, in Chromium.
 func TestPageWithToken(t *testing.T) {
-	t.Parallel()
 	findChromium(t)
+	needCurl(t)
 	secret := newSecret(t)
+	t.Setenv("PATH", filepath.Dir(binary)+":"+os.Getenv("PATH"))
 	h := serve(t, "127.0.0.1:0", t.TempDir(), "--jwt-key", "HS256="+secret)
 	token := command(t, "token", "--key", "HS256="+secret, "--subject", "ada", "--admin", "**", "--publish", "**",
 		"--subscribe", "**")
-	looksAt(t, h, "secured", "FANFARE_TEST_TOKEN="+token)
+	looksAt(t, h, "secured", "FANFARE_TEST_TOKEN="+token, "FANFARE_TEST_FOLDER="+filepath.Dir(secret))
 	other := command(t, "token", "--key", "HS256="+secret, "--subject", "bob", "--subscribe", "users/bob/**")
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, h.url("/v1/channels/users/bob/inbox"),
 		strings.NewReader("for bob"))

@@ -141,7 +141,7 @@ function askToken(reason, channels) {
   }));
 }
 
-// toPaste is a command that publishes the first event, as a shell takes it. The token in it is blurred until one points at it.
+// toPaste is a command that publishes the first event, as a shell takes it. The token in it can be copied, but not read.
 function toPaste({ channel, event, data }) {
   const url = new URL(`v1/channels/${channel.split('/').map(encodeURIComponent).join('/')}`, base);
   if (event) url.searchParams.set('event', event);

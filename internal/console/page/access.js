@@ -1,5 +1,5 @@
 // Who is asking: the token, requests with it, and the form that asks for it.
-import { $, say } from './dom.js';
+import { $, el, quoted, say, toPaste } from './dom.js';
 
 let token = ''; // in memory only
 const changed = [];
@@ -23,7 +23,7 @@ export async function ask(path, options) {
     answer = await api(path, options);
   } catch (e) { throw Object.assign(new Error('The hub does not answer'), { status: 0 }); }
   const body = await answer.json().catch(() => ({ detail: `The hub answered ${answer.status} and no JSON` }));
-  if (!answer.ok) throw Object.assign(new Error(body.detail), { status: answer.status });
+  if (!answer.ok) throw Object.assign(new Error(body.detail.replaceAll('`', '')), { status: answer.status });
   return body;
 }
 
@@ -48,8 +48,21 @@ export async function why(url) {
   } catch (e) { return 'The hub does not answer'; } finally { abort.abort(); }
 }
 
+// curl is a command that makes a request of this hub, with the token where there is one. On the page the token is blurred.
+export function curl(path, options) {
+  const who = token ? ["-H 'Authorization: Bearer ", el('span', { className: 'secret' }, token), "' "] : [];
+  return ['curl ', ...who, `${options} ${quoted(new URL(path, location.href).href)}`];
+}
+
+// publishing is a command that publishes to a channel.
+export function publishing(channel, data) {
+  const segments = channel.split('/');
+  if (segments.some((s) => s === '.' || s === '..')) return curl('v1/events', `-d ${quoted(JSON.stringify({ channel, data }))}`);
+  return curl(`v1/channels/${segments.map(encodeURIComponent).join('/')}`, `-d ${quoted(data)}`);
+}
+
 // wanted shows the form, and why; accepted takes it away.
-export function wanted(reason, kind = 'bad') {
+export function wanted(reason, kind) {
   $('sign-in').hidden = false;
   $('forget').hidden = true;
   say($('sign-in-state'), reason, kind);
@@ -70,6 +83,9 @@ function become(text) {
   token = text;
   changed.forEach((f) => f());
 }
+
+$('sign-in-how').append(toPaste('Whoever has the hub’s key makes a token. One that may do all that this page does:',
+  "fanfare token --key HS256=secret.txt --subscribe '**' --publish '**' --admin '**'"));
 
 $('token-form').addEventListener('submit', (e) => {
   e.preventDefault();

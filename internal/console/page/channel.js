@@ -10,6 +10,7 @@ let channel = '';
 let current = null; // what /v1/channels and /v1/latest say of it
 let events = []; // of the history that is shown, newest first
 let next = ''; // the id after which its next page begins
+let listed = ''; // the id up to which the history was asked for
 let loading = 0; // counts the loads: the answer of an older one is not shown
 let source = null; // of the last events
 
@@ -21,6 +22,7 @@ export function show(name, state) {
   source?.close();
   channel = name;
   current = null;
+  listed = '';
   loading++;
   $('channel-title').textContent = name;
   $('channel-facts').textContent = '';
@@ -44,14 +46,16 @@ async function look(name) {
   } catch (e) { if (name === channel) say($('history-state'), e.message, 'bad'); }
 }
 
-// newest takes what is known of the channel now; the history is loaded when there is something new.
-export function newest(state) {
+// newest takes what is known of the channel now. The history is loaded when there is something new, but not as often as live
+// values come.
+export function newest(state, live = false) {
   if (state.channel !== channel) return;
-  const before = current;
+  const first = !current;
   current = state;
   $('channel-facts').textContent = `${whole.format(state.count)} events · ${bytes(state.bytes)} · newest ${age(state.age * 1000)} ago`;
   value();
-  if (before?.latest !== state.latest && (!before || $('history-from').value === 'last')) history();
+  if (live || listed === state.latest) return;
+  if (first || $('history-from').value === 'last') history();
 }
 
 function value() {
@@ -70,6 +74,7 @@ function draw() {
 async function history() {
   const mine = ++loading, from = $('history-from').value;
   source?.close();
+  listed = current.latest;
   try {
     const got = from === 'last' ? { events: await lastEvents() } : await pageAfter(from === 'all' ? '' : from);
     if (mine !== loading) return;

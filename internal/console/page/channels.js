@@ -1,13 +1,19 @@
 // The channel browser: the channels that a pattern matches, each with its newest value.
-import { $, age, bytes, el, keyed, say, toPaste, whole } from './dom.js';
-import { ask, onIdentity } from './access.js';
+//
+// The list is read again every few seconds. With "Live values" a stream brings values as they are published: it is conflated, and
+// goes on where the list was read, so that none is missed.
+import { $, age, bytes, childFor, el, keyed, say, toPaste, whole } from './dom.js';
+import { address, ask, onIdentity, publishing } from './access.js';
 import { go, onBack, place } from './place.js';
 import { oneLine } from './rows.js';
 import { newest, show } from './channel.js';
+import { listen } from './live.js';
 
 const page = 100, most = 1000, every = 5000; // channels, channels, milliseconds
+const valuesEvery = 250; // milliseconds
 
 let list = [];
+let live = false, source = null, opening = 0; // the worker that reads the stream of values; counts the streams
 let next = ''; // the name after which there are more
 let wanted = 0; // counts the searches: the answer of an older one is not shown
 let timer = 0;
@@ -29,34 +35,40 @@ async function load(text, after, limit) {
     return ask(`v1/channels?${query([['pattern', pattern], ['after', i === all.length - 1 ? after : ''], ['limit', limit]])}`);
   }));
   const found = pages.flatMap((p) => p.channels);
+  let position = '';
   if (found.length) {
     const events = await ask(`v1/latest?${query([...all.map((p) => ['channel', p]), ['after', after], ['limit', found.length]])}`)
-      .then((body) => body.events, () => []); // a list without values is better than none
+      .then((body) => { ({ position } = body); return body.events; }, () => []); // a list without values is better than none
     const values = new Map(events.map((e) => [e.channel, e]));
     for (const c of found) c.newest = values.get(c.channel);
   }
-  return { found, next: pages.at(-1).next || '' };
+  return { found, next: pages.at(-1).next || '', position };
 }
 
 // search shows the first channels, or as many as are shown already.
 async function search(again = false) {
   clearTimeout(timer);
   const mine = ++wanted, text = $('find').value;
-  if (!again) say($('channels-state'), 'Looking…');
+  if (!again) {
+    say($('channels-state'), 'Looking…');
+    unfollow();
+  }
   try {
     const got = await load(text, '', again ? Math.min(most, Math.max(page, list.length)) : page);
     if (mine !== wanted) return;
+    keepNewer(got.found);
     ({ found: list, next } = got);
     $('channels').hidden = false;
     say($('channels-state'), '');
     draw(text);
+    if (live && !source) follow(text, got.position);
   } catch (e) {
     if (mine !== wanted) return;
     if (e.status === 404) { // this hub's engine lists no channels
       $('channels').hidden = true;
       return;
     }
-    say($('channels-state'), e.message, 'bad');
+    say($('channels-state'), e.message, e.status === 401 ? '' : 'bad'); // the form for a token is there
     if (!again || e.status === 401 || e.status === 403) {
       list = [];
       next = '';
@@ -64,6 +76,46 @@ async function search(again = false) {
     }
   }
   timer = setTimeout(refresh, every);
+}
+
+// keepNewer keeps the values that the stream brought while the list was on its way.
+function keepNewer(found) {
+  const before = new Map(source ? list.map((c) => [c.channel, c.newest]) : []);
+  for (const c of found) {
+    const newer = before.get(c.channel);
+    if (newer && newer.id > (c.newest?.id || '')) Object.assign(c, { newest: newer, latest: newer.id });
+  }
+}
+
+// follow opens the stream of values. When it ends for good, the next reading of the list opens another.
+async function follow(text, position) {
+  const mine = ++opening;
+  const query = { envelope: 'true', conflate: 'true', ...(position ? { lastEventId: position } : {}) };
+  const url = await address(patterns(text), query).catch(() => '');
+  if (!url || mine !== opening) return;
+  source = new Worker(new URL('stream.js', import.meta.url));
+  source.postMessage({ url: new URL(url, document.baseURI).href, each: true, pause: valuesEvery });
+  source.addEventListener('message', ({ data: { events = [], state } }) => {
+    if (mine !== opening) return;
+    if (state === 'closed') unfollow();
+    const known = new Map(list.map((c) => [c.channel, c]));
+    for (const e of events) if (!e.gap) value(known.get(e.channel), e);
+  });
+}
+
+function unfollow() {
+  opening++;
+  source?.terminate();
+  source = null;
+}
+
+// value shows a newer value of a channel that is in the list. A new channel comes into it when it is read again.
+function value(c, e) {
+  if (!c || e.id <= (c.newest?.id || '')) return;
+  Object.assign(c, { newest: e, latest: e.id, age: 0 });
+  const chosen = place().get('channel');
+  updateRow(childFor($('channels-rows'), c.channel), c, chosen);
+  if (c.channel === chosen) newest(c, true);
 }
 
 function refresh() {
@@ -96,8 +148,7 @@ function draw(text, failed = false) {
 
 function emptiness(text) {
   const all = patterns(text);
-  const to = new URL('v1/channels/greetings', location.href.split('?')[0]);
-  if (all[0] === '**') return toPaste('No channel holds an event yet. A channel begins with its first event:', `curl -d 'hello' ${to}`);
+  if (all[0] === '**') return toPaste('No channel holds an event yet. A channel begins with its first event:', ...publishing('greetings', 'hello'));
   return el('p', { className: 'empty' }, `No channel matches ${all.join(' or ')}. `, el('code', {}, '*'), ' is one part of a name, ',
     el('code', {}, '**'), ' at the end is everything below: ', el('code', {}, 'quotes/*'), ', ', el('code', {}, 'stores/**'), '.');
 }
@@ -128,12 +179,19 @@ function choose(channel) {
 function fromPlace(query) {
   const channel = query.get('channel') || '';
   const find = query.get('find') || '';
+  setLive(query.get('values') === 'live');
   show(channel, list.find((c) => c.channel === channel));
   if ($('find').value === find && list.length) draw(find);
   else {
     $('find').value = find;
     search();
   }
+}
+
+function setLive(on) {
+  live = on;
+  $('find-live').setAttribute('aria-pressed', String(on));
+  if (!on) unfollow();
 }
 
 let typing = 0;
@@ -150,6 +208,15 @@ $('find-form').addEventListener('submit', (e) => {
   clearTimeout(typing);
   go({ find: $('find').value.trim() });
   search();
+});
+$('find-live').addEventListener('click', () => {
+  setLive(!live);
+  go({ values: live ? 'live' : '' });
+  if (live) search(true);
+});
+$('find-follow').addEventListener('click', () => {
+  listen(patterns($('find').value), 'latest');
+  $('live').scrollIntoView();
 });
 $('channels-more').addEventListener('click', more);
 document.addEventListener('visibilitychange', () => { if (!document.hidden) search(true); });

@@ -76,12 +76,16 @@ export async function copied(button, text) {
   setTimeout(() => { button.textContent = before; }, 1500);
 }
 
-// toPaste is what an empty place shows: a sentence, and a command that fills the place.
-export function toPaste(sentence, command) {
-  const button = el('button', { type: 'button', className: 'quiet' }, 'Copy');
-  button.addEventListener('click', () => copied(button, command));
-  return el('div', { className: 'empty' }, el('p', {}, sentence), el('div', { className: 'paste' }, el('code', {}, command), button));
+// toPaste is what an empty place shows: a sentence, and a command for a terminal, of texts and nodes.
+export function toPaste(sentence, ...command) {
+  const code = el('code', {}, ...command);
+  const button = el('button', { type: 'button', className: 'quiet', ariaLabel: 'Copy the command' }, 'Copy');
+  button.addEventListener('click', () => copied(button, code.textContent));
+  return el('div', { className: 'empty' }, el('p', {}, sentence), el('div', { className: 'paste' }, code, button));
 }
+
+// quoted is a text as a shell takes it, as one word.
+export const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
 // keyed shows items as children of a node. A child stays the same for the same key, so that it keeps its focus.
 export function keyed(parent, items, key, make, update) {
@@ -102,6 +106,9 @@ export function keyed(parent, items, key, make, update) {
     before = node;
   }
 }
+
+// childFor is the child that keyed shows for a key.
+export const childFor = (parent, key) => parent.kept?.get(String(key));
 
 // cells sets the texts of a row's cells, and touches only those that changed.
 export function cells(row, texts) {

@@ -1,6 +1,6 @@
 // The figures of the hub: tiles, charts, streams, log and stores, from /v1/stats.
 import { $, age, bytes, count, el, say, shape, toPaste, whole } from './dom.js';
-import { accepted, ask, onIdentity, rejected, signedIn, wanted } from './access.js';
+import { accepted, ask, curl, onIdentity, rejected, signedIn, wanted } from './access.js';
 import { drawAll } from './charts.js';
 import { showStreams } from './streams.js';
 
@@ -73,9 +73,9 @@ async function once() {
     return 2000;
   } catch (e) {
     if (e.status === 401) {
+      wanted(e.message, signedIn() ? 'bad' : ''); // it is no error yet that nobody has given a token
       rejected();
       visible(false);
-      wanted(e.message);
       say($('state'), '▲ Who are you?', 'warn');
       return 60000;
     }
@@ -110,9 +110,14 @@ function stream() {
   });
 }
 
-$('stores-empty').append(toPaste('No store PC has been seen yet. This is how one listens:',
-  `curl -N '${new URL('v1/stores/event-sources?storeId=42&pcId=7', location.href.split('?')[0])}'`));
+function storesEmpty() {
+  $('stores-empty').replaceChildren(toPaste('No store PC has been seen yet. This is how one listens:',
+    ...curl('v1/stores/event-sources?storeId=42&pcId=7', '-N')));
+}
+
+storesEmpty();
 onIdentity(() => {
+  storesEmpty();
   before = null;
   knock?.();
 });

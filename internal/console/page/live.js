@@ -1,10 +1,12 @@
-// Live events: a stream of channels, in a list that filters, pauses, copies and exports.
+// Live events: a stream of channels, in a list that filters, pauses, copies and exports. With "Newest of each" the stream is
+// conflated, and the list has one row for each channel (each.js).
 //
 // A stream may bring a thousand events a second, or a replay of a hundred thousand at once, and a frame of the page lasts 16 ms.
 // So a worker reads the stream (stream.js), and its portions are only queued; a frame reads the queue for a few milliseconds; and
 // the list is drawn ten times a second, because nobody reads faster. What is kept is bounded, and the oldest goes first.
 import { $, copied, count, say, el, toPaste, whole } from './dom.js';
-import { address, onIdentity, signedIn, why } from './access.js';
+import { address, onIdentity, publishing, signedIn, why } from './access.js';
+import { clearEach, countOfEach, drawEach, keepEach, newestOfEach, resetEach } from './each.js';
 import { go, onBack, place } from './place.js';
 import { line, rowOf, toggles, withCopies } from './rows.js';
 
@@ -15,7 +17,8 @@ const mostDrawn = 40; // rows in one frame: their style and layout cost more tha
 const drawEvery = 100, fastEvery = 200, turn = 6; // milliseconds
 
 let source = null, opening = 0; // the worker that reads the stream; counts the streams, so that an older one is not heard
-let channels = [];
+let channels = [], each = false; // what is listened to, and whether it is the newest of each channel
+let eachChanged = false; // the list shows less than is kept
 let queue = [], queued = 0; // what came, and its characters
 let kept = [], chars = 0; // oldest first
 let came = 0, dropped = 0, drawn = 0; // events of this stream: all, those that overflowed the queue, those that the list shows
@@ -31,11 +34,11 @@ function matches(e) {
   return (e.search ??= `${e.channel}\n${e.event}\n${e.id}\n${e.data}`.toLowerCase()).includes(filter);
 }
 
-// take queues events as they came.
-function take(events) {
+// take queues events as they came. With "Newest of each" more came, and the worker left older ones out.
+function take(events, number) {
   queue.push(...events);
   for (const e of events) queued += e.data.length;
-  came += events.length;
+  came += number;
   if (queue.length > mostQueued || queued > mostQueuedChars) {
     const over = queue.splice(0, Math.max(1, queue.length >> 2));
     for (const old of over) queued -= old.data.length;
@@ -56,9 +59,10 @@ function frame(now) {
   const until = performance.now() + turn;
   read(until);
   if (scan) search(until);
-  if (!paused && !scan && fresh.length && now - drawn >= (partial ? fastEvery : drawEvery)) draw(now);
+  const waits = () => !paused && (each ? eachChanged : !scan && fresh.length > 0);
+  if (waits() && now - drawn >= (partial ? fastEvery : drawEvery)) draw(now);
   summary(now);
-  if (queue.length || scan || (!paused && fresh.length)) pump();
+  if (queue.length || scan || waits()) pump();
 }
 
 function read(until) {
@@ -73,6 +77,11 @@ function read(until) {
 }
 
 function keep(e) {
+  if (each) {
+    keepEach(e);
+    eachChanged = true;
+    return;
+  }
   kept.push(e);
   chars += e.gap ? 0 : e.data.length;
   if (!matches(e)) return;
@@ -88,6 +97,10 @@ function forget(n) {
 function draw(now) {
   drawn = now;
   const list = $('events');
+  if (each) {
+    eachChanged = drawEach(list, matches, mostShown, mostDrawn);
+    return;
+  }
   if (fresh.length > mostDrawn) { // nobody reads that fast: the newest are enough, until it is slower or paused
     partial = true;
     list.replaceChildren(...fresh.slice(-mostDrawn).reverse().map(rowOf));
@@ -108,7 +121,10 @@ function draw(now) {
 function redraw() {
   fresh = [];
   partial = false;
-  scan = { at: kept.length - 1, shown: 0 };
+  if (each) {
+    resetEach($('events'));
+    eachChanged = true;
+  } else scan = { at: kept.length - 1, shown: 0 };
   pump();
 }
 
@@ -139,12 +155,12 @@ function summary(now) {
   }
   if (now - said < 250 && queue.length) return;
   said = now;
-  $('events-empty').hidden = came > 0 || !source;
-  const parts = came ? [`${whole.format(came)} events${rate}`] : [];
-  if (came > mostKept) parts.push(`the newest ${whole.format(Math.min(kept.length, mostKept))} are kept`);
+  $('events-empty').hidden = came > 0;
+  const parts = came ? [each ? `${whole.format(countOfEach())} channels · ${whole.format(came)} changes${rate}` : `${whole.format(came)} events${rate}`] : [];
+  if (!each && came > mostKept) parts.push(`the newest ${whole.format(Math.min(kept.length, mostKept))} are kept`);
   if (dropped) parts.push(`${whole.format(dropped)} came faster than the page could read`);
   if (paused) parts.push(`paused; ${whole.format(came - pausedAt)} new`);
-  if (filter && came && !$('events').children.length && !scan) parts.push('none matches the filter');
+  if (filter && came && !$('events').children.length && !scan && !eachChanged) parts.push('none matches the filter');
   say($('live-summary'), parts.join(' · '));
 }
 
@@ -162,6 +178,7 @@ function end(text = '', kind = '') {
   source = null;
   $('stop').disabled = true;
   say($('live-state'), text, kind);
+  $('events-empty').replaceChildren(el('p', { className: 'empty' }, 'Nothing is followed. Name a channel or a pattern above, or follow one of the channels.'));
 }
 
 function clear() {
@@ -169,32 +186,34 @@ function clear() {
   queued = chars = came = dropped = rateCame = rateAt = 0;
   rate = '';
   pause(false);
-  $('events').replaceChildren();
+  clearEach($('events'));
   pump();
 }
 
-// listen opens a stream of channels and patterns. replay is 'all', a number, or ''.
+// listen opens a stream of channels and patterns. replay is 'all', 'latest', a number, or ''; 'latest' shows the newest of each
+// channel, and then only the newest.
 export async function listen(names, replay) {
   end('Connecting…');
-  clear();
   channels = names;
+  each = replay === 'latest';
+  clear();
   $('listen').elements.channels.value = names.join(' ');
-  $('listen').elements.replay.value = replay;
+  if (!each) $('listen').elements.replay.value = replay;
+  showEach();
   go({ listen: names.join(' '), replay: replay === '20' ? '' : replay || 'next' });
   const mine = opening;
   let url;
   try {
-    url = await address(names, { envelope: 'true', ...(replay ? { replay } : {}) });
+    url = await address(names, { envelope: 'true', ...(replay ? { replay } : {}), ...(each ? { conflate: 'true' } : {}) });
   } catch (e) { return mine === opening && end(e.message, 'bad'); }
   if (mine !== opening) return;
   source = new Worker(new URL('stream.js', import.meta.url));
-  source.postMessage(new URL(url, document.baseURI).href);
+  source.postMessage({ url: new URL(url, document.baseURI).href, each });
   $('stop').disabled = false;
-  const command = `curl -d '{"hello":"world"}' ${new URL(`v1/channels/${example(names)}`, location.href.split('?')[0])}`;
-  $('events-empty').replaceChildren(toPaste('Nothing has come yet. Publish something:', command));
-  source.addEventListener('message', ({ data: { events, state } }) => {
+  $('events-empty').replaceChildren(emptiness(names));
+  source.addEventListener('message', ({ data: { events, came, state } }) => {
     if (mine !== opening) return;
-    if (events) take(events);
+    if (events) take(events, came);
     else if (state === 'open') say($('live-state'), `Listening to ${names.join(', ')}`, 'good');
     else if (state === 'broken') say($('live-state'), 'The connection broke; trying again', 'bad');
     else closed(mine, url);
@@ -207,12 +226,32 @@ async function closed(mine, url) {
   if (mine === opening) end(reason || 'The hub ended the stream', 'bad');
 }
 
-// example is a channel that the first pattern matches.
-function example(names) {
-  return (names[0] || 'greetings').replace(/\*\*$/, 'greetings').replaceAll('*', 'one');
+// emptiness says what to paste: a publish to a channel that one of the patterns matches. The hub's own channels take none.
+function emptiness(names) {
+  const name = names.find((n) => !n.startsWith('$'));
+  if (!name) return el('p', { className: 'empty' }, 'Nothing has come yet. The hub itself publishes to these channels.');
+  const channel = name.replace(/\*\*$/, 'greetings').replaceAll('*', 'one');
+  return toPaste('Nothing has come yet. Publish something:', ...publishing(channel, '{"hello":"world"}'));
 }
 
 // --- controls ---
+
+// showEach shows which of the two lists it is. The newest of each has its own start.
+function showEach() {
+  for (const button of $('each').children) button.setAttribute('aria-pressed', String((button.value === 'each') === each));
+  $('listen').elements.replay.disabled = each;
+  $('events-box').setAttribute('aria-label', each ? 'The newest event of each channel, by name' : 'Events, newest first');
+}
+
+$('each').addEventListener('click', (e) => {
+  const wanted = e.target.value === 'each';
+  if (!e.target.value || wanted === each) return;
+  if (source) return listen(channels, wanted ? 'latest' : $('listen').elements.replay.value);
+  each = wanted;
+  clear();
+  showEach();
+  go({ replay: each ? 'latest' : '' });
+});
 
 function pause(on) {
   paused = on;
@@ -235,7 +274,7 @@ $('filter').addEventListener('input', () => {
   redraw();
 });
 
-const chosen = () => kept.slice(-mostKept).filter((e) => !e.gap && matches(e)).map((e) => `${line(e)}\n`);
+const chosen = () => (each ? newestOfEach() : kept.slice(-mostKept)).filter((e) => !e.gap && matches(e)).map((e) => `${line(e)}\n`);
 
 $('copy').addEventListener('click', () => copied($('copy'), chosen().join('')));
 
@@ -248,12 +287,12 @@ $('export').addEventListener('click', () => {
 $('listen').addEventListener('submit', (e) => {
   e.preventDefault();
   const form = new FormData(e.target);
-  listen(form.get('channels').split(/\s+/).filter(Boolean), form.get('replay'));
+  listen(form.get('channels').split(/\s+/).filter(Boolean), each ? 'latest' : form.get('replay'));
 });
 
 $('stop').addEventListener('click', () => {
   end('Stopped');
-  go({ listen: '', replay: '' });
+  go({ listen: '', replay: each ? 'latest' : '' });
 });
 
 function fromPlace(query) {
@@ -261,9 +300,14 @@ function fromPlace(query) {
   $('filter').value = query.get('filter') || '';
   const names = (query.get('listen') || '').split(/\s+/).filter(Boolean);
   const replay = query.get('replay') ?? '20';
-  if (!names.length) return end();
-  if (source && names.join(' ') === channels.join(' ')) return redraw();
-  listen(names, replay === 'next' ? '' : replay);
+  if (!names.length) {
+    each = replay === 'latest';
+    showEach();
+    return end();
+  }
+  const how = replay === 'next' ? '' : replay;
+  if (source && names.join(' ') === channels.join(' ') && each === (how === 'latest')) return redraw();
+  listen(names, how);
 }
 
 withCopies($('events'));

@@ -1,6 +1,6 @@
 // The form that publishes.
 import { $, say } from './dom.js';
-import { post } from './access.js';
+import { onIdentity, post } from './access.js';
 
 $('publish-form').addEventListener('submit', async (e) => {
   e.preventDefault();
@@ -14,5 +14,6 @@ $('publish-form').addEventListener('submit', async (e) => {
   } catch (error) { say($('publish-state'), error.message, 'bad'); }
 });
 
+onIdentity(() => say($('publish-state'), ''));
 // What was said of one event does not stand beside the next.
 $('publish-form').addEventListener('input', () => say($('publish-state'), ''));

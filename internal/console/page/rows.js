@@ -21,16 +21,28 @@ export const oneLine = (data) => data.slice(0, 300).replace(/\s+/g, ' ');
 
 const events = new WeakMap(); // of rows
 
+export const eventOf = (row) => events.get(row);
+
 // rowOf makes the row of an event: {id, channel, event, data, time}, or of a gap: {gap}.
 export function rowOf(e) {
   if (e.gap) return el('li', { className: 'gap' }, '▲ Events are missing here: ', el('code', {}, e.gap));
-  const row = el('li', {},
-    el('time', { dateTime: e.time, title: e.time }, clock(e.time)),
-    el('b', { title: e.channel }, e.channel), el('span', {}, e.event), el('code', {}, e.id),
-    el('button', { type: 'button', className: 'copy', ariaLabel: `Copy event ${e.id}` }, 'Copy'),
-    el('pre', {}, view.pretty ? pretty(e.data) : clip(e.data)));
-  events.set(row, e);
+  const row = el('li', {}, el('time'), el('b'), el('span'), el('code'),
+    el('button', { type: 'button', className: 'copy' }, 'Copy'), el('pre'));
+  fill(row, e);
   return row;
+}
+
+// fill has a row show an event.
+export function fill(row, e) {
+  const [time, channel, type, id, copy, data] = row.children;
+  time.dateTime = time.title = e.time;
+  time.textContent = clock(e.time);
+  channel.title = channel.textContent = e.channel;
+  type.textContent = e.event;
+  id.textContent = e.id;
+  copy.ariaLabel = `Copy event ${e.id}`;
+  data.textContent = view.pretty ? pretty(e.data) : clip(e.data);
+  events.set(row, e);
 }
 
 // line is an event as it is copied and exported.
@@ -40,7 +52,7 @@ export const line = ({ id, channel, event, data, time }) => JSON.stringify({ id,
 export function withCopies(list) {
   list.addEventListener('click', (e) => {
     const button = e.target.closest('button.copy');
-    const event = button && events.get(button.closest('li'));
+    const event = button && eventOf(button.closest('li'));
     if (event) copied(button, line(event));
   });
 }

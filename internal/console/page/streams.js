@@ -1,6 +1,6 @@
 // The streams that are open: sorted, filtered, and ended by a button.
 import { $, age, cells, count, el, keyed, say, toPaste, whole } from './dom.js';
-import { post } from './access.js';
+import { curl, onIdentity, post } from './access.js';
 import { go, onBack, place } from './place.js';
 
 const columns = {
@@ -104,7 +104,11 @@ function fromPlace(query) {
   draw();
 }
 
-$('streams-empty').append(toPaste('Nobody is connected. Listen in a terminal:',
-  `curl -N '${new URL('v1/events?channel=greetings&replay=all', location.href.split('?')[0])}'`));
+function emptiness() {
+  $('streams-empty').replaceChildren(toPaste('Nobody is connected. Listen in a terminal:', ...curl('v1/events?channel=greetings&replay=all', '-N')));
+}
+
+emptiness();
+onIdentity(emptiness);
 onBack(fromPlace);
 fromPlace(place());
