@@ -354,7 +354,7 @@ const cases = {
     await waitText("#events-empty", "Publish something");
     run(await text("#events-empty code"));
     await waitText("#events li:first-child", '"hello": "world"');
-    check("what the live list says to paste publishes, whatever the channel's name", (await text("#events li:first-child b")) === "it's/ü/.." || (await text("#events li:first-child")).includes("it's/ü/"));
+    check("what the live list says to paste publishes, whatever the channel's name", await text("#events li:first-child b") === "it's/ü/..");
   },
   // A token that may listen, and may not see the figures.
   async limited() {
