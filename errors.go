@@ -18,6 +18,7 @@ const (
 	CodeMethodNotAllowed   Code = "method_not_allowed"
 	CodeConflict           Code = "conflict"
 	CodePreconditionFailed Code = "precondition_failed"
+	CodeExpired            Code = "expired"
 	CodeTooLarge           Code = "too_large"
 	CodeUnsupported        Code = "unsupported_media_type"
 	CodeRateLimited        Code = "rate_limited"
@@ -32,6 +33,7 @@ type Error struct {
 	Code       Code
 	Detail     string        // public: one sentence that names the field or parameter and the limit
 	Latest     Position      // public: with CodePreconditionFailed the channel's newest event; zero: it has none
+	State      string        // public: with CodeConflict and CodeExpired the state of the command that was answered
 	Setting    Setting       // public: the setting that an operator would change, shown after Detail; "" is none
 	RetryAfter time.Duration // public: when another try may help; zero when it says nothing
 	Reason     Reason        // private: why, in one word, for counters and the audit trail

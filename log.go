@@ -104,6 +104,12 @@ type Batch struct {
 	// See Scheduler.
 	DeliverAt time.Time
 	DeliverIn time.Duration
+
+	// Later are events that are stored with the batch, to be published later, and Cancel are
+	// scheduled events that are canceled with it; ids of which nothing is scheduled do not matter.
+	// Both happen when the batch is stored, and not for a repeat under its key.
+	Later  []Later
+	Cancel []ScheduledID
 }
 
 // Scheduled tells whether the batch is to be published later.

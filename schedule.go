@@ -44,15 +44,27 @@ type ScheduledEvent struct {
 	ID        ScheduledID
 	DeliverAt time.Time
 	TTL       time.Duration // counted from DeliverAt; zero: it never expires
+	With      Position      // the first event of the batch that it was stored with; zero: it was stored alone
 	Event     Event         // without Position, Time and Expires
+}
+
+// Later is an event of Batch.Later.
+type Later struct {
+	ID    ScheduledID // chosen by the publisher, who makes sure that it is new
+	At    time.Time   // when it is published
+	Event Event
 }
 
 // ScheduledQuery asks for scheduled events.
 type ScheduledQuery struct {
 	Patterns []Pattern
 	After    ScheduledCursor // those that follow it
-	Limit    int             // most events to return; zero is 256
-	Bytes    int             // stop after this many bytes of data; zero is 256 KiB
+	// ByChannel asks for the events of one exact channel, or of a pattern that ends with a segment
+	// `*`, by the names of their channels. It reads no others. After and More do not count: the
+	// answer ends at Limit.
+	ByChannel bool
+	Limit     int // most events to return; zero is 256
+	Bytes     int // stop after this many bytes of data; zero is 256 KiB
 }
 
 // ScheduledCursor is a place among the scheduled events. The zero value stands before the first.

@@ -140,6 +140,9 @@ type groupWriter struct {
 // error of the request goes into r.err.
 func (w *groupWriter) request(r *request) error {
 	b := r.batch
+	if r.err = w.roomForLater(b); r.err != nil {
+		return nil
+	}
 	switch {
 	case r.command != nil:
 		return r.command.apply(w)
@@ -164,6 +167,9 @@ func (w *groupWriter) request(r *request) error {
 			}
 		}
 		r.setPositions(first, len(b.Events))
+		if err := w.companions(b, first); err != nil {
+			return err
+		}
 	}
 	for i := range b.Keep {
 		if err := w.keep(&b.Keep[i]); err != nil {

@@ -25,10 +25,11 @@ type catalog struct {
 	channels channelCache
 	members  memberSets // channels by pattern, as far as readers have asked for them
 	// Channels below this number are in the store, with their names; moved by the committer.
-	newest atomic.Uint64
-	rules  atomic.Pointer[ruleSet] // replaced by the committer
-	ruled  chan struct{}           // one token: other rules have come into force
-	floor  atomic.Uint64           // events of all channels up to here are removed; moved by retention
+	newest  atomic.Uint64
+	rules   atomic.Pointer[ruleSet] // replaced by the committer
+	ruled   chan struct{}           // one token: other rules have come into force
+	parting parting                 // scheduled events that a group has removed, and that is not durable
+	floor   atomic.Uint64           // events of all channels up to here are removed; moved by retention
 }
 
 func newCatalog(l *Log, dead <-chan struct{}) *catalog {

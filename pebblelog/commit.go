@@ -99,6 +99,7 @@ func (c *committer) makeVisible(g *group) bool {
 	}
 	l.durable.Store(uint64(g.last))
 	l.ids.Store(uint64(g.ids))
+	c.session.catalog.parting.gone(g.left)
 	for _, st := range g.states {
 		st.inFlight.Add(-1) // only now may the state be dropped, because it is loaded up to the durable position
 	}

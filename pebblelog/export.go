@@ -149,6 +149,9 @@ func (e *exporter) scheduled() error {
 		at := time.UnixMilli(s.at).UTC()
 		l := line{Scheduled: id.String(), DeliverAt: &at, Channel: s.event.Channel.String(),
 			Event: s.event.Type.String(), Data: &s.event.Data}
+		if s.with > 0 {
+			l.With = s.with.String()
+		}
 		if s.ttl > 0 {
 			l.TTL = (time.Duration(s.ttl) * time.Millisecond).String()
 		}

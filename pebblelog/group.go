@@ -82,7 +82,8 @@ type group struct {
 	batch  *pebble.Batch   // nil when there is nothing to write
 	handed time.Time       // to the WAL
 	last   fanfare.Position
-	ids    fanfare.ScheduledID // the highest that has been given
+	ids    fanfare.ScheduledID   // the highest that has been given
+	left   []fanfare.ScheduledID // scheduled events that the group has removed
 
 	answered bool // guarded by proposals.mu: the requests have been answered
 }

@@ -256,6 +256,11 @@ func (im *importer) scheduled(l line) error {
 		return fanfare.Invalid("a scheduled event needs data and deliverAt, and a ttl that is not negative")
 	}
 	s.event.Data, s.at = *l.Data, max(l.DeliverAt.UnixMilli(), 1)
+	if l.With != "" {
+		if s.with, err = fanfare.ParsePosition(l.With); err != nil {
+			return err
+		}
+	}
 	im.waiting.highest = max(im.waiting.highest, uint64(id))
 	im.waiting.count++
 	im.waiting.bytes += s.bytes()
@@ -263,7 +268,8 @@ func (im *importer) scheduled(l line) error {
 		im.waiting.first = at
 	}
 	return errors.Join(im.b.Set(keyOf(keyWaiting, uint64(id)), s.append(nil), nil),
-		im.b.Set(keyOf(keyDue, uint64(s.at), uint64(id)), nil, nil))
+		im.b.Set(keyOf(keyDue, uint64(s.at), uint64(id)), nil, nil),
+		im.b.Set(waitsIn(s.event.Channel, uint64(id)), nil, nil))
 }
 
 func (im *importer) event(l line) error {

@@ -78,6 +78,9 @@ func (w *groupWriter) wholeBatch(r *request, earlier *used) (refused bool, err e
 		}
 	}
 	r.setPositions(first, len(events))
+	if err := w.companions(r.batch, first); err != nil {
+		return false, err
+	}
 	return false, w.remember(r.batch.Key, first, len(events))
 }
 
@@ -119,6 +122,8 @@ func (w *groupWriter) eachEvent(r *request, earlier []*used, twin map[[16]byte]i
 	r.receipt.Replayed = stored == 0
 	if r.receipt.Replayed {
 		w.log.stats.replayedKeys.Add(1)
+	} else if err := w.companions(r.batch, positions[0]); err != nil {
+		return false, err
 	}
 	return false, nil
 }

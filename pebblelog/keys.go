@@ -36,6 +36,7 @@ const (
 	keySecond  = 't' // t second of log time -> first position of that second
 	keyNext    = 'u' // u -> number of the next channel
 	keyPhases  = 'v' // v -> the phases of the clock
+	keyWaitsIn = 'y' // y channel NUL id -> nothing: the scheduled events of a channel
 	keyClock   = 'w' // w -> log time, due time
 	keyUsedAt  = 'x' // x log-time hash -> nothing: the used keys in the order of their age
 	keyExpiry  = 'z' // z due-time channel-number position -> nothing: events in the order of their expiry

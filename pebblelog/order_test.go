@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/logtest"
 )
 
 // answer is what a proposer was told.
@@ -292,8 +293,9 @@ type first struct {
 	mu     sync.Mutex // guards the fields below
 	newest map[fanfare.Channel]fanfare.Position
 	ids    []fanfare.ScheduledID
-	lives  int // events with an expiry
-	met    int // conditions
+	chosen fanfare.ScheduledID // the last that a batch has chosen
+	lives  int                 // events with an expiry
+	met    int                 // conditions
 	notMet int
 }
 
@@ -383,6 +385,21 @@ func (f *first) cancel() {
 	f.ids = slices.Delete(f.ids, at, at+1)
 }
 
+// companions gives a batch events that are published later, and has it cancel others.
+func (f *first) companions(b *fanfare.Batch) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for range f.random.IntN(3) {
+		f.chosen++
+		b.Later = append(b.Later,
+			fanfare.Later{ID: f.chosen, At: f.clock.now().Add(time.Duration(f.random.Int64N(int64(30 * time.Minute)))),
+				Event: fanfare.Event{Channel: logtest.Channel("later/1"), Data: strconv.Itoa(int(f.chosen))}})
+	}
+	if f.chosen > 0 && f.random.IntN(3) == 0 {
+		b.Cancel = append(b.Cancel, 1+fanfare.ScheduledID(f.random.Int64N(int64(f.chosen))))
+	}
+}
+
 // times gives some events a time when they are over, or has one published later.
 func (f *first) times(b *fanfare.Batch) {
 	if f.random.IntN(2) == 0 {
@@ -397,6 +414,7 @@ func (f *first) times(b *fanfare.Batch) {
 			b.TTL = append(b.TTL, ttl)
 		}
 	}
+	f.companions(b)
 	if len(b.Events) == 1 && f.random.IntN(3) == 0 {
 		b.If, b.Keep = nil, nil
 		if b.DeliverIn = time.Duration(1 + f.random.Int64N(int64(30*time.Minute))); f.random.IntN(2) == 0 {

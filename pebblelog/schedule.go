@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/fanfare-hub/fanfare"
@@ -20,14 +21,17 @@ import (
 
 // scheduled is a scheduled event as it is stored.
 type scheduled struct {
-	at    int64  // due time when it is published
-	ttl   int64  // milliseconds from then until it expires; 0: never
-	key   string // hash of its idempotency key; empty: it has none
+	at    int64            // due time when it is published
+	ttl   int64            // milliseconds from then until it expires; 0: never
+	with  fanfare.Position // the first event that it was stored with; 0: none
+	key   string           // hash of its idempotency key; empty: it has none
 	event fanfare.Event
 }
 
 func (s *scheduled) append(dst []byte) []byte {
-	dst = binary.AppendUvarint(binary.AppendUvarint(dst, uint64(s.at)), uint64(s.ttl))
+	for _, n := range []uint64{uint64(s.at), uint64(s.ttl), uint64(s.with)} {
+		dst = binary.AppendUvarint(dst, n)
+	}
 	for _, text := range []string{s.key, s.event.Channel.String(), typeAndTrace(&s.event)} {
 		dst = append(binary.AppendUvarint(dst, uint64(len(text))), text...)
 	}
@@ -36,7 +40,7 @@ func (s *scheduled) append(dst []byte) []byte {
 
 func readScheduled(value []byte) (*scheduled, error) {
 	f := fields{b: value}
-	s := &scheduled{at: int64(f.number()), ttl: int64(f.number())}
+	s := &scheduled{at: int64(f.number()), ttl: int64(f.number()), with: fanfare.Position(f.number())}
 	s.key = string(f.bytes(f.number()))
 	name, kind := string(f.bytes(f.number())), string(f.bytes(f.number()))
 	s.event.Data = string(f.b)
@@ -60,7 +64,7 @@ const scheduledOverhead = 64
 
 func (s *scheduled) public(id fanfare.ScheduledID) fanfare.ScheduledEvent {
 	return fanfare.ScheduledEvent{ID: id, DeliverAt: time.UnixMilli(s.at).UTC(),
-		TTL: time.Duration(s.ttl) * time.Millisecond, Event: s.event}
+		TTL: time.Duration(s.ttl) * time.Millisecond, With: s.with, Event: s.event}
 }
 
 // waiting is the figures of the scheduled events that apply needs without reading them. The
@@ -181,11 +185,7 @@ func (w *groupWriter) schedule(r *request) error {
 	if b.TTL != nil {
 		s.ttl = b.TTL[0].Milliseconds()
 	}
-	if w.waiting.bytes+s.bytes() > w.mostWaiting {
-		r.err = &fanfare.Error{Code: fanfare.CodeOverloaded, RetryAfter: time.Minute,
-			Setting: fanfare.SettingMaxScheduledBytes,
-			Detail: fmt.Sprintf("%d events, of %d bytes, wait to be published, the limit is %d bytes",
-				w.waiting.count, w.waiting.bytes, w.mostWaiting)}
+	if r.err = w.roomFor(s.bytes()); r.err != nil {
 		return nil
 	}
 	// The time is in the id, so that a log that was restored from a backup does not give ids again
@@ -201,12 +201,71 @@ func (w *groupWriter) schedule(r *request) error {
 			return err
 		}
 	}
-	return w.addWaiting(id, s)
+	return errors.Join(w.addWaiting(id, s), w.companions(b, 0))
+}
+
+// parting holds the scheduled events that apply has removed while that is not durable: until then
+// they are seen (P1), so that whoever looks sees an event either here or on its channel.
+type parting struct {
+	mu   sync.Mutex
+	byID map[fanfare.ScheduledID]*scheduled
+}
+
+func (l *parting) add(id fanfare.ScheduledID, s *scheduled) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.byID == nil {
+		l.byID = map[fanfare.ScheduledID]*scheduled{}
+	}
+	l.byID[id] = s
+}
+
+func (l *parting) find(id fanfare.ScheduledID) *scheduled {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.byID[id]
+}
+
+func (l *parting) gone(ids []fanfare.ScheduledID) {
+	if len(ids) == 0 {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, id := range ids {
+		delete(l.byID, id)
+	}
+	if len(l.byID) == 0 {
+		l.byID = nil
+	}
+}
+
+// roomFor refuses more scheduled events than there is room for.
+func (w *groupWriter) roomFor(bytes uint64) error {
+	if w.waiting.bytes+bytes <= w.mostWaiting {
+		return nil
+	}
+	return &fanfare.Error{Code: fanfare.CodeOverloaded, RetryAfter: time.Minute,
+		Setting: fanfare.SettingMaxScheduledBytes,
+		Detail: fmt.Sprintf("%d events, of %d bytes, wait to be published, the limit is %d bytes",
+			w.waiting.count, w.waiting.bytes, w.mostWaiting)}
+}
+
+// roomForLater is roomFor for what a batch brings along.
+func (w *groupWriter) roomForLater(b *fanfare.Batch) error {
+	bytes := uint64(0)
+	for i := range b.Later {
+		bytes += (&scheduled{event: b.Later[i].Event}).bytes()
+	}
+	if bytes == 0 {
+		return nil
+	}
+	return w.roomFor(bytes)
 }
 
 // addWaiting adds a scheduled event.
 func (w *groupWriter) addWaiting(id uint64, s *scheduled) error {
-	w.waiting.highest = id
+	w.waiting.highest = max(w.waiting.highest, id)
 	w.waiting.count++
 	w.waiting.bytes += s.bytes()
 	at := place{s.at, id}
@@ -214,7 +273,28 @@ func (w *groupWriter) addWaiting(id uint64, s *scheduled) error {
 		w.waiting.first = at
 	}
 	w.noteCame(fanfare.ScheduledID(id), s)
-	return errors.Join(w.b.Set(keyOf(keyWaiting, id), s.append(nil), nil), w.b.Set(at.key(), nil, nil))
+	return errors.Join(w.b.Set(keyOf(keyWaiting, id), s.append(nil), nil), w.b.Set(at.key(), nil, nil),
+		w.b.Set(waitsIn(s.event.Channel, id), nil, nil))
+}
+
+func waitsIn(c fanfare.Channel, id uint64) []byte {
+	return binary.BigEndian.AppendUint64(append(textKey(keyWaitsIn, c.String()), 0), id)
+}
+
+// companions schedules and cancels what a batch that has just been stored brings along.
+func (w *groupWriter) companions(b *fanfare.Batch, first fanfare.Position) error {
+	for _, l := range b.Later {
+		s := &scheduled{at: max(l.At.UnixMilli(), 1), with: first, event: l.Event}
+		if err := w.addWaiting(uint64(l.ID), s); err != nil {
+			return err
+		}
+	}
+	for _, id := range b.Cancel {
+		if err := (cancelScheduled{id, new(bool)}).apply(w); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // noteCame remembers a change of the group that is not in the store yet.
@@ -230,8 +310,11 @@ func (w *groupWriter) removeWaiting(id fanfare.ScheduledID, s *scheduled) error 
 	w.waiting.count--
 	w.waiting.bytes -= min(s.bytes(), w.waiting.bytes)
 	w.noteCame(id, nil)
+	w.parting.add(id, s)
+	w.group.left = append(w.group.left, id)
 	if err := errors.Join(w.b.SingleDelete(keyOf(keyWaiting, uint64(id)), nil),
-		w.b.SingleDelete(place{s.at, uint64(id)}.key(), nil)); err != nil || s.key == "" {
+		w.b.SingleDelete(place{s.at, uint64(id)}.key(), nil),
+		w.b.SingleDelete(waitsIn(s.event.Channel, uint64(id)), nil)); err != nil || s.key == "" {
 		return err
 	}
 	hash := [16]byte([]byte(s.key))

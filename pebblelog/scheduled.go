@@ -2,6 +2,8 @@ package pebblelog
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"time"
 
 	"github.com/fanfare-hub/fanfare"
@@ -17,9 +19,9 @@ func (l *Log) ScheduledAt(
 	err = l.read(ctx, func(s *session) error {
 		found, err := s.catalog.loadScheduled(id)
 		if isNotFound(err) {
-			return nil
+			found, err = s.catalog.parting.find(id), nil
 		}
-		if ok = err == nil; ok {
+		if ok = err == nil && found != nil; ok {
 			e = found.public(id)
 		}
 		return err
@@ -43,6 +45,9 @@ func (l *Log) Scheduled(ctx context.Context, q fanfare.ScheduledQuery) (page fan
 func (rd *readers) scheduled(
 	ctx context.Context, q fanfare.ScheduledQuery, highest uint64,
 ) (page fanfare.ScheduledPage, err error) {
+	if q.ByChannel {
+		return rd.scheduledIn(ctx, q, highest)
+	}
 	from := place{at: rd.log.current().committer.applier.firstWaits.Load()}
 	if q.After.ID != 0 {
 		from = place{max(q.After.At.UnixMilli(), 0), uint64(q.After.ID) + 1}
@@ -70,19 +75,50 @@ func (rd *readers) scheduled(
 		if uint64(id) > highest {
 			continue
 		}
-		s, err := rd.loadScheduled(id)
-		if isNotFound(err) {
-			continue // published or canceled meanwhile
-		}
-		if err != nil {
+		n := len(page.Events)
+		if err := rd.addScheduled(&page, q, id); err != nil {
 			return page, err
 		}
-		if matchesAny(q.Patterns, s.event.Channel) {
-			page.Events = append(page.Events, s.public(id))
-			bytes += len(s.event.Data)
+		if len(page.Events) > n {
+			bytes += len(page.Events[n].Event.Data)
 		}
 	}
 	return page, it.Error()
+}
+
+// scheduledIn looks at the scheduled events of a channel, or of a pattern's channels, by their
+// names.
+func (rd *readers) scheduledIn(
+	ctx context.Context, q fanfare.ScheduledQuery, highest uint64,
+) (page fanfare.ScheduledPage, err error) {
+	for _, p := range q.Patterns {
+		lower := textKey(keyWaitsIn, p.LiteralPrefix())
+		it, err := rd.db.NewIter(between(lower, append(slices.Clone(lower), 0xff)))
+		if err != nil {
+			return page, err
+		}
+		for ok := it.First(); ok && err == nil && len(page.Events) < q.Limit; ok = it.Next() {
+			if id := lastNumber(it.Key()); id <= highest {
+				err = rd.addScheduled(&page, q, fanfare.ScheduledID(id))
+			}
+		}
+		if err = errors.Join(err, it.Error(), it.Close(), ctx.Err()); err != nil {
+			return page, err
+		}
+	}
+	return page, nil
+}
+
+// addScheduled adds an event to a page, if it is there and the patterns match it.
+func (rd *readers) addScheduled(page *fanfare.ScheduledPage, q fanfare.ScheduledQuery, id fanfare.ScheduledID) error {
+	s, err := rd.loadScheduled(id)
+	if isNotFound(err) {
+		return nil // published or canceled meanwhile
+	}
+	if err == nil && matchesAny(q.Patterns, s.event.Channel) {
+		page.Events = append(page.Events, s.public(id))
+	}
+	return err
 }
 
 // Cancel implements fanfare.Scheduler.

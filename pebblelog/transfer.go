@@ -32,6 +32,7 @@ type line struct {
 	TTL     string  `json:"ttl,omitempty"` // of a scheduled event, from when it is due
 
 	Scheduled string     `json:"scheduled,omitempty"` // a scheduled event's id
+	With      string     `json:"with,omitempty"`      // of a scheduled event: the event that it was stored with
 	DeliverAt *time.Time `json:"deliverAt,omitempty"`
 	LastID    string     `json:"lastScheduled,omitempty"` // of the head: the last such id that was given
 

@@ -61,6 +61,11 @@ func (v *verifier) checkScheduled() error {
 			v.fault("scheduled event %v is not listed by its time, and would never be published",
 				fanfare.ScheduledID(id))
 		}
+		if _, ok, err := v.get(waitsIn(s.event.Channel, id)); err != nil {
+			return err
+		} else if !ok {
+			v.fault("scheduled event %v is not listed by its channel", fanfare.ScheduledID(id))
+		}
 		return v.stopped()
 	})
 	if err != nil {

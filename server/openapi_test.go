@@ -123,6 +123,8 @@ func TestOpenAPI(t *testing.T) {
 	d := description(tree)
 	paths := d["paths"].(map[string]any)
 	f.publish("a", "1", "2")
+	const asks = "/v1/stores/{store}/pcs/{pc}/commands"
+	asked := f.call("POST", "/v1/stores/1/pcs/2/commands", `{"event":"REBOOT"}`).json("url")
 	later := f.call("POST", "/v1/channels/a?deliverAt=in+1h&ttl=1h", "x").json("scheduled")
 	command := `{"objectId":"o1","event":"REBOOT"}`
 	dir := t.TempDir()
@@ -169,6 +171,20 @@ func TestOpenAPI(t *testing.T) {
 		{"POST", "/v1/stores/{store}/events", "/v1/stores/1/events", command, 202, []string{"Prefer: respond-async"}},
 		{"POST", "/v1/stores/{store}/pcs/{pc}/events", "/v1/stores/1/pcs/2/events", command, 201, nil},
 		{"POST", "/v1/stores/{store}/pcs/{pc}/events", "/v1/stores/1/pcs/2/events", "{}", 400, nil},
+		{"POST", "/v1/stores/commands", "/v1/stores/commands", command, 201, nil},
+		{"POST", "/v1/stores/{store}/commands", "/v1/stores/1/commands", command, 201, nil},
+		{"POST", asks, "/v1/stores/1/pcs/2/commands", command, 201, []string{"Idempotency-Key: k3"}},
+		{"POST", asks, "/v1/stores/1/pcs/2/commands", command, 200, []string{"Idempotency-Key: k3"}},
+		{"POST", asks, "/v1/stores/1/pcs/2/commands", `{"event":"REBOOT","wait":"1ms"}`, 202, nil},
+		{"POST", asks, "/v1/stores/1/pcs/2/commands", `{}`, 400, nil},
+		{"GET", asks, "/v1/stores/1/pcs/2/commands", "", 200, nil},
+		{"GET", asks + "/{reference}", asked, "", 200, nil},
+		{"POST", asks + "/{reference}/ack", asked + "/ack", `{"status":"received"}`, 200, nil},
+		{"POST", asks + "/{reference}/ack", asked + "/ack", `{"status":"done","result":[1]}`, 200, nil},
+		{"POST", asks + "/{reference}/ack", asked + "/ack", `{"status":"failed"}`, 409, nil},
+		{"POST", asks + "/{reference}/ack", "/v1/stores/1/pcs/2/commands/x/ack", `{"status":"done"}`, 404, nil},
+		{"GET", asks + "/{reference}", asked, "", 200, nil},
+		{"DELETE", asks + "/{reference}", asked, "", 409, nil},
 		{"GET", "/v1/health", "/v1/health?storeId=1&pcId=2", "", 200, nil},
 		{"GET", "/v1/stats", "/v1/stats", "", 200, nil},
 		{"GET", "/v1/admin/retention", "/v1/admin/retention?rule=a%3Dcount:1", "", 200, nil},

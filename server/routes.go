@@ -35,6 +35,13 @@ func (s *Server) routes() []route {
 		{path: "/v1/stores/events", endpoint: endpoint{post: s.stores.SendToAll, publishes: true}},
 		{path: "/v1/stores/{store}/events", endpoint: endpoint{postTo: s.sendToStore, publishes: true}},
 		{path: "/v1/stores/{store}/pcs/{pc}/events", endpoint: endpoint{postTo: s.sendToPC, publishes: true}},
+		{path: "/v1/stores/commands", endpoint: endpoint{post: s.stores.AskAll}},
+		{path: "/v1/stores/{store}/commands", endpoint: endpoint{postTo: s.askStore}},
+		{path: "/v1/stores/{store}/pcs/{pc}/commands", endpoint: endpoint{getOf: s.listCommands, postTo: s.askPC}},
+		{path: "/v1/stores/{store}/pcs/{pc}/commands/{reference}", endpoint: endpoint{
+			getOf: s.command, delOf: s.cancelCommand,
+		}},
+		{path: "/v1/stores/{store}/pcs/{pc}/commands/{reference}/ack", endpoint: endpoint{postTo: s.answerCommand}},
 		{path: "/v1/health", endpoint: endpoint{get: s.stores.Health}},
 
 		{path: "/v1/stats", endpoint: endpoint{get: s.figures.Serve, operator: true}},
@@ -70,6 +77,30 @@ func (s *Server) sendToStore(w http.ResponseWriter, r *http.Request, by caller.C
 
 func (s *Server) sendToPC(w http.ResponseWriter, r *http.Request, by caller.Caller, p []string) {
 	s.stores.SendToPC(w, r, by, p[0], p[1])
+}
+
+func (s *Server) askStore(w http.ResponseWriter, r *http.Request, by caller.Caller, p []string) {
+	s.stores.AskStore(w, r, by, p[0])
+}
+
+func (s *Server) askPC(w http.ResponseWriter, r *http.Request, by caller.Caller, p []string) {
+	s.stores.AskPC(w, r, by, p[0], p[1])
+}
+
+func (s *Server) listCommands(w http.ResponseWriter, r *http.Request, by caller.Caller, p []string) {
+	s.stores.List(w, r, by, p[0], p[1])
+}
+
+func (s *Server) command(w http.ResponseWriter, r *http.Request, by caller.Caller, p []string) {
+	s.stores.Command(w, r, by, p[0], p[1], p[2])
+}
+
+func (s *Server) cancelCommand(w http.ResponseWriter, r *http.Request, by caller.Caller, p []string) {
+	s.stores.Cancel(w, r, by, p[0], p[1], p[2])
+}
+
+func (s *Server) answerCommand(w http.ResponseWriter, r *http.Request, by caller.Caller, p []string) {
+	s.stores.Answer(w, r, by, p[0], p[1], p[2])
 }
 
 // router finds routes. It is fixed once it is made.
@@ -166,5 +197,6 @@ func (s *Server) isPublish(r *http.Request) bool {
 	if rt, ok := s.router.exact[path]; ok {
 		return rt.publishes
 	}
-	return strings.HasPrefix(path, "/v1/channels/") || strings.HasPrefix(path, "/v1/stores/")
+	return strings.HasPrefix(path, "/v1/channels/") ||
+		(strings.HasPrefix(path, "/v1/stores/") && strings.HasSuffix(path, "/events"))
 }

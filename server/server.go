@@ -14,6 +14,7 @@ import (
 	"github.com/fanfare-hub/fanfare/examples"
 	"github.com/fanfare-hub/fanfare/internal/adminapi"
 	"github.com/fanfare-hub/fanfare/internal/audit"
+	"github.com/fanfare-hub/fanfare/internal/commands"
 	"github.com/fanfare-hub/fanfare/internal/console"
 	"github.com/fanfare-hub/fanfare/internal/forwarded"
 	"github.com/fanfare-hub/fanfare/internal/http1"
@@ -141,7 +142,8 @@ func (s *Server) newAdapters(o Options) {
 		Stopping: s.stopping, Replay: s.hub.Replay, StillMay: s.stillMay,
 	})
 	s.stores = storeapi.New(storeapi.Options{
-		Log: o.Log, Keeper: o.Log, Publisher: s.publisher, Streams: s.streams, Problems: s.problems, Logger: o.Logger,
+		Log: o.Log, Keeper: o.Log, Commands: &commands.Service{Log: o.Log, Scheduler: o.Log, Hub: s.hub},
+		Publisher: s.publisher, Streams: s.streams, Problems: s.problems, Logger: o.Logger,
 		Lifetime: o.Stores.Lifetime, ResumeFor: o.Stores.ResumeFor, MaxAge: maxAge(o.Log),
 		GapReplay: o.Stores.GapReplay,
 	})

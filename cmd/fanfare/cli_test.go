@@ -83,6 +83,19 @@ func (c *command) end(t *testing.T) error {
 	}
 }
 
+// wait waits for a command's end, and returns its error.
+func (c *command) wait(t *testing.T) error {
+	t.Helper()
+	select {
+	case err := <-c.done:
+		c.done <- err
+		return err
+	case <-time.After(2 * time.Minute):
+		t.Fatal("the command does not end")
+		return nil
+	}
+}
+
 // result runs a command to its end.
 func result(t *testing.T, in string, args ...string) (out, errOut string, code int) {
 	t.Helper()
@@ -134,6 +147,49 @@ func publishesLater(t *testing.T) {
 	}
 	if out, _, code := result(t, "", "scheduled"); code != 0 || strings.TrimSpace(out) != list[1] {
 		t.Errorf("after a cancel: %q %d", out, code)
+	}
+}
+
+// commandsAnswered sends commands, answers them, and looks at the exit codes.
+func commandsAnswered(t *testing.T) {
+	t.Helper()
+	for answer, want := range map[string]int{"done": exitOK, "failed": exitFailed, "received": exitUnknown,
+		"": exitUnknown} {
+		wait, pc := "60s", "pc-"+answer
+		if answer == "received" || answer == "" {
+			wait = "500ms"
+		}
+		waiting := begin(t, nil, "send", "9", pc, "o1", "REBOOT", "--wait", wait, "--expires", "1h")
+		var list string
+		for strings.Count(list, "\t") < 3 {
+			list, _, _ = result(t, "", "commands", "9", pc, "--state", "pending")
+		}
+		reference, _, _ := strings.Cut(list, "\t")
+		if answer != "" {
+			if out, errOut, code := result(t, "", "ack", "9", pc, reference, answer, "--result", "[1]", "--error",
+				"x"); code != 0 ||
+				!strings.Contains(out, `"result":[1]`) {
+				t.Errorf("ack: %q %q %d", out, errOut, code)
+			}
+		}
+		if code := exitCode(waiting.wait(t)); code != want {
+			t.Errorf("%s: the exit code is %d, want %d", answer, code, want)
+		}
+		if answer == "" {
+			if _, errOut, code := result(t, "", "commands", "9", pc, "--cancel", reference); code != 0 {
+				t.Errorf("cancel: %q %d", errOut, code)
+			}
+			if out, _, _ := result(t, "", "commands", "9", pc, "--json"); !strings.Contains(out, `"state":"cancelled"`) {
+				t.Errorf("%q", out)
+			}
+		}
+	}
+	if _, errOut, code := result(t, "", "send", "9", "pc", "o", "X", "--wait", "5s", "--expires",
+		"1s"); code != exitExpired {
+		t.Errorf("expired: %q %d", errOut, code)
+	}
+	if _, errOut, code := result(t, "", "ack", "9", "pc", "x", "done", "--result", "{"); code != exitUsage {
+		t.Errorf("a result that is no JSON: %q %d", errOut, code)
 	}
 }
 
@@ -195,6 +251,7 @@ func TestPublishSubscribeHistorySend(t *testing.T) {
 		t.Errorf("publish --if-latest ID: %q %q %d", next, errOut, code)
 	}
 	publishesLater(t)
+	commandsAnswered(t)
 	if _, errOut, code := result(t, "one\ntwo\r\n\nfour", "publish", "logs/web 1", "-"); code != 0 ||
 		!strings.Contains(errOut, "4 lines published") {
 		t.Errorf("publish of lines: %q %d", errOut, code)

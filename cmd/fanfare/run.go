@@ -21,6 +21,11 @@ const (
 	exitRefused     = 1 // the hub said no, or something failed here
 	exitUsage       = 2
 	exitUnreachable = 3 // no hub answered, or it cannot work at present
+
+	// Of `send --wait`.
+	exitFailed  = 4 // the PC said that the command failed, or the command was cancelled
+	exitExpired = 5 // the PC did not answer before the command expired
+	exitUnknown = 6 // no final answer came in time; it may still come
 )
 
 // exitError is an error with the code that the process ends with.
@@ -72,6 +77,8 @@ type cli struct {
 	Subscribe  subscribeCmd  `cmd:"" help:"Print events as they come; reconnects by itself."`
 	Send       sendCmd       `cmd:"" help:"Send a command to a store PC."`
 	Latest     latestCmd     `cmd:"" help:"Print the newest event of each channel."`
+	Ack        ackCmd        `cmd:"" help:"Answer a command for a store PC."`
+	Commands   commandsCmd   `cmd:"" help:"Print the commands of a store PC, and where each stands."`
 	Scheduled  scheduledCmd  `cmd:"" help:"Print, or cancel, events that are to be published later."`
 	History    historyCmd    `cmd:"" help:"Print the retained events of a channel."`
 	Retention  retentionCmd  `cmd:"" help:"Show how much each retention rule holds, and how much it would remove."`

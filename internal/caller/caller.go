@@ -109,6 +109,9 @@ func (c Caller) denied(format string, args ...any) error {
 	return e
 }
 
+// MayNot returns why the caller may not do what the format and args name.
+func (c Caller) MayNot(format string, args ...any) error { return c.denied(format, args...) }
+
 // MayPublish returns nil, or why the caller may not publish to c.
 func (c Caller) MayPublish(ch fanfare.Channel) error {
 	if c.Who.Unlimited || c.Who.May(fanfare.ActionPublish, ch) {

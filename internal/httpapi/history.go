@@ -2,8 +2,6 @@ package httpapi
 
 import (
 	"net/http"
-	"net/url"
-	"strconv"
 	"time"
 
 	"github.com/fanfare-hub/fanfare"
@@ -45,18 +43,6 @@ func (a *API) History(w http.ResponseWriter, r *http.Request, by caller.Caller) 
 	}
 	h.done = h.after >= h.through
 	a.sendPage(&h.page, by)
-}
-
-// limitOf reads how many entries a page has at most.
-func limitOf(q url.Values, byDefault, most int) (int, error) {
-	if !q.Has("limit") {
-		return byDefault, nil
-	}
-	n, err := strconv.Atoi(q.Get("limit"))
-	if err != nil || n < 1 || n > most {
-		return 0, fanfare.Invalid("limit must be a number from 1 to %d", most)
-	}
-	return n, nil
 }
 
 // sendPage sends a page, and counts one that is cut. HEAD reads no events.
@@ -150,7 +136,7 @@ func readHistoryRequest(r *http.Request, by caller.Caller) (ask historyRequest, 
 	if err != nil {
 		return ask, err
 	}
-	if ask.limit, err = limitOf(q, DefaultHistory, MaxHistory); err != nil {
+	if ask.limit, err = query.Limit(q, DefaultHistory, MaxHistory); err != nil {
 		return ask, err
 	}
 	ask.patterns = []fanfare.Pattern{fanfare.ExactPattern(c)}

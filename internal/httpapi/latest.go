@@ -36,7 +36,7 @@ func (a *API) Latest(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 		err = by.MaySubscribe(l.patterns...)
 	}
 	if err == nil {
-		l.limit, err = limitOf(q, DefaultLatest, MaxLatest)
+		l.limit, err = query.Limit(q, DefaultLatest, MaxLatest)
 	}
 	if err != nil {
 		a.o.Problems.Write(w, r, err)
@@ -119,7 +119,7 @@ func (a *API) channels(r *http.Request, by caller.Caller) (out []byte, err error
 	if err := by.MaySubscribe(pattern); err != nil {
 		return nil, err
 	}
-	limit, err := limitOf(v, DefaultChannels, MaxChannels)
+	limit, err := query.Limit(v, DefaultChannels, MaxChannels)
 	if err != nil {
 		return nil, err
 	}

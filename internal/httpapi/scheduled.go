@@ -46,7 +46,7 @@ func (a *API) scheduled(r *http.Request, by caller.Caller, hold *publish.Hold) (
 	if err := by.MayPublishAll(q.Patterns...); err != nil {
 		return nil, err
 	}
-	limit, err := limitOf(v, DefaultScheduled, MaxScheduled)
+	limit, err := query.Limit(v, DefaultScheduled, MaxScheduled)
 	if err != nil {
 		return nil, err
 	}

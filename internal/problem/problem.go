@@ -24,6 +24,7 @@ var statuses = map[fanfare.Code]int{
 	fanfare.CodeMethodNotAllowed:   http.StatusMethodNotAllowed,
 	fanfare.CodeConflict:           http.StatusConflict,
 	fanfare.CodePreconditionFailed: http.StatusPreconditionFailed,
+	fanfare.CodeExpired:            http.StatusGone,
 	fanfare.CodeTooLarge:           http.StatusRequestEntityTooLarge,
 	fanfare.CodeUnsupported:        http.StatusUnsupportedMediaType,
 	fanfare.CodeRateLimited:        http.StatusTooManyRequests,
@@ -39,6 +40,8 @@ type Document struct {
 	Code   fanfare.Code `json:"code"`
 	Detail string       `json:"detail"`
 	Line   int          `json:"line,omitempty"` // of an NDJSON body, counted from 1
+
+	State string `json:"state,omitempty"` // of the command that was answered too late
 
 	// the newest event of the channel whose condition was not met: its id, or null
 	Latest json.RawMessage `json:"latest,omitempty"`
@@ -129,7 +132,8 @@ func (p *Writer) Document(err error) (d Document, retryAfter time.Duration) {
 		n.Add(1)
 	}
 	status := statuses[public.Code]
-	d = Document{Title: http.StatusText(status), Status: status, Code: public.Code, Detail: p.Public(public)}
+	d = Document{Title: http.StatusText(status), Status: status, Code: public.Code, Detail: p.Public(public),
+		State: public.State}
 	if public.Code == fanfare.CodePreconditionFailed {
 		d.Latest = latest(public.Latest)
 	}

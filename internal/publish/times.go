@@ -57,6 +57,15 @@ func CheckIn(in time.Duration) error {
 	return nil
 }
 
+// Span reads a duration that has to lie between two others, such as 10m, of a member or parameter.
+func Span(what, text string, least, most time.Duration, name string) (time.Duration, error) {
+	d, err := span(what, text)
+	if err == nil && (d < least || d > most) {
+		err = fanfare.Invalid("%s is %v, it is %s", what, d, name)
+	}
+	return d, err
+}
+
 // span reads a duration: numbers with ms, s, m, h or d.
 func span(what, text string) (time.Duration, error) {
 	bad := fanfare.Invalid("%s is %.64q: want a duration such as 500ms, 90s, 10m, 12h or 7d", what, text)

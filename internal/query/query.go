@@ -155,3 +155,15 @@ func Bool(q url.Values, name string) (value, given bool, err error) {
 	}
 	return false, true, fanfare.Invalid("%s must be true or false", name)
 }
+
+// Limit reads limit, a number from 1 on.
+func Limit(q url.Values, byDefault, most int) (int, error) {
+	if !q.Has("limit") {
+		return byDefault, nil
+	}
+	n, err := strconv.Atoi(q.Get("limit"))
+	if err != nil || n < 1 || n > most {
+		return 0, fanfare.Invalid("limit must be a number from 1 to %d", most)
+	}
+	return n, nil
+}

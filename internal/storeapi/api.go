@@ -9,6 +9,7 @@ import (
 
 	"github.com/fanfare-hub/fanfare"
 	"github.com/fanfare-hub/fanfare/internal/caller"
+	"github.com/fanfare-hub/fanfare/internal/commands"
 	"github.com/fanfare-hub/fanfare/internal/fleet"
 	"github.com/fanfare-hub/fanfare/internal/hub"
 	"github.com/fanfare-hub/fanfare/internal/problem"
@@ -22,6 +23,7 @@ import (
 type Options struct {
 	Log       fanfare.Log
 	Keeper    fanfare.Keeper
+	Commands  *commands.Service
 	Publisher *publish.Publisher
 	Streams   *stream.Streams
 	Problems  *problem.Writer

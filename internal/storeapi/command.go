@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/fanfare-hub/fanfare"
 	"github.com/fanfare-hub/fanfare/internal/caller"
@@ -26,7 +27,31 @@ type command struct {
 	ReferenceID   string `json:"referenceId"`
 	Data          string `json:"data"` // a JSON text: commandData
 	IsBroadcast   bool   `json:"isBroadcast"`
+
+	// Of a command that is to be answered; older clients pass over them.
+	Ack     bool   `json:"ack,omitempty"`
+	Expires string `json:"expires,omitempty"`
 }
+
+// target is whom a command goes to.
+type target struct {
+	channel, store, username string
+	broadcast                bool
+}
+
+func toPC(store, pc string) (t target, d fleet.Device, err error) {
+	if d.Store, err = pathID("storeId", store); err == nil {
+		d.PC, err = pathID("pcId", pc)
+	}
+	return target{d.Channel(), d.Store, d.Store + "#" + d.PC, false}, d, err
+}
+
+func toStore(store string) (target, error) {
+	s, err := pathID("storeId", store)
+	return target{fleet.StoreChannel(s), s, s, true}, err
+}
+
+var toAll = target{channel: fleet.Broadcast, broadcast: true}
 
 type commandData struct {
 	StoreID  string `json:"storeId"`
@@ -47,40 +72,33 @@ func (a *API) AsyncFailed() uint64 { return a.async.failed.Load() }
 
 // SendToPC is POST /v1/stores/{S}/pcs/{P}/events; the ids are as they stand in the escaped path.
 func (a *API) SendToPC(w http.ResponseWriter, r *http.Request, by caller.Caller, store, pc string) {
-	s, err := pathID("storeId", store)
-	var p string
-	if err == nil {
-		p, err = pathID("pcId", pc)
-	}
-	a.send(w, r, by, fleet.Device{Store: s, PC: p}.Channel(), s, s+"#"+p, false, err)
+	t, _, err := toPC(store, pc)
+	a.send(w, r, by, t, err)
 }
 
 // SendToStore is POST /v1/stores/{S}/events.
 func (a *API) SendToStore(w http.ResponseWriter, r *http.Request, by caller.Caller, store string) {
-	s, err := pathID("storeId", store)
-	a.send(w, r, by, fleet.StoreChannel(s), s, s, true, err)
+	t, err := toStore(store)
+	a.send(w, r, by, t, err)
 }
 
 // SendToAll is POST /v1/stores/events.
 func (a *API) SendToAll(w http.ResponseWriter, r *http.Request, by caller.Caller) {
-	a.send(w, r, by, fleet.Broadcast, "", "", true, nil)
+	a.send(w, r, by, toAll, nil)
 }
 
-func (a *API) send(
-	w http.ResponseWriter, r *http.Request, by caller.Caller, channel, store, username string, broadcast bool,
-	err error,
-) {
+func (a *API) send(w http.ResponseWriter, r *http.Request, by caller.Caller, t target, err error) {
 	if err == nil {
 		var b *fanfare.Batch
 		var reference string
-		b, reference, err = a.batch(w, r, by, channel, store, username, broadcast)
+		b, reference, err = a.batch(w, r, by, t, nil)
 		if err == nil {
 			err = a.o.Publisher.Admit(by, w.Header(), b)
 		}
 		if err == nil && b.Keys == nil && prefersAsync(r) {
 			err = a.enqueue(b, reference)
 			if err == nil {
-				a.o.Publisher.Queued(by, channel, reference)
+				a.o.Publisher.Queued(by, t.channel, reference)
 				w.Header().Set("Preference-Applied", "respond-async")
 				publish.WriteJSON(w, r, http.StatusAccepted, []byte(`{"referenceId":"`+reference+`"}`))
 				return
@@ -101,18 +119,22 @@ func (a *API) send(
 	a.o.Problems.Write(w, r, err)
 }
 
-// batch reads the body and makes the event.
+// batch reads the body and makes the event. With ask, that of a command that is to be answered.
 func (a *API) batch(
-	w http.ResponseWriter, r *http.Request, by caller.Caller, channel, store, username string, broadcast bool,
+	w http.ResponseWriter, r *http.Request, by caller.Caller, t target, ask *ask,
 ) (*fanfare.Batch, string, error) {
-	c, err := publish.Channel(channel)
+	members := commandMembers
+	if ask != nil {
+		members = askMembers
+	}
+	c, err := publish.Channel(t.channel)
 	if err == nil {
 		err = by.MayPublish(c)
 	}
 	if err != nil {
 		return nil, "", err
 	}
-	if err := query.InBody(r, commandMembers...); err != nil {
+	if err := query.InBody(r, members...); err != nil {
 		return nil, "", err
 	}
 	key, err := publish.HeaderKey(r)
@@ -138,11 +160,18 @@ func (a *API) batch(
 	if key == "" {
 		key = member
 	}
-	cmd, parts, err := a.readCommand(o, store, username, broadcast)
+	cmd, parts, err := a.readCommand(o, t, members)
+	if err == nil && ask != nil {
+		err = ask.read(o, t, a.o.Log.Now)
+		parts = append(parts, ask.parts()...)
+	}
 	if err != nil {
 		return nil, "", err
 	}
 	cmd.ReferenceID = a.tsids.next()
+	if ask != nil {
+		cmd.Ack, cmd.Expires = true, ask.expires.Format(time.RFC3339Nano)
+	}
 	kind, err := fanfare.ParseEventType(eventType)
 	if err != nil {
 		return nil, "", err
@@ -152,6 +181,11 @@ func (a *API) batch(
 		return nil, "", err
 	}
 	b := &fanfare.Batch{Events: []fanfare.Event{e}}
+	if ask != nil {
+		if err := a.complete(b, t, cmd.ReferenceID, ask); err != nil {
+			return nil, "", err
+		}
+	}
 	if key != "" {
 		k := publish.Key(by.Name(), c, key, parts...)
 		k.Note = cmd.ReferenceID
@@ -160,10 +194,8 @@ func (a *API) batch(
 	return b, cmd.ReferenceID, nil
 }
 
-func (a *API) readCommand(
-	o publish.Object, store, username string, broadcast bool,
-) (cmd command, parts []string, err error) {
-	if err := o.Only(commandMembers...); err != nil {
+func (a *API) readCommand(o publish.Object, t target, members []string) (cmd command, parts []string, err error) {
+	if err := o.Only(members...); err != nil {
 		return cmd, nil, err
 	}
 	texts, bytes := map[string]string{}, 0
@@ -188,9 +220,9 @@ func (a *API) readCommand(
 		texts["referenceType"] = "ON"
 	}
 	cmd = command{
-		EventType: texts["eventType"], Username: username, ReferenceType: texts["referenceType"],
-		IsBroadcast: broadcast,
-		Data:        marshal(commandData{StoreID: store, ObjectID: texts["objectId"], Event: texts["event"]}),
+		EventType: texts["eventType"], Username: t.username, ReferenceType: texts["referenceType"],
+		IsBroadcast: t.broadcast,
+		Data:        marshal(commandData{StoreID: t.store, ObjectID: texts["objectId"], Event: texts["event"]}),
 	}
 	return cmd, []string{"store", cmd.EventType, cmd.ReferenceType, cmd.Data}, nil
 }

@@ -1,0 +1,296 @@
+package storeapi
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/internal/caller"
+	"github.com/fanfare-hub/fanfare/internal/commands"
+	"github.com/fanfare-hub/fanfare/internal/publish"
+	"github.com/fanfare-hub/fanfare/internal/query"
+)
+
+// answerMembers are those of an answer.
+var answerMembers = []string{"status", "result", "error"}
+
+// Answer is POST /v1/stores/{S}/pcs/{P}/commands/{referenceId}/ack. A PC answers for itself; others
+// need the right `ack` on its channel.
+func (a *API) Answer(w http.ResponseWriter, r *http.Request, by caller.Caller, store, pc, reference string) {
+	c, err := a.answer(w, r, by, store, pc, reference)
+	if err != nil {
+		a.o.Problems.Write(w, r, by.Refuse(err))
+		return
+	}
+	a.writeCommand(w, r, c, http.StatusOK)
+}
+
+func (a *API) answer(
+	w http.ResponseWriter, r *http.Request, by caller.Caller, store, pc, reference string,
+) (c commands.Command, err error) {
+	t, d, err := toPC(store, pc)
+	if err != nil {
+		return c, err
+	}
+	if err := mayAnswer(by, t); err != nil {
+		return c, err
+	}
+	if err := query.InBody(r, answerMembers...); err != nil {
+		return c, err
+	}
+	body, err := a.o.Publisher.Bodies.Read(w, r, by, a.o.Publisher.MaxRequestBytes, fanfare.SettingMaxRequestBytes)
+	if err != nil {
+		return c, err
+	}
+	change, err := readAnswer(body.Bytes)
+	body.Free()
+	if err != nil {
+		return c, err
+	}
+	if change.By = by.Who.Subject; change.By == "" {
+		change.By = t.channel
+	}
+	if c, err = a.findFor(r.Context(), d, reference); err != nil {
+		return c, err
+	}
+	a.kept.markSeen(d)
+	return a.o.Commands.Answer(r.Context(), c, change)
+}
+
+// mayAnswer returns nil, or why the caller may not answer for a PC. The token of another PC may
+// not, whatever else it may do.
+func mayAnswer(by caller.Caller, t target) error {
+	own, err := fanfare.ParseChannel(t.channel)
+	if err != nil {
+		return err
+	}
+	other := by.Who.Self != fanfare.Pattern{}
+	if by.Who.Is(own) || (!other && by.Who.May(fanfare.ActionAck, own)) {
+		return nil
+	}
+	return by.MayNot("to answer commands to %s", t.channel)
+}
+
+func readAnswer(body []byte) (c commands.Change, err error) {
+	o, err := publish.ParseObject(body)
+	if err != nil {
+		return c, err
+	}
+	if err := o.Only(answerMembers...); err != nil {
+		return c, err
+	}
+	status, err := o.Text("status")
+	if err != nil {
+		return c, err
+	}
+	switch c.State = commands.State(status); c.State {
+	case commands.Received, commands.Done, commands.Failed:
+	default:
+		return c, fanfare.Invalid("status is %.64q: want `received`, `done` or `failed`", status)
+	}
+	if c.Error, err = o.Text("error"); err != nil {
+		return c, err
+	}
+	if raw := o.Raw("result"); raw != nil {
+		var compact bytes.Buffer
+		if err := json.Compact(&compact, raw); err != nil {
+			return c, fanfare.Invalid("result is not JSON")
+		}
+		c.Result = compact.Bytes()
+	}
+	if n := len(c.Result) + len(c.Error); n > commands.MaxResult {
+		return c, publish.TooLarge("", "result and error are %d bytes, the limit is %d", n, commands.MaxResult)
+	}
+	return c, nil
+}
+
+// Command is GET /v1/stores/{S}/pcs/{P}/commands/{referenceId}.
+func (a *API) Command(w http.ResponseWriter, r *http.Request, by caller.Caller, store, pc, reference string) {
+	t, d, err := toPC(store, pc)
+	if err == nil {
+		err = mayLook(by, t)
+	}
+	var c commands.Command
+	if err == nil {
+		c, err = a.findFor(r.Context(), d, reference)
+	}
+	if err != nil {
+		a.o.Problems.Write(w, r, by.Refuse(err))
+		return
+	}
+	a.writeCommand(w, r, c, http.StatusOK)
+}
+
+// mayLook takes the right to listen to the target's channel.
+func mayLook(by caller.Caller, t target) error {
+	p, err := fanfare.ParsePattern(t.channel)
+	if err != nil {
+		return err
+	}
+	own, err := fanfare.ParseChannel(t.channel)
+	if err != nil {
+		return err
+	}
+	return by.MayBe(own, []fanfare.Pattern{p}, t.channel)
+}
+
+// shown is a command as the API shows it.
+type shown struct {
+	ID        string            `json:"id,omitempty"`
+	Reference string            `json:"referenceId"`
+	State     commands.State    `json:"state"`
+	At        time.Time         `json:"at,omitzero"`
+	Expires   time.Time         `json:"expires,omitzero"`
+	Result    json.RawMessage   `json:"result,omitempty"`
+	Error     string            `json:"error,omitempty"`
+	By        string            `json:"by,omitempty"`
+	History   []commands.Change `json:"history,omitempty"`
+}
+
+func show(c commands.Command) shown {
+	return shown{ID: c.Now.ID, Reference: c.Reference.String(), State: c.Now.State, At: c.Now.At,
+		Expires: c.Now.Expires,
+		Result:  c.Now.Result, Error: c.Now.Error, By: c.Now.By}
+}
+
+// writeCommand answers with a command and its history.
+func (a *API) writeCommand(w http.ResponseWriter, r *http.Request, c commands.Command, status int) {
+	out := show(c)
+	history, err := a.o.Commands.History(r.Context(), c)
+	if err != nil {
+		a.o.Problems.Write(w, r, err)
+		return
+	}
+	for _, h := range history {
+		h.ID, h.Expires = "", time.Time{}
+		out.History = append(out.History, h)
+	}
+	body, err := json.Marshal(out)
+	if err != nil {
+		a.o.Problems.Write(w, r, err)
+		return
+	}
+	publish.WriteJSON(w, r, status, body)
+}
+
+// Cancel is DELETE /v1/stores/{S}/pcs/{P}/commands/{referenceId}: a command that is not final is
+// cancelled, and its PC is told. It takes the right to publish to the PC's channel.
+func (a *API) Cancel(w http.ResponseWriter, r *http.Request, by caller.Caller, store, pc, reference string) {
+	c, err := a.cancel(r.Context(), by, store, pc, reference)
+	if err != nil {
+		a.o.Problems.Write(w, r, by.Refuse(err))
+		return
+	}
+	a.writeCommand(w, r, c, http.StatusOK)
+}
+
+func (a *API) cancel(
+	ctx context.Context, by caller.Caller, store, pc, reference string,
+) (c commands.Command, err error) {
+	t, _, err := toPC(store, pc)
+	if err != nil {
+		return c, err
+	}
+	channel, err := publish.Channel(t.channel)
+	if err == nil {
+		err = by.MayPublish(channel)
+	}
+	if err == nil {
+		c, err = a.find(ctx, t, reference)
+	}
+	if err != nil {
+		return c, err
+	}
+	if c.Now.State == commands.Scheduled {
+		if err := a.unsend(ctx, channel, reference); err != nil {
+			return c, err
+		}
+	}
+	kind, err := fanfare.ParseEventType("cancel")
+	if err != nil {
+		return c, err
+	}
+	told := fanfare.Event{Channel: channel, Type: kind, Data: marshal(map[string]string{"referenceId": reference})}
+	return a.o.Commands.Answer(ctx, c, commands.Change{State: commands.Cancelled, By: by.Who.Subject}, told)
+}
+
+// unsend cancels a command that was to be sent later.
+func (a *API) unsend(ctx context.Context, channel fanfare.Channel, reference string) error {
+	page, err := a.o.Commands.Scheduler.Scheduled(ctx, fanfare.ScheduledQuery{ByChannel: true, Limit: maxListed,
+		Patterns: []fanfare.Pattern{fanfare.ExactPattern(channel)}})
+	for i := range page.Events {
+		if strings.Contains(page.Events[i].Event.Data, `"referenceId":"`+reference+`"`) {
+			_, err = a.o.Commands.Scheduler.Cancel(ctx, page.Events[i].ID)
+		}
+	}
+	return err
+}
+
+// maxListed is how many commands of a PC are looked at to list some.
+const maxListed = 10_000
+
+// List is GET /v1/stores/{S}/pcs/{P}/commands[?state=…][&limit=][&after=]: the PC's own commands,
+// newest first.
+func (a *API) List(w http.ResponseWriter, r *http.Request, by caller.Caller, store, pc string) {
+	out, err := a.list(r, by, store, pc)
+	if err != nil {
+		a.o.Problems.Write(w, r, by.Refuse(err))
+		return
+	}
+	body, err := json.Marshal(out)
+	if err != nil {
+		a.o.Problems.Write(w, r, err)
+		return
+	}
+	publish.WriteJSON(w, r, http.StatusOK, body)
+}
+
+// listed is a page of commands.
+type listed struct {
+	Commands []shown `json:"commands"`
+	Next     string  `json:"next,omitempty"`
+}
+
+func (a *API) list(r *http.Request, by caller.Caller, store, pc string) (out listed, err error) {
+	t, _, err := toPC(store, pc)
+	if err == nil {
+		err = mayLook(by, t)
+	}
+	if err != nil {
+		return out, err
+	}
+	q, err := query.Parse(r, "state", "limit", "after")
+	if err != nil {
+		return out, err
+	}
+	state := commands.State(q.Get("state"))
+	if q.Has("state") && !slices.Contains(commands.States(), state) {
+		return out, fanfare.Invalid("state is %.64q: want one of %v", q.Get("state"), commands.States())
+	}
+	limit, err := query.Limit(q, 100, 1000)
+	if err != nil {
+		return out, err
+	}
+	all, err := a.o.Commands.List(r.Context(), t.channel, maxListed)
+	if err != nil {
+		return out, err
+	}
+	out.Commands = []shown{}
+	for _, c := range all {
+		reference := c.Reference.String()
+		if (state != "" && c.Now.State != state) || (q.Get("after") != "" && reference >= q.Get("after")) {
+			continue
+		}
+		if len(out.Commands) == limit {
+			out.Next = out.Commands[limit-1].Reference
+			break
+		}
+		out.Commands = append(out.Commands, show(c))
+	}
+	return out, nil
+}
