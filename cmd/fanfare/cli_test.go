@@ -360,7 +360,7 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"--help"}, 0, "publish"},
 		{[]string{"publish", "--help"}, 0, "journalctl -f | fanfare publish logs/web1 -"},
 		{[]string{"subscribe", "--help"}, 0, "Example: "}, {[]string{"serve", "--help"}, 0,
-			"Example: "}, {[]string{"send", "--help"}, 0, "Example: "},
+			"Example: "}, {[]string{"send", "--help"}, 0, "Examples:"},
 		{[]string{"history", "--help"}, 0, "Example: "}, {[]string{"version", "--help"}, 0, "Example: "},
 		{[]string{}, 2, "--help"}, {[]string{"nothing"}, 2, "nothing"}, {[]string{"publish"}, 2, "channel"},
 		{[]string{"publish", "a*", "x", "--url", url}, 1, "'*'"},
