@@ -3,6 +3,7 @@ package server_test
 import (
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -338,6 +339,68 @@ func TestCommandBroadcast(t *testing.T) {
 		eventually(t, func() bool { return f.call("GET", other, "").json("state") == "expired" })
 		f.wantState(reference, "done", 1)
 		f.call("POST", other+"/ack", `{"status":"done"}`).wantProblem(t, 410, "expired", "")
+	}
+}
+
+// TestBroadcastLook: a broadcast shows where it stands for each PC that the hub knows, and for
+// those that come, and can be cancelled for those that have not answered.
+func TestBroadcastLook(t *testing.T) {
+	oneKind(t, "the streams are there to be known")
+	f := start(t, server.Options{})
+	for _, pc := range []string{"s1&pcId=p1", "s1&pcId=p2", "s1&pcId=p3", "s2&pcId=p1"} {
+		f.call("GET", "/v1/health?storeId="+pc, "")
+	}
+	look := func(path string) (counts map[string]int, pcs []string) {
+		t.Helper()
+		for after := ""; ; {
+			a := f.call("GET", path+after, "")
+			var page struct {
+				Counts map[string]int
+				PCs    []struct{ StoreID, PCID, State string }
+				Next   string
+			}
+			if err := json.Unmarshal([]byte(a.body), &page); err != nil || a.status != 200 {
+				t.Fatalf("%v %+v", err, a)
+			}
+			for _, pc := range page.PCs {
+				pcs = append(pcs, pc.StoreID+"/"+pc.PCID+" "+pc.State)
+			}
+			if counts = page.Counts; page.Next == "" {
+				return counts, pcs
+			}
+			after = "&after=" + url.QueryEscape(page.Next)
+		}
+	}
+	store, all := f.ask("/v1/stores/s1/commands", ""), f.ask("/v1/stores/commands", "")
+	eventually(t, func() bool { // health marks are stored soon
+		counts, _ := look(all.json("url"))
+		return counts["pending"] == 4
+	})
+	f.ack(store.json("referenceId"), `{"status":"done"}`)
+	f.call("POST", "/v1/stores/s1/pcs/new/commands/"+store.json("referenceId")+"/ack", `{"status":"received"}`)
+	counts, pcs := look(store.json("url") + "?limit=2")
+	if fmt.Sprint(counts) != "map[done:1 pending:2 received:1]" ||
+		strings.Join(pcs, ",") != "s1/new received,s1/p1 done,s1/p2 pending,s1/p3 pending" {
+		t.Errorf("%v %v", counts, pcs)
+	}
+	if _, pcs := look(store.json("url") + "?state=done"); strings.Join(pcs, ",") != "s1/p1 done" {
+		t.Errorf("%v", pcs)
+	}
+	pc := f.stream("/v1/stores/event-sources?storeId=s1&pcId=p2")
+	pc.next()
+	if a := f.call("DELETE", store.json("url"), ""); a.status != 200 || a.json("state") != "cancelled" {
+		t.Errorf("%+v", a)
+	}
+	if e := pc.next(); e.Type != "cancel" || !strings.Contains(e.Data, store.json("referenceId")) {
+		t.Errorf("%+v", e)
+	}
+	if counts, _ := look(store.json("url")); fmt.Sprint(counts) != "map[cancelled:3 done:1]" {
+		t.Errorf("%v", counts)
+	}
+	f.call("POST", "/v1/stores/s1/pcs/p2/commands/"+store.json("referenceId")+"/ack", `{"status":"done"}`).
+		wantProblem(t, 409, "conflict", "cancelled")
+	if counts, _ := look(all.json("url")); fmt.Sprint(counts) != "map[pending:5]" {
+		t.Errorf("%v", counts)
 	}
 }
 

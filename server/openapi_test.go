@@ -123,10 +123,12 @@ func TestOpenAPI(t *testing.T) {
 	d := description(tree)
 	paths := d["paths"].(map[string]any)
 	f.publish("a", "1", "2")
+	command := `{"objectId":"o1","event":"REBOOT"}`
 	const asks = "/v1/stores/{store}/pcs/{pc}/commands"
 	asked := f.call("POST", "/v1/stores/1/pcs/2/commands", `{"event":"REBOOT"}`).json("url")
+	toAll := f.call("POST", "/v1/stores/commands", command).json("url")
+	toStore := f.call("POST", "/v1/stores/1/commands", command).json("url")
 	later := f.call("POST", "/v1/channels/a?deliverAt=in+1h&ttl=1h", "x").json("scheduled")
-	command := `{"objectId":"o1","event":"REBOOT"}`
 	dir := t.TempDir()
 	called := map[string]bool{}
 	for _, c := range []struct {
@@ -185,6 +187,12 @@ func TestOpenAPI(t *testing.T) {
 		{"POST", asks + "/{reference}/ack", "/v1/stores/1/pcs/2/commands/x/ack", `{"status":"done"}`, 404, nil},
 		{"GET", asks + "/{reference}", asked, "", 200, nil},
 		{"DELETE", asks + "/{reference}", asked, "", 409, nil},
+		{"GET", "/v1/stores/commands/{reference}", toAll, "", 200, nil},
+		{"DELETE", "/v1/stores/commands/{reference}", toAll, "", 200, nil},
+		{"GET", "/v1/stores/commands/{reference}", toAll + "x", "", 404, nil},
+		{"GET", "/v1/stores/{store}/commands/{reference}", toStore, "", 200, nil},
+		{"GET", "/v1/stores/{store}/commands/{reference}", toStore + "?state=x", "", 400, nil},
+		{"DELETE", "/v1/stores/{store}/commands/{reference}", toStore, "", 200, nil},
 		{"GET", "/v1/health", "/v1/health?storeId=1&pcId=2", "", 200, nil},
 		{"GET", "/v1/stats", "/v1/stats", "", 200, nil},
 		{"GET", "/v1/admin/retention", "/v1/admin/retention?rule=a%3Dcount:1", "", 200, nil},

@@ -37,6 +37,10 @@ func (s *Server) routes() []route {
 		{path: "/v1/stores/{store}/pcs/{pc}/events", endpoint: endpoint{postTo: s.sendToPC, publishes: true}},
 		{path: "/v1/stores/commands", endpoint: endpoint{post: s.stores.AskAll}},
 		{path: "/v1/stores/{store}/commands", endpoint: endpoint{postTo: s.askStore}},
+		{path: "/v1/stores/commands/{reference}", endpoint: endpoint{getOf: s.allCommand, delOf: s.cancelAll}},
+		{path: "/v1/stores/{store}/commands/{reference}", endpoint: endpoint{
+			getOf: s.storeCommand, delOf: s.cancelStore,
+		}},
 		{path: "/v1/stores/{store}/pcs/{pc}/commands", endpoint: endpoint{getOf: s.listCommands, postTo: s.askPC}},
 		{path: "/v1/stores/{store}/pcs/{pc}/commands/{reference}", endpoint: endpoint{
 			getOf: s.command, delOf: s.cancelCommand,
@@ -85,6 +89,22 @@ func (s *Server) askStore(w http.ResponseWriter, r *http.Request, by caller.Call
 
 func (s *Server) askPC(w http.ResponseWriter, r *http.Request, by caller.Caller, p []string) {
 	s.stores.AskPC(w, r, by, p[0], p[1])
+}
+
+func (s *Server) allCommand(w http.ResponseWriter, r *http.Request, by caller.Caller, p []string) {
+	s.stores.AllCommand(w, r, by, p[0])
+}
+
+func (s *Server) cancelAll(w http.ResponseWriter, r *http.Request, by caller.Caller, p []string) {
+	s.stores.CancelAll(w, r, by, p[0])
+}
+
+func (s *Server) storeCommand(w http.ResponseWriter, r *http.Request, by caller.Caller, p []string) {
+	s.stores.StoreCommand(w, r, by, p[0], p[1])
+}
+
+func (s *Server) cancelStore(w http.ResponseWriter, r *http.Request, by caller.Caller, p []string) {
+	s.stores.CancelStore(w, r, by, p[0], p[1])
 }
 
 func (s *Server) listCommands(w http.ResponseWriter, r *http.Request, by caller.Caller, p []string) {

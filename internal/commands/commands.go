@@ -119,21 +119,19 @@ func (s *Service) Find(
 	if err != nil {
 		return c, false, err
 	}
-	for i, e := range stored {
-		if e.Position == 0 {
-			continue
-		}
-		if i > 0 { // the broadcast has expired
-			found, c.Broadcast = true, true
-			if c.position == 0 {
-				c.Now, c.position = changeOf(&stored[i]), e.Position
-			}
-			continue
-		}
-		found, c.position = true, e.Position
+	if own := &stored[0]; own.Position != 0 {
 		expires, id := c.Now.Expires, c.Now.ID
-		if c.Now = changeOf(&stored[i]); c.Now.Expires.IsZero() {
+		found, c.position = true, own.Position
+		if c.Now = changeOf(own); c.Now.Expires.IsZero() {
 			c.Now.Expires, c.Now.ID = expires, id
+		}
+	}
+	for i := range broadcasts {
+		if e := &stored[i+1]; e.Position != 0 { // the broadcast has ended
+			found, c.Broadcast = true, true
+			if !c.Now.State.Final() {
+				c.Now = changeOf(e)
+			}
 		}
 	}
 	return c, found, nil

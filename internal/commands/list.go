@@ -9,7 +9,7 @@ import (
 	"github.com/fanfare-hub/fanfare"
 )
 
-// States returns all states.
+// States returns all of them.
 func States() []State { return []State{Scheduled, Pending, Received, Done, Failed, Expired, Cancelled} }
 
 // List returns up to most commands of a channel's own recipient, newest first: those that wait, and
@@ -64,4 +64,26 @@ func addState(byReference map[fanfare.ScheduledID]Command, e *fanfare.Event) {
 		c.Now.Expires, c.Now.ID = waits.Now.Expires, waits.Now.ID
 	}
 	byReference[reference] = c
+}
+
+// States returns the states that the answer channels of a pattern have, by the names of the
+// channels.
+func (s *Service) States(ctx context.Context, pattern string) (map[string]Change, error) {
+	p, err := fanfare.ParsePattern(pattern)
+	if err != nil {
+		return nil, err
+	}
+	states := map[string]Change{}
+	for q := (fanfare.ChannelQuery{Patterns: []fanfare.Pattern{p}, Events: true}); ; {
+		page, err := s.Log.Channels(ctx, q)
+		if err != nil {
+			return nil, err
+		}
+		for i := range page.Channels {
+			states[page.Channels[i].Latest.Channel.String()] = changeOf(&page.Channels[i].Latest)
+		}
+		if q.From = page.Next; q.From == "" {
+			return states, nil
+		}
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -181,7 +182,17 @@ func (a *API) writeCommand(w http.ResponseWriter, r *http.Request, c commands.Co
 // Cancel is DELETE /v1/stores/{S}/pcs/{P}/commands/{referenceId}: a command that is not final is
 // cancelled, and its PC is told. It takes the right to publish to the PC's channel.
 func (a *API) Cancel(w http.ResponseWriter, r *http.Request, by caller.Caller, store, pc, reference string) {
-	c, err := a.cancel(r.Context(), by, store, pc, reference)
+	t, _, err := toPC(store, pc)
+	a.writeCancelled(w, r, by, t, reference, err)
+}
+
+func (a *API) writeCancelled(
+	w http.ResponseWriter, r *http.Request, by caller.Caller, t target, reference string, err error,
+) {
+	var c commands.Command
+	if err == nil {
+		c, err = a.cancel(r.Context(), by, t, reference)
+	}
 	if err != nil {
 		a.o.Problems.Write(w, r, by.Refuse(err))
 		return
@@ -190,12 +201,8 @@ func (a *API) Cancel(w http.ResponseWriter, r *http.Request, by caller.Caller, s
 }
 
 func (a *API) cancel(
-	ctx context.Context, by caller.Caller, store, pc, reference string,
+	ctx context.Context, by caller.Caller, t target, reference string,
 ) (c commands.Command, err error) {
-	t, _, err := toPC(store, pc)
-	if err != nil {
-		return c, err
-	}
 	channel, err := publish.Channel(t.channel)
 	if err == nil {
 		err = by.MayPublish(channel)
@@ -268,9 +275,9 @@ func (a *API) list(r *http.Request, by caller.Caller, store, pc string) (out lis
 	if err != nil {
 		return out, err
 	}
-	state := commands.State(q.Get("state"))
-	if q.Has("state") && !slices.Contains(commands.States(), state) {
-		return out, fanfare.Invalid("state is %.64q: want one of %v", q.Get("state"), commands.States())
+	state, err := stateOf(q)
+	if err != nil {
+		return out, err
 	}
 	limit, err := query.Limit(q, 100, 1000)
 	if err != nil {
@@ -293,4 +300,13 @@ func (a *API) list(r *http.Request, by caller.Caller, store, pc string) (out lis
 		out.Commands = append(out.Commands, show(c))
 	}
 	return out, nil
+}
+
+// stateOf reads the parameter state; "" is any.
+func stateOf(q url.Values) (commands.State, error) {
+	state := commands.State(q.Get("state"))
+	if q.Has("state") && !slices.Contains(commands.States(), state) {
+		return "", fanfare.Invalid("state is %.64q: want one of %v", q.Get("state"), commands.States())
+	}
+	return state, nil
 }

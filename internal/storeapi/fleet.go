@@ -55,10 +55,17 @@ func (a *API) Present() (list []PC) {
 
 // Known returns up to most PCs that the log knows and that were there in the last month. It reads
 // the log.
-func (a *API) Known(ctx context.Context, most int) (list []PC) {
+func (a *API) Known(ctx context.Context, most int) (list []PC) { return a.known(ctx, "", most) }
+
+// known is Known for the PCs of one store, or, with "", of all.
+func (a *API) known(ctx context.Context, store string, most int) (list []PC) {
 	known := map[fleet.Device]int{} // indices in list
+	below := ""
+	if store != "" {
+		below = store + "/"
+	}
 	for _, prefix := range []string{keptPrefix, seenPrefix} {
-		_ = a.o.Keeper.EachKept(ctx, prefix, func(kept fanfare.Kept) bool {
+		_ = a.o.Keeper.EachKept(ctx, prefix+below, func(kept fanfare.Kept) bool {
 			var d fleet.Device
 			var ok bool
 			if d.Store, d.PC, ok = strings.Cut(strings.TrimPrefix(kept.Name, prefix), "/"); !ok || kept.Age > seenFor {
