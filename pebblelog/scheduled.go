@@ -97,10 +97,19 @@ func (rd *readers) scheduledIn(
 		if err != nil {
 			return page, err
 		}
-		for ok := it.First(); ok && err == nil && len(page.Events) < q.Limit; ok = it.Next() {
+		for ok := it.First(); ok && err == nil && len(page.Events) < q.Limit; {
+			name := string(it.Key()[1 : len(it.Key())-9])
+			if c, _ := fanfare.ParseChannel(name); !p.Match(c) {
+				to := leap(p.String(), name)
+				if ok = to != ""; ok {
+					ok = it.SeekGE(textKey(keyWaitsIn, to))
+				}
+				continue
+			}
 			if id := lastNumber(it.Key()); id <= highest {
 				err = rd.addScheduled(&page, q, fanfare.ScheduledID(id))
 			}
+			ok = it.Next()
 		}
 		if err = errors.Join(err, it.Error(), it.Close(), ctx.Err()); err != nil {
 			return page, err

@@ -404,6 +404,52 @@ func TestBroadcastLook(t *testing.T) {
 	}
 }
 
+// TestRedeliver: a PC that asks for it gets again, after CONNECTED, what it has heard and not
+// finished, oldest first and with the start position as id, broadcasts included; then what is new.
+func TestRedeliver(t *testing.T) {
+	if eachKind(t, TestRedeliver) {
+		return
+	}
+	f := start(t, server.Options{})
+	const path = "/v1/stores/event-sources?storeId=s1&pcId=p1"
+	pc := f.stream(path)
+	pc.next()
+	var references []string
+	for _, to := range []string{pcCommands, "/v1/stores/s1/commands", pcCommands, "/v1/stores/commands", pcCommands,
+		"/v1/stores/commands", "/v1/stores/s1/pcs/p2/commands", "/v1/stores/s2/commands"} {
+		references = append(references, f.ask(to, "").json("referenceId"))
+	}
+	last := ""
+	for range 6 {
+		last = pc.next().LastEventID
+	}
+	f.ack(references[0], `{"status":"received"}`)
+	f.ack(references[2], `{"status":"done"}`)
+	f.ack(references[3], `{"status":"failed"}`)
+	f.ask(pcCommands, `,"deliverAt":"in 1h"`)
+	pc.close()
+	f.restart()
+	missed := f.ask(pcCommands, "").json("referenceId")
+	again := f.stream(path + "&redeliver=pending&lastEventId=" + last)
+	if e := again.next(); e.Data != "CONNECTED" || e.LastEventID != last {
+		t.Fatalf("%+v", e)
+	}
+	for _, i := range []int{0, 1, 4, 5} {
+		if e := again.next(); !strings.Contains(e.Data, references[i]) || e.LastEventID != last || e.Type != "sse" {
+			t.Errorf("want command %d at %s: %+v", i, last, e)
+		}
+	}
+	if e := again.next(); !strings.Contains(e.Data, missed) || e.LastEventID <= last {
+		t.Errorf("want what came meanwhile: %+v", e)
+	}
+	plain := f.stream(path + "&look=true&lastEventId=" + last)
+	plain.next()
+	if e := plain.next(); !strings.Contains(e.Data, missed) {
+		t.Errorf("without redeliver: %+v", e)
+	}
+	f.call("GET", path+"&redeliver=all", "").wantProblem(t, 400, "invalid", "redeliver")
+}
+
 func TestBadCommands(t *testing.T) {
 	f := start(t, server.Options{})
 	for _, more := range []string{

@@ -113,6 +113,10 @@ func (a *API) Stream(w http.ResponseWriter, r *http.Request, by caller.Caller) {
 		why = LookNoRight
 		a.kept.says.looks(by, d)
 	}
+	if err := a.redeliver(r.Context(), &req, d); err != nil {
+		a.o.Streams.Refuse(w, r, req, err)
+		return
+	}
 	v, err := a.kept.visit(r.Context(), req.Patterns[0].String(), readerOf(by))
 	if err != nil {
 		a.o.Streams.Refuse(w, r, req, err)
@@ -142,7 +146,7 @@ func (a *API) begin(req *stream.Request, v *visit, look string) {
 }
 
 // streamNames are the parameters of a store stream.
-var streamNames = query.StreamNames("storeId", "pcId", "look")
+var streamNames = query.StreamNames("storeId", "pcId", "look", "redeliver")
 
 func (a *API) streamRequest(r *http.Request) (req stream.Request, d fleet.Device, look bool, err error) {
 	q, err := query.Parse(r, streamNames...)
@@ -177,6 +181,13 @@ func (a *API) streamRequest(r *http.Request) (req stream.Request, d fleet.Device
 	}
 	req.Owned = 1 // a store's administrator may end its PCs' streams, though they hear all stores' channel too
 	req.First = connected
+	switch q.Get("redeliver") {
+	case "pending":
+		req.First = nil // see redeliver
+	case "":
+	default:
+		return req, d, look, fanfare.Invalid("redeliver is %.64q: want `pending`", q.Get("redeliver"))
+	}
 	req.Lifetime = a.o.Lifetime
 	req.Start = query.Start(r, q)
 	return req, d, look, nil
