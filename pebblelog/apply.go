@@ -221,8 +221,7 @@ func (w *groupWriter) event(e *fanfare.Event, expires int64) error {
 	if err := w.b.Set(w.key, w.value, nil); err != nil {
 		return err
 	}
-	w.index = append(w.index, indexEntry{num, entry{pos: pos, seq: seq, ms: w.at.wall, bytes: st.nextBytes,
-		holed: st.holed, expires: expires, size: uint64(len(e.Data))}})
+	w.index = append(w.index, indexEntry{num, pos, seq, st.nextBytes, len(w.group.events), st.holed})
 	e.Position, e.Time = pos, time.UnixMilli(w.at.wall).UTC()
 	if expires > 0 {
 		e.Expires = time.UnixMilli(expires).UTC()
@@ -237,8 +236,12 @@ func (w *groupWriter) event(e *fanfare.Event, expires int64) error {
 
 // indexEntry is an event in its channel's index.
 type indexEntry struct {
-	num uint64
-	entry
+	num   uint64
+	pos   fanfare.Position
+	seq   uint64
+	bytes uint64
+	event int  // in group.events
+	holed bool // see entry
 }
 
 // writeIndex adds the index entries of the group's events, channel by channel: the store finds the
@@ -248,7 +251,15 @@ func (w *groupWriter) writeIndex() error {
 		func(a, b indexEntry) int { return cmp.Or(cmp.Compare(a.num, b.num), cmp.Compare(a.pos, b.pos)) })
 	for _, e := range w.index {
 		w.key = appendKey(w.key[:0], keyIndex, e.num, uint64(e.pos))
-		w.value = appendEntry(w.value[:0], e.entry)
+		full := entry{pos: e.pos, seq: e.seq, ms: w.at.wall, bytes: e.bytes, holed: e.holed}
+		if e.holed {
+			of := &w.group.events[e.event]
+			full.size = uint64(len(of.Data))
+			if !of.Expires.IsZero() {
+				full.expires = of.Expires.UnixMilli()
+			}
+		}
+		w.value = appendEntry(w.value[:0], full)
 		if err := w.b.Set(w.key, w.value, nil); err != nil {
 			return err
 		}

@@ -18,6 +18,7 @@ import (
 // standsAlone is a log whose groups are recorded.
 func standsAlone(t *testing.T, rules ...string) (*first, *recorder) {
 	f, record := &first{T: t, clock: newTestClock(), random: rand.New(rand.NewPCG(1, 1))}, &recorder{}
+	record.settled.L = &record.mu
 	f.newest = map[fanfare.Channel]fanfare.Position{}
 	o := f.clock.options(rules...)
 	o.order = func(own order) order { record.order = own; return record }

@@ -32,6 +32,8 @@ type recorder struct {
 	mu      sync.Mutex
 	groups  []*group
 	answers [][]answer
+	waits   int       // requests that have no answer yet
+	settled sync.Cond // waits is 0
 }
 
 func (r *recorder) next(s *session) *group {
@@ -44,11 +46,15 @@ func (r *recorder) next(s *session) *group {
 	n := len(r.groups)
 	r.groups = append(r.groups, copyGroup(g))
 	r.answers = append(r.answers, make([]answer, len(g.requests)))
+	r.waits += len(g.requests)
 	for i, q := range g.requests {
 		done := q.done
 		q.done = func(receipt fanfare.Receipt, err error) {
 			r.mu.Lock()
 			r.answers[n][i] = answerOf(receipt, err)
+			if r.waits--; r.waits == 0 {
+				r.settled.Broadcast()
+			}
 			r.mu.Unlock()
 			done(receipt, err)
 		}
@@ -60,7 +66,13 @@ func (r *recorder) next(s *session) *group {
 func (r *recorder) from(n int) (groups []*group, answers [][]answer) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return slices.Clone(r.groups[n:]), slices.Clone(r.answers[n:])
+	for r.waits > 0 { // the log proposes groups of its own when something falls due
+		r.settled.Wait()
+	}
+	for _, list := range r.answers[n:] {
+		answers = append(answers, slices.Clone(list))
+	}
+	return slices.Clone(r.groups[n:]), answers
 }
 
 func answerOf(receipt fanfare.Receipt, err error) answer {
