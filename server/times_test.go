@@ -272,6 +272,12 @@ func TestScheduleRights(t *testing.T) {
 	if a := f.call("GET", "/v1/scheduled?channel=**", ""); a.status != 401 {
 		t.Errorf("nobody: %+v", a)
 	}
+	secret := f.call("POST", "/v1/channels/merger?deliverAt=in+1h", "x", as("all")).json("scheduled")
+	for _, method := range []string{"GET", "DELETE"} { // P8
+		if a := f.call(method, "/v1/scheduled/"+secret, "", as("a")); a.status != 403 || strings.Contains(a.body, "merger") {
+			t.Errorf("the refusal names the channel: %+v", a)
+		}
+	}
 }
 
 func TestBadTimes(t *testing.T) {

@@ -88,13 +88,23 @@ func (s *Service) Send(b *fanfare.Batch, answers fanfare.Channel, reference fanf
 	life time.Duration,
 ) error {
 	b.TTL = []time.Duration{life}
-	data, err := json.Marshal(Change{State: Expired, At: expires, Expires: expires, Sent: b.DeliverAt})
+	data, err := stored(Change{State: Expired, At: expires, Expires: expires, Sent: b.DeliverAt})
 	if err != nil {
 		return err
 	}
 	b.Later = []fanfare.Later{{ID: reference, At: expires,
-		Event: fanfare.Event{Channel: answers, Type: stateType, Data: string(data)}}}
+		Event: fanfare.Event{Channel: answers, Type: stateType, Data: data}}}
 	return nil
+}
+
+// stored is a change as it is stored. The result keeps its bytes: HTML escapes would make another
+// text of it, and a repeat of the same answer would seem to be another one.
+func stored(c Change) (string, error) {
+	var b strings.Builder
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(c)
+	return strings.TrimSuffix(b.String(), "\n"), err
 }
 
 // Find returns a command as the recipient with an answer channel sees it. broadcasts are the answer
@@ -249,12 +259,11 @@ func settled(c Command, answer Change) (bool, error) {
 // store stores a change if the state is still the one that was looked at.
 func (s *Service) store(ctx context.Context, c Command, answer Change, more []fanfare.Event) (Command, error) {
 	answer.At, answer.ID, answer.Expires = s.Log.Now(), c.Now.ID, c.Now.Expires
-	data, err := json.Marshal(answer)
+	data, err := stored(answer)
 	if err != nil {
 		return c, err
 	}
-	b := &fanfare.Batch{Events: append([]fanfare.Event{{Channel: c.Answers, Type: stateType, Data: string(data)}},
-		more...)}
+	b := &fanfare.Batch{Events: append([]fanfare.Event{{Channel: c.Answers, Type: stateType, Data: data}}, more...)}
 	b.If = make([]fanfare.Condition, len(b.Events))
 	if b.If[0] = fanfare.IfNone(); c.position != 0 {
 		b.If[0] = fanfare.IfLatest(c.position)

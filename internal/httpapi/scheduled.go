@@ -133,6 +133,10 @@ func (a *API) ScheduledEvent(w http.ResponseWriter, r *http.Request, by caller.C
 func (a *API) Cancel(w http.ResponseWriter, r *http.Request, by caller.Caller, id string) {
 	e, err := a.findScheduled(r, by, id)
 	var ok bool
+	if err == nil && e.Event.Channel.Reserved() {
+		err = fanfare.Errorf(fanfare.CodeForbidden,
+			"event %v is the hub's own, such as the expiry of a command: cancel the command", e.ID)
+	}
 	if err == nil {
 		if ok, err = a.o.Scheduler.Cancel(r.Context(), e.ID); err == nil && !ok {
 			err = notScheduled(id)
@@ -167,8 +171,8 @@ func (a *API) findScheduled(r *http.Request, by caller.Caller, text string) (e f
 	if err == nil && !ok {
 		err = notScheduled(text)
 	}
-	if err == nil {
-		err = by.MayPublish(e.Event.Channel)
+	if err == nil && by.MayPublish(e.Event.Channel) != nil {
+		err = by.MayNot("to publish to the channel of this event") // which the caller may not know (P8)
 	}
 	return e, err
 }

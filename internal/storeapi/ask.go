@@ -144,6 +144,7 @@ func (a *API) answerAsk(
 ) {
 	c, err := a.find(r.Context(), t, reference)
 	if err == nil && what.wait > 0 {
+		waitFor(w, r, what.wait)
 		ctx, cancel := context.WithTimeout(r.Context(), what.wait)
 		defer cancel()
 		if c, err = a.o.Commands.Wait(ctx, c, receipt.Positions[0]); err == nil {
@@ -165,6 +166,15 @@ func (a *API) answerAsk(
 	}
 	body, _ := json.Marshal(out) // texts and a time cannot fail
 	publish.WriteJSON(w, r, publish.Status(w, receipt), body)
+}
+
+// waitFor moves the server's limits for a request and its answer: they begin when the wait is over.
+func waitFor(w http.ResponseWriter, r *http.Request, wait time.Duration) {
+	rc := http.NewResponseController(w)
+	_ = rc.SetReadDeadline(time.Time{}) // the body is here; one that passes would end the request
+	if server, ok := r.Context().Value(http.ServerContextKey).(*http.Server); ok && server.WriteTimeout > 0 {
+		_ = rc.SetWriteDeadline(time.Now().Add(wait + server.WriteTimeout))
+	}
 }
 
 // find finds a command as its target has it: the PC, or for a broadcast all.
