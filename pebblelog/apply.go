@@ -155,10 +155,8 @@ func (w *groupWriter) request(r *request) error {
 			return err
 		}
 	} else if len(b.Events) > 0 {
-		if b.If != nil {
-			if met, err := w.conditions(r, nil); err != nil || !met {
-				return err
-			}
+		if met, err := w.conditions(r, nil); err != nil || !met {
+			return err
 		}
 		first := w.next
 		for i := range b.Events {

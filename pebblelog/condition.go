@@ -12,10 +12,14 @@ import (
 // from the group's time. The progress of sweeps makes no difference, because the state of a channel
 // knows its newest event without the index.
 
-// conditions decides the conditions of a batch before any of its events is stored. again tells
+// conditions decides the conditions of a batch, and that its ids are new, before any of its events is stored. again tells
 // which events will not be stored, because their keys are known; nil tells of none. If a condition
 // is not met, the request gets the error.
 func (w *groupWriter) conditions(r *request, again func(int) bool) (met bool, err error) {
+	if taken, err := w.taken(r.batch, again); err != nil || taken {
+		r.err = errTaken
+		return false, err
+	}
 	for i := range r.batch.If {
 		want, given := r.batch.If[i].Latest()
 		if !given || (again != nil && again(i)) {

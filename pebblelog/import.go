@@ -67,6 +67,8 @@ type importer struct {
 	waiting  waiting
 	events   uint64
 	ended    bool
+
+	scheduledID fanfare.ScheduledID // of the last scheduled event
 }
 
 func (im *importer) read(r io.Reader) error {
@@ -240,6 +242,10 @@ func (im *importer) scheduled(l line) error {
 	if err != nil {
 		return err
 	}
+	if id <= im.scheduledID {
+		return fanfare.Invalid("scheduled event %v stands behind %v, but ids rise", id, im.scheduledID)
+	}
+	im.scheduledID = id
 	s := &scheduled{}
 	var errs [3]error
 	s.event.Channel, errs[0] = fanfare.ParseChannel(l.Channel)

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -188,9 +189,16 @@ func (w *groupWriter) schedule(r *request) error {
 	if r.err = w.roomFor(s.bytes()); r.err != nil {
 		return nil
 	}
+	if taken, err := w.taken(b, nil); err != nil || taken {
+		r.err = errTaken
+		return err
+	}
 	// The time is in the id, so that a log that was restored from a backup does not give ids again
 	// that were given after the backup.
 	id := max(w.waiting.highest+1, uint64(w.at.due)*perMillisecond)
+	for i := range b.Later {
+		id = max(id, uint64(b.Later[i].ID)+1)
+	}
 	r.receipt = fanfare.Receipt{Scheduled: fanfare.ScheduledID(id), DeliverAt: time.UnixMilli(s.at).UTC()}
 	if key.Text != "" {
 		hash := keyHash(key)
@@ -279,6 +287,38 @@ func (w *groupWriter) addWaiting(id uint64, s *scheduled) error {
 
 func waitsIn(c fanfare.Channel, id uint64) []byte {
 	return binary.BigEndian.AppendUint64(append(textKey(keyWaitsIn, c.String()), 0), id)
+}
+
+var errTaken = fanfare.Invalid("Batch.Later has an id that is not new")
+
+// taken tells whether an event is scheduled under an id of Batch.Later, or whether the id is none:
+// two events under one id would never be published, and no group after them. A batch that will not
+// be stored, because all its keys are known, takes no id.
+func (w *groupWriter) taken(b *fanfare.Batch, again func(int) bool) (bool, error) {
+	stored := again == nil
+	for i := 0; i < len(b.Events) && !stored; i++ {
+		stored = !again(i)
+	}
+	for i, l := range b.Later {
+		if !stored {
+			break
+		}
+		same := func(other fanfare.Later) bool { return other.ID == l.ID }
+		if l.ID == 0 || uint64(l.ID) >= 1<<63 || slices.ContainsFunc(b.Later[:i], same) {
+			return true, nil
+		}
+		s, known := w.came[l.ID]
+		if !known {
+			var err error
+			if s, err = w.loadScheduled(l.ID); err != nil && !isNotFound(err) {
+				return false, err
+			}
+		}
+		if s != nil {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // companions schedules and cancels what a batch that has just been stored brings along.
