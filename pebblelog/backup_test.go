@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -223,6 +224,7 @@ func TestExportAndImport(t *testing.T) {
 		t.Errorf("a/*: %d events, %v", n, err)
 	}
 	lines := strings.SplitAfter(strings.TrimSpace(text.String()), "\n")
+	oneLater := scheduledLine(lines)
 	for name, c := range map[string]struct{ text, want string }{
 		"cut":         {strings.Join(lines[:len(lines)-1], ""), "cut short"},
 		"half a line": {text.String()[:text.Len()/2], "line"},
@@ -230,7 +232,8 @@ func TestExportAndImport(t *testing.T) {
 		"twice":       {strings.Join(lines[:len(lines)-1], "") + lines[len(lines)-2], "order"},
 		"a line less": {strings.Join(append(append([]string{}, lines[:len(lines)-2]...), lines[len(lines)-1]), ""),
 			"counts"},
-		"not JSON": {"hello\n", "line 1"},
+		"not JSON":        {"hello\n", "line 1"},
+		"scheduled twice": {strings.Replace(text.String(), oneLater, oneLater+oneLater, 1), "rise"},
 	} {
 		to := filepath.Join(dir, name)
 		if _, err := pebblelog.Import(t.Context(), to, strings.NewReader(c.text)); err == nil ||
@@ -243,6 +246,11 @@ func TestExportAndImport(t *testing.T) {
 			_ = l.Close()
 		}
 	}
+}
+
+// scheduledLine returns the first line of a scheduled event.
+func scheduledLine(lines []string) string {
+	return lines[slices.IndexFunc(lines, func(line string) bool { return strings.Contains(line, `"deliverAt":`) })]
 }
 
 // FuzzImport: whatever is imported, the outcome is an error and no log, or a log in which

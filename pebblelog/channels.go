@@ -28,6 +28,7 @@ type channelState struct {
 
 	newestExpires int64 // due time when the newest event expires, 0: never; owned by the committer
 	holed         bool  // the channel has had an event with an expiry; owned by the committer
+	over          span  // events in it have expired, for ever; owned by the committer
 
 	limits    *ruleSet      // the rules that limit is one of; owned by the committer
 	limit     *liveRule     // owned by the committer
@@ -45,6 +46,9 @@ type channelState struct {
 	oldest entry // the first event after mark, when known
 	known  bool
 }
+
+// span is the positions above one position, up to another.
+type span struct{ above, through fanfare.Position }
 
 // events returns the number of the channel's events, as it was when the trim mark last moved.
 func (st *channelState) events() uint64 {

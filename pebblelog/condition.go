@@ -73,25 +73,46 @@ func (w *groupWriter) latestBefore(st *channelState, mark entry, b bounds) (fanf
 		return 0, err
 	}
 	defer it.Close()
-	for ok := it.Last(); ok; ok = it.Prev() {
-		e, err := readEntry(it.Key(), it.Value())
-		if err != nil {
-			return 0, err
-		}
-		if e.expires > 0 && e.expires <= w.at.due {
-			continue
-		}
-		r := w.ruleOf(st).Rule
-		if e.pos <= b.floor || b.old(e, r) {
-			return 0, nil
-		}
-		gone, err := beyond(it, e, mark, extent{st.nextSeq - 1, st.nextBytes}, r)
-		if err != nil || gone {
-			return 0, err
-		}
-		return e.pos, nil
+	e, ok, err := w.lastLiving(st, it)
+	if err != nil || !ok {
+		return 0, err
 	}
-	return 0, it.Error()
+	r := w.ruleOf(st).Rule
+	if e.pos <= b.floor || b.old(e, r) {
+		return 0, nil
+	}
+	gone, err := beyond(it, e, mark, extent{st.nextSeq - 1, st.nextBytes}, r)
+	if err != nil || gone {
+		return 0, err
+	}
+	return e.pos, nil
+}
+
+// lastLiving moves an iterator over a channel's entries to the last one that has not expired. What
+// it passes over it does not look at again: due time never falls, and a million events may have
+// expired since the sweep.
+func (w *groupWriter) lastLiving(st *channelState, it *pebble.Iterator) (e entry, found bool, err error) {
+	above := fanfare.Position(0)
+	for ok := it.Last(); ok; {
+		if e, err = readEntry(it.Key(), it.Value()); err != nil {
+			return e, false, err
+		}
+		w.log.stats.indexRead.Add(1)
+		switch {
+		case e.expires == 0 || e.expires > w.at.due:
+			above, found = e.pos, true
+			ok = false
+		case e.pos > st.over.above && e.pos <= st.over.through:
+			ok = it.SeekLT(keyOf(keyIndex, st.num.Load(), uint64(st.over.above)+1))
+		default:
+			ok = it.Prev()
+		}
+	}
+	if err := it.Error(); err != nil {
+		return e, false, err
+	}
+	st.over = span{above, st.newest}
+	return e, found, nil
 }
 
 // beyond tells whether an event that is not its channel's newest exceeds a rule's limit of count or

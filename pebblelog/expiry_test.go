@@ -346,3 +346,35 @@ func TestDueTime(t *testing.T) {
 	c.jump(0, stopped)
 	is("a jump before a stop", c.clock.now())
 }
+
+// TestExpiredOnce: apply looks at events that have expired once, and not for each condition: a
+// million of them may wait for the sweep, and apply keeps all publishers waiting.
+func TestExpiredOnce(t *testing.T) {
+	c := newClockTest(t, DurabilitySync)
+	stays := c.store("stays", nil)
+	for range 500 {
+		c.store("x", []time.Duration{time.Second})
+	}
+	c.clock.pass(2 * time.Second)
+	looks := func() uint64 {
+		before := c.log.Stats().IndexRead
+		if latest, stored := try(t, c.log, "a", fanfare.IfLatest(1)); stored || latest != stays {
+			t.Fatalf("the newest is %v, want %v", latest, stays)
+		}
+		return c.log.Stats().IndexRead - before
+	}
+	if first, second := looks(), looks(); first < 500 || second > 2 {
+		t.Errorf("a condition looked at %d entries, the next at %d", first, second)
+	}
+	for range 5 {
+		c.store("y", []time.Duration{time.Second})
+	}
+	c.clock.pass(2 * time.Second)
+	if again := looks(); again > 10 {
+		t.Errorf("after five more, a condition looked at %d entries", again)
+	}
+	stays = c.store("stays", nil)
+	c.store("y", []time.Duration{time.Second})
+	c.clock.pass(2 * time.Second)
+	looks()
+}
