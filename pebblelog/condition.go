@@ -12,9 +12,9 @@ import (
 // from the group's time. The progress of sweeps makes no difference, because the state of a channel
 // knows its newest event without the index.
 
-// conditions decides the conditions of a batch, and that its ids are new, before any of its events is stored. again tells
-// which events will not be stored, because their keys are known; nil tells of none. If a condition
-// is not met, the request gets the error.
+// conditions decides the conditions of a batch, and whether its ids are new, before any of its
+// events is stored. again tells which events will not be stored, because their keys are known; nil
+// tells of none. If a condition is not met, the request gets the error.
 func (w *groupWriter) conditions(r *request, again func(int) bool) (met bool, err error) {
 	if taken, err := w.taken(r.batch, again); err != nil || taken {
 		r.err = errTaken
@@ -88,9 +88,9 @@ func (w *groupWriter) latestBefore(st *channelState, mark entry, b bounds) (fanf
 	return e.pos, nil
 }
 
-// lastLiving moves an iterator over a channel's entries to the last one that has not expired. What
-// it passes over it does not look at again: due time never falls, and a million events may have
-// expired since the sweep.
+// lastLiving moves an iterator over a channel's entries to the last one that has not expired. It
+// does not look again at entries that it has passed over: due time never falls, and a million
+// events may have expired since the sweep.
 func (w *groupWriter) lastLiving(st *channelState, it *pebble.Iterator) (e entry, found bool, err error) {
 	above := fanfare.Position(0)
 	for ok := it.Last(); ok; {

@@ -146,7 +146,8 @@ func (m *scheduleModel) check() {
 func TestScheduleModel(t *testing.T) {
 	for seed := range uint64(12) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			m := &scheduleModel{clockTest: newClockTest(t, DurabilitySync), rng: rand.New(rand.NewPCG(seed, 2)), nextID: 1}
+			m := &scheduleModel{clockTest: newClockTest(t, DurabilitySync), rng: rand.New(rand.NewPCG(seed, 2)),
+				nextID: 1}
 			for range 150 {
 				switch m.rng.IntN(12) {
 				default:

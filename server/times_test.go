@@ -274,7 +274,8 @@ func TestScheduleRights(t *testing.T) {
 	}
 	secret := f.call("POST", "/v1/channels/merger?deliverAt=in+1h", "x", as("all")).json("scheduled")
 	for _, method := range []string{"GET", "DELETE"} { // P8
-		if a := f.call(method, "/v1/scheduled/"+secret, "", as("a")); a.status != 403 || strings.Contains(a.body, "merger") {
+		a := f.call(method, "/v1/scheduled/"+secret, "", as("a"))
+		if a.status != 403 || strings.Contains(a.body, "merger") {
 			t.Errorf("the refusal names the channel: %+v", a)
 		}
 	}
