@@ -73,9 +73,9 @@ type member struct {
 	num  uint64
 }
 
-// positions looks at a piece of the channels, and does not read their events. It goes to them in the
-// order of their numbers, in which the index has them: then the store reads each block of its index
-// of tables once. In the order of the names it reads one for nearly every channel.
+// positions looks at a piece of the channels, and does not read their events. It goes to them in
+// the order of their numbers, in which the index has them: then the store reads each block of its
+// index of tables once. In the order of the names it reads one for nearly every channel.
 func (v *view) positions(ctx context.Context, from []byte) (fanfare.ChannelPage, error) {
 	steps := v.pieces.names
 	var members []member
