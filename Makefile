@@ -8,7 +8,7 @@ FUZZTIME ?= 1m
 GOSEC    := G101,G102,G103,G106,G108,G109,G110,G111,G112,G114,G203,G204,G301,G302,G303,G305,G306,G401,G402,G403,G405,G406,G407,G501,G502,G503,G504,G505,G506,G507,G602
 TOOL     := $(GO) tool -modfile=tools.mod
 
-FUZZERS  := ./internal/storeapi:FuzzRecord ./auth:FuzzToken ./auth:FuzzGrants ./internal/forwarded:FuzzForwarded .:FuzzPosition .:FuzzPattern .:FuzzRule ./pebblelog:FuzzImport ./pebblelog:FuzzTip ./sse:FuzzParser ./sse:FuzzRoundTrip ./internal/hub:FuzzTrie ./internal/wire:FuzzFrames ./server:FuzzPublish ./internal/publish:FuzzObject ./internal/httpapi:FuzzText ./internal/http1:FuzzRequest
+FUZZERS  := ./internal/storeapi:FuzzRecord ./auth:FuzzToken ./auth:FuzzGrants ./internal/forwarded:FuzzForwarded .:FuzzPosition .:FuzzPattern .:FuzzRule ./pebblelog:FuzzImport ./pebblelog:FuzzTip ./sse:FuzzParser ./sse:FuzzRoundTrip ./internal/hub:FuzzTrie ./internal/wire:FuzzFrames ./server:FuzzPublish ./internal/publish:FuzzObject ./internal/publish:FuzzTimes ./internal/httpapi:FuzzText ./internal/http1:FuzzRequest
 
 .PHONY: run build build-all vet-all test check sec vuln unit unit-server unit-others race e2e setup fuzz bench cover nightly clean
 
