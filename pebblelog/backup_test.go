@@ -276,3 +276,63 @@ func FuzzImport(f *testing.F) {
 		}
 	})
 }
+
+// TestBackupKeepsTimes: what is scheduled, and when events expire, is in a backup that is made
+// while events fall due; the restored log publishes the rest, and gives no id of a scheduled event
+// again.
+func TestBackupKeepsTimes(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, pebblelog.Options{Dir: filepath.Join(dir, "data")})
+	hour := []time.Duration{time.Hour}
+	event := func(data string) []fanfare.Event {
+		return []fanfare.Event{{Channel: logtest.Channel("a"), Data: data}}
+	}
+	if _, err := logtest.Append(l, &fanfare.Batch{Events: event("now"), TTL: hour}); err != nil {
+		t.Fatal(err)
+	}
+	var last fanfare.Receipt
+	for i := range 200 {
+		var err error
+		if last, err = logtest.Append(l, &fanfare.Batch{Events: event(fmt.Sprint(i)), TTL: hour,
+			DeliverIn: time.Duration(i+1) * 2 * time.Millisecond}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	backup, restored := filepath.Join(dir, "backup"), filepath.Join(dir, "restored")
+	if _, err := l.Backup(t.Context(), backup); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 5 { // after the backup
+		var err error
+		if last, err = logtest.Append(l, &fanfare.Batch{Events: event(fmt.Sprint("after ", i)), TTL: hour,
+			DeliverIn: time.Hour}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r := verified(t, backup); r.Events+r.Scheduled != 201 {
+		t.Errorf("%d events and %d scheduled, want 201 together", r.Events, r.Scheduled)
+	}
+	if err := pebblelog.Restore(backup, restored); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l = open(t, pebblelog.Options{Dir: restored})
+	var events []fanfare.Event
+	for deadline := time.Now().Add(time.Minute); len(events) < 201 && time.Now().Before(deadline); {
+		events = readAll(t, l, "a")
+	}
+	if len(events) != 201 {
+		t.Errorf("%d events, want 201", len(events))
+	}
+	for i, e := range events {
+		if want := fmt.Sprint(i - 1); (i > 0 && e.Data != want) || e.Expires.IsZero() {
+			t.Errorf("event %d is %+v", i, e)
+		}
+	}
+	r, err := logtest.Append(l, &fanfare.Batch{Events: event("x"), DeliverIn: time.Hour})
+	if err != nil || r.Scheduled <= last.Scheduled {
+		t.Errorf("%+v %v: the id was given before: %v", r, err, last.Scheduled)
+	}
+}
