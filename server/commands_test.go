@@ -107,6 +107,10 @@ func TestCommand(t *testing.T) {
 	if a := f.call("GET", "/v1/scheduled?channel=**", ""); a.body != `{"scheduled":[]}` {
 		t.Errorf("an expiry is left: %s", a.body)
 	}
+	if metrics := f.call("GET", "/metrics", "").body; !strings.Contains(metrics,
+		"\nfanfare_commands_changed_total{state=\"done\"} 1\n") { // received was stored before the restart
+		t.Error("the metric does not count the answer")
+	}
 }
 
 // TestCommandExpires: without an answer in time a command has expired, is delivered no more, and

@@ -160,8 +160,9 @@ func (s *Server) newOperators(o Options) {
 		Reasons:     s.problems.Reasons,
 		Revocations: s.revocations.Len, JWKSFailures: s.jwksFailures,
 		InflightBytes: s.inflight.Held, InflightMost: o.Publish.MaxInflightBytes, Cut: s.native.Cut.Counts,
-		AsyncFailed: s.stores.AsyncFailed, Stores: s.storeCounts, Ready: func() bool { return s.ready() == nil },
-		Log: o.Log, Version: o.Version,
+		AsyncFailed: s.stores.AsyncFailed, Commands: s.stores.CommandCounts, Stores: s.storeCounts,
+		Ready: func() bool { return s.ready() == nil },
+		Log:   o.Log, Version: o.Version,
 	}), o.Streams.StallLimit)
 	s.stats = stats.New(stats.Options{
 		Log: o.Log, Hub: s.hub, Streams: s.streams, Publish: &s.publisher.Latency, Problems: s.problems, Ready: s.ready,

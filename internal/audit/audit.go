@@ -22,6 +22,7 @@ const (
 	StreamRefused Kind = "stream.refused" // with the code and the reason
 	Published     Kind = "publish.stored"
 	Canceled      Kind = "publish.canceled"
+	Commanded     Kind = "command.changed" // an answer, or a cancel, with the state
 	Refused       Kind = "request.refused"
 	TicketMade    Kind = "ticket.made"
 	Session       Kind = "session.changed"

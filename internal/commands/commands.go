@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/fanfare-hub/fanfare"
@@ -66,6 +68,25 @@ type Service struct {
 	Log       fanfare.Log
 	Scheduler fanfare.Scheduler
 	Hub       *hub.Hub
+
+	counts counts
+}
+
+// counts counts the states that were stored, by their place in States.
+type counts [7]atomic.Uint64
+
+func (c *counts) add(state State) { c[slices.Index(States(), state)].Add(1) }
+
+// Counts returns how many answers and cancels were stored, by state. Expiries are published by the
+// log, and are not counted here.
+func (s *Service) Counts() map[State]uint64 {
+	all := map[State]uint64{}
+	for i, state := range States() {
+		if state == Received || state == Done || state == Failed || state == Cancelled {
+			all[state] = s.counts[i].Load()
+		}
+	}
+	return all
 }
 
 // stateType is the type of the events that are changes.
@@ -275,6 +296,7 @@ func (s *Service) store(ctx context.Context, c Command, answer Change, more []fa
 	if err != nil {
 		return c, err
 	}
+	s.counts.add(answer.State)
 	c.Now, c.position = answer, r.Positions[0]
 	return c, nil
 }

@@ -26,6 +26,7 @@ type Sources struct {
 	Refused     func() map[fanfare.Code]uint64
 	Reasons     func() map[fanfare.Reason]uint64
 	AsyncFailed func() uint64
+	Commands    func() map[string]uint64 // answers and cancels of commands, by state
 	Cut         func() map[string]uint64
 
 	InflightBytes func() int
@@ -233,6 +234,9 @@ func requestMetrics() []metric {
 			func(f *figures) uint64 { return f.s.JWKSFailures() }),
 		counter("async_publishes_failed_total", "Commands that were answered 202 and could not be stored.",
 			func(f *figures) uint64 { return f.s.AsyncFailed() }),
+		define("commands_changed_total", "counter", "state",
+			"Answers to commands, and cancels, that were stored, by state.",
+			func(f *figures) []sample { return labelled(f.s.Commands()) }),
 	}
 }
 

@@ -90,7 +90,9 @@ func scrape(t *testing.T) string {
 		Revocations: func() int { return 2 }, JWKSFailures: func() uint64 { return 1 },
 		InflightBytes: func() int { return 8 }, InflightMost: 9,
 		Cut:         func() map[string]uint64 { return map[string]uint64{"stalled": 10} },
-		AsyncFailed: func() uint64 { return 0 }, Stores: func() promstats.Stores {
+		AsyncFailed: func() uint64 { return 0 },
+		Commands:    func() map[string]uint64 { return map[string]uint64{"done": 0, "received": 0} },
+		Stores: func() promstats.Stores {
 			return promstats.Stores{SharedReaders: map[string]uint64{"same": 8}, Looks: map[string]uint64{"asked": 9}}
 		}, Ready: func() bool { return true }, Log: l, Version: "v1",
 	}).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))

@@ -110,6 +110,14 @@ func (p *Publisher) Canceled(by caller.Caller, e fanfare.ScheduledEvent) {
 	}
 }
 
+// Changed writes down that a caller has answered or cancelled a command.
+func (p *Publisher) Changed(by caller.Caller, channel, reference, state string) {
+	if p.Audit != nil {
+		p.Audit.Record(audit.Commanded, by, slog.String("channel", channel), slog.String("referenceId", reference),
+			slog.String("state", state))
+	}
+}
+
 // Queued is Stored for events that are answered before they are stored.
 func (p *Publisher) Queued(by caller.Caller, channel, reference string) {
 	if p.Audit != nil {

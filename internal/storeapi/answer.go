@@ -60,7 +60,19 @@ func (a *API) answer(
 		return c, err
 	}
 	a.kept.markSeen(d)
-	return a.o.Commands.Answer(r.Context(), c, change)
+	if c, err = a.o.Commands.Answer(r.Context(), c, change); err == nil {
+		a.o.Publisher.Changed(by, t.channel, reference, string(change.State))
+	}
+	return c, err
+}
+
+// CommandCounts returns how many answers and cancels were stored, by state.
+func (a *API) CommandCounts() map[string]uint64 {
+	counts := map[string]uint64{}
+	for state, n := range a.o.Commands.Counts() {
+		counts[string(state)] = n
+	}
+	return counts
 }
 
 // mayAnswer returns nil, or why the caller may not answer for a PC. The token of another PC may
@@ -223,7 +235,11 @@ func (a *API) cancel(
 		return c, err
 	}
 	told := fanfare.Event{Channel: channel, Type: kind, Data: marshal(map[string]string{"referenceId": reference})}
-	return a.o.Commands.Answer(ctx, c, commands.Change{State: commands.Cancelled, By: by.Who.Subject}, told)
+	c, err = a.o.Commands.Answer(ctx, c, commands.Change{State: commands.Cancelled, By: by.Who.Subject}, told)
+	if err == nil {
+		a.o.Publisher.Changed(by, t.channel, reference, string(commands.Cancelled))
+	}
+	return c, err
 }
 
 // unsend cancels a command that was to be sent later.
