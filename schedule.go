@@ -60,8 +60,8 @@ type ScheduledQuery struct {
 	Patterns []Pattern
 	After    ScheduledCursor // those that follow it
 	// ByChannel asks for the events of one exact channel, or of a pattern that ends with a segment
-	// `*`, by the names of their channels. It reads no others. After and More do not count: the
-	// answer ends at Limit.
+	// `*`, by the names of their channels. It reads no others. After counts for one exact channel
+	// only, and by the id; the answer for more than that ends at Limit and Bytes.
 	ByChannel bool
 	Limit     int // most events to return; zero is 256
 	Bytes     int // stop after this many bytes of data; zero is 256 KiB

@@ -91,13 +91,22 @@ func (rd *readers) scheduled(
 func (rd *readers) scheduledIn(
 	ctx context.Context, q fanfare.ScheduledQuery, highest uint64,
 ) (page fanfare.ScheduledPage, err error) {
+	bytes := 0
 	for _, p := range q.Patterns {
 		lower := textKey(keyWaitsIn, p.LiteralPrefix())
 		it, err := rd.db.NewIter(between(lower, append(slices.Clone(lower), 0xff)))
 		if err != nil {
 			return page, err
 		}
-		for ok := it.First(); ok && err == nil && len(page.Events) < q.Limit; {
+		ok := it.First()
+		if c, err := fanfare.ParseChannel(p.String()); err == nil && q.After.ID != 0 {
+			ok = it.SeekGE(waitsIn(c, uint64(q.After.ID)+1))
+		}
+		for err == nil && ok {
+			if len(page.Events) >= q.Limit || bytes >= q.Bytes {
+				page.More = true
+				break
+			}
 			name := string(it.Key()[1 : len(it.Key())-9])
 			if c, _ := fanfare.ParseChannel(name); !p.Match(c) {
 				to := leap(p.String(), name)
@@ -106,12 +115,15 @@ func (rd *readers) scheduledIn(
 				}
 				continue
 			}
-			if id := lastNumber(it.Key()); id <= highest {
-				err = rd.addScheduled(&page, q, fanfare.ScheduledID(id))
+			page.Next.ID = fanfare.ScheduledID(lastNumber(it.Key()))
+			if n := len(page.Events); uint64(page.Next.ID) <= highest {
+				if err = rd.addScheduled(&page, q, page.Next.ID); len(page.Events) > n {
+					bytes += len(page.Events[n].Event.Data)
+				}
 			}
 			ok = it.Next()
 		}
-		if err = errors.Join(err, it.Error(), it.Close(), ctx.Err()); err != nil {
+		if err = errors.Join(err, it.Error(), it.Close(), ctx.Err()); err != nil || page.More {
 			return page, err
 		}
 	}

@@ -244,18 +244,23 @@ func (a *API) cancel(
 
 // unsend cancels a command that was to be sent later.
 func (a *API) unsend(ctx context.Context, channel fanfare.Channel, reference string) error {
-	page, err := a.o.Commands.Scheduler.Scheduled(ctx, fanfare.ScheduledQuery{ByChannel: true, Limit: maxListed,
-		Patterns: []fanfare.Pattern{fanfare.ExactPattern(channel)}})
-	for i := range page.Events {
-		if strings.Contains(page.Events[i].Event.Data, `"referenceId":"`+reference+`"`) {
-			_, err = a.o.Commands.Scheduler.Cancel(ctx, page.Events[i].ID)
+	q := fanfare.ScheduledQuery{ByChannel: true, Patterns: []fanfare.Pattern{fanfare.ExactPattern(channel)}}
+	for {
+		page, err := a.o.Commands.Scheduler.Scheduled(ctx, q)
+		if err != nil {
+			return err
+		}
+		for i := range page.Events {
+			if e := &page.Events[i]; strings.Contains(e.Event.Data, `"referenceId":"`+reference+`"`) {
+				_, err := a.o.Commands.Scheduler.Cancel(ctx, e.ID)
+				return err
+			}
+		}
+		if q.After = page.Next; !page.More {
+			return nil
 		}
 	}
-	return err
 }
-
-// maxListed is how many commands of a PC are looked at to list some.
-const maxListed = 10_000
 
 // List is GET /v1/stores/{S}/pcs/{P}/commands[?state=…][&limit=][&after=]: the PC's own commands,
 // newest first.
@@ -299,21 +304,23 @@ func (a *API) list(r *http.Request, by caller.Caller, store, pc string) (out lis
 	if err != nil {
 		return out, err
 	}
-	all, err := a.o.Commands.List(r.Context(), t.channel, maxListed)
+	before := fanfare.ScheduledID(0)
+	if after := q.Get("after"); after != "" {
+		if before, err = fanfare.ParseScheduledID(after); err != nil {
+			return out, fanfare.Invalid("after: %.64q is not the `next` of a page", after)
+		}
+	}
+	list, more, err := a.o.Commands.List(r.Context(),
+		commands.ListQuery{Channel: t.channel, State: state, Before: before, Limit: limit})
 	if err != nil {
 		return out, err
 	}
 	out.Commands = []shown{}
-	for _, c := range all {
-		reference := c.Reference.String()
-		if (state != "" && c.Now.State != state) || (q.Get("after") != "" && reference >= q.Get("after")) {
-			continue
-		}
-		if len(out.Commands) == limit {
-			out.Next = out.Commands[limit-1].Reference
-			break
-		}
+	for _, c := range list {
 		out.Commands = append(out.Commands, show(c))
+	}
+	if more {
+		out.Next = list[len(list)-1].Reference.String()
 	}
 	return out, nil
 }
