@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -329,5 +330,49 @@ func TestScheduleMany(t *testing.T) {
 	c.has(want...)
 	if more := c.log.Stats().Groups - groups; more < 3 {
 		t.Errorf("%d events fell due in %d groups", n, more)
+	}
+}
+
+// TestScheduledReadsLittle: a page ends at its bytes, whether the patterns match what was read or
+// not; all pages together have all that match.
+func TestScheduledReadsLittle(t *testing.T) {
+	c := newClockTest(t, DurabilityAsync)
+	at := c.clock.now().Add(time.Hour)
+	const count, size = 20, 10 << 10
+	for i := range count {
+		b := &fanfare.Batch{DeliverAt: at, Events: []fanfare.Event{{Channel: logtest.Channel([]string{"a", "b"}[i%2]),
+			Data: strings.Repeat("x", size)}}}
+		if _, err := logtest.Append(c.log, b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for pattern, want := range map[string]int{"a": count / 2, "none": 0, "**": count} {
+		found, pages := 0, 0
+		for q := (fanfare.ScheduledQuery{Patterns: patternsOf(t, pattern), Bytes: 2 * size}); ; {
+			page, err := c.log.Scheduled(t.Context(), q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			found, pages = found+len(page.Events), pages+1
+			if q.After = page.Next; !page.More {
+				break
+			}
+		}
+		if found != want || pages < count/2 {
+			t.Errorf("%s: %d events on %d pages, want %d on %d or more", pattern, found, pages, want, count/2)
+		}
+	}
+	q := fanfare.ScheduledQuery{Patterns: patternsOf(t, "a"), Bytes: 2 * size, ByChannel: true}
+	for found := 0; ; {
+		page, err := c.log.Scheduled(t.Context(), q)
+		if found += len(page.Events); err != nil || len(page.Events) > 2 {
+			t.Fatalf("%d events, %v", len(page.Events), err)
+		}
+		if q.After = page.Next; !page.More {
+			if found != count/2 {
+				t.Errorf("by channel: %d events", found)
+			}
+			break
+		}
 	}
 }

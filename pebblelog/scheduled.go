@@ -75,13 +75,11 @@ func (rd *readers) scheduled(
 		if uint64(id) > highest {
 			continue
 		}
-		n := len(page.Events)
-		if err := rd.addScheduled(&page, q, id); err != nil {
+		read, err := rd.addScheduled(&page, q, id)
+		if err != nil {
 			return page, err
 		}
-		if len(page.Events) > n {
-			bytes += len(page.Events[n].Event.Data)
-		}
+		bytes += read
 	}
 	return page, it.Error()
 }
@@ -116,10 +114,9 @@ func (rd *readers) scheduledIn(
 				continue
 			}
 			page.Next.ID = fanfare.ScheduledID(lastNumber(it.Key()))
-			if n := len(page.Events); uint64(page.Next.ID) <= highest {
-				if err = rd.addScheduled(&page, q, page.Next.ID); len(page.Events) > n {
-					bytes += len(page.Events[n].Event.Data)
-				}
+			if read := 0; uint64(page.Next.ID) <= highest {
+				read, err = rd.addScheduled(&page, q, page.Next.ID)
+				bytes += read
 			}
 			ok = it.Next()
 		}
@@ -130,16 +127,22 @@ func (rd *readers) scheduledIn(
 	return page, nil
 }
 
-// addScheduled adds an event to a page, if it is there and the patterns match it.
-func (rd *readers) addScheduled(page *fanfare.ScheduledPage, q fanfare.ScheduledQuery, id fanfare.ScheduledID) error {
+// addScheduled adds an event to a page, if it is there and the patterns match it. It returns the
+// bytes of data that it has read, matched or not.
+func (rd *readers) addScheduled(
+	page *fanfare.ScheduledPage, q fanfare.ScheduledQuery, id fanfare.ScheduledID,
+) (read int, err error) {
 	s, err := rd.loadScheduled(id)
 	if isNotFound(err) {
-		return nil // published or canceled meanwhile
+		return 0, nil // published or canceled meanwhile
 	}
-	if err == nil && matchesAny(q.Patterns, s.event.Channel) {
+	if err != nil {
+		return 0, err
+	}
+	if matchesAny(q.Patterns, s.event.Channel) {
 		page.Events = append(page.Events, s.public(id))
 	}
-	return err
+	return len(s.event.Data), nil
 }
 
 // Cancel implements fanfare.Scheduler.
