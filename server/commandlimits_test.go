@@ -122,3 +122,29 @@ func TestCancelAmongMany(t *testing.T) {
 		t.Errorf("%d events wait, want 1000", n)
 	}
 }
+
+// TestCancelOneOfBroadcast: a broadcast that is cancelled for one PC goes on for the others.
+func TestCancelOneOfBroadcast(t *testing.T) {
+	oneKind(t, "the call is like that of TestCommandCancel")
+	f := start(t, server.Options{})
+	for _, first := range []string{"", "received"} {
+		reference := f.ask("/v1/stores/s1/commands", "").json("referenceId")
+		if first != "" {
+			f.ack(reference, `{"status":"`+first+`"}`)
+		}
+		if a := f.call("DELETE", pcCommands+"/"+reference, ""); a.status != 200 || a.json("state") != "cancelled" {
+			t.Errorf("after %q: %+v", first, a)
+		}
+		f.ack(reference, `{"status":"done"}`).wantProblem(t, 409, "conflict", "cancelled")
+		other := "/v1/stores/s1/pcs/p2/commands/" + reference
+		if a := f.call("GET", other, ""); a.json("state") != "pending" {
+			t.Errorf("after %q the other PC's is %+v", first, a)
+		}
+		if a := f.call("POST", other+"/ack", `{"status":"done"}`); a.status != 200 {
+			t.Errorf("after %q the other PC answers: %+v", first, a)
+		}
+		if a := f.call("GET", "/v1/stores/s1/commands/"+reference, ""); a.json("state") != "pending" {
+			t.Errorf("after %q the broadcast is %+v", first, a)
+		}
+	}
+}

@@ -194,16 +194,18 @@ func (a *API) writeCommand(w http.ResponseWriter, r *http.Request, c commands.Co
 // Cancel is DELETE /v1/stores/{S}/pcs/{P}/commands/{referenceId}: a command that is not final is
 // cancelled, and its PC is told. It takes the right to publish to the PC's channel.
 func (a *API) Cancel(w http.ResponseWriter, r *http.Request, by caller.Caller, store, pc, reference string) {
-	t, _, err := toPC(store, pc)
-	a.writeCancelled(w, r, by, t, reference, err)
+	t, d, err := toPC(store, pc)
+	a.writeCancelled(w, r, by, t, reference, err, func(ctx context.Context) (commands.Command, error) {
+		return a.findFor(ctx, d, reference) // of a broadcast this PC's part alone is cancelled
+	})
 }
 
-func (a *API) writeCancelled(
-	w http.ResponseWriter, r *http.Request, by caller.Caller, t target, reference string, err error,
+func (a *API) writeCancelled(w http.ResponseWriter, r *http.Request, by caller.Caller, t target, reference string,
+	err error, find func(context.Context) (commands.Command, error),
 ) {
 	var c commands.Command
 	if err == nil {
-		c, err = a.cancel(r.Context(), by, t, reference)
+		c, err = a.cancel(r.Context(), by, t, reference, find)
 	}
 	if err != nil {
 		a.o.Problems.Write(w, r, by.Refuse(err))
@@ -214,13 +216,14 @@ func (a *API) writeCancelled(
 
 func (a *API) cancel(
 	ctx context.Context, by caller.Caller, t target, reference string,
+	find func(context.Context) (commands.Command, error),
 ) (c commands.Command, err error) {
 	channel, err := publish.Channel(t.channel)
 	if err == nil {
 		err = by.MayPublish(channel)
 	}
 	if err == nil {
-		c, err = a.find(ctx, t, reference)
+		c, err = find(ctx)
 	}
 	if err != nil {
 		return c, err

@@ -161,10 +161,14 @@ func (a *API) recipients(ctx context.Context, t target, c commands.Command) ([]r
 // CancelStore is DELETE /v1/stores/{S}/commands/{referenceId}: PCs that have not answered are told.
 func (a *API) CancelStore(w http.ResponseWriter, r *http.Request, by caller.Caller, store, reference string) {
 	t, err := toStore(store)
-	a.writeCancelled(w, r, by, t, reference, err)
+	a.writeCancelled(w, r, by, t, reference, err, a.finder(t, reference))
 }
 
 // CancelAll is DELETE /v1/stores/commands/{referenceId}.
 func (a *API) CancelAll(w http.ResponseWriter, r *http.Request, by caller.Caller, reference string) {
-	a.writeCancelled(w, r, by, toAll, reference, nil)
+	a.writeCancelled(w, r, by, toAll, reference, nil, a.finder(toAll, reference))
+}
+
+func (a *API) finder(t target, reference string) func(context.Context) (commands.Command, error) {
+	return func(ctx context.Context) (commands.Command, error) { return a.find(ctx, t, reference) }
 }
