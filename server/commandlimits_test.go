@@ -148,3 +148,34 @@ func TestCancelOneOfBroadcast(t *testing.T) {
 		}
 	}
 }
+
+// TestRedeliverScheduled: a command that was scheduled comes again like any other, once it was
+// sent.
+func TestRedeliverScheduled(t *testing.T) {
+	oneKind(t, "the stream is that of TestRedeliver")
+	f, pass := startWithClock(t, server.Options{})
+	const path = "/v1/stores/event-sources?storeId=s1&pcId=p1"
+	pc := f.stream(path)
+	pc.next()
+	var references []string
+	for _, to := range []string{pcCommands, "/v1/stores/s1/commands"} {
+		references = append(references, f.ask(to, `,"deliverAt":"in 1m","expires":"1h"`).json("referenceId"))
+	}
+	f.ask(pcCommands, `,"deliverAt":"in 2m"`)
+	pass(time.Minute)
+	last := ""
+	for _, reference := range references {
+		e := pc.next()
+		if last = e.LastEventID; !strings.Contains(e.Data, reference) {
+			t.Fatalf("want %s: %+v", reference, e)
+		}
+	}
+	pc.close()
+	again := f.stream(path + "&redeliver=pending&lastEventId=" + last)
+	again.next()
+	for _, reference := range references {
+		if e := again.next(); !strings.Contains(e.Data, reference) || e.LastEventID != last {
+			t.Errorf("want %s at %s: %+v", reference, last, e)
+		}
+	}
+}

@@ -175,11 +175,20 @@ func (s *Service) pending(waits *fanfare.ScheduledEvent) Change {
 		c.ID = waits.With.String()
 		return c
 	}
-	var expiry Change
-	if json.Unmarshal([]byte(waits.Event.Data), &expiry) == nil && s.Log.Now().Before(expiry.Sent) {
+	if s.Log.Now().Before(SentAt(waits)) {
 		c.State = Scheduled
 	}
 	return c
+}
+
+// SentAt returns when a command is sent, or was sent, whose expiry waits and says so; zero: it was
+// sent when the expiry was stored.
+func SentAt(waits *fanfare.ScheduledEvent) time.Time {
+	var expiry Change
+	if json.Unmarshal([]byte(waits.Event.Data), &expiry) != nil {
+		return time.Time{}
+	}
+	return expiry.Sent
 }
 
 func changeOf(e *fanfare.Event) (c Change) {

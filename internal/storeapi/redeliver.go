@@ -3,8 +3,10 @@ package storeapi
 import (
 	"context"
 	"slices"
+	"strings"
 
 	"github.com/fanfare-hub/fanfare"
+	"github.com/fanfare-hub/fanfare/internal/commands"
 	"github.com/fanfare-hub/fanfare/internal/fleet"
 	"github.com/fanfare-hub/fanfare/internal/stream"
 	"github.com/fanfare-hub/fanfare/sse"
@@ -60,8 +62,12 @@ func (a *API) unfinished(
 	var at []fanfare.Position
 	for i := range waits.Events {
 		e := &waits.Events[i]
-		if e.With == 0 {
-			continue // it was not sent yet
+		sent, err := a.sentAt(ctx, e)
+		if err != nil {
+			return nil, err
+		}
+		if sent == 0 {
+			continue
 		}
 		if !q.Patterns[0].Match(e.Event.Channel) { // a broadcast, which this PC may have answered
 			c, err := a.findFor(ctx, d, e.ID.String())
@@ -72,10 +78,40 @@ func (a *API) unfinished(
 				return nil, err
 			}
 		}
-		at = append(at, e.With)
+		at = append(at, sent)
 	}
 	slices.Sort(at)
 	return a.readAt(ctx, patterns, at)
+}
+
+// maxAfterSent is how many events are looked at to find a command that was scheduled: it is among the
+// first ones of its channel since its time.
+const maxAfterSent = 256
+
+// sentAt returns the position of a command whose expiry waits; 0 when it was not sent yet. Nobody
+// knows the position beforehand of a command that was scheduled.
+func (a *API) sentAt(ctx context.Context, waits *fanfare.ScheduledEvent) (fanfare.Position, error) {
+	since := commands.SentAt(waits)
+	if waits.With != 0 || since.IsZero() || a.o.Log.Now().Before(since) {
+		return waits.With, nil
+	}
+	reference := waits.ID.String()
+	name := strings.TrimSuffix(strings.TrimPrefix(waits.Event.Channel.String(), "$acks/"), "/"+reference)
+	channel, err := fanfare.ParseChannel(name)
+	if err != nil {
+		return 0, err
+	}
+	page, err := a.o.Log.Read(ctx, fanfare.Query{Patterns: []fanfare.Pattern{fanfare.ExactPattern(channel)},
+		Since: since, Limit: maxAfterSent, Bytes: maxRedeliveredBytes})
+	if err != nil {
+		return 0, err
+	}
+	for i := range page.Events {
+		if strings.Contains(page.Events[i].Data, `"referenceId":"`+reference+`"`) {
+			return page.Events[i].Position, nil
+		}
+	}
+	return 0, nil
 }
 
 // readAt reads the events at positions, as far as they are retained and fit.
