@@ -71,9 +71,15 @@ func (v *verifier) checkScheduled() error {
 	if err != nil {
 		return err
 	}
-	listed := uint64(0)
+	listed, byChannel := uint64(0), uint64(0)
 	if err := v.each(keyDue, func([]byte, []byte) error { listed++; return v.stopped() }); err != nil {
 		return err
+	}
+	if err := v.each(keyWaitsIn, func([]byte, []byte) error { byChannel++; return v.stopped() }); err != nil {
+		return err
+	}
+	if byChannel != found.count {
+		v.fault("%d events are scheduled, %d are listed by their channels", found.count, byChannel)
 	}
 	if listed != found.count || stored.count != found.count || stored.bytes != found.bytes {
 		v.fault("%d events of %d bytes are scheduled, %d are listed by their times, and the count says %d of %d bytes",
