@@ -1,9 +1,12 @@
 package server_test
 
 import (
+	"context"
 	"encoding/json"
+	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -178,4 +181,45 @@ func TestRedeliverScheduled(t *testing.T) {
 			t.Errorf("want %s at %s: %+v", reference, last, e)
 		}
 	}
+}
+
+// TestManyWait: a hundred senders wait; those that leave cost nothing more, and a hub that drains
+// tells the others where their commands stand.
+func TestManyWait(t *testing.T) {
+	if eachKind(t, TestManyWait) {
+		return
+	}
+	f := start(t, server.Options{})
+	const senders = 100
+	ctx, leave := context.WithCancel(t.Context())
+	var stay, gone sync.WaitGroup
+	for i := range senders {
+		if i%2 == 0 {
+			stay.Go(func() {
+				if a := f.ask(pcCommands, `,"wait":"60s"`); a.json("state") != "pending" || a.status/100 != 2 {
+					t.Errorf("%+v", a)
+				}
+			})
+			continue
+		}
+		gone.Go(func() {
+			r, err := http.NewRequestWithContext(ctx, "POST", f.url(pcCommands),
+				strings.NewReader(`{"event":"X","wait":"60s"}`))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if a, err := f.http.Do(r); err == nil {
+				a.Body.Close()
+				t.Errorf("an answer of %d", a.StatusCode)
+			}
+		})
+	}
+	eventually(t, func() bool { return f.log.Stats().Scheduled == senders }) // the expiries
+	leave()
+	gone.Wait()
+	if err := f.srv.Drain(t.Context(), 0); err != nil {
+		t.Error(err)
+	}
+	stay.Wait()
 }
