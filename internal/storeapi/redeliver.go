@@ -84,8 +84,8 @@ func (a *API) unfinished(
 	return a.readAt(ctx, patterns, at)
 }
 
-// maxAfterSent is how many events are looked at to find a command that was scheduled: it is among the
-// first ones of its channel since its time.
+// maxAfterSent is how many events are looked at to find a command that was scheduled: it is among
+// the first ones of its channel since its time.
 const maxAfterSent = 256
 
 // sentAt returns the position of a command whose expiry waits; 0 when it was not sent yet. Nobody
