@@ -140,9 +140,6 @@ type groupWriter struct {
 // error of the request goes into r.err.
 func (w *groupWriter) request(r *request) error {
 	b := r.batch
-	if r.err = w.roomForLater(b); r.err != nil {
-		return nil
-	}
 	switch {
 	case r.command != nil:
 		return r.command.apply(w)
@@ -154,6 +151,9 @@ func (w *groupWriter) request(r *request) error {
 		if err != nil || refused {
 			return err
 		}
+	} else if len(b.Events) == 0 && len(b.Later)+len(b.Cancel) > 0 {
+		r.err = fanfare.Invalid("a batch that schedules or cancels events has an event of its own")
+		return nil
 	} else if len(b.Events) > 0 {
 		if met, err := w.conditions(r, nil); err != nil || !met {
 			return err

@@ -16,6 +16,9 @@ import (
 // events is stored. again tells which events will not be stored, because their keys are known; nil
 // tells of none. If a condition is not met, the request gets the error.
 func (w *groupWriter) conditions(r *request, again func(int) bool) (met bool, err error) {
+	if r.err = w.roomForLater(r.batch, again); r.err != nil {
+		return false, nil
+	}
 	if taken, err := w.taken(r.batch, again); err != nil || taken {
 		r.err = errTaken
 		return false, err

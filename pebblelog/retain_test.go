@@ -234,7 +234,9 @@ func TestForgettingWhilePublishing(t *testing.T) {
 			}
 		}
 	}()
-	for i := range 3000 {
+	began := time.Now()
+	forgotten := func() bool { return l.Stats().Forgotten > 0 || time.Since(began) > time.Minute }
+	for i := 0; i < 3000 || !forgotten(); i++ {
 		channel := fmt.Sprint("c", i/300%3, "/", i%7) // long enough unused to be forgotten
 		data := fmt.Sprint(i)
 		at := put(t, l, channel, data)[0]

@@ -186,7 +186,7 @@ func (w *groupWriter) schedule(r *request) error {
 	if b.TTL != nil {
 		s.ttl = b.TTL[0].Milliseconds()
 	}
-	if r.err = w.roomFor(s.bytes()); r.err != nil {
+	if r.err = w.roomFor(s.bytes() + laterBytes(b)); r.err != nil {
 		return nil
 	}
 	if taken, err := w.taken(b, nil); err != nil || taken {
@@ -259,13 +259,23 @@ func (w *groupWriter) roomFor(bytes uint64) error {
 			w.waiting.count, w.waiting.bytes, w.mostWaiting)}
 }
 
-// roomForLater is roomFor for what a batch brings along.
-func (w *groupWriter) roomForLater(b *fanfare.Batch) error {
-	bytes := uint64(0)
+// laterBytes is what the events of Batch.Later count for.
+func laterBytes(b *fanfare.Batch) (bytes uint64) {
 	for i := range b.Later {
 		bytes += (&scheduled{event: b.Later[i].Event}).bytes()
 	}
-	if bytes == 0 {
+	return bytes
+}
+
+// roomForLater is roomFor for the events of Batch.Later. A batch of which nothing will be stored,
+// because its keys are known (again), needs no room.
+func (w *groupWriter) roomForLater(b *fanfare.Batch, again func(int) bool) error {
+	bytes := laterBytes(b)
+	stores := bytes > 0 && again == nil
+	for i := range b.Events {
+		stores = stores || (bytes > 0 && !again(i))
+	}
+	if !stores {
 		return nil
 	}
 	return w.roomFor(bytes)

@@ -291,7 +291,26 @@ func TestScheduleLimits(t *testing.T) {
 		t.Fatal(ok, err)
 	}
 	c.later("12345", at, 0, "")
+	full := func() *fanfare.Batch {
+		return &fanfare.Batch{Events: []fanfare.Event{{Channel: logtest.Channel("a"), Data: "command"}},
+			Keys: []fanfare.Key{{Scope: "s", Text: "k"}}, Later: []fanfare.Later{{ID: 7, At: at,
+				Event: fanfare.Event{Channel: logtest.Channel("b"), Data: "expiry"}}}}
+	}
+	if _, err := logtest.Append(c.log, full()); fanfare.CodeOf(err) != fanfare.CodeOverloaded {
+		t.Errorf("a batch that brings more along: %v", err)
+	}
+	c.has()
+	if ok, err := c.log.Cancel(t.Context(), c.waiting()); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	for i := range 2 { // there is no room for the repeat, which needs none
+		if r, err := logtest.Append(c.log, full()); err != nil || r.Replayed != (i == 1) {
+			t.Errorf("%d: %+v %v", i, r, err)
+		}
+	}
 	for _, b := range []*fanfare.Batch{
+		{Later: full().Later},
+		{Cancel: []fanfare.ScheduledID{7}},
 		{DeliverAt: at},
 		{DeliverAt: at, Events: make([]fanfare.Event, 2)},
 		{DeliverIn: time.Hour, Events: make([]fanfare.Event, 1), If: []fanfare.Condition{fanfare.IfNone()}},
@@ -300,6 +319,16 @@ func TestScheduleLimits(t *testing.T) {
 			t.Errorf("%+v: %v", b, err)
 		}
 	}
+}
+
+// waiting is the id of a scheduled event.
+func (c *clockTest) waiting() fanfare.ScheduledID {
+	c.Helper()
+	page, err := c.log.Scheduled(c.Context(), fanfare.ScheduledQuery{Patterns: patternsOf(c.T, "**"), Limit: 1})
+	if err != nil || len(page.Events) != 1 {
+		c.Fatal(page, err)
+	}
+	return page.Events[0].ID
 }
 
 // TestScheduleMany: what falls due at once is published in order, in groups that are bounded.
