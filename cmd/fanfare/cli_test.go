@@ -184,7 +184,7 @@ func commandsAnswered(t *testing.T) {
 			}
 		}
 	}
-	if _, errOut, code := result(t, "", "send", "9", "pc", "o", "X", "--wait", "5s", "--expires",
+	if _, errOut, code := result(t, "", "send", "9", "pc", "o", "X", "--wait", "60s", "--expires",
 		"1s"); code != exitExpired {
 		t.Errorf("expired: %q %d", errOut, code)
 	}
