@@ -90,32 +90,8 @@ func (c *commandsCmd) Run(ctx context.Context, std *stdio) error {
 	if c.State != "" {
 		query.Set("state", c.State)
 	}
-	for {
-		req, err := c.request(ctx, http.MethodGet, pcPath(c.Store, c.PC), query, nil)
-		if err != nil {
-			return err
-		}
-		body, err := c.do(req)
-		if err != nil {
-			return asExit(err)
-		}
-		var page struct {
-			Commands []json.RawMessage
-			Next     string
-		}
-		if err := json.Unmarshal(body, &page); err != nil {
-			return fmt.Errorf("the hub's answer is not JSON: %w", err)
-		}
-		for _, one := range page.Commands {
-			if err := c.print(std, one); err != nil {
-				return err
-			}
-		}
-		if page.Next == "" {
-			return nil
-		}
-		query.Set("after", page.Next)
-	}
+	show := func(raw json.RawMessage) error { return c.print(std, raw) }
+	return c.each(ctx, pcPath(c.Store, c.PC), query, "commands", show)
 }
 
 func (c *commandsCmd) print(std *stdio, raw json.RawMessage) error {

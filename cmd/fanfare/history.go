@@ -86,6 +86,44 @@ func (t *target) page(ctx context.Context, path string, query url.Values) (page 
 	return page, nil
 }
 
+// each calls f for the items of a list, which are in a member of its pages.
+func (t *target) each(
+	ctx context.Context, path string, query url.Values, member string, f func(json.RawMessage) error,
+) error {
+	for {
+		req, err := t.request(ctx, http.MethodGet, path, query, nil)
+		if err != nil {
+			return err
+		}
+		body, err := t.do(req)
+		if err != nil {
+			return asExit(err)
+		}
+		var page map[string]json.RawMessage
+		var items []json.RawMessage
+		var next string
+		err = json.Unmarshal(body, &page)
+		if err == nil {
+			err = json.Unmarshal(page[member], &items)
+		}
+		if err == nil && page["next"] != nil {
+			err = json.Unmarshal(page["next"], &next)
+		}
+		if err != nil {
+			return fmt.Errorf("the hub's answer is not JSON: %w", err)
+		}
+		for _, item := range items {
+			if err := f(item); err != nil {
+				return err
+			}
+		}
+		if next == "" {
+			return nil
+		}
+		query.Set("after", next)
+	}
+}
+
 func historyFields(e shownEvent) []string { return []string{e.ID, e.Time, e.Event, e.Data} }
 
 // printEvent prints an event as the hub gives it, or its fields with tabs between.

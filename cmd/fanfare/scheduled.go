@@ -40,32 +40,8 @@ func (c *scheduledCmd) Run(ctx context.Context, std *stdio) error {
 		c.Channel = []string{"**"}
 	}
 	query := url.Values{"channel": c.Channel, "limit": {"1000"}}
-	for {
-		req, err := c.request(ctx, http.MethodGet, "/v1/scheduled", query, nil)
-		if err != nil {
-			return err
-		}
-		body, err := c.do(req)
-		if err != nil {
-			return asExit(err)
-		}
-		var page struct {
-			Scheduled []json.RawMessage
-			Next      string
-		}
-		if err := json.Unmarshal(body, &page); err != nil {
-			return fmt.Errorf("the hub's answer is not JSON: %w", err)
-		}
-		for _, e := range page.Scheduled {
-			if err := c.print(std, e); err != nil {
-				return err
-			}
-		}
-		if page.Next == "" {
-			return nil
-		}
-		query.Set("after", page.Next)
-	}
+	show := func(raw json.RawMessage) error { return c.print(std, raw) }
+	return c.each(ctx, "/v1/scheduled", query, "scheduled", show)
 }
 
 func (c *scheduledCmd) print(std *stdio, raw json.RawMessage) error {
