@@ -1,8 +1,11 @@
 package server_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"sync"
@@ -274,6 +277,41 @@ func TestCommandKeys(t *testing.T) {
 	if n := strings.Count(f.call("GET", "/metrics", "").body, "\nfanfare_scheduled_events 1\n"); n != 1 {
 		t.Error("there is more than one expiry")
 	}
+	later := f.ask(pcCommands, `,"deliverAt":"in 1h"`, "Idempotency-Key: l")
+	again = f.call("POST", pcCommands, `{"event":"REBOOT","objectId":"o1","deliverAt":"in 1h"}`, "Idempotency-Key: l")
+	if again.status != 200 || again.json("referenceId") != later.json("referenceId") {
+		t.Errorf("for later: %+v, then %+v", later, again)
+	}
+}
+
+// TestAnswerOfOneThatLeaves: an answer whose body has come is stored, though its PC is gone by
+// then, as one is that reboots.
+func TestAnswerOfOneThatLeaves(t *testing.T) {
+	f := start(t, server.Options{})
+	reference := f.ask(pcCommands, "").json("referenceId")
+	ctx, leave := context.WithCancel(t.Context())
+	body := &leaving{Reader: strings.NewReader(`{"status":"done"}`), leave: leave}
+	r := httptest.NewRequestWithContext(ctx, "POST", pcCommands+"/"+reference+"/ack", body)
+	r.Host = f.addr()
+	f.srv.ServeHTTP(httptest.NewRecorder(), r)
+	if ctx.Err() == nil {
+		t.Fatal("the PC has not left: this tests nothing")
+	}
+	f.wantState(reference, "done", 1)
+}
+
+// leaving is the body of a request whose sender is gone when it has been read.
+type leaving struct {
+	io.Reader
+	leave func()
+}
+
+func (l *leaving) Read(p []byte) (int, error) {
+	n, err := l.Reader.Read(p)
+	if err == io.EOF {
+		l.leave()
+	}
+	return n, err
 }
 
 // TestCommandList: a PC's commands, newest first, by state, and by pages.

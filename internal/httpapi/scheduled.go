@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"net/http"
 	"strings"
 	"time"
@@ -138,7 +139,7 @@ func (a *API) Cancel(w http.ResponseWriter, r *http.Request, by caller.Caller, i
 			"event %v is the hub's own, such as the expiry of a command: cancel the command", e.ID)
 	}
 	if err == nil {
-		if ok, err = a.o.Scheduler.Cancel(r.Context(), e.ID); err == nil && !ok {
+		if ok, err = a.o.Scheduler.Cancel(context.WithoutCancel(r.Context()), e.ID); err == nil && !ok {
 			err = notScheduled(id)
 		}
 	}

@@ -56,11 +56,13 @@ func (a *API) answer(
 	if change.By = by.Who.Subject; change.By == "" {
 		change.By = t.channel
 	}
-	if c, err = a.findFor(r.Context(), d, reference); err != nil {
+	// From here on the answer does not depend on the PC's staying: it may be about to reboot.
+	ctx := context.WithoutCancel(r.Context())
+	if c, err = a.findFor(ctx, d, reference); err != nil {
 		return c, err
 	}
 	a.kept.markSeen(d)
-	if c, err = a.o.Commands.Answer(r.Context(), c, change); err == nil {
+	if c, err = a.o.Commands.Answer(ctx, c, change); err == nil {
 		a.o.Publisher.Changed(by, t.channel, reference, string(change.State))
 	}
 	return c, err
@@ -228,6 +230,7 @@ func (a *API) cancel(
 	if err != nil {
 		return c, err
 	}
+	ctx = context.WithoutCancel(ctx) // a command that is not sent any more is cancelled, too
 	if c.Now.State == commands.Scheduled {
 		if err := a.unsend(ctx, channel, reference); err != nil {
 			return c, err
@@ -295,15 +298,7 @@ func (a *API) list(r *http.Request, by caller.Caller, store, pc string) (out lis
 	if err != nil {
 		return out, err
 	}
-	q, err := query.Parse(r, "state", "limit", "after")
-	if err != nil {
-		return out, err
-	}
-	state, err := stateOf(q)
-	if err != nil {
-		return out, err
-	}
-	limit, err := query.Limit(q, 100, 1000)
+	q, state, limit, err := readPage(r)
 	if err != nil {
 		return out, err
 	}
@@ -328,11 +323,15 @@ func (a *API) list(r *http.Request, by caller.Caller, store, pc string) (out lis
 	return out, nil
 }
 
-// stateOf reads the parameter state; "" is any.
-func stateOf(q url.Values) (commands.State, error) {
-	state := commands.State(q.Get("state"))
-	if q.Has("state") && !slices.Contains(commands.States(), state) {
-		return "", fanfare.Invalid("state is %.64q: want one of %v", q.Get("state"), commands.States())
+// readPage reads which commands, or PCs, are wanted, and how many on a page.
+func readPage(r *http.Request) (q url.Values, state commands.State, limit int, err error) {
+	if q, err = query.Parse(r, "state", "limit", "after"); err != nil {
+		return q, "", 0, err
 	}
-	return state, nil
+	state = commands.State(q.Get("state")) // "" is any
+	if q.Has("state") && !slices.Contains(commands.States(), state) {
+		return q, "", 0, fanfare.Invalid("state is %.64q: want one of %v", q.Get("state"), commands.States())
+	}
+	limit, err = query.Limit(q, 100, 1000)
+	return q, state, limit, err
 }

@@ -23,7 +23,8 @@ var askMembers = append([]string{"expires", "wait", "deliverAt"}, commandMembers
 type ask struct {
 	life    time.Duration // until it expires, from when it is sent
 	wait    time.Duration
-	times   publish.Times // when it is sent
+	times   publish.Times // when it is sent, as the sender wrote it
+	at      time.Time     // when it is sent; zero: now
 	expires time.Time
 }
 
@@ -59,10 +60,10 @@ func (a *ask) read(o publish.Object, t target, now func() time.Time) (err error)
 	}
 	sent := now()
 	if later {
-		if sent = a.times.At; sent.IsZero() {
-			sent = now().Add(a.times.In)
-			a.times = publish.Times{At: sent}
+		if a.at = a.times.At; a.at.IsZero() {
+			a.at = sent.Add(a.times.In)
 		}
+		sent = a.at
 	}
 	a.expires = sent.Add(a.life).UTC().Truncate(time.Millisecond)
 	return nil
@@ -84,7 +85,7 @@ func (a *API) complete(b *fanfare.Batch, t target, reference string, ask *ask) e
 	if err != nil {
 		return err
 	}
-	b.DeliverAt = ask.times.At
+	b.DeliverAt = ask.at
 	return a.o.Commands.Send(b, answers, id, ask.expires, ask.life)
 }
 

@@ -14,7 +14,6 @@ import (
 	"github.com/fanfare-hub/fanfare/internal/commands"
 	"github.com/fanfare-hub/fanfare/internal/fleet"
 	"github.com/fanfare-hub/fanfare/internal/publish"
-	"github.com/fanfare-hub/fanfare/internal/query"
 )
 
 // A broadcast goes to the PCs that the hub has seen in the last month. Nothing is written for a PC
@@ -75,15 +74,7 @@ func (a *API) broadcast(r *http.Request, by caller.Caller, t target, reference s
 	if err := mayLookAtAll(by, t); err != nil {
 		return out, err
 	}
-	q, err := query.Parse(r, "state", "limit", "after")
-	if err != nil {
-		return out, err
-	}
-	state, err := stateOf(q)
-	if err != nil {
-		return out, err
-	}
-	limit, err := query.Limit(q, 100, 1000)
+	q, state, limit, err := readPage(r)
 	if err != nil {
 		return out, err
 	}
